@@ -1,0 +1,2 @@
+//! The `gdn2` command.
+fn main() {}

@@ -1,0 +1,121 @@
+//! What a rule says: three gates with their granularity and storage, head dims, dtype, state layout.
+//!
+//! A [`Rule`] is canonical: two files that mean the same kernel give equal (and equally hashed) values. It holds no
+//! span, no batch or sequence size and no GPU word.
+
+use serde::{Deserialize, Serialize};
+
+/// How finely a gate acts: not at all, one number per token and head, or one per channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Grain {
+    /// The gate is absent: decay 1, erase 0, write 1.
+    None,
+    /// One number per token and value head.
+    Scalar,
+    /// One number per token, value head and channel (K for decay and erase, V for write).
+    Channel,
+}
+
+/// The type a tensor is stored in. Arithmetic and state are always f32.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Dtype {
+    /// bfloat16.
+    Bf16,
+    /// IEEE half precision.
+    F16,
+    /// IEEE single precision: gates and states, never q, k, v, o.
+    F32,
+}
+
+/// One gate of a rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Gate {
+    /// Its granularity.
+    pub grain: Grain,
+    /// How its tensor is stored; for an absent gate, the default it would have.
+    pub storage: Dtype,
+}
+
+/// A bound on the decay's natural log per token, `lower <= g <= upper <= 0`: the caller's promise.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Bound {
+    /// Most negative g per token.
+    pub lower: f32,
+    /// Largest g per token, at most 0.
+    pub upper: f32,
+}
+
+/// How the write gate is given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Write {
+    /// A gate (or none) of its own.
+    Own(Gate),
+    /// The scalar erase gate serves as write gate too; files call the one tensor `b`, Rust calls it `beta`.
+    Tied,
+}
+
+/// Memory order of a head's state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StateLayout {
+    /// `[K, V]`, V contiguous. The default.
+    Kv,
+    /// `[V, K]`, K contiguous.
+    Vk,
+}
+
+/// A checked delta rule.
+///
+/// Invariants, established by `check` and by nothing else: `key_dim` in 16..=256 and `value_dim` in 16..=512, both
+/// multiples of 16; `dtype` is bf16 or f16; a tie only with a scalar erase gate; a bound only on a decay that exists.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Rule {
+    /// The rule's identifier.
+    pub name: String,
+    /// Its doc comment, lines joined by newlines; empty when absent.
+    pub doc: String,
+    /// Decay alpha = exp(g) on K.
+    pub decay: Gate,
+    /// The promise about g, if one was given.
+    pub bound: Option<Bound>,
+    /// Erase gate b on K.
+    pub erase: Gate,
+    /// Write gate w on V.
+    pub write: Write,
+    /// K.
+    pub key_dim: u32,
+    /// V.
+    pub value_dim: u32,
+    /// Storage of q, k, v, o.
+    pub dtype: Dtype,
+    /// Memory order of the state.
+    pub state: StateLayout,
+}
+
+impl Dtype {
+    /// Bytes per element.
+    pub const fn bytes(self) -> u32 {
+        match self {
+            Dtype::Bf16 | Dtype::F16 => 2,
+            Dtype::F32 => 4,
+        }
+    }
+}
+
+impl Rule {
+    /// The granularity of the write gate as the value path sees it: a tie is scalar.
+    pub fn write_grain(&self) -> Grain {
+        match self.write {
+            Write::Own(gate) => gate.grain,
+            Write::Tied => self.erase.grain,
+        }
+    }
+
+    /// Whether the rule has a tensor `w` of its own.
+    pub fn has_write_tensor(&self) -> bool {
+        matches!(self.write, Write::Own(gate) if gate.grain != Grain::None)
+    }
+}

@@ -1,0 +1,1 @@
+//! Delta-rule linear-attention kernels as Rust functions: macro, devices, loaded rules.

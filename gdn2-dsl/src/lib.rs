@@ -1,5 +1,18 @@
 //! The rule language of the gdn2 kernel compiler: text or tokens to a checked [`Rule`], and what a rule means in float64.
 
+mod canonical;
+mod check;
+mod diagnostics;
+mod lex;
+mod mistake;
+mod parse;
 mod rule;
+mod spec;
+mod suggest;
+mod tokens;
 
+pub use canonical::{Combination, RuleError, granularity_combinations};
+pub use diagnostics::{Diagnostics, parse_file};
+pub use mistake::{ByteSpan, Mistake, SourceSpan, Suggestion};
 pub use rule::{Bound, Dtype, Gate, Grain, Rule, StateLayout, Write};
+pub use tokens::{SpannedError, parse_rule_body};

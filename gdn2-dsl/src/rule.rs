@@ -1,9 +1,11 @@
 //! What a rule says: three gates with their granularity and storage, head dims, dtype, state layout.
 //!
-//! A [`Rule`] is canonical: two files that mean the same kernel give equal (and equally hashed) values. It holds no
+//! A [`Rule`] is canonical: however it was written, rules that say the same are equal and hash alike. It holds no
 //! span, no batch or sequence size and no GPU word.
 
 use serde::{Deserialize, Serialize};
+
+use crate::canonical::RuleError;
 
 /// How finely a gate acts: not at all, one number per token and head, or one per channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -39,7 +41,7 @@ pub struct Gate {
 }
 
 /// A bound on the decay's natural log per token, `lower <= g <= upper <= 0`: the caller's promise.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Bound {
     /// Most negative g per token.
     pub lower: f32,
@@ -71,7 +73,8 @@ pub enum StateLayout {
 ///
 /// Invariants, established by `check` and by nothing else: `key_dim` in 16..=256 and `value_dim` in 16..=512, both
 /// multiples of 16; `dtype` is bf16 or f16; a tie only with a scalar erase gate; a bound only on a decay that exists.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "Unchecked")]
 pub struct Rule {
     /// The rule's identifier.
     pub name: String,
@@ -93,6 +96,51 @@ pub struct Rule {
     pub dtype: Dtype,
     /// Memory order of the state.
     pub state: StateLayout,
+}
+
+/// By bits: a checked bound is finite and has no negative zero, so this is also numeric equality.
+impl PartialEq for Bound {
+    fn eq(&self, other: &Self) -> bool {
+        self.bits() == other.bits()
+    }
+}
+
+impl Eq for Bound {}
+
+impl std::hash::Hash for Bound {
+    fn hash<H: std::hash::Hasher>(&self, hasher: &mut H) {
+        self.bits().hash(hasher);
+    }
+}
+
+impl Bound {
+    fn bits(self) -> (u32, u32) {
+        (self.lower.to_bits(), self.upper.to_bits())
+    }
+}
+
+/// A rule's fields as a record or a cache holds them, before anything is known about them.
+#[derive(Deserialize)]
+struct Unchecked {
+    name: String,
+    doc: String,
+    decay: Gate,
+    bound: Option<Bound>,
+    erase: Gate,
+    write: Write,
+    key_dim: u32,
+    value_dim: u32,
+    dtype: Dtype,
+    state: StateLayout,
+}
+
+impl TryFrom<Unchecked> for Rule {
+    type Error = RuleError;
+
+    fn try_from(fields: Unchecked) -> Result<Rule, RuleError> {
+        let Unchecked { name, doc, decay, bound, erase, write, key_dim, value_dim, dtype, state } = fields;
+        Rule { name, doc, decay, bound, erase, write, key_dim, value_dim, dtype, state }.checked()
+    }
 }
 
 impl Dtype {

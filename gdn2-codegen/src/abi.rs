@@ -46,6 +46,32 @@ pub enum Tensor {
     DInitialState,
 }
 
+impl Tensor {
+    /// Its name in files, signatures and messages.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Tensor::Q => "q",
+            Tensor::K => "k",
+            Tensor::V => "v",
+            Tensor::G => "g",
+            Tensor::B => "b",
+            Tensor::W => "w",
+            Tensor::O => "o",
+            Tensor::InitialState => "initial_state",
+            Tensor::FinalState => "final_state",
+            Tensor::DO => "do",
+            Tensor::DQ => "dq",
+            Tensor::DK => "dk",
+            Tensor::DV => "dv",
+            Tensor::DG => "dg",
+            Tensor::DB => "db",
+            Tensor::DW => "dw",
+            Tensor::DFinalState => "d_final_state",
+            Tensor::DInitialState => "dinitial_state",
+        }
+    }
+}
+
 /// A stride of a token tensor, counted in elements. The last axis is always contiguous.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -2,6 +2,8 @@
 
 use crate::abi::{Extent, Param, Workspace};
 use crate::arch::Arch;
+use crate::forward;
+use crate::plan::{self, Plan};
 use crate::schedule::Schedule;
 use gdn2_dsl::Rule;
 use serde::{Deserialize, Serialize};
@@ -32,6 +34,33 @@ pub struct Illegal {
     pub got: String,
 }
 
+impl Illegal {
+    /// A refusal: what, how much is allowed, how much was asked for.
+    pub(crate) fn new(field: &str, limit: impl ToString, got: impl ToString) -> Illegal {
+        Illegal { field: field.to_owned(), limit: limit.to_string(), got: got.to_string() }
+    }
+}
+
+/// Fixes every number of one pass of a rule.
+pub fn bind(rule: &Rule, pass: Pass, schedule: Schedule, arch: Arch) -> Result<Kernel, Illegal> {
+    let plan = plan::plan(rule, pass);
+    match (pass, schedule) {
+        (Pass::Forward, Schedule::Forward(numbers)) => forward::bind(rule, plan, numbers, arch),
+        _ => Err(Illegal::new("pass", "a pass and its own schedule", format!("{pass:?} with {schedule}"))),
+    }
+}
+
+/// A named part of a launch's dynamic shared memory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Region {
+    /// Name in the CUDA text.
+    pub name: String,
+    /// First byte.
+    pub offset: u32,
+    /// Bytes.
+    pub bytes: u32,
+}
+
 /// One kernel launch of a pass.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Launch {
@@ -45,6 +74,8 @@ pub struct Launch {
     pub block: u32,
     /// Dynamic shared memory in bytes.
     pub shared_bytes: u32,
+    /// What lies in it.
+    pub shared: Vec<Region>,
 }
 
 /// A pass of a rule with every number fixed.
@@ -54,6 +85,8 @@ pub struct Kernel {
     pub rule: Rule,
     /// The pass.
     pub pass: Pass,
+    /// Stages and folds.
+    pub plan: Plan,
     /// The schedule it was bound with.
     pub schedule: Schedule,
     /// The architecture it was bound for.
@@ -71,4 +104,35 @@ pub struct CudaSource {
     pub text: String,
     /// blake3 of the text, hexadecimal.
     pub hash: String,
+}
+
+impl Kernel {
+    /// Everything a caller needs to launch the compiled kernel, as JSON: parameters in signature order, grid and
+    /// workspace formulas, block and shared bytes of each launch.
+    pub fn abi_json(&self) -> serde_json::Value {
+        serde_json::json!({
+            "rule": self.rule.name, "pass": self.pass, "arch": self.arch, "schedule": self.schedule,
+            "key_dim": self.rule.key_dim, "value_dim": self.rule.value_dim, "dtype": self.rule.dtype,
+            "state": self.rule.state, "workspaces": self.workspaces,
+            "launches": self.launches.iter().map(|launch| serde_json::json!({
+                "entry": launch.entry, "grid_x": launch.grid, "block_x": launch.block,
+                "shared_bytes": launch.shared_bytes,
+                "params": launch.params.iter().map(|param| serde_json::json!({
+                    "name": param.name, "type": param.arg.ty(), "arg": param.arg,
+                })).collect::<Vec<_>>(),
+            })).collect::<Vec<_>>(),
+        })
+    }
+
+    /// What the kernel takes of the GPU, as JSON: threads, the shared-memory map, workspaces.
+    pub fn resources_json(&self) -> serde_json::Value {
+        serde_json::json!({
+            "rule": self.rule.name, "pass": self.pass, "arch": self.arch, "schedule": self.schedule,
+            "limits": self.arch.limits(), "workspaces": self.workspaces,
+            "launches": self.launches.iter().map(|launch| serde_json::json!({
+                "entry": launch.entry, "threads": launch.block,
+                "shared_bytes": launch.shared_bytes, "shared": launch.shared,
+            })).collect::<Vec<_>>(),
+        })
+    }
 }

@@ -1,6 +1,31 @@
 //! Lowers delta-rule Rules to CUDA: plans, schedules, the architecture table, kernels as text.
+//!
+//! ```
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let gate = |grain| gdn2_dsl::Gate { grain, storage: gdn2_dsl::Dtype::F32 };
+//! # let rule = gdn2_dsl::Rule {
+//! #     name: "linear".into(), doc: String::new(), decay: gate(gdn2_dsl::Grain::None), bound: None,
+//! #     erase: gate(gdn2_dsl::Grain::None), write: gdn2_dsl::Write::Own(gate(gdn2_dsl::Grain::None)),
+//! #     key_dim: 64, value_dim: 64, dtype: gdn2_dsl::Dtype::Bf16, state: gdn2_dsl::StateLayout::Kv,
+//! # };
+//! use gdn2_codegen::{arch::Arch, kernel::Pass, schedule::Schedule};
+//! let schedule = Schedule::default_for(&rule, Pass::Forward, Arch::Sm90a)?;
+//! let kernel = gdn2_codegen::bind(&rule, Pass::Forward, schedule, Arch::Sm90a)?;   // may refuse
+//! let source = gdn2_codegen::render(&kernel);                                      // cannot
+//! assert!(source.text.contains("linear_forward"));
+//! # Ok(())
+//! # }
+//! ```
 
 pub mod abi;
 pub mod arch;
+mod forward;
+mod forward_view;
 pub mod kernel;
+pub mod plan;
+mod render;
 pub mod schedule;
+
+pub use kernel::bind;
+pub use plan::plan;
+pub use render::render;

@@ -1,6 +1,13 @@
 //! How a pass is carried out: flat structs of numbers, enumerable, storable, refusable. No rule in here.
+//!
+//! Written `chunk=64,warps=8,value_split=1,stages=2`, in any order, any part left out: [`Schedule::from_overrides`]
+//! fills in what is missing so that the rule fits the architecture.
 
+use crate::arch::Arch;
+use crate::kernel::Pass;
+use gdn2_dsl::Rule;
 use serde::{Deserialize, Serialize};
+use std::fmt;
 
 /// The numbers of one pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -19,9 +26,9 @@ pub struct Forward {
     pub chunk: u32,
     /// Blocks that share one head's value dim.
     pub value_split: u32,
-    /// Warps per block.
+    /// Warps per block; each holds 16 value rows of the state.
     pub warps: u32,
-    /// Buffers of the chunk inputs in flight.
+    /// Buffers of the chunk inputs in flight: 1 or 2.
     pub stages: u32,
 }
 
@@ -32,4 +39,110 @@ pub struct Decode {
     pub value_split: u32,
     /// Warps per block.
     pub warps: u32,
+}
+
+/// Why a schedule text was not understood. Whether the numbers are legal is `bind`'s to say.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ScheduleError {
+    /// A field the pass does not have.
+    #[error("schedule field `{field}` is unknown for this pass: use {known}")]
+    UnknownField {
+        /// What was written.
+        field: String,
+        /// The pass's fields.
+        known: String,
+    },
+    /// A value that is no count.
+    #[error("schedule field `{field}` takes a whole number from 1, got `{value}`")]
+    BadValue {
+        /// The field.
+        field: String,
+        /// What was written.
+        value: String,
+    },
+    /// A field written twice.
+    #[error("schedule field `{0}` is given twice")]
+    Twice(String),
+    /// A pass without a generator.
+    #[error("no kernel is generated for pass {0:?}")]
+    NoKernel(Pass),
+}
+
+/// A partly given schedule: field name and value, as written.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Overrides(Vec<(&'static str, u32)>);
+
+impl Overrides {
+    /// Parses `field=number,…`; the empty text gives no override.
+    pub fn parse(text: &str, fields: &[&'static str]) -> Result<Overrides, ScheduleError> {
+        let mut given = Vec::new();
+        for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+            let (name, value) = part.split_once('=').unwrap_or((part, ""));
+            let (name, value) = (name.trim().replace('-', "_"), value.trim());
+            let Some(field) = fields.iter().copied().find(|field| *field == name) else {
+                return Err(ScheduleError::UnknownField { field: name, known: fields.join(", ") });
+            };
+            if given.iter().any(|(earlier, _)| *earlier == field) {
+                return Err(ScheduleError::Twice(name));
+            }
+            match value.parse::<u32>() {
+                Ok(number) if number > 0 => given.push((field, number)),
+                _ => return Err(ScheduleError::BadValue { field: name, value: value.to_owned() }),
+            }
+        }
+        Ok(Overrides(given))
+    }
+
+    /// The value given for a field.
+    pub fn get(&self, field: &str) -> Option<u32> {
+        self.0.iter().find(|(name, _)| *name == field).map(|(_, value)| *value)
+    }
+}
+
+impl Schedule {
+    /// A schedule with the given fields as written and the rest chosen to fit the rule and the architecture. What
+    /// cannot be made to fit comes back all the same and is refused by `bind`, which says why.
+    pub fn from_overrides(rule: &Rule, pass: Pass, arch: Arch, text: &str) -> Result<Schedule, ScheduleError> {
+        match pass {
+            Pass::Forward => {
+                let given = Overrides::parse(text, &Forward::FIELDS)?;
+                Ok(Schedule::Forward(crate::forward::complete(rule, arch, &given)))
+            }
+            Pass::Decode => {
+                let given = Overrides::parse(text, &Decode::FIELDS)?;
+                Ok(Schedule::Decode(Decode {
+                    value_split: given.get("value_split").unwrap_or(1),
+                    warps: given.get("warps").unwrap_or(4),
+                }))
+            }
+            Pass::ForwardForBackward | Pass::Backward => Err(ScheduleError::NoKernel(pass)),
+        }
+    }
+
+    /// The built-in schedule.
+    pub fn default_for(rule: &Rule, pass: Pass, arch: Arch) -> Result<Schedule, ScheduleError> {
+        Schedule::from_overrides(rule, pass, arch, "")
+    }
+}
+
+impl Forward {
+    /// Field names, in the order they are printed.
+    pub const FIELDS: [&'static str; 4] = ["chunk", "value_split", "warps", "stages"];
+}
+
+impl Decode {
+    /// Field names, in the order they are printed.
+    pub const FIELDS: [&'static str; 2] = ["value_split", "warps"];
+}
+
+impl fmt::Display for Schedule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Schedule::Forward(s) => {
+                write!(f, "chunk={},value_split={},warps={},stages={}", s.chunk, s.value_split, s.warps, s.stages)
+            }
+            Schedule::Decode(s) => write!(f, "value_split={},warps={}", s.value_split, s.warps),
+        }
+    }
 }

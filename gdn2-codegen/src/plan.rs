@@ -1,0 +1,141 @@
+//! Rule → Plan: the ordered stages of one pass, and where each gate's factor is folded in. No numbers in here, and
+//! the only place that looks at a gate's granularity: everything after it sees folds and stages.
+
+use crate::abi::Tensor;
+use crate::kernel::Pass;
+use gdn2_dsl::{Dtype, Grain, Rule, Write};
+use serde::Serialize;
+
+/// A gate of the recurrence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum GateName {
+    /// alpha = exp(g).
+    Decay,
+    /// b.
+    Erase,
+    /// w.
+    Write,
+}
+
+/// Where a gate's factor enters the chunked form.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fold {
+    /// The gate is absent and so is everything it would cost.
+    Absent,
+    /// One factor per pair of tokens, applied to the raw C×C products, and one per token and chunk on the state.
+    Pair,
+    /// One factor per token, applied to a row.
+    Row,
+    /// One factor per token and channel, multiplied into a matrix operand.
+    Operand,
+}
+
+/// One step of a chunk. Each stage is one device file, and its call is one line of the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    /// Gates with one number per token: their values, prefix sums and factors.
+    TokenGates,
+    /// Prefix sums of a channel-wise decay.
+    ChannelDecay,
+    /// The erase operand b⊙k where no decay scales it later.
+    EraseOperand,
+    /// L and P from raw key products, times a factor per pair.
+    ScoresPair,
+    /// L and P from operands anchored so that no exponent is positive.
+    ScoresAnchored,
+    /// M = (I + L)⁻¹.
+    Solve,
+    /// Q̂, Ê and K̄.
+    ScaledOperands,
+    /// R, N, O and the next state.
+    State,
+}
+
+/// One pass of a rule, before any number is chosen.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Plan {
+    /// The pass.
+    pub pass: Pass,
+    /// Where the decay is folded.
+    pub decay: Fold,
+    /// Where the erase gate is folded.
+    pub erase: Fold,
+    /// Where the write gate is folded.
+    pub write: Fold,
+    /// The write gate is the erase gate's tensor.
+    pub tied: bool,
+    /// Storage of g.
+    pub decay_storage: Dtype,
+    /// Storage of b.
+    pub erase_storage: Dtype,
+    /// Storage of w (of b where tied).
+    pub write_storage: Dtype,
+    /// Stages of one chunk, in order.
+    pub stages: Vec<Stage>,
+}
+
+/// The one table of gate and granularity.
+const fn fold(gate: GateName, grain: Grain) -> Fold {
+    match (gate, grain) {
+        (GateName::Decay | GateName::Erase | GateName::Write, Grain::None) => Fold::Absent,
+        (GateName::Decay, Grain::Scalar) => Fold::Pair,
+        (GateName::Erase | GateName::Write, Grain::Scalar) => Fold::Row,
+        (GateName::Decay | GateName::Erase | GateName::Write, Grain::Channel) => Fold::Operand,
+    }
+}
+
+/// Plans one pass of a rule.
+pub fn plan(rule: &Rule, pass: Pass) -> Plan {
+    let (write_grain, write_storage, tied) = match rule.write {
+        Write::Own(gate) => (gate.grain, gate.storage, false),
+        Write::Tied => (rule.erase.grain, rule.erase.storage, true),
+    };
+    let decay = fold(GateName::Decay, rule.decay.grain);
+    let erase = fold(GateName::Erase, rule.erase.grain);
+    let write = fold(GateName::Write, write_grain);
+    let mut stages = Vec::new();
+    if decay == Fold::Pair || erase == Fold::Row || write == Fold::Row {
+        stages.push(Stage::TokenGates);
+    }
+    if decay == Fold::Operand {
+        stages.extend([Stage::ChannelDecay, Stage::ScoresAnchored]);
+    } else {
+        if erase == Fold::Operand {
+            stages.push(Stage::EraseOperand);
+        }
+        stages.push(Stage::ScoresPair);
+    }
+    if erase != Fold::Absent {
+        stages.push(Stage::Solve);
+    }
+    if decay == Fold::Operand {
+        stages.push(Stage::ScaledOperands);
+    }
+    stages.push(Stage::State);
+    Plan {
+        pass,
+        decay,
+        erase,
+        write,
+        tied,
+        decay_storage: rule.decay.storage,
+        erase_storage: rule.erase.storage,
+        write_storage,
+        stages,
+    }
+}
+
+impl Plan {
+    /// The gate tensors the pass reads, in signature order.
+    pub fn gate_tensors(&self) -> Vec<Tensor> {
+        let present = [
+            (Tensor::G, self.decay != Fold::Absent),
+            (Tensor::B, self.erase != Fold::Absent),
+            (Tensor::W, self.write != Fold::Absent && !self.tied),
+        ];
+        present.into_iter().filter_map(|(tensor, there)| there.then_some(tensor)).collect()
+    }
+}

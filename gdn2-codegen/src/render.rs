@@ -1,0 +1,27 @@
+//! Kernel → CUDA text. Thin templates over views of ready strings; the device code they need is inlined, so the text
+//! includes no file.
+
+use crate::kernel::{CudaSource, Kernel};
+use crate::schedule::Schedule;
+use handlebars::Handlebars;
+use serde_json::Value;
+
+/// Prints a bound kernel. The text is a function of the kernel alone.
+pub fn render(kernel: &Kernel) -> CudaSource {
+    let (template, view) = match kernel.schedule {
+        Schedule::Forward(numbers) => crate::forward_view::view(kernel, numbers),
+        Schedule::Decode(_) => ("#error \"decode has no template\"\n", Value::Null),
+    };
+    let text = fill(template, &view);
+    let hash = blake3::hash(text.as_bytes()).to_hex().to_string();
+    CudaSource { text, hash }
+}
+
+/// Strict mode: a misspelt field is an error. Templates and views are fixed at build time and tested over every rule,
+/// so an error here is a bug; it becomes a line no CUDA compiler accepts rather than a panic.
+fn fill(template: &str, view: &Value) -> String {
+    let mut registry = Handlebars::new();
+    registry.set_strict_mode(true);
+    registry.register_escape_fn(handlebars::no_escape);
+    registry.render_template(template, view).unwrap_or_else(|error| format!("#error \"template: {error}\"\n"))
+}

@@ -1,2 +1,52 @@
-//! The `gdn2` command.
-fn main() {}
+//! The `gdn2` command: arguments to calls of the crates beneath, results to tables and files.
+
+mod check;
+mod error;
+mod select;
+mod write;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+use error::CliError;
+
+/// A kernel compiler for delta-rule linear attention.
+///
+/// A rule file says which gates a recurrence has. `gdn2 check` reads it back to you, `gdn2 emit` prints the CUDA made
+/// for it, `gdn2 run` and `gdn2 verify` execute that on a GPU or, without one, on a virtual machine that runs the very
+/// PTX a GPU would load.
+///
+/// Start with: gdn2 check rules/gdn2.gdn2
+#[derive(Parser)]
+#[command(name = "gdn2", version, arg_required_else_help = true, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Check(check::Args),
+}
+
+/// What a command that ran to its end has to say: all well, or that what it looked at is not.
+pub(crate) enum Verdict {
+    Good,
+    Bad,
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Check(args) => args.run(),
+    };
+    match result {
+        Ok(Verdict::Good) => ExitCode::SUCCESS,
+        Ok(Verdict::Bad) => ExitCode::FAILURE,
+        // The reader of our output left (`gdn2 … | head`): nothing to tell and nobody to tell it to.
+        Err(CliError::Stdout(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{}", error.rendered());
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! `FILE[#RULE]` and the overrides of head dims and dtype: from the command line to rules.
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use gdn2_dsl::{Dtype, Rule};
+
+use crate::error::CliError;
+
+/// `FILE` or `FILE#RULE`.
+#[derive(Clone, Debug)]
+pub struct Selection {
+    file: PathBuf,
+    rule: Option<String>,
+}
+
+impl FromStr for Selection {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(match text.rsplit_once('#') {
+            // A path may hold a `#` of its own; a rule's name is an identifier.
+            Some((file, rule)) if !file.is_empty() && !rule.contains(['/', '.']) => {
+                Selection { file: file.into(), rule: Some(rule.to_owned()) }
+            }
+            _ => Selection { file: text.into(), rule: None },
+        })
+    }
+}
+
+impl Selection {
+    /// The rules it names: one, or all of the file.
+    pub fn rules(&self) -> Result<Vec<Rule>, CliError> {
+        let file = self.file.display().to_string();
+        let bytes = std::fs::read(&self.file).map_err(|source| CliError::Read { path: self.file.clone(), source })?;
+        let source = String::from_utf8(bytes).map_err(|error| {
+            let at = error.utf8_error().valid_up_to();
+            CliError::Diagnostics(format!("error: {file}: not a rule file: byte {at} is not UTF-8 text"))
+        })?;
+        let rules = gdn2_dsl::parse_file(&source).map_err(|diagnostics| {
+            let color = std::io::stderr().is_terminal();
+            CliError::Diagnostics(diagnostics.render(&file, &source, color))
+        })?;
+        let Some(name) = &self.rule else { return Ok(rules) };
+        let known = rules.iter().map(|rule| rule.name.as_str()).collect::<Vec<_>>().join(", ");
+        match rules.into_iter().find(|rule| rule.name == *name) {
+            Some(rule) => Ok(vec![rule]),
+            None => Err(CliError::NoSuchRule { file, name: name.clone(), known }),
+        }
+    }
+
+    /// The one rule it names.
+    pub fn rule(&self) -> Result<Rule, CliError> {
+        let mut rules = self.rules()?;
+        if rules.len() > 1 {
+            let file = self.file.display().to_string();
+            let choices = rules.iter().map(|rule| format!("{file}#{}", rule.name)).collect::<Vec<_>>().join(", ");
+            return Err(CliError::ManyRules { file, choices });
+        }
+        // A rule file that parses holds at least one rule.
+        rules.pop().ok_or_else(|| CliError::Diagnostics(format!("error: {} holds no rule", self.file.display())))
+    }
+}
+
+/// Head dims and dtype other than the rule's own.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct Overrides {
+    /// K instead of the rule's: 16 to 256, a multiple of 16
+    #[arg(long, value_name = "K")]
+    key_dim: Option<u32>,
+    /// V instead of the rule's: 16 to 512, a multiple of 16
+    #[arg(long, value_name = "V")]
+    value_dim: Option<u32>,
+    /// Storage of q, k, v, o instead of the rule's: bf16 or f16
+    #[arg(long, value_name = "DTYPE", value_parser = dtype)]
+    dtype: Option<Dtype>,
+}
+
+fn dtype(name: &str) -> Result<Dtype, String> {
+    match name {
+        "bf16" => Ok(Dtype::Bf16),
+        "f16" => Ok(Dtype::F16),
+        _ => Err("use bf16 or f16".to_owned()),
+    }
+}
+
+impl Overrides {
+    /// The rule with these values in place of its own.
+    pub fn apply(&self, rule: Rule) -> Result<Rule, CliError> {
+        let rule = match self.dtype {
+            Some(dtype) => rule.with_dtype(dtype)?,
+            None => rule,
+        };
+        if self.key_dim.is_none() && self.value_dim.is_none() {
+            return Ok(rule);
+        }
+        let (key, value) = (self.key_dim.unwrap_or(rule.key_dim), self.value_dim.unwrap_or(rule.value_dim));
+        Ok(rule.with_dims(key, value)?)
+    }
+}

@@ -1,0 +1,126 @@
+//! What a rule was understood to mean, said back as a formula, as tensors and as a cost. For people, not for kernels.
+
+use crate::rule::{Dtype, Gate, Grain, Rule, StateLayout, Write};
+
+/// A tensor of a rule: its name in files, its shape in the oracle's letters, its storage.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TensorSpec {
+    /// Name: q k v g b w o, or `state`.
+    pub name: &'static str,
+    /// Shape, such as `[B,T,H,128]`.
+    pub shape: String,
+    /// Storage.
+    pub dtype: Dtype,
+    /// Elements per token and value head, q and k counted as if every value head had its own.
+    pub per_token: u32,
+}
+
+/// What one token costs one value head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TokenCost {
+    /// Multiply-adds of the recurrence as it is written.
+    pub multiply_adds: u64,
+    /// Bytes when each input is read once and each output written once, the state not counted.
+    pub bytes: u64,
+    /// Bytes of the state, which a decoded token reads once and writes once.
+    pub state_bytes: u64,
+}
+
+impl Rule {
+    /// The recurrence of one head, two lines: the state's step and the output.
+    pub fn recurrence(&self) -> String {
+        let decayed = match self.decay.grain {
+            Grain::None => "S_{t-1}",
+            Grain::Scalar => "exp(g_t) S_{t-1}",
+            Grain::Channel => "Diag(exp g_t) S_{t-1}",
+        };
+        let kept = match self.erase.grain {
+            Grain::None => decayed.to_owned(),
+            Grain::Scalar => format!("(I - b_t k_t k_t^T) {decayed}"),
+            Grain::Channel => format!("(I - k_t (b_t * k_t)^T) {decayed}"),
+        };
+        let written = match self.write {
+            Write::Tied => "b_t k_t v_t^T",
+            Write::Own(Gate { grain: Grain::None, .. }) => "k_t v_t^T",
+            Write::Own(Gate { grain: Grain::Scalar, .. }) => "w_t k_t v_t^T",
+            Write::Own(Gate { grain: Grain::Channel, .. }) => "k_t (w_t * v_t)^T",
+        };
+        format!("S_t = {kept} + {written}\no_t = scale S_t^T q_t, scale = 1/sqrt({}) unless given", self.key_dim)
+    }
+
+    /// The tensors of the forward pass, inputs first.
+    pub fn tensors(&self) -> Vec<TensorSpec> {
+        let (key, value) = (self.key_dim, self.value_dim);
+        let wide = |name, heads: &str, dim: u32| TensorSpec {
+            name,
+            shape: format!("[B,T,{heads},{dim}]"),
+            dtype: self.dtype,
+            per_token: dim,
+        };
+        let gate = |name, gate: Gate, dim: u32| match gate.grain {
+            Grain::None => None,
+            Grain::Scalar => {
+                Some(TensorSpec { name, shape: "[B,T,HV]".to_owned(), dtype: gate.storage, per_token: 1 })
+            }
+            Grain::Channel => Some(TensorSpec { dtype: gate.storage, ..wide(name, "HV", dim) }),
+        };
+        let own_write = match self.write {
+            Write::Own(write) => gate("w", write, value),
+            Write::Tied => None,
+        };
+        let mut tensors = vec![wide("q", "H", key), wide("k", "H", key), wide("v", "HV", value)];
+        tensors.extend(gate("g", self.decay, key));
+        tensors.extend(gate("b", self.erase, key));
+        tensors.extend(own_write);
+        tensors.push(wide("o", "HV", value));
+        let (rows, columns) = match self.state {
+            StateLayout::Kv => (key, value),
+            StateLayout::Vk => (value, key),
+        };
+        tensors.push(TensorSpec {
+            name: "state",
+            shape: format!("[N,HV,{rows},{columns}]"),
+            dtype: Dtype::F32,
+            per_token: 0,
+        });
+        tensors
+    }
+
+    /// What one token costs one value head.
+    pub fn token_cost(&self) -> TokenCost {
+        let square = u64::from(self.key_dim) * u64::from(self.value_dim);
+        // S is scaled (decay), read against e (erase), added to (write) and read against q (output).
+        let passes = 2 + u64::from(self.decay.grain != Grain::None) + u64::from(self.erase.grain != Grain::None);
+        TokenCost {
+            multiply_adds: passes * square,
+            bytes: self.tensors().iter().map(|tensor| u64::from(tensor.per_token * tensor.dtype.bytes())).sum(),
+            state_bytes: square * u64::from(Dtype::F32.bytes()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use crate::parse_file;
+
+    #[test]
+    fn says_back_what_each_gate_does() {
+        let rules = parse_file(
+            "rule gdn2 { decay: channel as bf16; erase: channel; write: channel; key_dim: 128; value_dim: 128; dtype: bf16; }
+             rule kda { decay: channel; erase: scalar; write: erase; key_dim: 64; value_dim: 32; dtype: bf16; }",
+        )
+        .unwrap();
+        assert!(
+            rules[0]
+                .recurrence()
+                .starts_with("S_t = (I - k_t (b_t * k_t)^T) Diag(exp g_t) S_{t-1} + k_t (w_t * v_t)^T\n")
+        );
+        assert!(rules[1].recurrence().starts_with("S_t = (I - b_t k_t k_t^T) Diag(exp g_t) S_{t-1} + b_t k_t v_t^T\n"));
+        assert_eq!(rules[0].token_cost().bytes, 1792);
+        assert_eq!(rules[1].token_cost().bytes, 2 * (2 * 64 + 2 * 32) + 4 * 64 + 2);
+        assert_eq!(rules[1].token_cost().multiply_adds, 4 * 64 * 32);
+        let names: Vec<_> = rules[1].tensors().iter().map(|tensor| tensor.name).collect();
+        assert_eq!(names, ["q", "k", "v", "g", "b", "o", "state"]);
+    }
+}

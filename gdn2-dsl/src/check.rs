@@ -107,7 +107,7 @@ pub(crate) fn check_name(name: &str) -> Result<(), String> {
 pub(crate) fn check_dim(value: u64, range: &RangeInclusive<u32>) -> Result<u32, (String, u32)> {
     let step = u64::from(DIM_STEP);
     let (low, high) = (u64::from(*range.start()), u64::from(*range.end()));
-    let legal = (low..=high).contains(&value) && value % step == 0;
+    let legal = (low..=high).contains(&value) && value.is_multiple_of(step);
     let near = value.saturating_add(step / 2).clamp(low, high) / step * step;
     // Both fit: `high` came from a u32.
     let near = u32::try_from(near.max(low)).unwrap_or(*range.end());
@@ -241,13 +241,12 @@ impl<'s, S: SourceSpan> Checker<'s, '_, S> {
             format!("`{}` is no value for `{key}`", excerpt(text)),
             format!("expected {}", list(words, "or")),
         );
-        if key == "erase" && matches!(&value.head, Head::Number(_))
-            || key == "erase" && matches!(text, "one" | "full" | "off")
-        {
+        let number = matches!(&value.head, Head::Number(_));
+        if key == "erase" && (number || matches!(text, "one" | "full" | "off")) {
             mistake = mistake.note(ERASE_NONE).note("for b = 1 give `erase: scalar` and a tensor of ones");
-        } else if key == "write" && matches!(&value.head, Head::Number(_)) {
+        } else if key == "write" && number {
             mistake = mistake.note("`write: none` means w = 1: values are written as they are");
-        } else if key == "decay" && matches!(&value.head, Head::Number(_)) {
+        } else if key == "decay" && number {
             mistake = mistake.note("`decay: none` means g = 0: nothing decays");
         }
         if let Some(word) = nearest(text, words) {

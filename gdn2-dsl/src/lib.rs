@@ -1,12 +1,16 @@
 //! The rule language of the gdn2 kernel compiler: text or tokens to a checked [`Rule`], and what a rule means in float64.
 
+pub mod bars;
 mod canonical;
 mod check;
 mod diagnostics;
+mod draw;
+mod inputs;
 mod lex;
 mod mistake;
 mod parse;
 mod recurrence;
+pub mod reference;
 mod rule;
 mod spec;
 mod suggest;
@@ -14,6 +18,8 @@ mod tokens;
 
 pub use canonical::{Combination, RuleError, granularity_combinations};
 pub use diagnostics::{Diagnostics, parse_file};
+pub use draw::{Draw, Regime};
+pub use inputs::{Dims, Gradients, InputError, Inputs, OutputGradients, Outputs, Sequence};
 pub use mistake::{ByteSpan, Mistake, SourceSpan, Suggestion};
 pub use recurrence::{TensorSpec, TokenCost};
 pub use rule::{Bound, Dtype, Gate, Grain, Rule, StateLayout, Write};

@@ -59,9 +59,7 @@ impl Rule {
         };
         let gate = |name, gate: Gate, dim: u32| match gate.grain {
             Grain::None => None,
-            Grain::Scalar => {
-                Some(TensorSpec { name, shape: "[B,T,HV]".to_owned(), dtype: gate.storage, per_token: 1 })
-            }
+            Grain::Scalar => Some(TensorSpec { name, shape: "[B,T,HV]".to_owned(), dtype: gate.storage, per_token: 1 }),
             Grain::Channel => Some(TensorSpec { dtype: gate.storage, ..wide(name, "HV", dim) }),
         };
         let own_write = match self.write {

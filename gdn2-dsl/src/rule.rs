@@ -151,6 +151,15 @@ impl Dtype {
             Dtype::F32 => 4,
         }
     }
+
+    /// The nearest number this type can hold, ties to even.
+    pub fn round(self, x: f64) -> f64 {
+        match self {
+            Dtype::Bf16 => half::bf16::from_f64(x).to_f64(),
+            Dtype::F16 => half::f16::from_f64(x).to_f64(),
+            Dtype::F32 => f64::from(x as f32),
+        }
+    }
 }
 
 impl Rule {

@@ -1,0 +1,234 @@
+//! Random inputs: the same numbers on every machine for one seed, already rounded to what the rule stores.
+//!
+//! Only sums, products, quotients and square roots are used, which every machine rounds alike.
+
+use std::str::FromStr;
+
+use crate::inputs::{Dims, Inputs, OutputGradients};
+use crate::rule::{Bound, Dtype, Gate, Grain, Rule, Write};
+
+/// How strongly the drawn gates act.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Regime {
+    /// g = 0: a decay gate that does nothing.
+    None,
+    /// g around −0.05 per token.
+    Mild,
+    /// g from −2.5 to −30 per token.
+    Strong,
+    /// Mild, and −1000 at one token in sixteen.
+    Reset,
+}
+
+/// What to draw.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Draw {
+    /// B; 1 with `cu_seqlens`.
+    pub batch: usize,
+    /// T.
+    pub tokens: usize,
+    /// H.
+    pub heads: usize,
+    /// HV.
+    pub value_heads: usize,
+    /// Packed sequences.
+    pub cu_seqlens: Option<Vec<usize>>,
+    /// How strongly gates act.
+    pub regime: Regime,
+    /// Erase gates are drawn from 0 to this, 1 usually and 2 for negative eigenvalues.
+    pub largest_erase: f64,
+    /// Every key within a hundredth of one direction per head: the hardest case for the chunk's inverse.
+    pub near_identical_keys: bool,
+    /// Whether there is an initial state.
+    pub initial_state: bool,
+    /// Same seed, same numbers; a tensor's numbers do not depend on which others the rule has.
+    pub seed: u64,
+}
+
+impl FromStr for Regime {
+    type Err = String;
+
+    fn from_str(word: &str) -> Result<Regime, String> {
+        Ok(match word {
+            "none" => Regime::None,
+            "mild" => Regime::Mild,
+            "strong" => Regime::Strong,
+            "reset" => Regime::Reset,
+            _ => return Err(format!("gates: `{word}` is none of none, mild, strong, reset")),
+        })
+    }
+}
+
+/// One stream per tensor.
+#[derive(Clone, Copy)]
+enum Tensor {
+    Q = 1,
+    K,
+    V,
+    G,
+    B,
+    W,
+    InitialState,
+    DOut,
+    DFinalState,
+    KeyDirection,
+}
+
+impl Draw {
+    /// Mild gates, an initial state, nothing unusual.
+    pub fn new(batch: usize, tokens: usize, heads: usize, value_heads: usize, seed: u64) -> Draw {
+        Draw {
+            batch,
+            tokens,
+            heads,
+            value_heads,
+            cu_seqlens: None,
+            regime: Regime::Mild,
+            largest_erase: 1.0,
+            near_identical_keys: false,
+            initial_state: true,
+            seed,
+        }
+    }
+
+    /// The call's dims for a rule.
+    pub fn dims(&self, rule: &Rule) -> Dims {
+        Dims {
+            batch: self.batch,
+            tokens: self.tokens,
+            heads: self.heads,
+            value_heads: self.value_heads,
+            key_dim: rule.key_dim as usize,
+            value_dim: rule.value_dim as usize,
+        }
+    }
+
+    /// Draws the inputs of `rule`; g inside its bound.
+    pub fn inputs(&self, rule: &Rule) -> Inputs {
+        let dims = self.dims(rule);
+        let rows = self.batch * self.tokens;
+        let dtype = rule.dtype;
+        let mut stream = self.stream(Tensor::V);
+        let v = (0..rows * dims.value_heads * dims.value_dim).map(|_| dtype.round(stream.bell())).collect();
+        let gate = |tensor, gate: Gate, channels, value: &dyn Fn(&mut Stream) -> f64| {
+            let width = match gate.grain {
+                Grain::None => return None,
+                Grain::Scalar => 1,
+                Grain::Channel => channels,
+            };
+            let mut stream = self.stream(tensor);
+            Some((0..rows * dims.value_heads * width).map(|_| value(&mut stream)).collect())
+        };
+        let decay = |stream: &mut Stream| inside(self.regime.decay(stream), rule.bound, rule.decay.storage);
+        let erase = |stream: &mut Stream| rule.erase.storage.round(self.largest_erase * stream.unit());
+        let write = match rule.write {
+            Write::Own(gate) => gate,
+            Write::Tied => Gate { grain: Grain::None, storage: dtype },
+        };
+        let mut inputs = Inputs {
+            dims,
+            q: self.unit_rows(Tensor::Q, rows * dims.heads, &dims, dtype),
+            k: self.unit_rows(Tensor::K, rows * dims.heads, &dims, dtype),
+            v,
+            g: gate(Tensor::G, rule.decay, dims.key_dim, &decay),
+            b: gate(Tensor::B, rule.erase, dims.key_dim, &erase),
+            w: gate(Tensor::W, write, dims.value_dim, &|stream| write.storage.round(stream.unit())),
+            initial_state: None,
+            cu_seqlens: self.cu_seqlens.clone(),
+            scale: Inputs::default_scale(dims.key_dim),
+        };
+        inputs.initial_state = self.initial_state.then(|| self.states(Tensor::InitialState, &inputs));
+        inputs
+    }
+
+    /// Draws a gradient on o and on the final state.
+    pub fn output_gradients(&self, rule: &Rule, inputs: &Inputs) -> OutputGradients {
+        let mut stream = self.stream(Tensor::DOut);
+        OutputGradients {
+            d_out: inputs.v.iter().map(|_| rule.dtype.round(stream.bell())).collect(),
+            d_final_state: Some(self.states(Tensor::DFinalState, inputs)),
+        }
+    }
+
+    fn states(&self, tensor: Tensor, inputs: &Inputs) -> Vec<f64> {
+        let mut stream = self.stream(tensor);
+        let count = inputs.states() * inputs.dims.value_heads * inputs.dims.state();
+        (0..count).map(|_| Dtype::F32.round(0.5 * stream.bell())).collect()
+    }
+
+    fn unit_rows(&self, tensor: Tensor, rows: usize, dims: &Dims, dtype: Dtype) -> Vec<f64> {
+        let width = dims.key_dim;
+        let mut stream = self.stream(tensor);
+        let mut directions = self.stream(Tensor::KeyDirection);
+        let common: Vec<f64> = (0..dims.heads * width).map(|_| directions.bell()).collect();
+        let mut values = Vec::with_capacity(rows * width);
+        for index in 0..rows {
+            let mut row: Vec<f64> = (0..width).map(|_| stream.bell()).collect();
+            if self.near_identical_keys && matches!(tensor, Tensor::K) {
+                let common = &common[index % dims.heads * width..];
+                row.iter_mut().zip(common).for_each(|(x, common)| *x = common + 0.01 * *x);
+            }
+            let norm = row.iter().map(|x| x * x).sum::<f64>().sqrt().max(1e-6);
+            values.extend(row.iter().map(|x| dtype.round(x / norm)));
+        }
+        values
+    }
+
+    fn stream(&self, tensor: Tensor) -> Stream {
+        let mut stream = Stream { state: self.seed ^ (tensor as u64).wrapping_mul(0xA076_1D64_78BD_642F) };
+        stream.next();
+        stream
+    }
+}
+
+impl Regime {
+    fn decay(self, stream: &mut Stream) -> f64 {
+        let (chance, depth) = (stream.unit(), stream.unit());
+        match self {
+            Regime::None => 0.0,
+            Regime::Reset if chance < 1.0 / 16.0 => -1000.0,
+            Regime::Mild | Regime::Reset => -0.1 * depth,
+            Regime::Strong => -2.5 - 27.5 * depth * depth,
+        }
+    }
+}
+
+/// `g` as stored, inside the bound after rounding too. A bound tighter than the storage's steps cannot be kept.
+fn inside(g: f64, bound: Option<Bound>, storage: Dtype) -> f64 {
+    let Some(bound) = bound else { return storage.round(g) };
+    let (lower, upper) = (f64::from(bound.lower), f64::from(bound.upper));
+    let rounded = storage.round(g.clamp(lower, upper));
+    // One part in 256 is a bf16 step: towards zero if rounding went below, away from it if above.
+    if rounded < lower {
+        storage.round(rounded * (1.0 - 1.0 / 256.0))
+    } else if rounded > upper {
+        storage.round(rounded * (1.0 + 1.0 / 256.0))
+    } else {
+        rounded
+    }
+}
+
+/// SplitMix64 (Steele, Lea and Flood, 2014): one addition and a mixing function, every seed a full period.
+struct Stream {
+    state: u64,
+}
+
+impl Stream {
+    fn next(&mut self) -> u64 {
+        self.state = self.state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.state;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+
+    /// From 0 up to, not including, 1.
+    fn unit(&mut self) -> f64 {
+        (self.next() >> 11) as f64 / (1u64 << 53) as f64
+    }
+
+    /// Nearly normal, mean 0 and deviation 1: a sum of twelve uniform numbers.
+    fn bell(&mut self) -> f64 {
+        (0..12).map(|_| self.unit()).sum::<f64>() - 6.0
+    }
+}

@@ -29,7 +29,7 @@ impl Args {
                 Err(error) => mistakes.push(error.rendered()),
             }
         }
-        write::stdout(&text)?;
+        write::stdout(text.as_bytes())?;
         if mistakes.is_empty() { Ok(Verdict::Good) } else { Err(CliError::Diagnostics(mistakes.join("\n"))) }
     }
 }

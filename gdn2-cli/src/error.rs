@@ -50,6 +50,15 @@ pub enum CliError {
     /// Overrides that make no rule.
     #[error(transparent)]
     Rule(#[from] gdn2_dsl::RuleError),
+    /// Schedule fields that make no schedule.
+    #[error("--schedule: {0}")]
+    Schedule(#[from] gdn2_codegen::schedule::ScheduleError),
+    /// A schedule that cannot serve the rule on the architecture.
+    #[error(transparent)]
+    Illegal(#[from] gdn2_codegen::kernel::Illegal),
+    /// A value that has no JSON form.
+    #[error("cannot write JSON: {0}")]
+    Json(#[from] serde_json::Error),
 }
 
 impl CliError {

@@ -1,6 +1,7 @@
 //! The `gdn2` command: arguments to calls of the crates beneath, results to tables and files.
 
 mod check;
+mod emit;
 mod error;
 mod select;
 mod write;
@@ -27,6 +28,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Check(check::Args),
+    Emit(emit::Args),
 }
 
 /// What a command that ran to its end has to say: all well, or that what it looked at is not.
@@ -38,6 +40,7 @@ pub(crate) enum Verdict {
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Check(args) => args.run(),
+        Command::Emit(args) => args.run(),
     };
     match result {
         Ok(Verdict::Good) => ExitCode::SUCCESS,

@@ -4,6 +4,7 @@ use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use gdn2_codegen::kernel::Pass;
 use gdn2_dsl::{Dtype, Rule};
 
 use crate::error::CliError;
@@ -75,6 +76,15 @@ pub struct Overrides {
     /// Storage of q, k, v, o instead of the rule's: bf16 or f16
     #[arg(long, value_name = "DTYPE", value_parser = dtype)]
     dtype: Option<Dtype>,
+}
+
+/// A pass by its name on the command line.
+pub fn pass(name: &str) -> Result<Pass, String> {
+    match name {
+        "forward" => Ok(Pass::Forward),
+        "decode" => Ok(Pass::Decode),
+        _ => Err("use forward or decode".to_owned()),
+    }
 }
 
 fn dtype(name: &str) -> Result<Dtype, String> {

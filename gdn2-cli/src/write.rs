@@ -22,9 +22,9 @@ pub fn file(path: &Path, bytes: &[u8]) -> Result<(), CliError> {
 }
 
 /// Writes to standard output; a reader that leaves early is an error of its own kind, not a panic.
-pub fn stdout(text: &str) -> Result<(), CliError> {
+pub fn stdout(bytes: &[u8]) -> Result<(), CliError> {
     let mut out = std::io::stdout().lock();
-    out.write_all(text.as_bytes())?;
+    out.write_all(bytes)?;
     out.flush()?;
     Ok(())
 }

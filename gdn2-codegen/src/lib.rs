@@ -25,7 +25,9 @@ pub mod kernel;
 pub mod plan;
 mod render;
 pub mod schedule;
+mod torch_ref;
 
 pub use kernel::bind;
 pub use plan::plan;
 pub use render::render;
+pub use torch_ref::torch_ref;

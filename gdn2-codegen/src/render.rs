@@ -19,7 +19,7 @@ pub fn render(kernel: &Kernel) -> CudaSource {
 
 /// Strict mode: a misspelt field is an error. Templates and views are fixed at build time and tested over every rule,
 /// so an error here is a bug; it becomes a line no CUDA compiler accepts rather than a panic.
-fn fill(template: &str, view: &Value) -> String {
+pub(crate) fn fill(template: &str, view: &Value) -> String {
     let mut registry = Handlebars::new();
     registry.set_strict_mode(true);
     registry.register_escape_fn(handlebars::no_escape);

@@ -1,0 +1,85 @@
+//! `gdn2 emit`: every form a rule takes on its way to machine code.
+
+use std::path::PathBuf;
+
+use gdn2_codegen::arch::Arch;
+use gdn2_codegen::kernel::{Kernel, Pass};
+use gdn2_codegen::schedule::Schedule;
+
+use crate::error::CliError;
+use crate::select::{Overrides, Selection, pass};
+use crate::{Verdict, write};
+
+/// Print a rule's plan, CUDA, PTX, machine code, resources, ABI or PyTorch reference
+///
+/// `abi` is JSON: parameters in order, grid formula, block, shared bytes and workspaces, enough to launch the cubin
+/// from any language. `resources` says what the kernel takes of the GPU. `torch-ref` is the recurrence as PyTorch code
+/// to read.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  gdn2 emit rules/gdn2.gdn2 --pass forward --arch sm_90a --emit cuda
+  gdn2 emit rules/kda.gdn2 --pass forward --arch sm_80 --emit ptx --schedule chunk=32,warps=4 -o kda.ptx
+  gdn2 emit rules/gdn.gdn2 --emit torch-ref")]
+pub struct Args {
+    /// Rule file; FILE#RULE where it holds several
+    #[arg(value_name = "FILE[#RULE]")]
+    rule: Selection,
+    /// What to print
+    #[arg(long, value_enum)]
+    emit: Form,
+    /// forward or decode
+    #[arg(long, default_value = "forward", value_parser = pass)]
+    pass: Pass,
+    /// sm_80, sm_86, sm_89, sm_90a or sm_120
+    #[arg(long, default_value = "sm_80")]
+    arch: Arch,
+    /// Schedule fields, such as chunk=64,warps=4; the rest is chosen to fit
+    #[arg(long, default_value = "", value_name = "FIELD=N,…", hide_default_value = true)]
+    schedule: String,
+    #[command(flatten)]
+    overrides: Overrides,
+    /// Write here instead of to standard output
+    #[arg(short, long, value_name = "PATH")]
+    output: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Form {
+    /// Stages in order and where each gate is folded in, as JSON
+    Plan,
+    /// The generated CUDA
+    Cuda,
+    /// Launch description, as JSON
+    Abi,
+    /// What it takes of the GPU, as JSON
+    Resources,
+    /// Token-by-token PyTorch
+    TorchRef,
+}
+
+impl Args {
+    pub fn run(&self) -> Result<Verdict, CliError> {
+        let rule = self.overrides.apply(self.rule.rule()?)?;
+        let bytes = match self.emit {
+            Form::Plan => json(&serde_json::to_value(gdn2_codegen::plan(&rule, self.pass))?),
+            Form::TorchRef => gdn2_codegen::torch_ref(&rule).into_bytes(),
+            Form::Cuda => gdn2_codegen::render(&self.kernel(&rule)?).text.into_bytes(),
+            Form::Abi => json(&self.kernel(&rule)?.abi_json()),
+            Form::Resources => json(&self.kernel(&rule)?.resources_json()),
+        };
+        match &self.output {
+            Some(path) => write::file(path, &bytes)?,
+            None => write::stdout(&bytes)?,
+        }
+        Ok(Verdict::Good)
+    }
+
+    fn kernel(&self, rule: &gdn2_dsl::Rule) -> Result<Kernel, CliError> {
+        let schedule = Schedule::from_overrides(rule, self.pass, self.arch, &self.schedule)?;
+        Ok(gdn2_codegen::bind(rule, self.pass, schedule, self.arch)?)
+    }
+}
+
+fn json(value: &serde_json::Value) -> Vec<u8> {
+    format!("{value:#}\n").into_bytes()
+}

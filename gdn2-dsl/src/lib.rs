@@ -12,6 +12,7 @@ mod parse;
 mod recurrence;
 pub mod reference;
 mod rule;
+pub mod simulate;
 mod spec;
 mod suggest;
 mod tokens;

@@ -16,6 +16,7 @@ use crate::canonical::Combination;
 use crate::inputs::{Head, InputError, Inputs, Outputs, Token, row_mut};
 
 pub use backward::backward;
+pub(crate) use backward::{HeadGradients, gather};
 
 /// Runs the recurrence over every sequence and head.
 ///

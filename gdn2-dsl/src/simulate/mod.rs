@@ -1,0 +1,79 @@
+//! The chunked form with every matrix operand rounded to the rule's dtype and sums in float32: what a perfect kernel
+//! can be expected to lose. Tolerances for random inputs follow from it.
+
+mod backward;
+mod chunk;
+mod matrix;
+
+use rayon::prelude::*;
+
+use crate::inputs::{Head, InputError, Inputs, Outputs, row_mut};
+use crate::rule::{Dtype, Rule};
+use chunk::Chunk;
+use matrix::Matrix;
+
+pub use backward::backward;
+
+/// Runs the chunked forward pass with `chunk` tokens per chunk; o is rounded to the rule's dtype as it would be stored.
+///
+/// # Errors
+/// Tensors that do not fit the rule or one another, or a chunk of 0.
+pub fn forward(rule: &Rule, inputs: &Inputs, chunk: usize) -> Result<Outputs, InputError> {
+    let heads = heads(rule, inputs, chunk)?;
+    let dims = inputs.dims;
+    let results: Vec<(Vec<Matrix>, Matrix)> =
+        heads.par_iter().map(|head| forward_head(head, rule.dtype, chunk)).collect();
+    let mut outputs = Outputs {
+        o: vec![0.0; inputs.v.len()],
+        final_state: vec![0.0; inputs.states() * dims.value_heads * dims.state()],
+    };
+    for (head, (o, state)) in heads.iter().zip(&results) {
+        for (t, o) in o.iter().flat_map(|o| o.data.chunks_exact(dims.value_dim)).enumerate() {
+            copy(row_mut(&mut outputs.o, head.value_row(t), dims.value_dim), o);
+        }
+        copy(row_mut(&mut outputs.final_state, head.state_row(), dims.state()), &state.data);
+    }
+    Ok(outputs)
+}
+
+fn heads<'a>(rule: &Rule, inputs: &'a Inputs, chunk: usize) -> Result<Vec<Head<'a>>, InputError> {
+    inputs.check(rule.combination())?;
+    if chunk == 0 {
+        return Err(InputError::Dims("chunk: 0 tokens; at least 1 is needed".to_string()));
+    }
+    Ok(inputs.heads(rule.combination()))
+}
+
+fn copy(to: &mut [f64], from: &[f32]) {
+    to.iter_mut().zip(from).for_each(|(to, from)| *to = f64::from(*from));
+}
+
+fn state_matrix(head: &Head<'_>, values: &[f64]) -> Matrix {
+    let dims = head.dims();
+    Matrix { rows: dims.key_dim, columns: dims.value_dim, data: values.iter().map(|x| *x as f32).collect() }
+}
+
+/// Token ranges of a head's chunks.
+fn chunks(
+    head: &Head<'_>,
+    chunk: usize,
+) -> impl DoubleEndedIterator<Item = std::ops::Range<usize>> + ExactSizeIterator {
+    let tokens = head.sequence.tokens;
+    (0..tokens.div_ceil(chunk)).map(move |index| index * chunk..((index + 1) * chunk).min(tokens))
+}
+
+/// o of each chunk, and the final state.
+fn forward_head(head: &Head<'_>, dtype: Dtype, chunk: usize) -> (Vec<Matrix>, Matrix) {
+    let mut state = state_matrix(head, &head.initial_state());
+    let o = chunks(head, chunk)
+        .map(|tokens| {
+            let chunk = Chunk::new(head, tokens, dtype);
+            let written = chunk.written(&state, dtype).rounded(dtype);
+            let mut o = chunk.q_hat.times(&state.rounded(dtype));
+            o += &chunk.p.times(&written);
+            chunk.advance(&mut state, &written);
+            o.rounded(dtype)
+        })
+        .collect();
+    (o, state)
+}

@@ -1,0 +1,100 @@
+//! The operand-rounded simulation against the definition: within the bars, and not without a loss.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod oracle;
+
+use gdn2_dsl::bars::{Deviation, bar};
+use gdn2_dsl::{Draw, Dtype, Gradients, Outputs, Regime, Rule, granularity_combinations, reference, simulate};
+
+fn named<'a>(o: &'a Outputs, d: &'a Gradients) -> Vec<(&'static str, &'a Vec<f64>)> {
+    let all = [
+        ("o", Some(&o.o)),
+        ("final_state", Some(&o.final_state)),
+        ("dq", Some(&d.dq)),
+        ("dk", Some(&d.dk)),
+        ("dv", Some(&d.dv)),
+        ("dg", d.dg.as_ref()),
+        ("db", d.db.as_ref()),
+        ("dw", d.dw.as_ref()),
+        ("dinitial_state", Some(&d.d_initial_state)),
+    ];
+    all.into_iter().filter_map(|(name, tensor)| Some((name, tensor?))).collect()
+}
+
+/// Largest error over its bar, with the tensor's name.
+fn worst(got: &[(&'static str, &Vec<f64>)], want: &[(&'static str, &Vec<f64>)]) -> (f64, String) {
+    let mut worst = (0.0, String::new());
+    for ((name, got), (_, want)) in got.iter().zip(want) {
+        let deviation = Deviation::of(got.iter().copied(), want);
+        assert_eq!(deviation.unfit, None, "{name}");
+        let bar = bar(name).unwrap();
+        if !deviation.passes(worst.0 * bar) {
+            worst = (deviation.relative / bar, format!("{name}: {deviation:?}"));
+        }
+    }
+    worst
+}
+
+fn check(draw: &Draw, rule: &Rule, chunk: usize) -> (f64, String) {
+    let inputs = draw.inputs(rule);
+    let upstream = draw.output_gradients(rule, &inputs);
+    let outputs = reference::forward(rule.combination(), &inputs).unwrap();
+    let gradients = reference::backward(rule.combination(), &inputs, &upstream).unwrap();
+    let simulated = simulate::forward(rule, &inputs, chunk).unwrap();
+    let simulated_gradients = simulate::backward(rule, &inputs, &upstream, chunk).unwrap();
+    worst(&named(&simulated, &simulated_gradients), &named(&outputs, &gradients))
+}
+
+#[test]
+fn stays_within_the_bars_for_every_combination() {
+    let mut seen = 0.0f64;
+    for combination in granularity_combinations() {
+        for (dtype, chunk) in [(Dtype::Bf16, 16), (Dtype::Bf16, 64), (Dtype::F16, 32)] {
+            for regime in [Regime::Mild, Regime::Strong, Regime::Reset] {
+                let rule = combination.rule(64, 32, dtype).unwrap();
+                let mut draw = Draw::new(1, 150, 1, 2, 3);
+                draw.cu_seqlens = Some(vec![0, 1, 1, 66, 150]);
+                draw.regime = regime;
+                let (error, tensor) = check(&draw, &rule, chunk);
+                assert!(error <= 1.0, "{combination} {dtype} chunk {chunk} {regime:?}: {error:.2} bars, {tensor}");
+                seen = seen.max(error);
+            }
+        }
+    }
+    // Rounding that costs nothing would be no rounding.
+    assert!(seen > 0.1, "worst error only {seen} bars");
+}
+
+#[test]
+fn oracle_cases_stay_within_the_bars() {
+    for case in oracle::cases() {
+        let dims = case.inputs.dims;
+        let rule = case.combination.rule(dims.key_dim as u32, dims.value_dim as u32, Dtype::Bf16).unwrap();
+        for chunk in [16, 64] {
+            let outputs = simulate::forward(&rule, &case.inputs, chunk).unwrap();
+            let gradients = simulate::backward(&rule, &case.inputs, &case.upstream, chunk).unwrap();
+            for (name, got) in named(&outputs, &gradients) {
+                let Some(want) = case.expected.get(name) else { continue };
+                let deviation = Deviation::of(got.iter().copied(), want);
+                let bar = bar(name).unwrap() * case.bar_scale;
+                assert!(deviation.passes(bar), "{} chunk {chunk} {name}: {deviation:?}", case.name);
+            }
+        }
+    }
+}
+
+#[test]
+fn keys_that_repeat_cost_accuracy_but_no_more() {
+    let rule = granularity_combinations()
+        .into_iter()
+        .find(|c| c.to_string() == "none_scalar_tied")
+        .unwrap()
+        .rule(64, 64, Dtype::Bf16)
+        .unwrap();
+    let mut draw = Draw::new(1, 256, 1, 1, 5);
+    let (generic, _) = check(&draw, &rule, 64);
+    draw.near_identical_keys = true;
+    let (repeating, tensor) = check(&draw, &rule, 64);
+    assert!(repeating > 1.5 * generic, "{repeating} bars against {generic}");
+    assert!(repeating < 4.0, "{repeating} bars: {tensor}");
+}

@@ -78,13 +78,13 @@ pub struct Overrides {
     dtype: Option<Dtype>,
 }
 
-/// A pass by its name on the command line.
+/// A pass that kernels exist for, by its name.
 pub fn pass(name: &str) -> Result<Pass, String> {
-    match name {
-        "forward" => Ok(Pass::Forward),
-        "decode" => Ok(Pass::Decode),
-        _ => Err("use forward or decode".to_owned()),
-    }
+    const PASSES: [Pass; 2] = [Pass::Forward, Pass::Decode];
+    PASSES
+        .into_iter()
+        .find(|pass| pass.name() == name)
+        .ok_or_else(|| format!("use {}", PASSES.map(Pass::name).join(" or ")))
 }
 
 fn dtype(name: &str) -> Result<Dtype, String> {

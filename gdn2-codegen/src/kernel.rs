@@ -7,6 +7,7 @@ use crate::plan::{self, Plan};
 use crate::schedule::Schedule;
 use gdn2_dsl::Rule;
 use serde::{Deserialize, Serialize};
+use std::fmt;
 
 /// Which computation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -20,6 +21,27 @@ pub enum Pass {
     Backward,
     /// One token, or a short run of tokens, per sequence.
     Decode,
+}
+
+impl Pass {
+    /// Every pass.
+    pub const ALL: [Pass; 4] = [Pass::Forward, Pass::ForwardForBackward, Pass::Backward, Pass::Decode];
+
+    /// Its name on the command line and in files.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Pass::Forward => "forward",
+            Pass::ForwardForBackward => "forward-for-backward",
+            Pass::Backward => "backward",
+            Pass::Decode => "decode",
+        }
+    }
+}
+
+impl fmt::Display for Pass {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
 }
 
 /// A schedule that cannot serve a rule on an architecture: the field, the limit, what was asked for.

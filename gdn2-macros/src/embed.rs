@@ -1,0 +1,50 @@
+//! What a module carries of its kernels: for each pass the CUDA source in its fallback schedule.
+
+use gdn2_codegen::arch::Arch;
+use gdn2_codegen::kernel::{Kernel, Pass};
+use gdn2_codegen::schedule::Schedule;
+use gdn2_codegen::{bind, render};
+use gdn2_dsl::Rule;
+use proc_macro2::{Ident, Span, TokenStream};
+use quote::{format_ident, quote_spanned};
+
+use crate::input::compile_error;
+
+/// Limits the fallback schedule is chosen within, most demanding first: what fits 99 KB of shared memory runs on every
+/// architecture; head dims that cannot get what the next larger GPU has.
+const FALLBACK: [Arch; 3] = [Arch::Sm86, Arch::Sm80, Arch::Sm90a];
+
+/// The entries of the module's table of embedded kernels, or the compile error that says why a pass has none.
+pub(crate) fn embed(rule: &Rule, name: &Ident, span: Span) -> Result<Vec<TokenStream>, TokenStream> {
+    [Pass::Forward, Pass::Decode].into_iter().map(|pass| entry(rule, pass, name, span)).collect()
+}
+
+fn entry(rule: &Rule, pass: Pass, name: &Ident, span: Span) -> Result<TokenStream, TokenStream> {
+    let kernel = fallback(rule, pass).map_err(|reason| {
+        compile_error(name.span(), &format!("no {pass:?} kernel can be generated for rule `{}`: {reason}", rule.name))
+    })?;
+    let source = render(&kernel);
+    let (pass, arch) = (format_ident!("{}", format!("{pass:?}")), format_ident!("{}", format!("{:?}", kernel.arch)));
+    let (schedule, text) = (kernel.schedule.to_string(), source.text);
+    Ok(quote_spanned! { span=>
+        __gdn2::Embedded {
+            pass: __gdn2::Pass::#pass,
+            arch: __gdn2::Arch::#arch,
+            schedule: #schedule,
+            cuda: #text,
+        }
+    })
+}
+
+/// The pass in its default schedule on the most demanding architecture that can hold it.
+fn fallback(rule: &Rule, pass: Pass) -> Result<Kernel, String> {
+    let mut refusal = String::new();
+    for arch in FALLBACK {
+        let schedule = Schedule::default_for(rule, pass, arch).map_err(|error| error.to_string())?;
+        match bind(rule, pass, schedule, arch) {
+            Ok(kernel) => return Ok(kernel),
+            Err(illegal) => refusal = illegal.to_string(),
+        }
+    }
+    Err(refusal)
+}

@@ -1,0 +1,263 @@
+//! A rule to its module: typed inputs with documentation, and thin calls into the façade's untyped code.
+
+use gdn2_dsl::{Bound, Gate, Grain, Rule, StateLayout, Write};
+use proc_macro2::{Ident, Span, TokenStream};
+use quote::{ToTokens, format_ident, quote_spanned};
+use syn::{Path, Visibility};
+
+use crate::embed::embed;
+use crate::fields::{Field, state_shape, token_tensors, variant};
+
+/// What one module is made from.
+pub(crate) struct Module<'m> {
+    /// The rule.
+    pub rule: &'m Rule,
+    /// The module's name, with the span that errors about the module as a whole stand on.
+    pub name: &'m Ident,
+    /// Its visibility.
+    pub visibility: &'m Visibility,
+    /// The path to `gdn2`.
+    pub krate: &'m Path,
+    /// Whether to embed kernels: not where the rule has mistakes and only its signatures matter.
+    pub embed: bool,
+}
+
+/// The module.
+pub(crate) fn module(from: &Module<'_>) -> TokenStream {
+    let Module { rule, name, visibility, krate, embed: wants_kernels } = *from;
+    let span = Span::mixed_site().located_at(name.span());
+    let tensors = token_tensors(rule);
+    let doc = module_doc(rule);
+    let description = describe(rule, span);
+    let embedded = if wants_kernels { embed(rule, name, span) } else { Ok(Vec::new()) };
+    let (embedded, refusal) = match embedded {
+        Ok(entries) => (entries, None),
+        Err(error) => (Vec::new(), Some(error)),
+    };
+    let forward = forward(rule, &tensors, span);
+    let decode = decode(rule, &tensors, span);
+    let (key_dim, value_dim) = (rule.key_dim as usize, rule.value_dim as usize);
+    quote_spanned! { span=>
+        #refusal
+        #[doc = #doc]
+        #visibility mod #name {
+            use #krate::__private as __gdn2;
+
+            /// K, the head dim of q and k.
+            pub const KEY_DIM: usize = #key_dim;
+            /// V, the head dim of v and o.
+            pub const VALUE_DIM: usize = #value_dim;
+
+            const EMBEDDED: &[__gdn2::Embedded] = &[#(#embedded),*];
+
+            /// The rule that the kernels of this module carry out.
+            pub fn rule() -> __gdn2::Rule {
+                #description
+            }
+
+            /// Loads the kernels on a device; what is not embedded in compiled form is compiled now, once, and cached.
+            ///
+            /// # Errors
+            /// A device that the kernels do not fit, a compiler that is needed and missing.
+            pub fn load(device: &__gdn2::Device) -> ::core::result::Result<Kernels, __gdn2::Error> {
+                ::core::result::Result::Ok(Kernels { loaded: __gdn2::Loaded::new(rule(), EMBEDDED, device)? })
+            }
+
+            /// The rule's kernels on one device: a handle that is cheap to clone and can be shared between threads.
+            #[derive(Clone, Debug)]
+            pub struct Kernels {
+                loaded: __gdn2::Loaded,
+            }
+
+            impl Kernels {
+                /// The device that the kernels were loaded on.
+                pub fn device(&self) -> &__gdn2::Device {
+                    self.loaded.device()
+                }
+            }
+
+            #forward
+            #decode
+        }
+    }
+}
+
+/// Inputs and calls of the chunked forward pass.
+fn forward(rule: &Rule, tensors: &[Field], span: Span) -> TokenStream {
+    let members = members(tensors, span);
+    let values = values(tensors, span);
+    let state = state_shape(rule);
+    let state_doc = format!(
+        "State before the first token, `{state}`, f32; none is zeros. N is B, or the number of packed sequences."
+    );
+    let out_doc = format!(
+        "Runs the chunked forward pass; allocates `o`, `[B, T, HV, {}]`, and the final state, `{state}`.",
+        rule.value_dim
+    );
+    quote_spanned! { span=>
+        /// Inputs of the forward pass. B sequences of T tokens, H query and key heads, HV value heads.
+        #[derive(Clone, Copy, Debug)]
+        pub struct Forward<'a> {
+            #(#members)*
+            #[doc = #state_doc]
+            pub initial_state: ::core::option::Option<__gdn2::View<'a>>,
+            /// Where each packed sequence starts, and the end of the last, `[N + 1]`; B is 1 then. None: B dense rows.
+            pub cu_seqlens: ::core::option::Option<__gdn2::Offsets<'a>>,
+            /// Factor on q; none is 1/√K.
+            pub scale: ::core::option::Option<f32>,
+        }
+
+        impl<'a> Forward<'a> {
+            fn call(self) -> __gdn2::Call<'a> {
+                __gdn2::Call {
+                    #(#values)*
+                    initial_state: self.initial_state,
+                    cu_seqlens: self.cu_seqlens,
+                    scale: self.scale,
+                }
+            }
+        }
+
+        impl Kernels {
+            #[doc = #out_doc]
+            ///
+            /// # Errors
+            /// A tensor whose shape, dtype or strides do not fit, named with what would.
+            pub fn forward(&self, inputs: Forward<'_>) -> ::core::result::Result<__gdn2::Output, __gdn2::Error> {
+                self.loaded.forward(inputs.call())
+            }
+        }
+    }
+}
+
+/// Inputs and calls of the decode pass.
+fn decode(rule: &Rule, tensors: &[Field], span: Span) -> TokenStream {
+    let members = members(tensors, span);
+    let values = values(tensors, span);
+    let doc = format!(
+        "Runs one token, or a short run of tokens, per sequence; `state`, `{}`, f32, is read and written in place.",
+        state_shape(rule)
+    );
+    quote_spanned! { span=>
+        /// Inputs of the decode pass: T is 1, or the length of a short run of tokens.
+        #[derive(Clone, Copy, Debug)]
+        pub struct Decode<'a> {
+            #(#members)*
+            /// Which state of the pool each sequence uses, `[B]`; negative skips the sequence. None: its own index.
+            pub slots: ::core::option::Option<&'a [i32]>,
+            /// Factor on q; none is 1/√K.
+            pub scale: ::core::option::Option<f32>,
+        }
+
+        impl<'a> Decode<'a> {
+            fn call(self) -> __gdn2::Call<'a> {
+                __gdn2::Call {
+                    #(#values)*
+                    initial_state: ::core::option::Option::None,
+                    cu_seqlens: ::core::option::Option::None,
+                    scale: self.scale,
+                }
+            }
+        }
+
+        impl Kernels {
+            #[doc = #doc]
+            /// Returns `o`, shaped as `v`.
+            ///
+            /// # Errors
+            /// A tensor whose shape, dtype or strides do not fit, named with what would.
+            pub fn decode(
+                &self,
+                state: &mut __gdn2::Tensor,
+                inputs: Decode<'_>,
+            ) -> ::core::result::Result<__gdn2::Tensor, __gdn2::Error> {
+                self.loaded.decode(state, inputs.slots, inputs.call())
+            }
+        }
+    }
+}
+
+/// The tensors as struct fields.
+fn members(tensors: &[Field], span: Span) -> Vec<TokenStream> {
+    let member = |field: &Field| {
+        let (name, doc) = (Ident::new(field.name, span), &field.doc);
+        quote_spanned! { span=> #[doc = #doc] pub #name: __gdn2::View<'a>, }
+    };
+    tensors.iter().map(member).collect()
+}
+
+/// The tensors as fields of the façade's call, gates that the rule lacks left empty.
+fn values(tensors: &[Field], span: Span) -> Vec<TokenStream> {
+    let given = |field: &Field| {
+        let (name, tensor) = (Ident::new(field.name, span), format_ident!("{}", field.tensor, span = span));
+        if field.gate {
+            quote_spanned! { span=> #tensor: ::core::option::Option::Some(self.#name), }
+        } else {
+            quote_spanned! { span=> #tensor: self.#name, }
+        }
+    };
+    let absent = ["g", "b", "w"].into_iter().filter(|gate| tensors.iter().all(|field| field.tensor != *gate));
+    let empty = absent.map(|gate| {
+        let gate = Ident::new(gate, span);
+        quote_spanned! { span=> #gate: ::core::option::Option::None, }
+    });
+    tensors.iter().map(given).chain(empty).collect()
+}
+
+/// The user's words, then the rule itself.
+fn module_doc(rule: &Rule) -> String {
+    let text = Rule { doc: String::new(), ..rule.clone() }.to_string();
+    format!("{}\n\n```text\n{text}```", rule.doc)
+}
+
+/// The rule as an expression.
+fn describe(rule: &Rule, span: Span) -> TokenStream {
+    let gate = |gate: Gate| {
+        let grain = format_ident!(
+            "{}",
+            match gate.grain {
+                Grain::None => "None",
+                Grain::Scalar => "Scalar",
+                Grain::Channel => "Channel",
+            }
+        );
+        let storage = format_ident!("{}", variant(gate.storage));
+        quote_spanned! { span=> __gdn2::Gate { grain: __gdn2::Grain::#grain, storage: __gdn2::Dtype::#storage } }
+    };
+    let (decay, erase) = (gate(rule.decay), gate(rule.erase));
+    let write = match rule.write {
+        Write::Tied => quote_spanned! { span=> __gdn2::Write::Tied },
+        Write::Own(own) => {
+            let own = gate(own);
+            quote_spanned! { span=> __gdn2::Write::Own(#own) }
+        }
+    };
+    let bound = match rule.bound {
+        None => quote_spanned! { span=> ::core::option::Option::None },
+        Some(Bound { lower, upper }) => quote_spanned! { span=>
+            ::core::option::Option::Some(__gdn2::Bound { lower: #lower, upper: #upper })
+        },
+    };
+    let dtype = format_ident!("{}", variant(rule.dtype));
+    let state = match rule.state {
+        StateLayout::Kv => "Kv",
+        StateLayout::Vk => "Vk",
+    };
+    let state = format_ident!("{state}");
+    let (name, doc, key_dim, value_dim) = (&rule.name, &rule.doc, rule.key_dim, rule.value_dim);
+    quote_spanned! { span=>
+        __gdn2::Rule {
+            name: ::std::string::String::from(#name),
+            doc: ::std::string::String::from(#doc),
+            decay: #decay,
+            bound: #bound,
+            erase: #erase,
+            write: #write,
+            key_dim: #key_dim,
+            value_dim: #value_dim,
+            dtype: __gdn2::Dtype::#dtype,
+            state: __gdn2::StateLayout::#state,
+        }
+    }
+    .into_token_stream()
+}

@@ -1,0 +1,56 @@
+//! `include_rule!`: the rules of a file, and the tracking that rebuilds the crate when the file changes.
+
+use std::path::Path;
+
+use gdn2_dsl::{Rule, parse_file};
+use proc_macro2::{Ident, TokenStream};
+use quote::{quote, quote_spanned};
+
+use crate::expand::{Module, module};
+use crate::input::{FromFile, compile_error};
+
+impl FromFile {
+    /// One module per rule of the file, or the one after `#`. The path is relative to the crate's Cargo.toml.
+    pub(crate) fn expand(self) -> TokenStream {
+        let span = self.path.span();
+        let written = self.path.value();
+        let (file, wanted) = match written.split_once('#') {
+            Some((file, rule)) => (file, Some(rule)),
+            None => (written.as_str(), None),
+        };
+        let root = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_default();
+        let path = Path::new(&root).join(file);
+        let source = match std::fs::read_to_string(&path) {
+            Ok(source) => source,
+            Err(error) => {
+                let message = format!(
+                    "cannot read {}: {error}\nhelp: the path is relative to the crate's Cargo.toml",
+                    path.display()
+                );
+                return compile_error(span, &message);
+            }
+        };
+        let Some(tracked) = path.to_str() else {
+            return compile_error(span, "the path of a rule file must be UTF-8");
+        };
+        let track = quote_spanned! { span=> const _: &[u8] = ::core::include_bytes!(#tracked); };
+        let rules = match parse_file(&source) {
+            Ok(rules) => rules,
+            Err(diagnostics) => {
+                let error = compile_error(span, &format!("\n{}", diagnostics.render(file, &source, false)));
+                return quote! { #track #error };
+            }
+        };
+        let names: Vec<_> = rules.iter().map(|rule| format!("`{}`", rule.name)).collect();
+        let chosen: Vec<&Rule> = rules.iter().filter(|rule| wanted.is_none_or(|name| rule.name == name)).collect();
+        if chosen.is_empty() {
+            let message = format!("{file} has no rule `{}`: it has {}", wanted.unwrap_or(""), names.join(", "));
+            return compile_error(span, &message);
+        }
+        let modules = chosen.into_iter().map(|rule| {
+            let name = Ident::new(&rule.name, span);
+            module(&Module { rule, name: &name, visibility: &self.visibility, krate: &self.krate, embed: true })
+        });
+        quote! { #track #(#modules)* }
+    }
+}

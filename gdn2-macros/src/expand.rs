@@ -204,10 +204,10 @@ fn values(tensors: &[Field], span: Span) -> Vec<TokenStream> {
     tensors.iter().map(given).chain(empty).collect()
 }
 
-/// The user's words, then the rule itself.
+/// The user's words, then the recurrence and the rule.
 fn module_doc(rule: &Rule) -> String {
     let text = Rule { doc: String::new(), ..rule.clone() }.to_string();
-    format!("{}\n\n```text\n{text}```", rule.doc)
+    format!("{}\n\n```text\n{}\n```\n\n```text\n{text}```", rule.doc, rule.recurrence())
 }
 
 /// The rule as an expression.

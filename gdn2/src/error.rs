@@ -1,0 +1,65 @@
+//! What can be wrong with a call or a device: each error names the field, the limit and the fix.
+
+use crate::shape::Axes;
+use gdn2_dsl::Dtype;
+
+/// An error of the façade.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A slice that does not hold a tensor of the given shape.
+    #[error("a tensor of shape {shape:?} with strides {strides:?} reaches over {needs} elements, the slice has {got}")]
+    Length {
+        /// The shape.
+        shape: Axes,
+        /// The strides, in elements.
+        strides: Axes,
+        /// Elements the slice must have.
+        needs: u128,
+        /// Elements it has.
+        got: usize,
+    },
+    /// A shape of more than four axes, or strides that are not one per axis.
+    #[error("{axes} sizes and {strides} strides: tensors have one to 4 axes and one stride for each")]
+    Rank {
+        /// Sizes given.
+        axes: usize,
+        /// Strides given.
+        strides: usize,
+    },
+    /// A tensor whose last axis is not contiguous.
+    #[error("the last axis has stride {0}, must be contiguous (stride 1): copy the tensor")]
+    LastAxis(usize),
+    /// A tensor whose shape contradicts the rule or the other tensors.
+    #[error("{tensor}: shape {got:?}, must be {letters} = {want:?}")]
+    Shape {
+        /// The field.
+        tensor: &'static str,
+        /// The shape given.
+        got: Axes,
+        /// The shape in letters.
+        letters: &'static str,
+        /// The shape it must have.
+        want: Axes,
+    },
+    /// A size that contradicts a limit.
+    #[error("{field} is {got}: {limit}")]
+    Size {
+        /// The size.
+        field: &'static str,
+        /// Its value.
+        got: usize,
+        /// The limit, and what to do.
+        limit: &'static str,
+    },
+    /// An output or a state in another dtype than the kernels write.
+    #[error("{tensor}: stored as {got}, must be {want}")]
+    Dtype {
+        /// The field.
+        tensor: &'static str,
+        /// The dtype given.
+        got: Dtype,
+        /// The dtype it must have.
+        want: Dtype,
+    },
+}

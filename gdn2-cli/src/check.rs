@@ -46,6 +46,9 @@ fn understood(rule: &Rule) -> String {
     if let Some(bound) = rule.bound {
         let _ = writeln!(text, "  the caller promises {} <= g_t <= {}", bound.lower, bound.upper);
     }
+    for line in rule.absences() {
+        let _ = writeln!(text, "  {line}");
+    }
     text.push('\n');
     for tensor in rule.tensors() {
         let _ = writeln!(text, "  {:<6}{:<16}{}", tensor.name, tensor.shape, tensor.dtype);

@@ -232,3 +232,15 @@ impl Stream {
         (0..12).map(|_| self.unit()).sum::<f64>() - 6.0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Stream;
+
+    #[test]
+    fn the_generator_is_the_published_one() {
+        let mut stream = Stream { state: 1_234_567 };
+        let published = [6457827717110365317, 3203168211198807973, 9817491932198370423, 4593380528125082431];
+        assert_eq!(published.map(|_| stream.next()), published);
+    }
+}

@@ -1,5 +1,6 @@
 //! What a rule was understood to mean, said back as a formula, as tensors and as a cost. For people, not for kernels.
 
+use crate::check::ERASE_NONE;
 use crate::rule::{Dtype, Gate, Grain, Rule, StateLayout, Write};
 
 /// A tensor of a rule: its name in files, its shape in the oracle's letters, its storage.
@@ -46,6 +47,21 @@ impl Rule {
             Write::Own(Gate { grain: Grain::Channel, .. }) => "k_t (w_t * v_t)^T",
         };
         format!("S_t = {kept} + {written}\no_t = scale S_t^T q_t, scale = 1/sqrt({}) unless given", self.key_dim)
+    }
+
+    /// What its absent gates mean, one line each: the words in rule files are shorter than their consequences.
+    pub fn absences(&self) -> Vec<&'static str> {
+        let mut lines = Vec::new();
+        if self.decay.grain == Grain::None {
+            lines.push("`decay: none` means g = 0: the state does not fade");
+        }
+        if self.erase.grain == Grain::None {
+            lines.push(ERASE_NONE);
+        }
+        if !self.has_write_tensor() && self.write != Write::Tied {
+            lines.push("`write: none` means w = 1: values are written as they are");
+        }
+        lines
     }
 
     /// The tensors of the forward pass, inputs first.
@@ -115,10 +131,21 @@ mod tests {
                 .starts_with("S_t = (I - k_t (b_t * k_t)^T) Diag(exp g_t) S_{t-1} + k_t (w_t * v_t)^T\n")
         );
         assert!(rules[1].recurrence().starts_with("S_t = (I - b_t k_t k_t^T) Diag(exp g_t) S_{t-1} + b_t k_t v_t^T\n"));
+        assert!(rules[0].absences().is_empty() && rules[1].absences().is_empty());
         assert_eq!(rules[0].token_cost().bytes, 1792);
         assert_eq!(rules[1].token_cost().bytes, 2 * (2 * 64 + 2 * 32) + 4 * 64 + 2);
         assert_eq!(rules[1].token_cost().multiply_adds, 4 * 64 * 32);
         let names: Vec<_> = rules[1].tensors().iter().map(|tensor| tensor.name).collect();
         assert_eq!(names, ["q", "k", "v", "g", "b", "o", "state"]);
+    }
+
+    #[test]
+    fn says_that_nothing_is_erased() {
+        let rules =
+            parse_file("rule r { decay: none; erase: none; write: none; key_dim: 64; value_dim: 64; dtype: bf16; }")
+                .unwrap();
+        assert_eq!(rules[0].absences().len(), 3);
+        assert!(rules[0].absences()[1].contains("b = 0"));
+        assert!(rules[0].recurrence().starts_with("S_t = S_{t-1} + k_t v_t^T\n"));
     }
 }

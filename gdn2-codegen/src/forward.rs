@@ -122,12 +122,13 @@ fn shared_map(rule: &Rule, plan: &Plan, numbers: Forward) -> Vec<Region> {
             map.push(Region { name: name.to_owned(), offset, bytes });
         }
     };
-    // Filled by asynchronous copies, one per stage. Q̂, K̄ and Ê overwrite q, k and b; prefix sums overwrite g, which
-    // is why g has room for float32 however it is stored.
+    // Filled by asynchronous copies, one per stage. Q̂, K̄ and Ê overwrite q, k and b; prefix sums overwrite a float32
+    // g.
     place(true, "q", stages * chunk * key * operand);
     place(true, "k", stages * chunk * key * operand);
     place(channels(plan.erase), "b", stages * chunk * key * plan.erase_storage.bytes());
-    place(channels(plan.decay), "g", stages * chunk * key * Dtype::F32.bytes());
+    place(channels(plan.decay), "g", stages * chunk * key * plan.decay_storage.bytes());
+    place(channels(plan.decay) && plan.decay_storage != Dtype::F32, "sums", chunk * key * 4);
     // Each warp's own slice of v and w.
     place(true, "v", warps * chunk * WARP_ROWS * operand);
     place(channels(plan.write), "w", warps * chunk * WARP_ROWS * plan.write_storage.bytes());

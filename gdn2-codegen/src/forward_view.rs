@@ -1,12 +1,360 @@
 //! What `forward.cu.hbs` prints: every number, name, type and call of a forward kernel as a ready string.
 
-use crate::kernel::Kernel;
+use crate::abi::{Arg, Tensor};
+use crate::forward::{WARP_ROWS, block_tiles, own_erase_operand, token_vectors};
+use crate::kernel::{Kernel, Launch};
+use crate::plan::{Fold, Stage};
 use crate::schedule::Forward;
+use gdn2_dsl::{Dtype, StateLayout};
 use serde_json::{Value, json};
 
 const TEMPLATE: &str = include_str!("../templates/forward.cu.hbs");
 
-/// The template and its view.
-pub(crate) fn view(kernel: &Kernel, numbers: Forward) -> (&'static str, Value) {
-    (TEMPLATE, json!({ "entry": kernel.launches.first().map_or("", |launch| &launch.entry), "chunk": numbers.chunk }))
+macro_rules! device {
+    ($name:literal) => {
+        include_str!(concat!("../templates/device/", $name, ".cuh"))
+    };
 }
+
+/// The template and its view.
+pub(crate) fn view<'a>(kernel: &Kernel, numbers: Forward, launch: &'a Launch) -> (&'static str, Value) {
+    let text = Text { kernel, numbers };
+    let Forward { chunk, value_split, warps, stages } = numbers;
+    let (key, value) = (kernel.rule.key_dim, kernel.rule.value_dim);
+    let (state_key_stride, state_value_stride) = match kernel.rule.state {
+        StateLayout::Kv => (value, 1),
+        StateLayout::Vk => (1, key),
+    };
+    let view = json!({
+        "entry": launch.entry, "rule": kernel.rule.name, "arch": kernel.arch.target(),
+        "schedule": kernel.schedule.to_string(),
+        "decay": describe(kernel.plan.decay), "erase": describe(kernel.plan.erase),
+        "write": if kernel.plan.tied { "tied to erase" } else { describe(kernel.plan.write) },
+        "grid": format!("sequences * value_heads * {value_split}"),
+        "key": key, "value": value, "chunk": chunk, "warps": warps, "threads": launch.block, "stages": stages,
+        "value_split": value_split, "value_tiles": block_tiles(&kernel.rule, numbers),
+        "state_key_stride": state_key_stride, "state_value_stride": state_value_stride,
+        "shared_bytes": launch.shared_bytes,
+        "regions": launch.shared.iter().map(|region| json!({
+            "name": shared_name(&region.name), "offset": region.offset,
+            "what": format!("{}, {} bytes", region_meaning(&region.name), region.bytes),
+        })).collect::<Vec<_>>(),
+        "device": text.device(), "aliases": text.aliases(), "params": text.params(launch), "rows": text.rows(),
+        "copy_tiles": text.copies(&text.tile_tensors()), "copy_values": text.copy_values(),
+        "token_gates": text.token_gates(), "prologue": text.prologue(), "chunk_tiles": text.chunk_tiles(launch),
+        "calls": text.calls(), "values_pending": stages - 1,
+    });
+    (TEMPLATE, view)
+}
+
+fn describe(fold: Fold) -> &'static str {
+    match fold {
+        Fold::Absent => "absent",
+        Fold::Pair | Fold::Row => "one number per token",
+        Fold::Operand => "one number per token and channel",
+    }
+}
+
+fn shared_name(region: &str) -> String {
+    format!("SMEM_{}", region.to_uppercase())
+}
+
+fn region_meaning(region: &str) -> &'static str {
+    match region {
+        "q" => "queries, then scaled queries",
+        "k" => "keys, then scaled keys",
+        "b" => "channel-wise erase gate",
+        "g" => "channel-wise decay as stored",
+        "sums" => "prefix sums of the channel-wise decay",
+        "v" => "values, a slice per warp",
+        "w" => "channel-wise write gate, a slice per warp",
+        "e" => "left operand of the erase term",
+        "p" => "P",
+        "m" => "M",
+        "l" => "L, then the inverses of its diagonal blocks",
+        "gamma" => "prefix sums of the decay",
+        "decay_in" => "decay from the chunk's start through each token",
+        "decay_out" => "decay after each token to the chunk's end",
+        "beta" => "erase gate",
+        "erase_in" => "erase gate times decay_in",
+        "write" => "write gate",
+        "totals" => "sums of the decay over segments of a chunk",
+        "state_decay" => "decay of each channel over the chunk",
+        _ => "scratch",
+    }
+}
+
+fn type_name(dtype: Dtype) -> &'static str {
+    match dtype {
+        Dtype::Bf16 => "Bf16",
+        Dtype::F16 => "F16",
+        Dtype::F32 => "float",
+    }
+}
+
+struct Text<'a> {
+    kernel: &'a Kernel,
+    numbers: Forward,
+}
+
+impl Text<'_> {
+    /// The device files the stages need, in order of use.
+    fn device(&self) -> Vec<&'static str> {
+        let mut files = vec![device!("base"), device!("tile"), device!("copy"), device!("sequence"), device!("factors")];
+        for stage in &self.kernel.plan.stages {
+            files.extend_from_slice(match stage {
+                Stage::TokenGates => &[device!("token_gates")],
+                Stage::TokenDecay => &[device!("token_decay")],
+                Stage::ScoresPair => &[device!("left"), device!("scores_pair")],
+                Stage::Solve => &[device!("solve")],
+                Stage::State => &[device!("values"), device!("state")],
+                Stage::ChannelDecay | Stage::EraseOperand | Stage::ScoresAnchored | Stage::ScaledOperands => &[],
+            });
+        }
+        files
+    }
+
+    fn storage(&self, tensor: Tensor) -> &'static str {
+        let plan = &self.kernel.plan;
+        type_name(match tensor {
+            Tensor::G => plan.decay_storage,
+            Tensor::B => plan.erase_storage,
+            Tensor::W => plan.write_storage,
+            Tensor::InitialState | Tensor::FinalState => Dtype::F32,
+            _ => self.kernel.rule.dtype,
+        })
+    }
+
+    fn params(&self, launch: &Launch) -> Vec<String> {
+        let last = launch.params.len().saturating_sub(1);
+        let print = |(index, param): (usize, &crate::abi::Param)| {
+            let ty = match &param.arg {
+                Arg::Pointer(tensor @ Tensor::O) => format!("{}* __restrict__ ", self.storage(*tensor)),
+                Arg::Pointer(Tensor::InitialState) => "const float* ".to_owned(),
+                Arg::Pointer(Tensor::FinalState) => "float* ".to_owned(),
+                Arg::Pointer(tensor) => format!("const {}* __restrict__ ", self.storage(*tensor)),
+                Arg::InitialSlots | Arg::FinalSlots => "const int* __restrict__ ".to_owned(),
+                Arg::CuSeqlens => "const void* __restrict__ ".to_owned(),
+                Arg::Workspace(_) => "void* ".to_owned(),
+                Arg::Stride(..) => "i64 ".to_owned(),
+                Arg::CuSeqlensIs64 | Arg::Sequences | Arg::Tokens | Arg::KeyHeads | Arg::ValueHeads => {
+                    "int ".to_owned()
+                }
+                Arg::Scale => "float ".to_owned(),
+            };
+            format!("{ty}{}{}", param.name, if index == last { "" } else { "," })
+        };
+        launch.params.iter().enumerate().map(print).collect()
+    }
+
+    /// Element types and factors, under the names the kernel uses.
+    fn aliases(&self) -> Vec<Value> {
+        let plan = &self.kernel.plan;
+        let each = |vector: &str| format!("Each<{}>", shared_name(vector));
+        let one = || "One".to_owned();
+        let (pair, into, out, carry) = match plan.decay {
+            Fold::Pair => (
+                format!("PairDecay<{}>", shared_name("gamma")),
+                each("decay_in"),
+                each("decay_out"),
+                format!("AtEnd<{}>", shared_name("decay_in")),
+            ),
+            Fold::Operand => ("NoPairDecay".to_owned(), one(), one(), each("state_decay")),
+            Fold::Absent | Fold::Row => ("NoPairDecay".to_owned(), one(), one(), one()),
+        };
+        let write = match (plan.write, plan.tied) {
+            (Fold::Operand, _) => {
+                format!("ChannelWrite<{}, {}>", type_name(plan.write_storage), shared_name("w"))
+            }
+            (Fold::Row, true) => format!("TokenWrite<{}>", each("beta")),
+            (Fold::Row, false) => format!("TokenWrite<{}>", each("write")),
+            (Fold::Absent | Fold::Pair, _) => "TokenWrite<One>".to_owned(),
+        };
+        // The erase gate's share that is one factor per token, on L and on the residual.
+        let row = if plan.erase == Fold::Row { each("beta") } else { one() };
+        let residual = match (plan.erase, plan.decay) {
+            (Fold::Row, Fold::Pair) => each("erase_in"),
+            (_, Fold::Pair) => each("decay_in"),
+            _ => row.clone(),
+        };
+        let (left, writes) = match plan.erase {
+            Fold::Absent | Fold::Pair => ("NoErase".to_owned(), "WriteAll".to_owned()),
+            Fold::Row | Fold::Operand => (
+                format!("LeftTile<Element, {row}, {}>", shared_name("l")),
+                format!("WriteResidual<{residual}, {}>", shared_name("m")),
+            ),
+        };
+        let mut aliases = vec![("Element", type_name(self.kernel.rule.dtype).to_owned())];
+        if plan.decay != Fold::Operand {
+            aliases.extend([("Left", left), ("Pair", pair)]);
+        }
+        aliases.extend([("Write", write), ("Writes", writes), ("Into", into), ("Out", out), ("Carry", carry)]);
+        aliases.into_iter().map(|(name, ty)| json!({ "name": name, "type": ty })).collect()
+    }
+
+    /// Tensors whose chunks are tiles of all K channels.
+    fn tile_tensors(&self) -> Vec<Tensor> {
+        let plan = &self.kernel.plan;
+        let gates = [(Tensor::B, plan.erase), (Tensor::G, plan.decay)];
+        let gates = gates.into_iter().filter(|(_, fold)| *fold == Fold::Operand).map(|(tensor, _)| tensor);
+        [Tensor::Q, Tensor::K].into_iter().chain(gates).collect()
+    }
+
+    /// Gates with one number per token, with the vectors they fill.
+    fn token_tensors(&self) -> Vec<Tensor> {
+        let plan = &self.kernel.plan;
+        let folds = [
+            (Tensor::G, plan.decay == Fold::Pair),
+            (Tensor::B, plan.erase == Fold::Row),
+            (Tensor::W, plan.write == Fold::Row && !plan.tied),
+        ];
+        folds.into_iter().filter_map(|(tensor, there)| there.then_some(tensor)).collect()
+    }
+
+    fn rows(&self) -> Vec<String> {
+        let gates = self.kernel.plan.gate_tensors();
+        let tensors = [Tensor::Q, Tensor::K, Tensor::V].into_iter().chain(gates).chain([Tensor::O]);
+        tensors
+            .map(|tensor| {
+                let name = tensor.name();
+                let head = if matches!(tensor, Tensor::Q | Tensor::K) { "key_head" } else { "value_head" };
+                let channel_write = tensor == Tensor::W && self.kernel.plan.write == Fold::Operand;
+                let shift =
+                    if matches!(tensor, Tensor::V | Tensor::O) || channel_write { " + value" } else { "" };
+                format!(
+                    "auto* const {name}_rows = work.rows({name}, {name}_batch_stride, {name}_token_stride, \
+                     {name}_head_stride, work.{head}){shift};"
+                )
+            })
+            .collect()
+    }
+
+    fn copies(&self, tensors: &[Tensor]) -> Vec<String> {
+        tensors
+            .iter()
+            .map(|&tensor| {
+                let (name, ty) = (tensor.name(), self.storage(tensor));
+                let bytes = self.stage_bytes(tensor);
+                format!(
+                    "copy_tile<{ty}, KEY>({} + stage * {bytes}, {name}_rows + first * {name}_token_stride, \
+                     {name}_token_stride, exist);",
+                    shared_name(name)
+                )
+            })
+            .collect()
+    }
+
+    fn stage_bytes(&self, tensor: Tensor) -> u32 {
+        let bytes = match tensor {
+            Tensor::G => self.kernel.plan.decay_storage.bytes(),
+            Tensor::B => self.kernel.plan.erase_storage.bytes(),
+            _ => self.kernel.rule.dtype.bytes(),
+        };
+        self.numbers.chunk * self.kernel.rule.key_dim * bytes
+    }
+
+    fn copy_values(&self) -> Vec<String> {
+        let channel_write = self.kernel.plan.write == Fold::Operand;
+        [(Tensor::V, true), (Tensor::W, channel_write)]
+            .into_iter()
+            .filter(|(_, wanted)| *wanted)
+            .map(|(tensor, _)| {
+                let name = tensor.name();
+                format!(
+                    "copy_slice({}, {name}_rows + first * {name}_token_stride, {name}_token_stride, exist);",
+                    shared_name(name)
+                )
+            })
+            .collect()
+    }
+
+    fn token_gates(&self) -> Vec<String> {
+        self.token_tensors().iter().map(|tensor| format!("TokenGate {}_gate;", tensor.name())).collect()
+    }
+
+    fn fetches(&self, first: &str, exist: &str) -> Vec<String> {
+        let fetch = |tensor: &Tensor| {
+            let name = tensor.name();
+            format!("{name}_gate.fetch({name}_rows{first}{name}_token_stride, {name}_token_stride, {exist});")
+        };
+        self.token_tensors().iter().map(fetch).collect()
+    }
+
+    fn prologue(&self) -> Vec<String> {
+        let mut lines = vec!["copy_tiles(0);".to_owned(), "copy_values(0);".to_owned()];
+        lines.extend((1..self.numbers.stages).map(|stage| format!("copy_tiles({stage});")));
+        let fetches = self.fetches(" + 0 * ", "work.length");
+        if !fetches.is_empty() {
+            lines.push("if (warp_index() == 0) {".to_owned());
+            lines.extend(fetches.into_iter().map(|line| format!("  {line}")));
+            lines.push("}".to_owned());
+        }
+        lines
+    }
+
+    /// Offsets of this chunk's stage.
+    fn chunk_tiles(&self, _launch: &Launch) -> Vec<String> {
+        let tile = |tensor: &Tensor| {
+            let name = tensor.name();
+            format!("const int {name}_tile = {} + stage * {};", shared_name(name), self.stage_bytes(*tensor))
+        };
+        self.tile_tensors().iter().map(tile).collect()
+    }
+
+    /// The stages of a chunk up to the point where only S is waited for.
+    fn calls(&self) -> Vec<String> {
+        let plan = &self.kernel.plan;
+        let mut lines = vec![format!("copy_wait<{}>();", 2 * (self.numbers.stages - 1))];
+        if !self.token_tensors().is_empty() {
+            lines.extend(self.token_calls());
+        }
+        lines.push("__syncthreads();".to_owned());
+        let left = match plan.erase {
+            Fold::Absent | Fold::Pair => "",
+            Fold::Row if plan.decay != Fold::Operand => "k_tile",
+            Fold::Operand if !own_erase_operand(plan) => "b_tile",
+            Fold::Row | Fold::Operand => "SMEM_E",
+        };
+        for stage in &plan.stages {
+            match stage {
+                Stage::TokenGates | Stage::TokenDecay => {}
+                Stage::ScoresPair => {
+                    lines.push(format!("scores_pair<Element, Left, Pair>(Left{{{left}}}, q_tile, k_tile, SMEM_P);"));
+                }
+                Stage::Solve => {
+                    lines.push("__syncthreads();".to_owned());
+                    lines.push("invert_diagonal(SMEM_L);".to_owned());
+                    lines.push("__syncthreads();".to_owned());
+                    lines.push("solve_columns<Element>(SMEM_L, SMEM_M);".to_owned());
+                }
+                Stage::State => lines.push(format!("const Writes writes{{{left}}};")),
+                Stage::ChannelDecay | Stage::EraseOperand | Stage::ScoresAnchored | Stage::ScaledOperands => {}
+            }
+        }
+        lines
+    }
+
+    fn token_calls(&self) -> Vec<String> {
+        let mut lines = vec!["if (warp_index() == 0) {".to_owned()];
+        for vector in token_vectors(&self.kernel.plan) {
+            let at = shared_name(vector);
+            match vector {
+                "gamma" => lines.push("  token_decay(g_gate, SMEM_GAMMA, SMEM_DECAY_IN, SMEM_DECAY_OUT);".to_owned()),
+                "beta" => lines.push(format!("  store_tokens({at}, [&](int r, int) {{ return b_gate.value[r]; }});")),
+                "write" => lines.push(format!("  store_tokens({at}, [&](int r, int) {{ return w_gate.value[r]; }});")),
+                "erase_in" => lines.push(format!(
+                    "  store_tokens({at}, [&](int r, int i) {{ return b_gate.value[r] * at<float>(SMEM_DECAY_IN + i * 4); \
+                     }});"
+                )),
+                _ => {}
+            }
+        }
+        let fetches = self.fetches(" + (first + CHUNK) * ", "exist - CHUNK");
+        lines.extend(fetches.into_iter().map(|line| format!("  {line}")));
+        lines.push("}".to_owned());
+        lines
+    }
+}
+
+/// Keeps the tile height the device code assumes and the one `bind` checks the same.
+const _: () = assert!(WARP_ROWS == 16);

@@ -36,8 +36,10 @@ pub enum Fold {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Stage {
-    /// Gates with one number per token: their values, prefix sums and factors.
+    /// Gates with one number per token, fetched and laid out.
     TokenGates,
+    /// Prefix sums and factors of a decay with one number per token.
+    TokenDecay,
     /// Prefix sums of a channel-wise decay.
     ChannelDecay,
     /// The erase operand b⊙k where no decay scales it later.
@@ -99,6 +101,9 @@ pub fn plan(rule: &Rule, pass: Pass) -> Plan {
     let mut stages = Vec::new();
     if decay == Fold::Pair || erase == Fold::Row || write == Fold::Row {
         stages.push(Stage::TokenGates);
+    }
+    if decay == Fold::Pair {
+        stages.push(Stage::TokenDecay);
     }
     if decay == Fold::Operand {
         stages.extend([Stage::ChannelDecay, Stage::ScoresAnchored]);

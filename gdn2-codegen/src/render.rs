@@ -8,11 +8,14 @@ use serde_json::Value;
 
 /// Prints a bound kernel. The text is a function of the kernel alone.
 pub fn render(kernel: &Kernel) -> CudaSource {
-    let (template, view) = match kernel.schedule {
-        Schedule::Forward(numbers) => crate::forward_view::view(kernel, numbers),
-        Schedule::Decode(_) => ("#error \"decode has no template\"\n", Value::Null),
-    };
-    let text = fill(template, &view);
+    let text = kernel.launches.iter().map(|launch| {
+        let (template, view) = match kernel.schedule {
+            Schedule::Forward(numbers) => crate::forward_view::view(kernel, numbers, launch),
+            Schedule::Decode(_) => ("#error \"decode has no template\"\n", Value::Null),
+        };
+        fill(template, &view)
+    });
+    let text = text.collect::<Vec<_>>().join("\n");
     let hash = blake3::hash(text.as_bytes()).to_hex().to_string();
     CudaSource { text, hash }
 }

@@ -1,0 +1,80 @@
+// Words, element types and the instructions on them.
+
+using u16 = unsigned short;
+using u32 = unsigned int;
+using i64 = long long;
+
+#define DEVICE static __device__ __forceinline__
+#define METHOD __device__ __forceinline__
+
+// Dynamic shared memory. The map above names byte offsets into it.
+extern __shared__ __align__(128) unsigned char shared[];
+
+template <typename T>
+DEVICE T& at(int offset) {
+  return *reinterpret_cast<T*>(shared + offset);
+}
+
+DEVICE u32 shared_address(int offset) {
+  return static_cast<u32>(__cvta_generic_to_shared(shared)) + offset;
+}
+
+DEVICE int warp_index() { return threadIdx.x / 32; }
+DEVICE int lane_index() { return threadIdx.x % 32; }
+
+// 2^x. Arguments are never positive here, so nothing overflows; results below the normal range are 0.
+DEVICE float exp2(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
+// bfloat16, two to a register: element 0 in the low half.
+struct Bf16 {
+  u16 bits;
+  static METHOD u32 pack(float lo, float hi) {
+    u32 pair;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(hi), "f"(lo));
+    return pair;
+  }
+  static METHOD float low(u32 pair) { return __uint_as_float(pair << 16); }
+  static METHOD float high(u32 pair) { return __uint_as_float(pair & 0xffff0000u); }
+  // d[16][8] += a[16][16] b[16][8], float32 sums.
+  static METHOD void mma(float (&d)[4], const u32 (&a)[4], u32 b0, u32 b1) {
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+  }
+};
+
+// IEEE half precision, likewise.
+struct F16 {
+  u16 bits;
+  static METHOD u32 pack(float lo, float hi) {
+    u32 pair;
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(hi), "f"(lo));
+    return pair;
+  }
+  static METHOD float low(u32 pair) {
+    float x;
+    asm("{ .reg .b16 lo, hi; mov.b32 {lo, hi}, %1; cvt.f32.f16 %0, lo; }" : "=f"(x) : "r"(pair));
+    return x;
+  }
+  static METHOD float high(u32 pair) {
+    float x;
+    asm("{ .reg .b16 lo, hi; mov.b32 {lo, hi}, %1; cvt.f32.f16 %0, hi; }" : "=f"(x) : "r"(pair));
+    return x;
+  }
+  static METHOD void mma(float (&d)[4], const u32 (&a)[4], u32 b0, u32 b1) {
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+  }
+};
+
+// One stored number as float32.
+DEVICE float load_number(const float* address) { return *address; }
+template <typename T>
+DEVICE float load_number(const T* address) {
+  return T::low(address->bits);
+}

@@ -1,0 +1,29 @@
+// The left operand of L = e kT, for scores from raw products.
+
+// Nothing is erased: no L.
+struct NoErase {
+  struct Sums {};
+  METHOD void multiply(Sums&, int, int, const u32 (&)[4]) const {}
+  METHOD void store(const Sums&, int, int, int, int, float2) const {}
+};
+
+// e lies in a tile of operands; `Row` is what is left of the erase gate, one factor per token.
+template <typename Element, typename Row, int L>
+struct LeftTile {
+  int tile;
+  struct Sums {
+    float sum[2][4] = {};
+  };
+  METHOD void multiply(Sums& sums, int i0, int d, const u32 (&key)[4]) const {
+    u32 a[4];
+    load_block<KEY>(a, tile, i0, d);
+    Element::mma(sums.sum[0], a, key[0], key[2]);
+    Element::mma(sums.sum[1], a, key[1], key[3]);
+  }
+  METHOD void store(const Sums& sums, int n, int half, int i, int j, float2 decay) const {
+    const float row = Row::at(i);
+    const float l0 = i > j ? sums.sum[n][half * 2] * decay.x * row : 0.0f;
+    const float l1 = i > j + 1 ? sums.sum[n][half * 2 + 1] * decay.y * row : 0.0f;
+    at<float2>(L + Tile<CHUNK, 4>::offset(i, j)) = {l0, l1};
+  }
+};

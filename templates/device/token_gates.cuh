@@ -1,0 +1,28 @@
+// Gates with one number per token. Warp 0 holds a chunk's numbers in registers, token 32 r + lane in entry r, fetched
+// one chunk ahead, and lays them out in shared memory as vectors over the chunk's tokens.
+
+constexpr int TOKEN_ROWS = CHUNK < 32 ? 1 : CHUNK / 32;
+
+struct TokenGate {
+  float value[TOKEN_ROWS];
+
+  // Tokens from `exist` on are zeros: no decay, nothing erased, nothing written.
+  template <typename T>
+  METHOD void fetch(const T* rows, i64 stride, int exist) {
+#pragma unroll
+    for (int r = 0; r < TOKEN_ROWS; ++r) {
+      const int token = r * 32 + lane_index();
+      value[r] = token < exist ? load_number(rows + token * stride) : 0.0f;
+    }
+  }
+};
+
+// Writes a vector; for CHUNK = 16 the upper lanes have nothing to write.
+template <typename Value>
+DEVICE void store_tokens(int vector, Value value) {
+#pragma unroll
+  for (int r = 0; r < TOKEN_ROWS; ++r) {
+    const int token = r * 32 + lane_index();
+    if (CHUNK >= 32 || token < CHUNK) at<float>(vector + token * 4) = value(r, token);
+  }
+}

@@ -1,7 +1,7 @@
 //! What `forward.cu.hbs` prints: every number, name, type and call of a forward kernel as a ready string.
 
 use crate::abi::{Arg, Tensor};
-use crate::forward::{WARP_ROWS, block_tiles, own_erase_operand, token_vectors};
+use crate::forward::{WARP_ROWS, block_tiles, decay_segments, own_erase_operand, token_vectors};
 use crate::kernel::{Kernel, Launch};
 use crate::plan::{Fold, Stage};
 use crate::schedule::Forward;
@@ -33,6 +33,7 @@ pub(crate) fn view<'a>(kernel: &Kernel, numbers: Forward, launch: &'a Launch) ->
         "grid": format!("sequences * value_heads * {value_split}"),
         "key": key, "value": value, "chunk": chunk, "warps": warps, "threads": launch.block, "stages": stages,
         "value_split": value_split, "value_tiles": block_tiles(&kernel.rule, numbers),
+        "decay_segments": decay_segments(&kernel.rule, numbers),
         "state_key_stride": state_key_stride, "state_value_stride": state_value_stride,
         "shared_bytes": launch.shared_bytes,
         "regions": launch.shared.iter().map(|region| json!({
@@ -105,12 +106,20 @@ impl Text<'_> {
             files.extend_from_slice(match stage {
                 Stage::TokenGates => &[device!("token_gates")],
                 Stage::TokenDecay => &[device!("token_decay")],
-                Stage::ScoresPair => &[device!("left"), device!("scores_pair")],
+                Stage::ChannelDecay => &[device!("channel_decay")],
+                Stage::EraseOperand => &[device!("erase_gates"), device!("erase_operand")],
+                Stage::ScoresPair => &[device!("scores_pair")],
+                Stage::ScoresAnchored => &[device!("scores_anchored")],
+                Stage::ScaledOperands => &[device!("scaled_operands")],
                 Stage::Solve => &[device!("solve")],
                 Stage::State => &[device!("values"), device!("state")],
-                Stage::ChannelDecay | Stage::EraseOperand | Stage::ScoresAnchored | Stage::ScaledOperands => &[],
             });
         }
+        files.extend_from_slice(match (self.kernel.plan.erase, self.kernel.plan.decay) {
+            (Fold::Absent | Fold::Pair, _) => &[device!("no_erase")],
+            (_, Fold::Operand) => &[device!("erase_gates"), device!("left_anchored")],
+            _ => &[device!("left_tile")],
+        });
         files
     }
 
@@ -177,16 +186,22 @@ impl Text<'_> {
             (_, Fold::Pair) => each("decay_in"),
             _ => row.clone(),
         };
-        let (left, writes) = match plan.erase {
-            Fold::Absent | Fold::Pair => ("NoErase".to_owned(), "WriteAll".to_owned()),
-            Fold::Row | Fold::Operand => (
-                format!("LeftTile<Element, {row}, {}>", shared_name("l")),
-                format!("WriteResidual<{residual}, {}>", shared_name("m")),
-            ),
+        let gate = match plan.erase {
+            Fold::Operand => format!("ChannelErase<{}>", type_name(plan.erase_storage)),
+            Fold::Absent | Fold::Pair | Fold::Row => "TokenErase".to_owned(),
         };
-        let mut aliases = vec![("Element", type_name(self.kernel.rule.dtype).to_owned())];
+        let left = match (plan.erase, plan.decay) {
+            (Fold::Absent | Fold::Pair, _) => "NoErase".to_owned(),
+            (_, Fold::Operand) => format!("LeftAnchored<Element, {gate}, {row}, {}>", shared_name("l")),
+            _ => format!("LeftTile<Element, {row}, {}>", shared_name("l")),
+        };
+        let writes = match plan.erase {
+            Fold::Absent | Fold::Pair => "WriteAll".to_owned(),
+            Fold::Row | Fold::Operand => format!("WriteResidual<{residual}, {}>", shared_name("m")),
+        };
+        let mut aliases = vec![("Element", type_name(self.kernel.rule.dtype).to_owned()), ("Left", left)];
         if plan.decay != Fold::Operand {
-            aliases.extend([("Left", left), ("Pair", pair)]);
+            aliases.push(("Pair", pair));
         }
         aliases.extend([("Write", write), ("Writes", writes), ("Into", into), ("Out", out), ("Carry", carry)]);
         aliases.into_iter().map(|(name, ty)| json!({ "name": name, "type": ty })).collect()
@@ -309,26 +324,55 @@ impl Text<'_> {
             lines.extend(self.token_calls());
         }
         lines.push("__syncthreads();".to_owned());
-        let left = match plan.erase {
+        // Where the residual finds the left operand, and what L is made from.
+        let tile = match plan.erase {
             Fold::Absent | Fold::Pair => "",
             Fold::Row if plan.decay != Fold::Operand => "k_tile",
             Fold::Operand if !own_erase_operand(plan) => "b_tile",
             Fold::Row | Fold::Operand => "SMEM_E",
         };
+        let left = match (plan.erase, plan.decay) {
+            (Fold::Row, Fold::Operand) => format!("{{}}, {tile}"),
+            (Fold::Operand, Fold::Operand) => format!("{{b_tile}}, {tile}"),
+            _ => tile.to_owned(),
+        };
+        let sums = if plan.decay_storage == Dtype::F32 { "g_tile" } else { "SMEM_SUMS" };
+        let sync = || "__syncthreads();".to_owned();
+        if plan.erase == Fold::Operand && plan.decay != Fold::Operand {
+            lines.push(format!(
+                "gate_keys<Element, {}>(b_tile, k_tile, {tile});",
+                type_name(plan.erase_storage)
+            ));
+            lines.push(sync());
+        }
+        lines.push(format!("const Left left{{{left}}};"));
         for stage in &plan.stages {
             match stage {
-                Stage::TokenGates | Stage::TokenDecay => {}
-                Stage::ScoresPair => {
-                    lines.push(format!("scores_pair<Element, Left, Pair>(Left{{{left}}}, q_tile, k_tile, SMEM_P);"));
+                Stage::TokenGates | Stage::TokenDecay | Stage::EraseOperand => {}
+                Stage::ChannelDecay => {
+                    let storage = type_name(plan.decay_storage);
+                    lines.push(format!("channel_decay<{storage}>(g_tile, {sums}, SMEM_TOTALS);"));
+                    lines.push(sync());
                 }
+                Stage::ScoresPair => {
+                    lines.push("scores_pair<Element, Left, Pair>(left, q_tile, k_tile, SMEM_P);".to_owned());
+                }
+                Stage::ScoresAnchored => {
+                    lines.push(format!("scores_anchored<Element>(left, q_tile, k_tile, {sums}, SMEM_P);"));
+                    lines.push(sync());
+                }
+                Stage::ScaledOperands => lines.push(format!(
+                    "scale_operands<Element>(left, q_tile, k_tile, {sums}, SMEM_STATE_DECAY);"
+                )),
                 Stage::Solve => {
-                    lines.push("__syncthreads();".to_owned());
+                    if plan.decay != Fold::Operand {
+                        lines.push(sync());
+                    }
                     lines.push("invert_diagonal(SMEM_L);".to_owned());
-                    lines.push("__syncthreads();".to_owned());
+                    lines.push(sync());
                     lines.push("solve_columns<Element>(SMEM_L, SMEM_M);".to_owned());
                 }
-                Stage::State => lines.push(format!("const Writes writes{{{left}}};")),
-                Stage::ChannelDecay | Stage::EraseOperand | Stage::ScoresAnchored | Stage::ScaledOperands => {}
+                Stage::State => lines.push(format!("const Writes writes{{{tile}}};")),
             }
         }
         lines

@@ -113,11 +113,11 @@ pub fn plan(rule: &Rule, pass: Pass) -> Plan {
         }
         stages.push(Stage::ScoresPair);
     }
-    if erase != Fold::Absent {
-        stages.push(Stage::Solve);
-    }
     if decay == Fold::Operand {
         stages.push(Stage::ScaledOperands);
+    }
+    if erase != Fold::Absent {
+        stages.push(Stage::Solve);
     }
     stages.push(Stage::State);
     Plan {

@@ -29,6 +29,10 @@ DEVICE float exp2(float x) {
   return y;
 }
 
+// A decay's natural log in base 2. e^-104 is below the smallest float32: a stronger decay forgets no more, and would
+// only cost prefix sums their precision.
+DEVICE float log2_decay(float g) { return fmaxf(g, -104.0f) * 1.4426950408889634f; }
+
 // bfloat16, two to a register: element 0 in the low half.
 struct Bf16 {
   u16 bits;

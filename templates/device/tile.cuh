@@ -51,28 +51,74 @@ struct Fragment {
   float2 pair[4];
 };
 
+template <typename T>
+DEVICE Fragment unpack(const u32 (&block)[4]) {
+  Fragment x;
+#pragma unroll
+  for (int p = 0; p < 4; ++p) x.pair[p] = {T::low(block[p]), T::high(block[p])};
+  return x;
+}
+
+template <typename Element>
+DEVICE void pack_product(u32 (&block)[4], const Fragment& x, const Fragment& y) {
+#pragma unroll
+  for (int p = 0; p < 4; ++p) {
+    block[p] = Element::pack(x.pair[p].x * y.pair[p].x, x.pair[p].y * y.pair[p].y);
+  }
+}
+
+// The pairs of a float32 tile that a fragment's pair p covers.
+template <int COLS>
+DEVICE float2 load_pair(int tile, int row, int col, int p) {
+  return at<float2>(tile + Tile<COLS, 4>::offset(row, col + lane_index() % 4 * 2 + p / 2 * 8));
+}
+
+// A fragment of a tile stored as T, and eight neighbouring numbers of a row.
 template <typename T, int COLS>
-struct FragmentOf {
-  static METHOD Fragment load(int tile, int row, int col) {
+struct Stored {
+  static METHOD Fragment fragment(int tile, int row, int col) {
     u32 block[4];
     load_block<COLS>(block, tile, row, col);
-    Fragment x;
-#pragma unroll
-    for (int p = 0; p < 4; ++p) x.pair[p] = {T::low(block[p]), T::high(block[p])};
-    return x;
+    return unpack<T>(block);
+  }
+  static METHOD void unit(float (&x)[8], int tile, int row, int col) {
+    const uint4 pairs = at<uint4>(tile + Tile<COLS, 2>::offset(row, col));
+    x[0] = T::low(pairs.x);
+    x[1] = T::high(pairs.x);
+    x[2] = T::low(pairs.y);
+    x[3] = T::high(pairs.y);
+    x[4] = T::low(pairs.z);
+    x[5] = T::high(pairs.z);
+    x[6] = T::low(pairs.w);
+    x[7] = T::high(pairs.w);
   }
 };
 
 template <int COLS>
-struct FragmentOf<float, COLS> {
-  static METHOD Fragment load(int tile, int row, int col) {
-    const int lane = lane_index();
+struct Stored<float, COLS> {
+  static METHOD Fragment fragment(int tile, int row, int col) {
     Fragment x;
 #pragma unroll
-    for (int p = 0; p < 4; ++p) {
-      x.pair[p] = at<float2>(
-          tile + Tile<COLS, 4>::offset(row + lane / 4 + p % 2 * 8, col + lane % 4 * 2 + p / 2 * 8));
-    }
+    for (int p = 0; p < 4; ++p) x.pair[p] = load_pair<COLS>(tile, row + lane_index() / 4 + p % 2 * 8, col, p);
     return x;
   }
+  static METHOD void unit(float (&x)[8], int tile, int row, int col) {
+    const float4 near = at<float4>(tile + Tile<COLS, 4>::offset(row, col));
+    const float4 far = at<float4>(tile + Tile<COLS, 4>::offset(row, col + 4));
+    x[0] = near.x;
+    x[1] = near.y;
+    x[2] = near.z;
+    x[3] = near.w;
+    x[4] = far.x;
+    x[5] = far.y;
+    x[6] = far.z;
+    x[7] = far.w;
+  }
 };
+
+// Writes eight neighbouring numbers of a row as operands.
+template <typename Element, int COLS>
+DEVICE void store_unit(int tile, int row, int col, const float (&x)[8]) {
+  at<uint4>(tile + Tile<COLS, 2>::offset(row, col)) = {Element::pack(x[0], x[1]), Element::pack(x[2], x[3]),
+                                                       Element::pack(x[4], x[5]), Element::pack(x[6], x[7])};
+}

@@ -1,17 +1,12 @@
 // Decay with one number per token: prefix sums gamma in base 2 and the factors that follow from them.
 
-constexpr float LOG2_E = 1.4426950408889634f;
-
-// e^-104 is below the smallest float32: a stronger decay forgets no more, and would only cost the sum its precision.
-constexpr float STRONGEST_DECAY = -104.0f;
-
 // gamma_i = log2 of the decay from the chunk's start through token i; `into` = 2^gamma_i, `out` = 2^(gamma_C - gamma_i).
 DEVICE void token_decay(const TokenGate& g, int gamma, int into, int out) {
   float sum[TOKEN_ROWS];
   float before = 0.0f;
 #pragma unroll
   for (int r = 0; r < TOKEN_ROWS; ++r) {
-    sum[r] = fmaxf(g.value[r], STRONGEST_DECAY) * LOG2_E;
+    sum[r] = log2_decay(g.value[r]);
 #pragma unroll
     for (int step = 1; step < 32; step *= 2) {
       const float other = __shfl_up_sync(0xffffffffu, sum[r], step);

@@ -1,13 +1,5 @@
-// The left operand of L = e kT, for scores from raw products.
+// The left operand of L = e kT from a tile of operands. `Row` is what is left of the erase gate, one factor per token.
 
-// Nothing is erased: no L.
-struct NoErase {
-  struct Sums {};
-  METHOD void multiply(Sums&, int, int, const u32 (&)[4]) const {}
-  METHOD void store(const Sums&, int, int, int, int, float2) const {}
-};
-
-// e lies in a tile of operands; `Row` is what is left of the erase gate, one factor per token.
 template <typename Element, typename Row, int L>
 struct LeftTile {
   int tile;

@@ -18,10 +18,11 @@ DEVICE void copy_wait() {
 }
 
 // Copies a chunk's rows of one tensor, COLS numbers each, into a tile; all threads of the block take part. Rows from
-// `exist` on are zeros.
+// `exist` on are zeros. Not unrolled: the compiler would hold each piece's global offset in registers throughout.
 template <typename T, int COLS>
 DEVICE void copy_tile(int tile, const T* rows, i64 stride, int exist) {
   constexpr int PIECE = 16 / sizeof(T), PIECES = COLS / PIECE;
+#pragma unroll 1
   for (int i = threadIdx.x; i < CHUNK * PIECES; i += THREADS) {
     const int row = i / PIECES, col = i % PIECES * PIECE;
     copy_async<16>(tile + Tile<COLS, sizeof(T)>::offset(row, col), rows + row * stride + col, row < exist);

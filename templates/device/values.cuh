@@ -15,7 +15,7 @@ constexpr int SLICE = CHUNK * 16 * sizeof(T);
 template <typename T>
 DEVICE void copy_slice(int region, const T* rows, i64 stride, int exist) {
   const int lane = lane_index(), mine = region + warp_index() * SLICE<T> + lane * (4 * sizeof(T));
-#pragma unroll
+#pragma unroll 1
   for (int group = 0; group < CHUNK / 8; ++group) {
     const int token = group * 8 + lane / 4;
     copy_async<4 * sizeof(T)>(mine + group * (128 * sizeof(T)), rows + token * stride + lane % 4 * 4, token < exist);
@@ -73,11 +73,13 @@ struct ChannelWrite {
 template <typename Element>
 DEVICE void store_outputs(const float (&out)[CHUNK / 8][4], float scale, Element* rows, i64 stride, int exist) {
   const int lane = lane_index();
+  Element* row = rows + lane / 4 * stride + lane % 4 * 4;
 #pragma unroll
   for (int group = 0; group < CHUNK / 8; ++group) {
     const u32 low = transpose(Element::pack(out[group][0] * scale, out[group][1] * scale));
     const u32 high = transpose(Element::pack(out[group][2] * scale, out[group][3] * scale));
-    const int token = group * 8 + lane / 4;
-    if (token < exist) *reinterpret_cast<uint2*>(rows + token * stride + lane % 4 * 4) = {low, high};
+    if (group * 8 + lane / 4 < exist) *reinterpret_cast<uint2*>(row) = {low, high};
+    row += 8 * stride;
+    asm("" : "+l"(row));  // or the offset of every group would live in registers throughout
   }
 }

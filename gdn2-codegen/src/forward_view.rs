@@ -101,7 +101,8 @@ struct Text<'a> {
 impl Text<'_> {
     /// The device files the stages need, in order of use.
     fn device(&self) -> Vec<&'static str> {
-        let mut files = vec![device!("base"), device!("tile"), device!("copy"), device!("sequence"), device!("factors")];
+        let mut files =
+            vec![device!("base"), device!("tile"), device!("copy"), device!("sequence"), device!("factors")];
         for stage in &self.kernel.plan.stages {
             files.extend_from_slice(match stage {
                 Stage::TokenGates => &[device!("token_gates")],
@@ -234,8 +235,7 @@ impl Text<'_> {
                 let name = tensor.name();
                 let head = if matches!(tensor, Tensor::Q | Tensor::K) { "key_head" } else { "value_head" };
                 let channel_write = tensor == Tensor::W && self.kernel.plan.write == Fold::Operand;
-                let shift =
-                    if matches!(tensor, Tensor::V | Tensor::O) || channel_write { " + value" } else { "" };
+                let shift = if matches!(tensor, Tensor::V | Tensor::O) || channel_write { " + value" } else { "" };
                 format!(
                     "auto* const {name}_rows = work.rows({name}, {name}_batch_stride, {name}_token_stride, \
                      {name}_head_stride, work.{head}){shift};"
@@ -339,10 +339,7 @@ impl Text<'_> {
         let sums = if plan.decay_storage == Dtype::F32 { "g_tile" } else { "SMEM_SUMS" };
         let sync = || "__syncthreads();".to_owned();
         if plan.erase == Fold::Operand && plan.decay != Fold::Operand {
-            lines.push(format!(
-                "gate_keys<Element, {}>(b_tile, k_tile, {tile});",
-                type_name(plan.erase_storage)
-            ));
+            lines.push(format!("gate_keys<Element, {}>(b_tile, k_tile, {tile});", type_name(plan.erase_storage)));
             lines.push(sync());
         }
         lines.push(format!("const Left left{{{left}}};"));
@@ -361,9 +358,9 @@ impl Text<'_> {
                     lines.push(format!("scores_anchored<Element>(left, q_tile, k_tile, {sums}, SMEM_P);"));
                     lines.push(sync());
                 }
-                Stage::ScaledOperands => lines.push(format!(
-                    "scale_operands<Element>(left, q_tile, k_tile, {sums}, SMEM_STATE_DECAY);"
-                )),
+                Stage::ScaledOperands => {
+                    lines.push(format!("scale_operands<Element>(left, q_tile, k_tile, {sums}, SMEM_STATE_DECAY);"))
+                }
                 Stage::Solve => {
                     if plan.decay != Fold::Operand {
                         lines.push(sync());

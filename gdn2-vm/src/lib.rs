@@ -1,15 +1,42 @@
 //! A PTX virtual machine that runs kernels on the CPU and reports what a GPU would hide.
 
 mod api;
+mod atomic;
+mod block;
+mod cfg;
+mod count;
+mod decode;
+mod decode_alu;
+mod decode_float;
+mod decode_memory;
+mod decode_warp;
+mod exec_alu;
+mod exec_float;
+mod exec_mem;
+mod exec_slow;
+mod exec_warp;
+mod global;
+mod inst;
+mod lanes;
+mod level;
+mod lex;
+mod math;
+mod matrix;
 mod memory;
 mod module;
+mod num;
+mod observe;
+mod parse;
 mod report;
 mod run;
+mod space;
+mod step;
 mod trap;
+mod warp;
 
 pub use api::{Address, Check, Landing, Launch, Limits, Value};
 pub use memory::Memory;
 pub use module::{LoadError, Module};
-pub use report::{Counters, Report};
+pub use report::{Counters, InstructionCount, Report};
 pub use run::run;
 pub use trap::{Fault, Place, SourceLine, Trap};

@@ -5,11 +5,40 @@ use crate::api::Address;
 /// log2 of the window each buffer owns.
 pub(crate) const WINDOW_BITS: u32 = 36;
 
+/// Bytes aligned for every access size.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Bytes {
+    words: Vec<u128>,
+    len: usize,
+}
+
+impl Bytes {
+    pub(crate) fn filled(len: usize, byte: u8) -> Self {
+        Self { words: vec![u128::from_ne_bytes([byte; 16]); len.div_ceil(16)], len }
+    }
+
+    pub(crate) fn refill(&mut self, len: usize, byte: u8) {
+        self.words.clear();
+        self.words.resize(len.div_ceil(16), u128::from_ne_bytes([byte; 16]));
+        self.len = len;
+    }
+
+    pub(crate) fn as_slice(&self) -> &[u8] {
+        // SAFETY: the words own at least `len` initialised bytes.
+        unsafe { std::slice::from_raw_parts(self.words.as_ptr().cast(), self.len) }
+    }
+
+    pub(crate) fn as_mut_slice(&mut self) -> &mut [u8] {
+        // SAFETY: as above, and borrowed mutably.
+        unsafe { std::slice::from_raw_parts_mut(self.words.as_mut_ptr().cast(), self.len) }
+    }
+}
+
 /// One allocation.
 #[derive(Debug)]
 pub(crate) struct Buffer {
     pub(crate) name: String,
-    pub(crate) bytes: Box<[u8]>,
+    pub(crate) bytes: Bytes,
     /// False for [`Memory::poisoned`] buffers: a read before a write is a finding of the full checks.
     pub(crate) initialised: bool,
 }
@@ -29,25 +58,28 @@ impl Memory {
 
     /// A buffer of exactly `bytes.len()` bytes with these contents.
     pub fn upload(&mut self, name: &str, bytes: &[u8]) -> Address {
-        self.push(name, bytes.into(), true)
+        let mut b = Bytes::filled(bytes.len(), 0);
+        b.as_mut_slice().copy_from_slice(bytes);
+        self.push(name, b, true)
     }
 
     /// A buffer of `len` bytes of 0xff (a NaN in every float type), tracked as not yet written.
     pub fn poisoned(&mut self, name: &str, len: usize) -> Address {
-        self.push(name, vec![0xff; len].into(), false)
+        self.push(name, Bytes::filled(len, 0xff), false)
     }
 
     /// The whole contents of the buffer that holds `address`; empty if no buffer of this memory does.
     #[must_use]
     pub fn read(&self, address: Address) -> &[u8] {
-        self.index(address).map_or(&[], |i| &self.buffers[i].bytes)
+        self.index(address).map_or(&[], |i| self.buffers[i].bytes.as_slice())
     }
 
     /// Overwrites the start of the buffer that holds `address`; returns how many bytes fitted.
     pub fn write(&mut self, address: Address, bytes: &[u8]) -> usize {
         let Some(i) = self.index(address) else { return 0 };
-        let n = bytes.len().min(self.buffers[i].bytes.len());
-        self.buffers[i].bytes[..n].copy_from_slice(&bytes[..n]);
+        let to = self.buffers[i].bytes.as_mut_slice();
+        let n = bytes.len().min(to.len());
+        to[..n].copy_from_slice(&bytes[..n]);
         n
     }
 
@@ -62,7 +94,7 @@ impl Memory {
         (i < self.buffers.len()).then_some(i)
     }
 
-    fn push(&mut self, name: &str, bytes: Box<[u8]>, initialised: bool) -> Address {
+    fn push(&mut self, name: &str, bytes: Bytes, initialised: bool) -> Address {
         self.buffers.push(Buffer { name: name.to_owned(), bytes, initialised });
         Address((self.buffers.len() as u64) << WINDOW_BITS)
     }

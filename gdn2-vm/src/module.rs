@@ -1,9 +1,19 @@
 //! A loaded PTX module.
 
+use crate::decode::{self, Entry};
+use crate::memory::Bytes;
+use crate::parse::{self, Store};
+
 /// A PTX module decoded for execution.
 #[derive(Debug)]
 pub struct Module {
-    pub(crate) entries: Vec<String>,
+    pub(crate) entries: Vec<Entry>,
+    /// Source files, by `.file` number.
+    pub(crate) files: Vec<String>,
+    /// Module variables in order of their windows: name, bytes, initial contents.
+    variables: Vec<(String, usize, Vec<u8>)>,
+    /// Compute capability times ten of the text's target, and whether it is bound to that architecture (`a`, `f`).
+    pub(crate) target: (u32, bool),
 }
 
 /// Why a PTX text cannot be run: it is malformed, or uses what the machine does not know.
@@ -34,15 +44,37 @@ impl Module {
     /// # Errors
     /// [`LoadError`] names the PTX line.
     pub fn parse(ptx: &str) -> Result<Self, LoadError> {
-        let entries = ptx
-            .lines()
-            .filter_map(|l| l.split_once(".entry "))
-            .map(|(_, r)| r.split(['(', ' ']).next().unwrap_or("").to_owned());
-        Ok(Self { entries: entries.collect() })
+        let text = parse::parse(ptx)?;
+        let entries = text.entries.iter().map(|e| decode::entry(e, &text.variables)).collect::<Result<_, _>>()?;
+        let highest = text.files.keys().copied().max().unwrap_or(0);
+        // A `.loc` may name a file that was never declared.
+        let named = text.entries.iter().flat_map(|e| &e.statements).filter_map(|s| s.loc).map(|l| l.0).max();
+        let files =
+            (0..=highest.max(named.unwrap_or(0))).map(|i| (*text.files.get(&i).unwrap_or(&"?")).to_owned()).collect();
+        let variables = text
+            .variables
+            .iter()
+            .filter(|v| matches!(v.store, Store::Global | Store::Const))
+            .map(|v| (v.name.to_owned(), v.bytes as usize, v.init.clone()))
+            .collect();
+        let digits: String = text.target.chars().filter(char::is_ascii_digit).collect();
+        let target = (digits.parse().unwrap_or(0), text.target.ends_with(['a', 'f']));
+        Ok(Self { entries, files, variables, target })
     }
 
     /// Names of the kernels.
     pub fn entries(&self) -> impl Iterator<Item = &str> {
-        self.entries.iter().map(String::as_str)
+        self.entries.iter().map(|e| e.name.as_str())
+    }
+
+    /// Fresh copies of the module's variables; what has no initial value is zero.
+    pub(crate) fn variables(&self) -> Vec<(String, Bytes)> {
+        let fresh = |(name, bytes, init): &(String, usize, Vec<u8>)| {
+            let mut b = Bytes::filled(*bytes, 0);
+            let n = init.len().min(*bytes);
+            b.as_mut_slice()[..n].copy_from_slice(&init[..n]);
+            (name.clone(), b)
+        };
+        self.variables.iter().map(fresh).collect()
     }
 }

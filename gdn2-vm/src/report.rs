@@ -1,9 +1,10 @@
 //! What a finished run tells.
 
+use crate::trap::SourceLine;
 use serde::Serialize;
 
 /// A finished run.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Report {
     /// Warp instructions executed.
     pub instructions: u64,
@@ -16,7 +17,7 @@ pub struct Report {
 pub struct Counters {
     /// 32-byte sectors of global memory touched by reads, per warp request, no cache assumed.
     pub global_read_sectors: u64,
-    /// The same for writes.
+    /// The same for writes; an atomic counts as both.
     pub global_write_sectors: u64,
     /// Bytes of global memory asked for by reads.
     pub global_read_bytes: u64,
@@ -24,4 +25,31 @@ pub struct Counters {
     pub global_write_bytes: u64,
     /// Passes over the 32 shared-memory banks.
     pub shared_wavefronts: u64,
+    /// Passes if there were no bank conflicts.
+    pub shared_ideal_wavefronts: u64,
+    /// Every PTX instruction that ran at least once, in order of the text.
+    pub instructions: Vec<InstructionCount>,
+}
+
+/// What one PTX instruction did over the whole grid.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct InstructionCount {
+    /// Line of the PTX text, from 1.
+    pub ptx_line: u32,
+    /// The instruction as written.
+    pub instruction: String,
+    /// CUDA source line, where the PTX has `.loc` lines.
+    pub source: Option<SourceLine>,
+    /// Times a warp executed it.
+    pub executed: u64,
+    /// Lanes active over all those times.
+    pub lanes: u64,
+    /// 32-byte sectors read.
+    pub global_read_sectors: u64,
+    /// 32-byte sectors written.
+    pub global_write_sectors: u64,
+    /// Passes over the shared-memory banks.
+    pub shared_wavefronts: u64,
+    /// Passes without conflicts.
+    pub shared_ideal_wavefronts: u64,
 }

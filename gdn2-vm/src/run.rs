@@ -1,18 +1,163 @@
-//! Runs one launch.
+//! Runs one launch: checks it against the kernel and the GPU, then runs its blocks in parallel.
 
-use crate::api::Launch;
-use crate::memory::Memory;
+use crate::api::{Landing, Launch, Value};
+use crate::block::{self, Grid, Scratch};
+use crate::count::Count;
+use crate::decode::Entry;
+use crate::global::Global;
+use crate::memory::{Bytes, Memory};
 use crate::module::Module;
+use crate::observe::{Observer, Silent};
 use crate::report::Report;
 use crate::trap::{Fault, Trap};
+use rayon::prelude::*;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+fn refuse<T>(why: String) -> Result<T, Trap> {
+    Err(Trap { fault: Fault::Launch(why), place: None })
+}
 
 /// Runs a launch to its end.
 ///
 /// # Errors
-/// A [`Trap`] says what the kernel or the launch did wrong, and where.
+/// A [`Trap`] says what the kernel or the launch did wrong, and where. Of several blocks that trap, the first
+/// in launch order is reported.
 pub fn run(module: &Module, launch: &Launch<'_>, memory: &mut Memory) -> Result<Report, Trap> {
-    let _ = memory;
-    let known = module.entries().any(|e| e == launch.entry);
-    let why = if known { "the executor has not landed" } else { "no such entry" };
-    Err(Trap { fault: Fault::Launch(format!("{}: {why}", launch.entry)), place: None })
+    let Some(entry) = module.entries.iter().find(|e| e.name == launch.entry) else {
+        let known: Vec<_> = module.entries().collect();
+        return refuse(format!("no entry `{}`; the module has {}", launch.entry, known.join(", ")));
+    };
+    check(module, entry, launch)?;
+    let params = parameters(entry, launch.args)?;
+    let mut variables = module.variables();
+    let global = Global::new(memory, &mut variables);
+    let grid = Grid {
+        entry,
+        files: &module.files,
+        global: &global,
+        params: &params,
+        grid: launch.grid,
+        block: launch.block,
+        dynamic_shared: launch.shared_bytes,
+        late: launch.landing == Landing::Late,
+    };
+    let order = order(launch);
+    if launch.count {
+        let (instructions, counts) = blocks::<Count>(&grid, &order)?;
+        let counters = Some(counts.map(|c| c.report(entry, &module.files)).unwrap_or_default());
+        Ok(Report { instructions, counters })
+    } else {
+        let (instructions, _) = blocks::<Silent>(&grid, &order)?;
+        Ok(Report { instructions, counters: None })
+    }
+}
+
+/// Runs all blocks; the observers are merged in launch order.
+fn blocks<O: Observer>(grid: &Grid<'_>, order: &[usize]) -> Result<(u64, Option<O>), Trap> {
+    let [gx, gy, _] = grid.grid.map(|n| n as usize);
+    // Once a block has trapped, the later ones need not run.
+    let failed = AtomicUsize::new(usize::MAX);
+    let results: Vec<_> = order
+        .par_iter()
+        .enumerate()
+        .map_init(Scratch::default, |scratch, (at, &i)| {
+            if at > failed.load(Ordering::Relaxed) {
+                return None;
+            }
+            let index = [i % gx, i / gx % gy, i / gx / gy].map(|n| n as u32);
+            let r = block::run::<O>(grid, index, scratch);
+            if r.is_err() {
+                failed.fetch_min(at, Ordering::Relaxed);
+            }
+            Some(r)
+        })
+        .collect();
+    let (mut steps, mut all): (u64, Option<O>) = (0, None);
+    for r in results.into_iter().flatten() {
+        let (n, o) = r?;
+        steps += n;
+        match &mut all {
+            Some(a) => a.merge(o),
+            None => all = Some(o),
+        }
+    }
+    Ok((steps, all))
+}
+
+/// Block numbers in the order of launch.
+fn order(launch: &Launch<'_>) -> Vec<usize> {
+    let n = launch.grid.iter().map(|&d| d as usize).product();
+    let mut order: Vec<usize> = (0..n).collect();
+    if let Some(seed) = launch.order {
+        // Fisher and Yates, with a splitmix64 stream.
+        let mut state = seed;
+        for i in (1..n).rev() {
+            state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let mut z = state;
+            z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            order.swap(i, ((z ^ (z >> 31)) % (i as u64 + 1)) as usize);
+        }
+    }
+    order
+}
+
+fn check(module: &Module, entry: &Entry, launch: &Launch<'_>) -> Result<(), Trap> {
+    let limits = launch.limits;
+    let threads = launch.block.iter().map(|&n| u64::from(n)).product::<u64>();
+    let [gx, gy, gz] = launch.grid;
+    if threads == 0 || gx == 0 || gy == 0 || gz == 0 {
+        return refuse("a grid or block dimension is 0".to_owned());
+    }
+    if threads > u64::from(limits.threads_per_block) || launch.block[2] > 64 {
+        let most = limits.threads_per_block;
+        return refuse(format!("block {:?} has {threads} threads; the GPU allows {most} (and 64 in z)", launch.block));
+    }
+    if gx > i32::MAX as u32 || gy > 65_535 || gz > 65_535 {
+        return refuse(format!("grid {:?} exceeds 2147483647 x 65535 x 65535", launch.grid));
+    }
+    let shared = u64::from(launch.shared_bytes) + u64::from(entry.shared_static);
+    if shared > u64::from(limits.shared_per_block) {
+        return refuse(format!(
+            "{shared} bytes of shared memory ({} static, {} dynamic); the GPU allows {} per block",
+            entry.shared_static, launch.shared_bytes, limits.shared_per_block
+        ));
+    }
+    if let Some((most, exact)) = entry.threads {
+        let most_threads: u64 = most.iter().map(|&n| u64::from(n)).product();
+        if exact && most != launch.block || threads > most_threads {
+            let word = if exact { "requires" } else { "allows at most" };
+            return refuse(format!("block {:?}, but the kernel {word} {most:?} threads", launch.block));
+        }
+    }
+    let (sm, bound) = module.target;
+    if sm > limits.sm || bound && sm != limits.sm {
+        let only = if bound { "only " } else { "" };
+        return refuse(format!("code for {only}sm_{sm}, but the GPU is sm_{}", limits.sm));
+    }
+    Ok(())
+}
+
+/// The parameter block as the driver would lay it out.
+fn parameters(entry: &Entry, args: &[Value]) -> Result<Bytes, Trap> {
+    if args.len() != entry.params.len() {
+        return refuse(format!("{} arguments, but `{}` takes {}", args.len(), entry.name, entry.params.len()));
+    }
+    let end = entry.params.last().map_or(0, |(_, offset, bytes)| offset + bytes);
+    let mut out = Bytes::filled(end as usize, 0);
+    for (value, (name, offset, bytes)) in args.iter().zip(&entry.params) {
+        let v = match value {
+            Value::Pointer(v) => v.to_le_bytes().to_vec(),
+            Value::I32(v) => v.to_le_bytes().to_vec(),
+            Value::I64(v) => v.to_le_bytes().to_vec(),
+            Value::F32(v) => v.to_le_bytes().to_vec(),
+            Value::Bytes(v) => v.clone(),
+        };
+        if v.len() != *bytes as usize {
+            return refuse(format!("argument for `{name}` has {} bytes, the parameter {bytes}", v.len()));
+        }
+        let at = *offset as usize;
+        out.as_mut_slice()[at..at + v.len()].copy_from_slice(&v);
+    }
+    Ok(out)
 }

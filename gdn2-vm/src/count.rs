@@ -1,0 +1,151 @@
+//! Counts what a run does, per PTX instruction: executions, sectors and bytes of global memory, shared wavefronts.
+
+use crate::decode::Entry;
+use crate::inst::Space;
+use crate::lanes::lanes;
+use crate::observe::{Access, At, Kind, Observer};
+use crate::report::{Counters, InstructionCount};
+use crate::trap::SourceLine;
+
+/// Counts of one instruction.
+#[derive(Clone, Copy, Debug, Default)]
+struct Row {
+    executed: u64,
+    lanes: u64,
+    read_sectors: u64,
+    write_sectors: u64,
+    read_bytes: u64,
+    write_bytes: u64,
+    wavefronts: u64,
+    ideal: u64,
+}
+
+/// Counts of a block, or of several.
+#[derive(Debug)]
+pub(crate) struct Count {
+    rows: Vec<Row>,
+}
+
+impl Observer for Count {
+    const ON: bool = true;
+
+    fn start(entry: &Entry, _: [u32; 3], _: u32) -> Self {
+        Self { rows: vec![Row::default(); entry.insts.len()] }
+    }
+
+    fn step(&mut self, at: At, mask: u32, _: u32) {
+        let row = &mut self.rows[at.pc as usize];
+        row.executed += 1;
+        row.lanes += u64::from(mask.count_ones());
+    }
+
+    fn access(&mut self, at: At, a: &Access<'_>) {
+        let row = &mut self.rows[at.pc as usize];
+        let bytes = u64::from(a.mask.count_ones()) * u64::from(a.bytes);
+        match a.space {
+            Space::Global => {
+                let sectors = sectors(a);
+                if a.kind != Kind::Write {
+                    row.read_sectors += sectors;
+                    row.read_bytes += bytes;
+                }
+                if a.kind != Kind::Read {
+                    row.write_sectors += sectors;
+                    row.write_bytes += bytes;
+                }
+            }
+            Space::Shared => {
+                row.wavefronts += wavefronts(a);
+                row.ideal += u64::from((a.mask.count_ones() * a.bytes).div_ceil(128));
+            }
+            _ => {}
+        }
+    }
+
+    fn merge(&mut self, other: Self) {
+        for (a, b) in self.rows.iter_mut().zip(other.rows) {
+            a.executed += b.executed;
+            a.lanes += b.lanes;
+            a.read_sectors += b.read_sectors;
+            a.write_sectors += b.write_sectors;
+            a.read_bytes += b.read_bytes;
+            a.write_bytes += b.write_bytes;
+            a.wavefronts += b.wavefronts;
+            a.ideal += b.ideal;
+        }
+    }
+}
+
+/// Distinct 32-byte sectors of one request.
+fn sectors(a: &Access<'_>) -> u64 {
+    let mut seen = [0u64; 64];
+    let mut n = 0;
+    for i in lanes(a.mask) {
+        let (first, last) = (a.address[i] >> 5, (a.address[i] + u64::from(a.bytes) - 1) >> 5);
+        for s in first..=last {
+            // Lanes mostly ascend, so a repeat is mostly the last one seen.
+            if !seen[..n].iter().rev().any(|&x| x == s) && n < seen.len() {
+                seen[n] = s;
+                n += 1;
+            }
+        }
+    }
+    n as u64
+}
+
+/// Passes over the banks: lanes go by 32, 16 or 8 at a time for up to 4, 8 or 16 bytes each, and each pass serves
+/// one 4-byte word of every bank.
+fn wavefronts(a: &Access<'_>) -> u64 {
+    let lanes_at_once = match a.bytes {
+        0..=4 => 32,
+        5..=8 => 16,
+        _ => 8,
+    };
+    let mut total = 0;
+    for first in (0..32).step_by(lanes_at_once) {
+        let mut words: [[u64; 32]; 32] = [[0; 32]; 32];
+        let mut n = [0usize; 32];
+        let part = a.mask & (((1u64 << lanes_at_once) - 1) << first) as u32;
+        for i in lanes(part) {
+            let (lo, hi) = (a.address[i] >> 2, (a.address[i] + u64::from(a.bytes) - 1) >> 2);
+            for w in lo..=hi {
+                let bank = (w & 31) as usize;
+                if !words[bank][..n[bank]].contains(&w) {
+                    words[bank][n[bank]] = w;
+                    n[bank] += 1;
+                }
+            }
+        }
+        total += n.iter().copied().max().unwrap_or(0) as u64;
+    }
+    total
+}
+
+impl Count {
+    /// The totals, and a row for every instruction.
+    pub(crate) fn report(self, entry: &Entry, files: &[String]) -> Counters {
+        let mut out = Counters::default();
+        for (row, site) in self.rows.iter().zip(&entry.sites) {
+            out.global_read_sectors += row.read_sectors;
+            out.global_write_sectors += row.write_sectors;
+            out.global_read_bytes += row.read_bytes;
+            out.global_write_bytes += row.write_bytes;
+            out.shared_wavefronts += row.wavefronts;
+            out.shared_ideal_wavefronts += row.ideal;
+            if row.executed > 0 {
+                out.instructions.push(InstructionCount {
+                    ptx_line: site.ptx_line,
+                    instruction: site.text.clone(),
+                    source: site.loc.map(|(f, line)| SourceLine { file: files[f as usize].clone(), line }),
+                    executed: row.executed,
+                    lanes: row.lanes,
+                    global_read_sectors: row.read_sectors,
+                    global_write_sectors: row.write_sectors,
+                    shared_wavefronts: row.wavefronts,
+                    shared_ideal_wavefronts: row.ideal,
+                });
+            }
+        }
+        out
+    }
+}

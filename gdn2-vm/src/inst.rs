@@ -1,0 +1,584 @@
+//! The decoded instruction table: typed operations over dense register slots.
+//!
+//! A slot is an index into one of a warp's three register files: predicates (one bit a lane), words
+//! (32 bits a lane; 16-bit registers live here zero-extended) and wides (64 bits a lane). Immediates and
+//! special registers are slots too, filled when the warp starts.
+
+use crate::num::Type;
+
+/// Index into a register file.
+pub(crate) type Slot = u32;
+
+/// One decoded instruction.
+#[derive(Clone, Debug)]
+pub(crate) struct Inst {
+    pub(crate) op: Op,
+    /// Predicate slot; slot 0 is constant true.
+    pub(crate) guard: Slot,
+    /// XORed into the guard: all ones for `@!p`.
+    pub(crate) flip: u32,
+}
+
+/// Where an instruction was written.
+#[derive(Clone, Debug)]
+pub(crate) struct Site {
+    pub(crate) ptx_line: u32,
+    /// Index into the module's files, and the line.
+    pub(crate) loc: Option<(u32, u32)>,
+    pub(crate) text: String,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Op {
+    Alu(Alu),
+    Slow(Slow),
+    Mem(Mem),
+    Flow(Flow),
+    Warp(WarpOp),
+    Matrix(Matrix),
+    /// Pragmas, prefetches, hints.
+    Nop,
+}
+
+/// Two-operand integer operations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum IntOp {
+    Add,
+    AddSat,
+    Sub,
+    SubSat,
+    Mul,
+    MulHiU,
+    MulHiS,
+    DivU,
+    DivS,
+    RemU,
+    RemS,
+    MinU,
+    MinS,
+    MaxU,
+    MaxS,
+    And,
+    Or,
+    Xor,
+    Shl,
+    ShrU,
+    ShrS,
+}
+
+/// One-operand integer operations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum IntUnary {
+    Mov,
+    Neg,
+    Abs,
+    Not,
+    Cnot,
+    Brev,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FloatOp {
+    Add,
+    Sub,
+    Mul,
+    Min,
+    Max,
+    MinNan,
+    MaxNan,
+    Div,
+    /// `copysign.f32 d, a, b`: the sign of a on b.
+    CopySign,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FloatUnary {
+    Neg,
+    Abs,
+    Rcp,
+    Sqrt,
+    Rsqrt,
+    Ex2,
+    Lg2,
+    Sin,
+    Cos,
+    Tanh,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub(crate) enum Round {
+    #[default]
+    Nearest,
+    Zero,
+    Down,
+    Up,
+    /// Ties away from zero, the `.rna` of tf32.
+    Away,
+}
+
+/// How a float result is finished.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub(crate) struct Mode {
+    pub(crate) round: Round,
+    pub(crate) ftz: bool,
+    pub(crate) sat: bool,
+    pub(crate) relu: bool,
+    /// `.rni` and its kin: to an integral value.
+    pub(crate) integral: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cmp {
+    Eq,
+    Ne,
+    Lt,
+    Le,
+    Gt,
+    Ge,
+    /// Unordered forms: true on NaN as well.
+    Equ,
+    Neu,
+    Ltu,
+    Leu,
+    Gtu,
+    Geu,
+    Num,
+    Nan,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Bool {
+    And,
+    Or,
+    Xor,
+}
+
+/// Register to register, the hot set: no faults, no cross-lane traffic.
+#[derive(Clone, Debug)]
+pub(crate) enum Alu {
+    Int32(IntOp, Slot, Slot, Slot),
+    Int64(IntOp, Slot, Slot, Slot),
+    Un32(IntUnary, Slot, Slot),
+    Un64(IntUnary, Slot, Slot),
+    /// d = a * b + c, low 32 bits.
+    Mad32(Slot, Slot, Slot, Slot),
+    Mad64(Slot, Slot, Slot, Slot),
+    MulWideU(Slot, Slot, Slot),
+    MulWideS(Slot, Slot, Slot),
+    MadWideU(Slot, Slot, Slot, Slot),
+    MadWideS(Slot, Slot, Slot, Slot),
+    Lop3(u8, Slot, Slot, Slot, Slot),
+    /// Funnel shift: left?, clamp?, d, low, high, amount.
+    Funnel(bool, bool, Slot, Slot, Slot, Slot),
+    Bfi32([Slot; 5]),
+    /// signed?, d, a, position, length.
+    Bfe32(bool, [Slot; 4]),
+    Prmt([Slot; 4]),
+    Add(Slot, Slot, Slot),
+    Sub(Slot, Slot, Slot),
+    Mul(Slot, Slot, Slot),
+    Fma(Slot, Slot, Slot, Slot),
+    Ex2(bool, Slot, Slot),
+    Cmp32S(Cmp, Slot, Slot, Slot),
+    Cmp32U(Cmp, Slot, Slot, Slot),
+    CmpF32(Cmp, Slot, Slot, Slot),
+    Sel32(Slot, Slot, Slot, Slot),
+    Sel64(Slot, Slot, Slot, Slot),
+    /// d = a op (b ^ flip)
+    Pred(Bool, Slot, Slot, Slot, u32),
+    Bf16x2(Slot, Slot, Slot),
+    F32FromS32(Slot, Slot),
+    WidenU(Slot, Slot),
+    WidenS(Slot, Slot),
+    Narrow(Slot, Slot),
+    /// One 64-bit register from two words, and back.
+    Pack64(Slot, Slot, Slot),
+    Unpack64(Slot, Slot, Slot),
+}
+
+/// The rest: every lane through a general scalar function.
+#[derive(Clone, Debug)]
+pub(crate) enum Slow {
+    Int16(IntOp, Slot, Slot, Slot),
+    Un16(IntUnary, Slot, Slot),
+    Mad16(Slot, Slot, Slot, Slot),
+    /// signed?, d(32), a(16), b(16), c(32) or none
+    Wide16(bool, Slot, Slot, Slot, Option<Slot>),
+    /// signed?, bits, d, a, b, c: high half plus c.
+    MadHi(bool, u8, Slot, Slot, Slot, Slot),
+    /// Population count and its kin: operation, source is wide?, d(32), a.
+    Count(Count, bool, Slot, Slot),
+    Bfi64([Slot; 5]),
+    Bfe64(bool, [Slot; 4]),
+    PrmtMode(PrmtMode, [Slot; 4]),
+    /// Dot product of four bytes: a signed?, b signed?, d, a, b, c.
+    Dp4a(bool, bool, [Slot; 4]),
+    Sad(bool, [Slot; 4]),
+    F32(FloatOp, Mode, Slot, Slot, Slot),
+    F32Un(FloatUnary, Mode, Slot, Slot),
+    FmaF32(Mode, Slot, Slot, Slot, Slot),
+    F64(FloatOp, Slot, Slot, Slot),
+    F64Un(FloatUnary, Slot, Slot),
+    FmaF64(Slot, Slot, Slot, Slot),
+    /// Half-precision: type, lanes packed two?, d, a, b.
+    Half(FloatOp, Type, Mode, Slot, Slot, Slot),
+    HalfUn(FloatUnary, Type, Mode, Slot, Slot),
+    FmaHalf(Type, Mode, Slot, Slot, Slot, Slot),
+    /// Type, comparison, p, q (the complement), a, b, combined with.
+    Setp {
+        ty: Type,
+        cmp: Cmp,
+        ftz: bool,
+        p: Slot,
+        q: Option<Slot>,
+        a: Slot,
+        b: Slot,
+        with: Option<(Bool, Slot, u32)>,
+    },
+    /// Packed compare: one predicate for each half.
+    SetpPacked {
+        ty: Type,
+        cmp: Cmp,
+        p: Slot,
+        q: Slot,
+        a: Slot,
+        b: Slot,
+        with: Option<(Bool, Slot, u32)>,
+    },
+    /// `set`: all ones or 1.0 into d.
+    Set {
+        ty: Type,
+        dest: Type,
+        cmp: Cmp,
+        ftz: bool,
+        d: Slot,
+        a: Slot,
+        b: Slot,
+        with: Option<(Bool, Slot, u32)>,
+    },
+    /// c decides: a if c >= 0 else b. wide?, float c?
+    Slct {
+        wide: bool,
+        float: bool,
+        d: Slot,
+        a: Slot,
+        b: Slot,
+        c: Slot,
+    },
+    Cvt {
+        to: Type,
+        from: Type,
+        mode: Mode,
+        d: Slot,
+        a: Slot,
+    },
+    /// Two floats to a packed pair: the first source goes to the high half.
+    CvtPack {
+        to: Type,
+        mode: Mode,
+        d: Slot,
+        a: Slot,
+        b: Slot,
+    },
+    PredMov(Slot, Slot, u32),
+    /// Words of four halves or bytes: width of a part in bits, destination is wide?, parts.
+    Pack {
+        bits: u32,
+        wide: bool,
+        d: Slot,
+        parts: Vec<Slot>,
+    },
+    Unpack {
+        bits: u32,
+        wide: bool,
+        parts: Vec<Option<Slot>>,
+        a: Slot,
+    },
+    Testp(Testp, bool, Slot, Slot),
+    /// Add and subtract with the carry flag: subtract?, carry in?, carry out?, wide?, d, a, b.
+    Carry {
+        sub: bool,
+        input: bool,
+        output: bool,
+        wide: bool,
+        d: Slot,
+        a: Slot,
+        b: Slot,
+    },
+    IsSpace(Space, Slot, Slot),
+    /// 64-bit clock?
+    Clock(bool, Slot),
+    ActiveMask(Slot),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Count {
+    Popc,
+    Clz,
+    BfindU,
+    BfindS,
+    BfindShiftU,
+    BfindShiftS,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PrmtMode {
+    F4e,
+    B4e,
+    Rc8,
+    Ecl,
+    Ecr,
+    Rc16,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Testp {
+    Finite,
+    Infinite,
+    Number,
+    NotANumber,
+    Normal,
+    Subnormal,
+}
+
+/// State spaces of an access.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+pub enum Space {
+    /// Device memory.
+    Global,
+    /// The block's shared memory.
+    Shared,
+    /// A thread's own memory.
+    Local,
+    /// Constant variables of the module.
+    Const,
+    /// Kernel parameters.
+    Param,
+    /// Decided by the address.
+    Generic,
+}
+
+/// `[base + offset]`
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Addr {
+    pub(crate) base: Slot,
+    pub(crate) wide: bool,
+    pub(crate) offset: i64,
+}
+
+/// How loaded bits become a register.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Elem {
+    /// 1, 2, 4 or 8.
+    pub(crate) bytes: u8,
+    pub(crate) signed: bool,
+    /// The register is 64 bits wide.
+    pub(crate) wide: bool,
+    /// The register is 16 bits wide.
+    pub(crate) half: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AtomOp {
+    Add,
+    Min,
+    Max,
+    Inc,
+    Dec,
+    And,
+    Or,
+    Xor,
+    Exch,
+    Cas,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Mem {
+    Ld {
+        space: Space,
+        elem: Elem,
+        addr: Addr,
+        to: Vec<Option<Slot>>,
+    },
+    St {
+        space: Space,
+        elem: Elem,
+        addr: Addr,
+        from: Vec<Slot>,
+    },
+    Atom {
+        space: Space,
+        op: AtomOp,
+        ty: Type,
+        addr: Addr,
+        d: Option<Slot>,
+        b: Slot,
+        c: Slot,
+    },
+    /// Matrices, transposed?, destination words.
+    LdMatrix {
+        trans: bool,
+        addr: Addr,
+        to: Vec<Slot>,
+    },
+    StMatrix {
+        trans: bool,
+        addr: Addr,
+        from: Vec<Slot>,
+    },
+    Fence,
+    FenceProxyAsync,
+    /// Bytes to copy; source bytes in a slot if fewer may be read; an ignore-source predicate.
+    CpAsync {
+        bytes: u8,
+        dst: Addr,
+        src: Addr,
+        size: Option<Slot>,
+        ignore: Option<(Slot, u32)>,
+    },
+    CpAsyncCommit,
+    /// At most this many groups may remain.
+    CpAsyncWait(u32),
+    CpAsyncWaitAll,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Flow {
+    /// Target, reconvergence point (`u32::MAX`: none), declared uniform.
+    Bra {
+        target: u32,
+        join: u32,
+        uniform: bool,
+    },
+    Exit,
+    Trap,
+    /// A hint that the warp may be set aside.
+    Yield,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ShflMode {
+    Up,
+    Down,
+    Bfly,
+    Idx,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum VoteOp {
+    All,
+    Any,
+    Uni,
+    Ballot,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ReduxOp {
+    Add,
+    MinU,
+    MinS,
+    MaxU,
+    MaxS,
+    And,
+    Or,
+    Xor,
+}
+
+/// What `bar.red` reduces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum BarRed {
+    Popc,
+    And,
+    Or,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum WarpOp {
+    Shfl {
+        mode: ShflMode,
+        d: Slot,
+        p: Option<Slot>,
+        a: Slot,
+        b: Slot,
+        c: Slot,
+        members: Slot,
+    },
+    /// Predicate source with its flip; `to` is a predicate, or a word for a ballot.
+    Vote {
+        op: VoteOp,
+        to: Slot,
+        src: Slot,
+        flip: u32,
+        members: Slot,
+    },
+    /// all?, wide?, d, p, a
+    Match {
+        all: bool,
+        wide: bool,
+        d: Slot,
+        p: Option<Slot>,
+        a: Slot,
+        members: Slot,
+    },
+    Redux {
+        op: ReduxOp,
+        d: Slot,
+        a: Slot,
+        members: Slot,
+    },
+    Elect {
+        d: Option<Slot>,
+        p: Slot,
+        members: Slot,
+    },
+    SyncWarp {
+        members: Slot,
+    },
+    /// id, threads (a slot, if given), blocks the warp?
+    Bar {
+        id: Slot,
+        threads: Option<Slot>,
+        wait: bool,
+    },
+    BarRed {
+        op: BarRed,
+        id: Slot,
+        threads: Option<Slot>,
+        src: Slot,
+        flip: u32,
+        d: Slot,
+    },
+}
+
+/// Types of the factors of a matrix operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Factor {
+    Bf16,
+    F16,
+    Tf32,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Matrix {
+    /// m16n8kK with f32 sums.
+    Mma {
+        factor: Factor,
+        k: u8,
+        d: [Slot; 4],
+        a: Vec<Slot>,
+        b: Vec<Slot>,
+        c: [Slot; 4],
+    },
+    /// m16n8kK, f16 in and f16 sums.
+    MmaF16 {
+        k: u8,
+        d: [Slot; 2],
+        a: Vec<Slot>,
+        b: Vec<Slot>,
+        c: [Slot; 2],
+    },
+    MovMatrix {
+        d: Slot,
+        a: Slot,
+    },
+}

@@ -1,0 +1,575 @@
+//! PTX text to entries of statements: scopes resolved, registers numbered, labels bound.
+
+use crate::lex::{Kind, Token, lex};
+use crate::module::LoadError;
+use std::collections::HashMap;
+
+/// The register file a declared register lives in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Class {
+    Pred,
+    /// 16 bits, kept zero-extended in a 32-bit lane.
+    Half,
+    Word,
+    Wide,
+}
+
+/// A register: its class and its index within the class's file (halves share the words' file).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Reg {
+    pub(crate) class: Class,
+    pub(crate) index: u32,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Operand<'a> {
+    Reg(Reg),
+    /// `!p`
+    Not(Reg),
+    /// `a|b`
+    Pair(Box<Operand<'a>>, Box<Operand<'a>>),
+    Int(u64),
+    F32(u32),
+    F64(u64),
+    /// A special register, symbol or label.
+    Name(&'a str),
+    Vector(Vec<Operand<'a>>),
+    /// `[base+offset]`
+    Address(Box<Operand<'a>>, i64),
+    /// `[map, {coordinates}]`
+    Tile(Box<Operand<'a>>, Vec<Operand<'a>>),
+    /// `_`
+    Sink,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Statement<'a> {
+    pub(crate) guard: Option<(Reg, bool)>,
+    pub(crate) opcode: &'a str,
+    pub(crate) operands: Vec<Operand<'a>>,
+    /// Scope it stands in, for labels.
+    pub(crate) scope: usize,
+    pub(crate) line: u32,
+    /// File number and line of the last `.loc`.
+    pub(crate) loc: Option<(u32, u32)>,
+    pub(crate) text: &'a str,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Store {
+    Global,
+    Const,
+    Shared,
+    Local,
+    Param,
+}
+
+/// A declared variable or parameter.
+#[derive(Clone, Debug)]
+pub(crate) struct Variable<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) store: Store,
+    pub(crate) align: u64,
+    /// 0 for an unsized `extern` array.
+    pub(crate) bytes: u64,
+    pub(crate) init: Vec<u8>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Scope<'a> {
+    pub(crate) parent: usize,
+    names: HashMap<&'a str, (Class, u32, u32)>,
+    pub(crate) labels: HashMap<&'a str, usize>,
+}
+
+#[derive(Debug)]
+pub(crate) struct EntryText<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) params: Vec<Variable<'a>>,
+    pub(crate) variables: Vec<Variable<'a>>,
+    pub(crate) statements: Vec<Statement<'a>>,
+    pub(crate) scopes: Vec<Scope<'a>>,
+    /// Registers declared: predicates, words and halves, wides.
+    pub(crate) counts: [u32; 3],
+    /// `.maxntid` or `.reqntid`, and whether it is exact.
+    pub(crate) threads: Option<([u32; 3], bool)>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Text<'a> {
+    pub(crate) entries: Vec<EntryText<'a>>,
+    pub(crate) variables: Vec<Variable<'a>>,
+    pub(crate) files: HashMap<u32, &'a str>,
+    pub(crate) target: &'a str,
+}
+
+struct Parser<'a> {
+    text: &'a str,
+    tokens: Vec<Token<'a>>,
+    at: usize,
+}
+
+type Res<T> = Result<T, LoadError>;
+
+/// Parses a whole module.
+pub(crate) fn parse(text: &str) -> Res<Text<'_>> {
+    let mut p = Parser { text, tokens: lex(text)?, at: 0 };
+    let mut out = Text::default();
+    while p.at < p.tokens.len() {
+        p.item(&mut out)?;
+    }
+    Ok(out)
+}
+
+/// Bytes of a fundamental type.
+fn type_bytes(t: &str) -> Option<u64> {
+    Some(match t {
+        ".b8" | ".u8" | ".s8" => 1,
+        ".b16" | ".u16" | ".s16" | ".f16" | ".bf16" => 2,
+        ".b32" | ".u32" | ".s32" | ".f32" | ".f16x2" | ".bf16x2" => 4,
+        ".b64" | ".u64" | ".s64" | ".f64" => 8,
+        ".b128" => 16,
+        _ => return None,
+    })
+}
+
+impl<'a> Parser<'a> {
+    fn line(&self) -> u32 {
+        self.tokens.get(self.at).or(self.tokens.last()).map_or(1, |t| t.line)
+    }
+
+    fn fail<T>(&self, message: impl Into<String>) -> Res<T> {
+        Err(LoadError::Malformed { line: self.line(), message: message.into() })
+    }
+
+    fn peek(&self) -> Option<Kind<'a>> {
+        self.tokens.get(self.at).map(|t| t.kind)
+    }
+
+    fn next(&mut self) -> Res<Kind<'a>> {
+        match self.peek() {
+            Some(k) => {
+                self.at += 1;
+                Ok(k)
+            }
+            None => self.fail("the text ends in the middle of a statement"),
+        }
+    }
+
+    fn eat(&mut self, c: u8) -> bool {
+        let hit = self.peek() == Some(Kind::Punct(c));
+        self.at += usize::from(hit);
+        hit
+    }
+
+    fn expect(&mut self, c: u8) -> Res<()> {
+        if self.eat(c) { Ok(()) } else { self.fail(format!("expected `{}`", c as char)) }
+    }
+
+    fn word(&mut self) -> Res<&'a str> {
+        match self.next()? {
+            Kind::Word(w) => Ok(w),
+            _ => {
+                self.at -= 1;
+                self.fail("expected a name")
+            }
+        }
+    }
+
+    fn int(&mut self) -> Res<u64> {
+        let minus = self.eat(b'-');
+        match self.next()? {
+            Kind::Int(v) => Ok(if minus { v.wrapping_neg() } else { v }),
+            _ => {
+                self.at -= 1;
+                self.fail("expected an integer")
+            }
+        }
+    }
+
+    fn skip_line(&mut self) {
+        let line = self.line();
+        while self.tokens.get(self.at).is_some_and(|t| t.line == line) {
+            self.at += 1;
+        }
+    }
+
+    fn skip_braces(&mut self) -> Res<()> {
+        let mut depth = 0;
+        loop {
+            match self.next()? {
+                Kind::Punct(b'{') => depth += 1,
+                Kind::Punct(b'}') => depth -= 1,
+                _ => continue,
+            }
+            if depth == 0 {
+                return Ok(());
+            }
+        }
+    }
+
+    fn item(&mut self, out: &mut Text<'a>) -> Res<()> {
+        match self.word()? {
+            ".version" | ".address_size" => self.skip_line(),
+            ".target" => {
+                out.target = self.word()?;
+                self.at -= 1;
+                self.skip_line();
+            }
+            ".file" => {
+                let n = self.int()? as u32;
+                if let Kind::Text(name) = self.next()? {
+                    out.files.insert(n, name);
+                }
+                self.at -= 1;
+                self.skip_line();
+            }
+            ".section" => {
+                self.word()?;
+                self.skip_braces()?;
+            }
+            ".visible" | ".weak" | ".extern" | ".common" => {}
+            ".entry" => {
+                let entry = self.entry()?;
+                out.entries.push(entry);
+            }
+            ".func" => self.function()?,
+            ".global" => self.variables(Store::Global, &mut out.variables)?,
+            ".const" => self.variables(Store::Const, &mut out.variables)?,
+            ".shared" => self.variables(Store::Shared, &mut out.variables)?,
+            other => {
+                self.at -= 1;
+                return Err(LoadError::Unknown { line: self.line(), instruction: other.to_owned() });
+            }
+        }
+        Ok(())
+    }
+
+    /// Skips a `.func`: a kernel that calls it fails at its `call`, which is not modelled.
+    fn function(&mut self) -> Res<()> {
+        loop {
+            match self.peek() {
+                Some(Kind::Punct(b';')) => {
+                    self.at += 1;
+                    return Ok(());
+                }
+                Some(Kind::Punct(b'{')) => return self.skip_braces(),
+                _ => {
+                    self.next()?;
+                }
+            }
+        }
+    }
+
+    /// One declaration after its state space, up to the `;` (or, for a parameter, up to `,` or `)`).
+    fn variable(&mut self, store: Store) -> Res<Variable<'a>> {
+        let (mut align, mut unit, mut vector) = (0, 0, 1);
+        let name = loop {
+            match self.word()? {
+                ".align" => align = self.int()?,
+                ".ptr" | ".global" | ".const" | ".shared" | ".local" if store == Store::Param => {}
+                ".v2" => vector = 2,
+                ".v4" => vector = 4,
+                w => match type_bytes(w) {
+                    Some(n) => unit = n,
+                    None if w.starts_with('.') => return self.fail(format!("`{w}` in a declaration")),
+                    None => break w,
+                },
+            }
+        };
+        let unit_bytes = unit * vector;
+        let mut bytes = unit_bytes;
+        while self.eat(b'[') {
+            bytes = if self.peek() == Some(Kind::Punct(b']')) { 0 } else { bytes * self.int()? };
+            self.expect(b']')?;
+        }
+        let mut init = Vec::new();
+        if self.eat(b'=') {
+            let mut depth = 0;
+            loop {
+                match self.next()? {
+                    Kind::Punct(b'{') => depth += 1,
+                    Kind::Punct(b'}') => depth -= 1,
+                    Kind::Punct(b',') => {}
+                    Kind::Punct(b'-') => {
+                        let v = self.int()?.wrapping_neg();
+                        init.extend_from_slice(&v.to_le_bytes()[..unit as usize]);
+                    }
+                    Kind::Int(v) => init.extend_from_slice(&v.to_le_bytes()[..unit.min(8) as usize]),
+                    Kind::F32(v) => init.extend_from_slice(&v.to_le_bytes()),
+                    Kind::F64(v) => init.extend_from_slice(&v.to_le_bytes()),
+                    _ => return self.fail("an initialiser that is not a number"),
+                }
+                if depth == 0 {
+                    break;
+                }
+            }
+        }
+        Ok(Variable { name, store, align: align.max(unit_bytes), bytes, init })
+    }
+
+    fn variables(&mut self, store: Store, out: &mut Vec<Variable<'a>>) -> Res<()> {
+        out.push(self.variable(store)?);
+        self.expect(b';')
+    }
+
+    fn entry(&mut self) -> Res<EntryText<'a>> {
+        let mut e = EntryText {
+            name: self.word()?,
+            params: Vec::new(),
+            variables: Vec::new(),
+            statements: Vec::new(),
+            scopes: vec![Scope::default()],
+            counts: [0; 3],
+            threads: None,
+        };
+        if self.eat(b'(') {
+            while !self.eat(b')') {
+                if self.word()? != ".param" {
+                    return self.fail("expected `.param`");
+                }
+                e.params.push(self.variable(Store::Param)?);
+                self.eat(b',');
+            }
+        }
+        while !self.eat(b'{') {
+            match self.word()? {
+                d @ (".maxntid" | ".reqntid") => {
+                    let mut dims = [1; 3];
+                    for (i, dim) in dims.iter_mut().enumerate() {
+                        if i == 0 || self.eat(b',') {
+                            *dim = self.int()? as u32;
+                        }
+                    }
+                    e.threads = Some((dims, d == ".reqntid"));
+                }
+                ".minnctapersm" | ".maxnreg" | ".maxnctapersm" => {
+                    self.int()?;
+                }
+                ".pragma" => {
+                    self.next()?;
+                    self.expect(b';')?;
+                }
+                other => {
+                    self.at -= 1;
+                    return Err(LoadError::Unknown { line: self.line(), instruction: other.to_owned() });
+                }
+            }
+        }
+        let mut open = vec![0];
+        let mut loc = None;
+        while let Some(&scope) = open.last() {
+            match self.next()? {
+                Kind::Punct(b'{') => {
+                    e.scopes.push(Scope { parent: scope, ..Scope::default() });
+                    open.push(e.scopes.len() - 1);
+                }
+                Kind::Punct(b'}') => {
+                    open.pop();
+                }
+                Kind::Punct(b';') => {}
+                Kind::Punct(b'@') => {
+                    let invert = self.eat(b'!');
+                    let name = self.word()?;
+                    let Some(reg) = lookup(&e.scopes, scope, name) else {
+                        return self.fail(format!("`{name}` is not declared"));
+                    };
+                    let opcode = self.word()?;
+                    self.statement(&mut e, scope, loc, Some((reg, invert)), opcode)?;
+                }
+                Kind::Word(".loc") => {
+                    let (file, line) = (self.int()? as u32, self.int()? as u32);
+                    // Line 0 marks code of no line of its own: it belongs with what came before.
+                    if line != 0 {
+                        loc = Some((file, line));
+                    }
+                    self.at -= 1;
+                    self.skip_line();
+                }
+                Kind::Word(".reg") => self.registers(&mut e, scope)?,
+                Kind::Word(".shared") => self.variables(Store::Shared, &mut e.variables)?,
+                Kind::Word(".local") => self.variables(Store::Local, &mut e.variables)?,
+                Kind::Word(".pragma") => {
+                    self.next()?;
+                }
+                Kind::Word(w) if self.eat(b':') => {
+                    let at = e.statements.len();
+                    e.scopes[scope].labels.insert(w, at);
+                }
+                Kind::Word(w) => self.statement(&mut e, scope, loc, None, w)?,
+                _ => {
+                    self.at -= 1;
+                    return self.fail("expected an instruction");
+                }
+            }
+        }
+        Ok(e)
+    }
+
+    fn registers(&mut self, e: &mut EntryText<'a>, scope: usize) -> Res<()> {
+        let class = match self.word()? {
+            ".pred" => Class::Pred,
+            t => match type_bytes(t) {
+                Some(1 | 2) => Class::Half,
+                Some(4) => Class::Word,
+                Some(8) => Class::Wide,
+                _ => return Err(LoadError::Unknown { line: self.line(), instruction: format!(".reg {t}") }),
+            },
+        };
+        let file = match class {
+            Class::Pred => 0,
+            Class::Half | Class::Word => 1,
+            Class::Wide => 2,
+        };
+        loop {
+            let name = self.word()?;
+            let n = if self.eat(b'<') {
+                let n = self.int()? as u32;
+                self.expect(b'>')?;
+                n
+            } else {
+                0
+            };
+            e.scopes[scope].names.insert(name, (class, e.counts[file], n));
+            e.counts[file] += n.max(1);
+            if self.eat(b';') {
+                return Ok(());
+            }
+            self.expect(b',')?;
+        }
+    }
+
+    fn statement(
+        &mut self,
+        e: &mut EntryText<'a>,
+        scope: usize,
+        loc: Option<(u32, u32)>,
+        guard: Option<(Reg, bool)>,
+        opcode: &'a str,
+    ) -> Res<()> {
+        let first = self.tokens[self.at - 1];
+        let mut operands = Vec::new();
+        if opcode.starts_with("call") {
+            return Err(LoadError::Unknown { line: first.line, instruction: opcode.to_owned() });
+        }
+        while !self.eat(b';') {
+            operands.push(self.operand(&e.scopes, scope)?);
+            if !self.eat(b',') && self.peek() != Some(Kind::Punct(b';')) {
+                return self.fail(format!("expected `,` or `;` after an operand of {opcode}"));
+            }
+        }
+        let text = &self.text[first.start..self.tokens[self.at - 1].end];
+        e.statements.push(Statement { guard, opcode, operands, scope, line: first.line, loc, text });
+        Ok(())
+    }
+
+    fn operand(&mut self, scopes: &[Scope<'a>], scope: usize) -> Res<Operand<'a>> {
+        let first = self.simple(scopes, scope)?;
+        if self.eat(b'|') {
+            let second = self.simple(scopes, scope)?;
+            return Ok(Operand::Pair(Box::new(first), Box::new(second)));
+        }
+        Ok(first)
+    }
+
+    fn simple(&mut self, scopes: &[Scope<'a>], scope: usize) -> Res<Operand<'a>> {
+        Ok(match self.next()? {
+            Kind::Word("_") => Operand::Sink,
+            Kind::Word(w) => match lookup(scopes, scope, w) {
+                Some(r) => Operand::Reg(r),
+                None => {
+                    // `symbol+offset` as a plain operand.
+                    if self.peek() == Some(Kind::Punct(b'+')) {
+                        self.at += 1;
+                        Operand::Address(Box::new(Operand::Name(w)), self.int()? as i64)
+                    } else {
+                        Operand::Name(w)
+                    }
+                }
+            },
+            Kind::Int(v) => Operand::Int(v),
+            Kind::F32(v) => Operand::F32(v),
+            Kind::F64(v) => Operand::F64(v),
+            Kind::Punct(b'-') => match self.next()? {
+                Kind::Int(v) => Operand::Int(v.wrapping_neg()),
+                Kind::F32(v) => Operand::F32(v ^ 0x8000_0000),
+                Kind::F64(v) => Operand::F64(v ^ (1 << 63)),
+                _ => return self.fail("expected a number after `-`"),
+            },
+            Kind::Punct(b'!') => match self.simple(scopes, scope)? {
+                Operand::Reg(r) => Operand::Not(r),
+                _ => return self.fail("expected a predicate after `!`"),
+            },
+            Kind::Punct(b'{') => Operand::Vector(self.list(scopes, scope, b'}')?),
+            Kind::Punct(b'[') => {
+                let base = self.simple(scopes, scope)?;
+                if self.eat(b',') {
+                    let coordinates = match self.operand(scopes, scope)? {
+                        Operand::Vector(v) => v,
+                        one => vec![one],
+                    };
+                    self.expect(b']')?;
+                    return Ok(Operand::Tile(Box::new(base), coordinates));
+                }
+                let (base, mut offset) = match base {
+                    Operand::Address(b, o) => (*b, o),
+                    other => (other, 0),
+                };
+                if self.eat(b'+') {
+                    offset += self.int()? as i64;
+                } else if self.peek() == Some(Kind::Punct(b'-')) {
+                    offset += self.int()? as i64;
+                }
+                self.expect(b']')?;
+                Operand::Address(Box::new(base), offset)
+            }
+            _ => {
+                self.at -= 1;
+                return self.fail("expected an operand");
+            }
+        })
+    }
+
+    fn list(&mut self, scopes: &[Scope<'a>], scope: usize, close: u8) -> Res<Vec<Operand<'a>>> {
+        let mut v = Vec::new();
+        while !self.eat(close) {
+            v.push(self.operand(scopes, scope)?);
+            self.eat(b',');
+        }
+        Ok(v)
+    }
+}
+
+fn lookup(scopes: &[Scope<'_>], mut scope: usize, name: &str) -> Option<Reg> {
+    let prefix = name.trim_end_matches(|c: char| c.is_ascii_digit());
+    loop {
+        let s = &scopes[scope];
+        if let Some(&(class, index, 0)) = s.names.get(name) {
+            return Some(Reg { class, index });
+        }
+        if prefix.len() < name.len()
+            && let Some(&(class, index, n)) = s.names.get(prefix)
+            && let Ok(i) = name[prefix.len()..].parse::<u32>()
+            && i < n
+        {
+            return Some(Reg { class, index: index + i });
+        }
+        if scope == 0 {
+            return None;
+        }
+        scope = s.parent;
+    }
+}
+
+/// The statement a label stands for, seen from `scope`.
+pub(crate) fn label(scopes: &[Scope<'_>], mut scope: usize, name: &str) -> Option<usize> {
+    loop {
+        if let Some(&at) = scopes[scope].labels.get(name) {
+            return Some(at);
+        }
+        if scope == 0 {
+            return None;
+        }
+        scope = scopes[scope].parent;
+    }
+}

@@ -47,6 +47,28 @@ pub enum Tensor {
 }
 
 impl Tensor {
+    /// Every tensor, in the order of this enum.
+    pub const ALL: [Tensor; 18] = [
+        Tensor::Q,
+        Tensor::K,
+        Tensor::V,
+        Tensor::G,
+        Tensor::B,
+        Tensor::W,
+        Tensor::O,
+        Tensor::InitialState,
+        Tensor::FinalState,
+        Tensor::DO,
+        Tensor::DQ,
+        Tensor::DK,
+        Tensor::DV,
+        Tensor::DG,
+        Tensor::DB,
+        Tensor::DW,
+        Tensor::DFinalState,
+        Tensor::DInitialState,
+    ];
+
     /// Its name in files, signatures and messages.
     pub const fn name(self) -> &'static str {
         match self {

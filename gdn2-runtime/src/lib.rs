@@ -1,1 +1,17 @@
 //! Compiles, caches and launches generated delta-rule kernels on CUDA, on the virtual machine and on the CPU.
+//!
+//! From the bottom: [`nvrtc`] and [`toolchain`] find the compiler, [`cache`] keeps what it made, [`artifact`] hands out
+//! compiled kernels, [`raw`] turns pointers and strides into launch arguments, [`device`] launches, [`cpu`] computes
+//! without any kernel, and [`engine`] runs a whole [`tensors::Case`] on any of them.
+
+pub mod artifact;
+pub mod cache;
+mod check;
+pub mod cpu;
+pub mod device;
+pub mod engine;
+pub mod nvrtc;
+pub mod raw;
+pub mod storage;
+pub mod tensors;
+pub mod toolchain;

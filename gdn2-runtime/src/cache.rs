@@ -1,0 +1,188 @@
+//! Compiled kernels kept between runs, named after everything that decides their content. Safe under any number of
+//! writers: an entry is written to a temporary file and renamed; a damaged one counts as absent and is written anew.
+
+use crate::nvrtc::{Compiled, Options, Version};
+use etcetera::BaseStrategy;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// Why there is no cache folder.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CacheError {
+    /// Neither a flag, nor `GDN2_CACHE`, nor a home folder.
+    #[error("no cache folder: there is no home folder, set GDN2_CACHE")]
+    NoHome,
+}
+
+/// The project's cache folder: the one given, else `GDN2_CACHE`, else `gdn2` in the user's cache folder (XDG).
+///
+/// # Errors
+/// There is no home folder either.
+pub fn directory(explicit: Option<PathBuf>) -> Result<PathBuf, CacheError> {
+    let environment = || std::env::var_os("GDN2_CACHE").filter(|value| !value.is_empty()).map(PathBuf::from);
+    let home = || etcetera::choose_base_strategy().map(|base| base.cache_dir().join("gdn2"));
+    match explicit.or_else(environment) {
+        Some(folder) => Ok(folder),
+        None => home().map_err(|_| CacheError::NoHome),
+    }
+}
+
+/// Compiled kernels on disk.
+#[derive(Clone, Debug)]
+pub struct Cache {
+    folder: PathBuf,
+}
+
+/// An entry's name: a hash of the source, the target, the options and the compiler's release.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Key(blake3::Hash);
+
+impl Key {
+    /// The key of one compilation.
+    pub fn new(source: &str, target: &str, options: &Options, version: Version) -> Key {
+        let mut hasher = blake3::Hasher::new();
+        let mut part = |bytes: &[u8]| {
+            // Lengths keep neighbouring parts apart.
+            hasher.update(&(bytes.len() as u64).to_le_bytes());
+            hasher.update(bytes);
+        };
+        part(source.as_bytes());
+        part(version.to_string().as_bytes());
+        for argument in options.arguments(target) {
+            part(argument.as_bytes());
+        }
+        Key(hasher.finalize())
+    }
+}
+
+impl Cache {
+    /// A cache in `kernels` of a project cache folder. Nothing is touched before the first entry.
+    pub fn new(directory: &Path) -> Cache {
+        Cache { folder: directory.join("kernels") }
+    }
+
+    fn path(&self, key: Key) -> PathBuf {
+        self.folder.join(format!("{}.bin", key.0.to_hex()))
+    }
+
+    /// The entry, if it is there and whole.
+    pub fn get(&self, key: Key) -> Option<Compiled> {
+        let bytes = std::fs::read(self.path(key)).ok()?;
+        let (hash, body) = bytes.split_first_chunk::<32>()?;
+        (blake3::hash(body) == *hash).then(|| decode(body)).flatten()
+    }
+
+    /// Keeps an entry. A cache that cannot be written only costs the next compile, so failure is no error.
+    pub fn put(&self, key: Key, compiled: &Compiled) {
+        let body = encode(compiled);
+        let write = || -> std::io::Result<()> {
+            std::fs::create_dir_all(&self.folder)?;
+            let mut file = tempfile::NamedTempFile::new_in(&self.folder)?;
+            file.write_all(blake3::hash(&body).as_bytes())?;
+            file.write_all(&body)?;
+            file.persist(self.path(key))?;
+            Ok(())
+        };
+        let _ = write();
+    }
+}
+
+/// The JSON of everything but the machine code, its length before it, the machine code after it.
+fn encode(compiled: &Compiled) -> Vec<u8> {
+    let text = Compiled { cubin: Vec::new(), ..compiled.clone() };
+    let json = serde_json::to_vec(&text).unwrap_or_default();
+    let mut bytes = (json.len() as u64).to_le_bytes().to_vec();
+    bytes.extend(json);
+    bytes.extend(&compiled.cubin);
+    bytes
+}
+
+fn decode(body: &[u8]) -> Option<Compiled> {
+    let (length, rest) = body.split_first_chunk::<8>()?;
+    let length = usize::try_from(u64::from_le_bytes(*length)).ok()?;
+    let (json, cubin) = rest.split_at_checked(length)?;
+    let compiled: Compiled = serde_json::from_slice(json).ok()?;
+    Some(Compiled { cubin: cubin.to_vec(), ..compiled })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+    use super::*;
+
+    fn sample(tag: u8) -> Compiled {
+        Compiled {
+            ptx: format!("ptx {tag}"),
+            cubin: vec![tag; 1000],
+            log: "log".into(),
+            resources: Vec::new(),
+            version: Version { major: 13, minor: 0 },
+        }
+    }
+
+    #[test]
+    fn every_part_of_the_key_counts() {
+        let (version, options) = (Version { major: 13, minor: 0 }, Options::default());
+        let base = Key::new("a", "sm_80", &options, version);
+        assert_eq!(base, Key::new("a", "sm_80", &options, version));
+        let bare = Options { line_info: false, extra: Vec::new() };
+        for other in [
+            Key::new("b", "sm_80", &options, version),
+            Key::new("a", "sm_90a", &options, version),
+            Key::new("a", "sm_80", &bare, version),
+            Key::new("a", "sm_80", &options, Version { major: 12, minor: 8 }),
+        ] {
+            assert_ne!(base, other);
+        }
+    }
+
+    #[test]
+    fn a_damaged_entry_is_a_miss_and_is_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = Cache::new(folder.path());
+        let key = Key::new("a", "sm_80", &Options::default(), Version { major: 13, minor: 0 });
+        assert_eq!(cache.get(key), None);
+        cache.put(key, &sample(1));
+        assert_eq!(cache.get(key), Some(sample(1)));
+        let whole = std::fs::read(cache.path(key)).unwrap();
+        for cut in [0, 10, 33, whole.len() / 2, whole.len() - 1] {
+            std::fs::write(cache.path(key), &whole[..cut]).unwrap();
+            assert_eq!(cache.get(key), None, "cut at {cut}");
+        }
+        let mut flipped = whole.clone();
+        let last = flipped.len() - 1;
+        flipped[last] ^= 1;
+        std::fs::write(cache.path(key), &flipped).unwrap();
+        assert_eq!(cache.get(key), None);
+        cache.put(key, &sample(1));
+        assert_eq!(cache.get(key), Some(sample(1)));
+    }
+
+    #[test]
+    fn many_writers_leave_one_whole_entry() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = Cache::new(folder.path());
+        let key = Key::new("a", "sm_80", &Options::default(), Version { major: 13, minor: 0 });
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    for _ in 0..20 {
+                        cache.put(key, &sample(7));
+                        assert_eq!(cache.get(key), Some(sample(7)));
+                    }
+                });
+            }
+        });
+        assert_eq!(std::fs::read_dir(&cache.folder).unwrap().count(), 1, "no temporary file stays");
+    }
+
+    #[test]
+    fn a_cache_that_cannot_be_written_is_no_error() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let cache = Cache::new(file.path());
+        let key = Key::new("a", "sm_80", &Options::default(), Version { major: 13, minor: 0 });
+        cache.put(key, &sample(1));
+        assert_eq!(cache.get(key), None);
+    }
+}

@@ -6,11 +6,11 @@
 
 pub mod artifact;
 pub mod cache;
-mod check;
 pub mod cpu;
 pub mod device;
 pub mod engine;
 pub mod nvrtc;
+pub mod problem;
 pub mod raw;
 pub mod storage;
 pub mod tensors;

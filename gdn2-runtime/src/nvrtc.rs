@@ -72,11 +72,8 @@ impl Default for Options {
 impl Options {
     /// The option list as given to the compiler, the resource report asked for.
     pub fn arguments(&self, target: &str) -> Vec<String> {
-        let mut arguments = vec![
-            format!("--gpu-architecture={target}"),
-            "--std=c++17".to_owned(),
-            "--ptxas-options=-v".to_owned(),
-        ];
+        let mut arguments =
+            vec![format!("--gpu-architecture={target}"), "--std=c++17".to_owned(), "--ptxas-options=-v".to_owned()];
         if self.line_info {
             arguments.push("-lineinfo".to_owned());
         }

@@ -96,13 +96,7 @@ impl Search {
         let mut versions = children(Path::new("/usr/local"), |name| name == "cuda" || name.starts_with("cuda-"));
         versions.sort_by_key(|path| (path.ends_with("cuda"), version_key(path)));
         toolkits.extend(versions.into_iter().rev());
-        Search {
-            explicit,
-            environment: set("GDN2_NVRTC"),
-            toolkits,
-            system: true,
-            cache: cache::directory(cache).ok(),
-        }
+        Search { explicit, environment: set("GDN2_NVRTC"), toolkits, system: true, cache: cache::directory(cache).ok() }
     }
 
     pub(crate) fn steps(&self) -> Vec<Step> {
@@ -138,7 +132,8 @@ pub(crate) fn candidates(search: &Search, step: Step, tried: &mut Vec<String>) -
         let found: Vec<Candidate> = folders.iter().flat_map(|folder| in_folder(folder)).collect();
         if found.is_empty() {
             let list: Vec<String> = folders.iter().map(|folder| folder.display().to_string()).collect();
-            let list = if list.is_empty() { "none".to_owned() } else { format!("no libnvrtc.so in {}", list.join(", ")) };
+            let list =
+                if list.is_empty() { "none".to_owned() } else { format!("no libnvrtc.so in {}", list.join(", ")) };
             tried.push(format!("{what}: {list}"));
         }
         found
@@ -156,9 +151,7 @@ pub(crate) fn candidates(search: &Search, step: Step, tried: &mut Vec<String>) -
             .to_vec(),
         Step::Wheels if search.system => folders("Python wheels", wheel_folders("lib"), tried),
         Step::Loader | Step::Wheels => Vec::new(),
-        Step::Cache => {
-            place("project cache", &search.cache.as_ref().map(|cache| installed(cache, NVRTC_WHEEL)), tried)
-        }
+        Step::Cache => place("project cache", &search.cache.as_ref().map(|cache| installed(cache, NVRTC_WHEEL)), tried),
     }
 }
 
@@ -279,11 +272,12 @@ fn install_wheel(
 }
 
 fn pip(target: &Path, wheel: &str) -> Result<(), ToolchainError> {
-    let arguments: Vec<OsString> = ["-m", "pip", "install", "--quiet", "--no-deps", "--disable-pip-version-check", "--target"]
-        .into_iter()
-        .map(OsString::from)
-        .chain([target.into(), wheel.into()])
-        .collect();
+    let arguments: Vec<OsString> =
+        ["-m", "pip", "install", "--quiet", "--no-deps", "--disable-pip-version-check", "--target"]
+            .into_iter()
+            .map(OsString::from)
+            .chain([target.into(), wheel.into()])
+            .collect();
     let failed = |reason: String| ToolchainError::Pip { command: format!("python3 -m pip install {wheel}"), reason };
     let output = Command::new("python3").args(&arguments).output().map_err(|error| failed(error.to_string()))?;
     if output.status.success() {
@@ -296,7 +290,8 @@ fn pip(target: &Path, wheel: &str) -> Result<(), ToolchainError> {
 
 fn find_file(folder: &Path, name: &str) -> Option<PathBuf> {
     let entries = children(folder, |_| true);
-    if let Some(found) = entries.iter().find(|path| path.is_file() && path.file_name().is_some_and(|file| file == name)) {
+    if let Some(found) = entries.iter().find(|path| path.is_file() && path.file_name().is_some_and(|file| file == name))
+    {
         return Some(found.clone());
     }
     entries.iter().filter(|path| path.is_dir()).find_map(|sub| find_file(sub, name))

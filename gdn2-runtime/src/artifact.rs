@@ -1,0 +1,97 @@
+//! Kernel → Artifact: the compiled code with the launch description it belongs to. Compiles with NVRTC through the
+//! cache; without NVRTC, takes PTX that was compiled before from the same text.
+
+use crate::cache::{Cache, Key};
+use crate::nvrtc::{EntryResources, Nvrtc, NvrtcError, Options, Version};
+use crate::toolchain::Search;
+use gdn2_codegen::arch::Arch;
+use gdn2_codegen::kernel::{CudaSource, Kernel};
+use std::collections::HashMap;
+use std::sync::OnceLock;
+
+/// A compiled kernel.
+#[derive(Clone, Debug)]
+pub struct Artifact {
+    /// What was compiled: launches, parameters, schedule.
+    pub kernel: Kernel,
+    /// Its text.
+    pub source: CudaSource,
+    /// PTX.
+    pub ptx: String,
+    /// Machine code; absent where only prebuilt PTX was at hand.
+    pub cubin: Option<Vec<u8>>,
+    /// The assembler's report; empty with prebuilt PTX.
+    pub resources: Vec<EntryResources>,
+    /// The compiler's log; empty with prebuilt PTX.
+    pub log: String,
+    /// The compiler; `None` with prebuilt PTX.
+    pub compiler: Option<Version>,
+}
+
+/// Turns kernels into artifacts. NVRTC is opened on first need, once.
+#[derive(Debug)]
+pub struct Compiler {
+    search: Search,
+    options: Options,
+    cache: Option<Cache>,
+    prebuilt: HashMap<(String, Arch), String>,
+    nvrtc: OnceLock<Result<Nvrtc, NvrtcError>>,
+}
+
+impl Compiler {
+    /// A compiler that searches NVRTC as told and keeps results in the search's cache folder.
+    pub fn new(search: Search) -> Compiler {
+        let cache = search.cache.as_deref().map(Cache::new);
+        Compiler { search, options: Options::default(), cache, prebuilt: HashMap::new(), nvrtc: OnceLock::new() }
+    }
+
+    /// Adds PTX compiled earlier from the text with this hash, for use where NVRTC is missing.
+    pub fn add_prebuilt(&mut self, source_hash: &str, arch: Arch, ptx: String) {
+        self.prebuilt.insert((source_hash.to_owned(), arch), ptx);
+    }
+
+    /// NVRTC, opened on the first call.
+    ///
+    /// # Errors
+    /// [`NvrtcError::Missing`], with what was tried.
+    pub fn nvrtc(&self) -> Result<&Nvrtc, NvrtcError> {
+        self.nvrtc.get_or_init(|| Nvrtc::find(&self.search)).as_ref().map_err(NvrtcError::clone)
+    }
+
+    /// Renders and compiles a kernel.
+    ///
+    /// # Errors
+    /// No NVRTC and no prebuilt PTX of this text, or a text NVRTC refuses.
+    pub fn compile(&self, kernel: Kernel) -> Result<Artifact, NvrtcError> {
+        let source = gdn2_codegen::render(&kernel);
+        let target = kernel.arch.target();
+        let nvrtc = match self.nvrtc() {
+            Ok(nvrtc) => nvrtc,
+            Err(missing) => {
+                let ptx = self.prebuilt.get(&(source.hash.clone(), kernel.arch)).cloned().ok_or(missing)?;
+                let (resources, log) = (Vec::new(), String::new());
+                return Ok(Artifact { kernel, source, ptx, cubin: None, resources, log, compiler: None });
+            }
+        };
+        let key = Key::new(&source.text, target, &self.options, nvrtc.version());
+        let compiled = match self.cache.as_ref().and_then(|cache| cache.get(key)) {
+            Some(compiled) => compiled,
+            None => {
+                let compiled = nvrtc.compile(&source.text, target, &self.options)?;
+                if let Some(cache) = &self.cache {
+                    cache.put(key, &compiled);
+                }
+                compiled
+            }
+        };
+        Ok(Artifact {
+            kernel,
+            source,
+            ptx: compiled.ptx,
+            cubin: Some(compiled.cubin),
+            resources: compiled.resources,
+            log: compiled.log,
+            compiler: Some(compiled.version),
+        })
+    }
+}

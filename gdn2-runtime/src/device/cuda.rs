@@ -1,0 +1,353 @@
+//! Kernels on a GPU, through cudarc. The driver library is probed here first: cudarc panics where it is missing, and
+//! even printing its errors needs it, so nothing of cudarc is called before the probe has passed.
+//!
+//! Minimum driver: one that supports CUDA 12.0 (Linux 525.60.13); code compiled by NVRTC 13 needs one that supports
+//! CUDA 13.0 (580.65.06). Source: CUDA Toolkit release notes, "CUDA Toolkit and Minimum Required Driver Version".
+
+use super::DeviceError;
+use crate::artifact::Artifact;
+use crate::nvrtc::Version;
+use crate::raw::{self, Arguments, Workspaces};
+use cudarc::driver::sys::{self, CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES};
+use cudarc::driver::{CudaContext, CudaFunction, CudaStream, DriverError, result};
+use cudarc::nvrtc::Ptx;
+use gdn2_codegen::arch::Arch;
+use gdn2_codegen::kernel::Kernel;
+use gdn2_vm::Value;
+use libloading::Library;
+use std::ffi::{c_int, c_uint, c_void};
+use std::sync::{Arc, OnceLock};
+
+/// Oldest driver, as the CUDA version it supports.
+pub const OLDEST_DRIVER: Version = Version { major: 12, minor: 0 };
+
+/// Most parameters a launch may have; every kernel has fewer.
+const MOST_PARAMS: usize = 64;
+
+/// Dynamic shared memory a block may have without asking, bytes. CUDA C++ Programming Guide, "Shared Memory".
+const SHARED_WITHOUT_ASKING: u32 = 48 * 1024;
+
+/// A GPU and the stream its work goes to.
+#[derive(Clone, Debug)]
+pub struct Cuda {
+    context: Arc<CudaContext>,
+    stream: Arc<CudaStream>,
+    driver: Version,
+    arch: Arch,
+}
+
+/// What is known about a GPU.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Info {
+    /// Its ordinal.
+    pub ordinal: usize,
+    /// Its name.
+    pub name: String,
+    /// Compute capability.
+    pub capability: (i32, i32),
+    /// Memory, bytes.
+    pub memory: usize,
+    /// The newest CUDA the driver supports.
+    pub driver: Version,
+}
+
+/// Opens the driver and starts it; the outcome is kept for the life of the process.
+fn probe() -> Result<Version, DeviceError> {
+    static PROBE: OnceLock<Result<(Library, Version), DeviceError>> = OnceLock::new();
+    PROBE.get_or_init(open_driver).as_ref().map(|(_, version)| *version).map_err(DeviceError::clone)
+}
+
+fn open_driver() -> Result<(Library, Version), DeviceError> {
+    let names: &[&str] = if cfg!(windows) { &["nvcuda.dll"] } else { &["libcuda.so.1", "libcuda.so"] };
+    let unavailable = |reason: String| DeviceError::Unavailable {
+        tried: names.iter().map(|name| (*name).to_owned()).collect(),
+        reason,
+    };
+    let mut reason = String::new();
+    for name in names {
+        // SAFETY: the CUDA driver's library; its initialisers are what every CUDA program runs. The two functions are
+        // read with the types cuda.h declares.
+        unsafe {
+            let library = match Library::new(*name) {
+                Ok(library) => library,
+                Err(error) => {
+                    reason = error.to_string();
+                    continue;
+                }
+            };
+            let init = library.get::<unsafe extern "C" fn(c_uint) -> c_int>("cuInit").map(|symbol| *symbol);
+            let query =
+                library.get::<unsafe extern "C" fn(*mut c_int) -> c_int>("cuDriverGetVersion").map(|symbol| *symbol);
+            let (init, query) = match (init, query) {
+                (Ok(init), Ok(query)) => (init, query),
+                (Err(error), _) | (_, Err(error)) => return Err(unavailable(error.to_string())),
+            };
+            let mut number = 0;
+            if query(&raw mut number) != 0 {
+                return Err(unavailable("cuDriverGetVersion failed".to_owned()));
+            }
+            let number = u32::try_from(number).unwrap_or(0);
+            let version = Version { major: number / 1000, minor: number % 1000 / 10 };
+            if version < OLDEST_DRIVER {
+                return Err(DeviceError::OldDriver { found: version, need: OLDEST_DRIVER });
+            }
+            return match init(0) {
+                0 => Ok((library, version)),
+                100 => Err(unavailable("the driver sees no GPU".to_owned())),
+                code => Err(unavailable(format!("cuInit returned {code}"))),
+            };
+        }
+    }
+    Err(unavailable(reason))
+}
+
+/// A driver error as our own. Only reached after the probe passed.
+fn driver(call: &'static str) -> impl Fn(DriverError) -> DeviceError {
+    move |error| DeviceError::Driver {
+        call,
+        code: error.0 as u32,
+        name: error.error_name().map_or_else(|_| "unnamed".to_owned(), |name| name.to_string_lossy().into_owned()),
+    }
+}
+
+/// Every GPU the driver sees.
+///
+/// # Errors
+/// No driver, or one that is too old.
+pub fn list() -> Result<Vec<Info>, DeviceError> {
+    let version = probe()?;
+    let count = CudaContext::device_count().map_err(driver("counting GPUs"))?;
+    (0..usize::try_from(count).unwrap_or(0))
+        .map(|ordinal| {
+            let context = CudaContext::new(ordinal).map_err(driver("opening a GPU"))?;
+            Ok(Info {
+                ordinal,
+                name: context.name().map_err(driver("asking for a GPU's name"))?,
+                capability: context.compute_capability().map_err(driver("asking for a GPU's capability"))?,
+                memory: context.total_mem().map_err(driver("asking for a GPU's memory"))?,
+                driver: version,
+            })
+        })
+        .collect()
+}
+
+/// The newest architecture of the table that a GPU of this capability runs.
+fn arch_of((major, minor): (i32, i32)) -> Option<Arch> {
+    match (major, minor) {
+        (8, 0 | 7) => Some(Arch::Sm80),
+        (8, 6) => Some(Arch::Sm86),
+        (8, 9) => Some(Arch::Sm89),
+        (9, 0) => Some(Arch::Sm90a),
+        (12, _) => Some(Arch::Sm120),
+        _ => None,
+    }
+}
+
+impl Cuda {
+    /// Opens a GPU with a stream of its own.
+    ///
+    /// # Errors
+    /// No driver, an old one, no such GPU, or one without kernels.
+    pub fn open(ordinal: usize) -> Result<Cuda, DeviceError> {
+        let version = probe()?;
+        let count = CudaContext::device_count().map_err(driver("counting GPUs"))?;
+        let count = usize::try_from(count).unwrap_or(0);
+        if ordinal >= count {
+            return Err(DeviceError::NoSuchGpu { asked: ordinal, count });
+        }
+        let context = CudaContext::new(ordinal).map_err(driver("opening a GPU"))?;
+        let capability = context.compute_capability().map_err(driver("asking for a GPU's capability"))?;
+        let Some(arch) = arch_of(capability) else {
+            let name = context.name().map_err(driver("asking for a GPU's name"))?;
+            return Err(DeviceError::UnsupportedGpu { name, major: capability.0, minor: capability.1 });
+        };
+        let stream = context.new_stream().map_err(driver("making a stream"))?;
+        Ok(Cuda { context, stream, driver: version, arch })
+    }
+
+    /// The architecture its kernels are generated for.
+    pub fn arch(&self) -> Arch {
+        self.arch
+    }
+
+    /// cudarc's context.
+    pub fn context(&self) -> &Arc<CudaContext> {
+        &self.context
+    }
+
+    /// The stream that allocations, copies and launches of this handle go to.
+    pub fn stream(&self) -> &Arc<CudaStream> {
+        &self.stream
+    }
+
+    /// The same GPU with another stream of the same context.
+    pub fn with_stream(&self, stream: Arc<CudaStream>) -> Cuda {
+        Cuda { stream, ..self.clone() }
+    }
+}
+
+/// A compiled kernel on a GPU.
+#[derive(Debug)]
+pub struct Loaded {
+    context: Arc<CudaContext>,
+    functions: Vec<CudaFunction>,
+    kernel: Kernel,
+}
+
+impl Loaded {
+    /// Loads the cubin, or where there is none has the driver compile the PTX, and grants the shared memory.
+    ///
+    /// # Errors
+    /// Another architecture, an old driver, or a failing driver call.
+    pub fn new(gpu: &Cuda, artifact: &Artifact) -> Result<Loaded, DeviceError> {
+        let kernel = artifact.kernel.clone();
+        if kernel.arch != gpu.arch {
+            return Err(DeviceError::Arch { kernel: kernel.arch, device: gpu.arch });
+        }
+        // A driver runs the cubins of its own major; within one, older drivers take newer minors' cubins.
+        let need = artifact.compiler.map_or(OLDEST_DRIVER, |compiler| Version { major: compiler.major, minor: 0 });
+        if gpu.driver < need {
+            return Err(DeviceError::OldDriver { found: gpu.driver, need });
+        }
+        let image = match &artifact.cubin {
+            Some(cubin) if !cubin.is_empty() => Ptx::from_binary(cubin.clone()),
+            _ => Ptx::from_src(artifact.ptx.clone()),
+        };
+        let module = gpu.context.load_module(image).map_err(driver("loading a kernel"))?;
+        let mut functions = Vec::with_capacity(kernel.launches.len());
+        for launch in &kernel.launches {
+            let function = module.load_function(&launch.entry).map_err(driver("finding a kernel's entry"))?;
+            if launch.shared_bytes > SHARED_WITHOUT_ASKING {
+                let bytes = c_int::try_from(launch.shared_bytes).unwrap_or(c_int::MAX);
+                function
+                    .set_attribute(CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, bytes)
+                    .map_err(driver("granting shared memory"))?;
+            }
+            functions.push(function);
+        }
+        Ok(Loaded { context: gpu.context.clone(), functions, kernel })
+    }
+
+    /// The kernel.
+    pub fn kernel(&self) -> &Kernel {
+        &self.kernel
+    }
+
+    /// Puts the kernel's launches on a stream, in order, and returns without waiting. Allocates nothing: one driver
+    /// call per launch.
+    ///
+    /// # Errors
+    /// A call that makes no launches, or a failing driver call.
+    ///
+    /// # Safety
+    /// The stream belongs to the kernel's context. Every address of the call and of the workspaces is device memory of
+    /// the extent its field states, alive and not otherwise written until the stream has passed the launches; the
+    /// contents of `cu_seqlens` and of the slot tables are as their fields state.
+    pub unsafe fn launch(
+        &self,
+        stream: sys::CUstream,
+        call: &Arguments,
+        workspaces: Workspaces<'_>,
+    ) -> Result<(), DeviceError> {
+        call.check(&self.kernel)?;
+        let extents = call.extents()?;
+        self.context.bind_to_thread().map_err(driver("binding the context"))?;
+        for (launch, function) in self.kernel.launches.iter().zip(&self.functions) {
+            let blocks = raw::grid(launch, extents)?;
+            if blocks == 0 {
+                continue;
+            }
+            let mut values = [0u64; MOST_PARAMS];
+            let mut pointers = [std::ptr::null_mut::<c_void>(); MOST_PARAMS];
+            let count = launch.params.len().min(MOST_PARAMS);
+            for ((param, value), pointer) in launch.params.iter().zip(&mut values).zip(&mut pointers) {
+                *value = bits(raw::resolve(&self.kernel, &param.arg, call, workspaces)?);
+                *pointer = std::ptr::from_mut(value).cast();
+            }
+            // SAFETY: the function belongs to a module that `self` keeps loaded; each pointer is to a live value whose
+            // first bytes are the parameter (CUDA's hosts are little-endian); the rest is the caller's promise.
+            unsafe {
+                result::launch_kernel(
+                    function.cu_function(),
+                    (blocks, 1, 1),
+                    (launch.block, 1, 1),
+                    launch.shared_bytes,
+                    stream,
+                    &mut pointers[..count],
+                )
+            }
+            .map_err(driver("launching a kernel"))?;
+        }
+        Ok(())
+    }
+}
+
+/// A parameter as the first bytes of a 64-bit word.
+fn bits(value: Value) -> u64 {
+    match value {
+        Value::Pointer(address) => address,
+        Value::I64(number) => number as u64,
+        Value::I32(number) => u64::from(number as u32),
+        Value::F32(number) => u64::from(number.to_bits()),
+        // No `Arg` resolves to a by-value struct.
+        Value::Bytes(_) => 0,
+    }
+}
+
+/// Device memory that is freed with its owner.
+#[derive(Debug)]
+pub(super) struct Buffer {
+    address: sys::CUdeviceptr,
+    len: usize,
+    context: Arc<CudaContext>,
+}
+
+impl Buffer {
+    /// `len` bytes of 0xff: NaN in every float type.
+    pub(super) fn poisoned(gpu: &Cuda, len: usize) -> Result<Buffer, DeviceError> {
+        gpu.context.bind_to_thread().map_err(driver("binding the context"))?;
+        // SAFETY: the context is bound; a fresh allocation of at least `len` bytes is filled. Zero bytes cannot be
+        // allocated, and an empty tensor still wants an address.
+        unsafe {
+            let address = result::malloc_sync(len.max(16)).map_err(driver("allocating"))?;
+            let buffer = Buffer { address, len, context: gpu.context.clone() };
+            result::memset_d8_sync(address, 0xff, len.max(16)).map_err(driver("filling memory"))?;
+            Ok(buffer)
+        }
+    }
+
+    pub(super) fn address(&self) -> u64 {
+        self.address
+    }
+
+    pub(super) fn write(&self, bytes: &[u8]) -> Result<(), DeviceError> {
+        self.context.bind_to_thread().map_err(driver("binding the context"))?;
+        let part = &bytes[..bytes.len().min(self.len)];
+        // SAFETY: the buffer holds at least as many bytes.
+        unsafe { result::memcpy_htod_sync(self.address, part) }.map_err(driver("copying to the GPU"))
+    }
+
+    pub(super) fn read(&self) -> Result<Vec<u8>, DeviceError> {
+        self.context.bind_to_thread().map_err(driver("binding the context"))?;
+        let mut bytes = vec![0u8; self.len];
+        if self.len > 0 {
+            // SAFETY: the buffer holds exactly as many bytes.
+            unsafe { result::memcpy_dtoh_sync(&mut bytes, self.address) }.map_err(driver("copying from the GPU"))?;
+        }
+        Ok(bytes)
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        if self.context.bind_to_thread().is_ok() {
+            // SAFETY: allocated by `poisoned`, freed once; the driver waits for work that uses it.
+            let _ = unsafe { result::free_sync(self.address) };
+        }
+    }
+}
+
+/// Waits for everything on the handle's stream.
+pub(super) fn synchronize(gpu: &Cuda) -> Result<(), DeviceError> {
+    gpu.stream.synchronize().map_err(driver("waiting for the GPU"))
+}

@@ -1,0 +1,146 @@
+//! What a kernel, or its native stand-in, runs on.
+
+pub mod cuda;
+pub mod session;
+pub mod vm;
+
+use crate::nvrtc::Version;
+use crate::raw::RawError;
+use gdn2_codegen::arch::Arch;
+use std::str::FromStr;
+
+/// A device.
+#[derive(Clone, Debug)]
+pub enum Device {
+    /// No kernel: the recurrence, natively on all cores.
+    Cpu(Precision),
+    /// The PTX virtual machine.
+    Vm(vm::Settings),
+    /// A GPU.
+    Cuda(cuda::Cuda),
+}
+
+/// What the native implementation computes in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Precision {
+    /// f32, the fast one.
+    #[default]
+    Single,
+    /// f64, the definition itself.
+    Double,
+}
+
+/// What went wrong on a device.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum DeviceError {
+    /// No such device name.
+    #[error("unknown device `{0}`: use vm, cpu, cpu:f64 or cuda:N")]
+    Unknown(String),
+    /// The CUDA driver is not installed or does not start.
+    #[error("no CUDA driver: {reason} (tried {}); use --device vm or cpu, or install the NVIDIA driver", tried.join(", "))]
+    Unavailable {
+        /// Library names tried.
+        tried: Vec<String>,
+        /// What the loader or the driver said.
+        reason: String,
+    },
+    /// A driver older than the code it is to run.
+    #[error("the CUDA driver supports CUDA {found}, {need} or newer is needed; update the NVIDIA driver")]
+    OldDriver {
+        /// The newest CUDA the driver supports.
+        found: Version,
+        /// The oldest that will do.
+        need: Version,
+    },
+    /// An ordinal beyond the GPUs there are.
+    #[error("there is no cuda:{asked}: the driver sees {count} GPU(s)")]
+    NoSuchGpu {
+        /// The ordinal asked for.
+        asked: usize,
+        /// GPUs present.
+        count: usize,
+    },
+    /// A GPU that no architecture of the table serves.
+    #[error("{name} has compute capability {major}.{minor}; kernels are generated for 8.0, 8.6, 8.9, 9.0 and 12.0 up")]
+    UnsupportedGpu {
+        /// The GPU.
+        name: String,
+        /// Its capability's major.
+        major: i32,
+        /// Its capability's minor.
+        minor: i32,
+    },
+    /// A kernel made for another architecture.
+    #[error("the kernel is for {kernel}, the device is {device}; leave --arch out or pass {device}")]
+    Arch {
+        /// What the kernel was bound for.
+        kernel: Arch,
+        /// What the device runs.
+        device: Arch,
+    },
+    /// A driver call failed.
+    #[error("{call}: {name} ({code})")]
+    Driver {
+        /// What was being done.
+        call: &'static str,
+        /// The driver's number.
+        code: u32,
+        /// The driver's name for it.
+        name: String,
+    },
+    /// The virtual machine cannot run the PTX.
+    #[error(transparent)]
+    Load(#[from] gdn2_vm::LoadError),
+    /// The kernel did something wrong on the virtual machine.
+    #[error(transparent)]
+    Trap(#[from] Box<gdn2_vm::Trap>),
+    /// The call does not make launches.
+    #[error(transparent)]
+    Raw(#[from] RawError),
+}
+
+impl Device {
+    /// The native implementation in f32.
+    pub fn cpu() -> Device {
+        Device::Cpu(Precision::Single)
+    }
+
+    /// The virtual machine with its default checks.
+    pub fn vm() -> Device {
+        Device::Vm(vm::Settings::default())
+    }
+
+    /// A GPU.
+    ///
+    /// # Errors
+    /// No driver, an old one, or no such GPU.
+    pub fn cuda(ordinal: usize) -> Result<Device, DeviceError> {
+        cuda::Cuda::open(ordinal).map(Device::Cuda)
+    }
+
+    /// The architecture a kernel for this device must be made for; the virtual machine takes any, the CPU none.
+    pub fn arch(&self) -> Option<Arch> {
+        match self {
+            Device::Cuda(gpu) => Some(gpu.arch()),
+            Device::Cpu(_) | Device::Vm(_) => None,
+        }
+    }
+}
+
+impl FromStr for Device {
+    type Err = DeviceError;
+
+    fn from_str(name: &str) -> Result<Device, DeviceError> {
+        match name {
+            "cpu" => Ok(Device::cpu()),
+            "cpu:f64" => Ok(Device::Cpu(Precision::Double)),
+            "vm" => Ok(Device::vm()),
+            "cuda" => Device::cuda(0),
+            _ => match name.strip_prefix("cuda:").map(str::parse) {
+                Some(Ok(ordinal)) => Device::cuda(ordinal),
+                _ => Err(DeviceError::Unknown(name.to_owned())),
+            },
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! Memory and launches on one device for as long as a run takes, the same calls for the virtual machine and a GPU.
+
+use super::{DeviceError, cuda, vm};
+use crate::artifact::Artifact;
+use crate::raw::{self, Arguments};
+use gdn2_codegen::kernel::Kernel;
+use gdn2_vm::{Address, Memory, Report};
+
+/// A kernel loaded on a device, and memory there.
+#[derive(Debug)]
+pub struct Session {
+    place: Place,
+    /// Scratch of the launches so far: bytes and addresses, kept while calls ask for the same.
+    workspaces: (Vec<usize>, Vec<u64>),
+}
+
+#[derive(Debug)]
+enum Place {
+    Vm { memory: Memory, settings: vm::Settings, loaded: vm::Loaded },
+    Cuda { gpu: cuda::Cuda, buffers: Vec<cuda::Buffer>, loaded: cuda::Loaded },
+}
+
+impl Session {
+    /// A session on the virtual machine.
+    ///
+    /// # Errors
+    /// PTX the machine does not know.
+    pub fn vm(settings: vm::Settings, artifact: &Artifact) -> Result<Session, DeviceError> {
+        let loaded = vm::Loaded::new(artifact)?;
+        Ok(Session { place: Place::Vm { memory: Memory::new(), settings, loaded }, workspaces: Default::default() })
+    }
+
+    /// A session on a GPU.
+    ///
+    /// # Errors
+    /// The kernel cannot be loaded there.
+    pub fn cuda(gpu: &cuda::Cuda, artifact: &Artifact) -> Result<Session, DeviceError> {
+        let loaded = cuda::Loaded::new(gpu, artifact)?;
+        let place = Place::Cuda { gpu: gpu.clone(), buffers: Vec::new(), loaded };
+        Ok(Session { place, workspaces: Default::default() })
+    }
+
+    /// The kernel.
+    pub fn kernel(&self) -> &Kernel {
+        match &self.place {
+            Place::Vm { loaded, .. } => loaded.kernel(),
+            Place::Cuda { loaded, .. } => loaded.kernel(),
+        }
+    }
+
+    /// A buffer of `len` bytes of 0xff, NaN in every float type. `name` is for reports.
+    ///
+    /// # Errors
+    /// The device is out of memory.
+    pub fn poisoned(&mut self, name: &str, len: usize) -> Result<u64, DeviceError> {
+        match &mut self.place {
+            Place::Vm { memory, .. } => Ok(memory.poisoned(name, len).0),
+            Place::Cuda { gpu, buffers, .. } => {
+                let buffer = cuda::Buffer::poisoned(gpu, len)?;
+                let address = buffer.address();
+                buffers.push(buffer);
+                Ok(address)
+            }
+        }
+    }
+
+    /// A buffer with these bytes.
+    ///
+    /// # Errors
+    /// The device is out of memory.
+    pub fn upload(&mut self, name: &str, bytes: &[u8]) -> Result<u64, DeviceError> {
+        match &mut self.place {
+            Place::Vm { memory, .. } => Ok(memory.upload(name, bytes).0),
+            Place::Cuda { gpu, buffers, .. } => {
+                let buffer = cuda::Buffer::poisoned(gpu, bytes.len())?;
+                buffer.write(bytes)?;
+                let address = buffer.address();
+                buffers.push(buffer);
+                Ok(address)
+            }
+        }
+    }
+
+    /// Launches the kernel and waits. The virtual machine reports on each launch, a GPU has nothing to tell.
+    ///
+    /// # Errors
+    /// A call that makes no launches, a trap, a failing driver call.
+    pub fn launch(&mut self, call: &Arguments) -> Result<Vec<Report>, DeviceError> {
+        self.scratch(call)?;
+        let workspaces = &self.workspaces.1;
+        match &mut self.place {
+            Place::Vm { memory, settings, loaded } => loaded.launch(memory, *settings, call, workspaces),
+            Place::Cuda { gpu, loaded, .. } => {
+                // SAFETY: the stream is the GPU's own. Buffers of the session outlive the launch, which is waited for
+                // here; the engine sizes them from a checked `Problem`.
+                unsafe { loaded.launch(gpu.stream().cu_stream(), call, workspaces)? };
+                cuda::synchronize(gpu)?;
+                Ok(Vec::new())
+            }
+        }
+    }
+
+    fn scratch(&mut self, call: &Arguments) -> Result<(), DeviceError> {
+        let sizes = raw::workspace_bytes(self.kernel(), call.extents()?)?;
+        if sizes != self.workspaces.0 {
+            let names: Vec<String> = self.kernel().workspaces.iter().map(|workspace| workspace.name.clone()).collect();
+            let place = |(name, bytes): (&String, &usize)| self.poisoned(name, *bytes);
+            let addresses = names.iter().zip(&sizes).map(place).collect::<Result<Vec<u64>, _>>()?;
+            self.workspaces = (sizes, addresses);
+        }
+        Ok(())
+    }
+
+    /// The contents of a buffer; empty for an address that starts none.
+    ///
+    /// # Errors
+    /// A failing driver call.
+    pub fn read(&self, address: u64) -> Result<Vec<u8>, DeviceError> {
+        match &self.place {
+            Place::Vm { memory, .. } => Ok(memory.read(Address(address)).to_vec()),
+            Place::Cuda { buffers, .. } => match buffers.iter().find(|buffer| buffer.address() == address) {
+                Some(buffer) => buffer.read(),
+                None => Ok(Vec::new()),
+            },
+        }
+    }
+}

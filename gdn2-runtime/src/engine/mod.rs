@@ -1,0 +1,144 @@
+//! A whole case on any device: storage, launches, results.
+
+mod kernels;
+
+use crate::artifact::{Artifact, Compiler};
+use crate::cpu;
+use crate::device::session::Session;
+use crate::device::{Device, DeviceError, Precision};
+use crate::nvrtc::NvrtcError;
+use crate::problem::Problem;
+use crate::tensors::{Array, Case, CaseError};
+use gdn2_codegen::abi::Tensor;
+use gdn2_codegen::arch::Arch;
+use gdn2_codegen::kernel::{Illegal, Pass};
+use gdn2_codegen::schedule::{Schedule, ScheduleError};
+use gdn2_dsl::{Dtype, InputError, Rule};
+use gdn2_vm::Report;
+use std::collections::BTreeMap;
+
+/// What to run.
+#[derive(Clone, Debug)]
+pub struct Run<'a> {
+    /// The rule.
+    pub rule: &'a Rule,
+    /// Forward or decode.
+    pub pass: Pass,
+    /// Where.
+    pub device: &'a Device,
+    /// The architecture to generate for; `None` = the GPU's own, sm_80 on the virtual machine.
+    pub arch: Option<Arch>,
+    /// The schedule, or `field=number,…` over the built-in one; empty = the built-in one.
+    pub schedule: &'a str,
+    /// Decode: tokens per launch.
+    pub tokens_per_launch: usize,
+    /// Whether final states are asked for.
+    pub final_state: bool,
+}
+
+impl<'a> Run<'a> {
+    /// A run with the built-in schedule, one token per decode launch, final states asked for.
+    pub fn new(rule: &'a Rule, pass: Pass, device: &'a Device) -> Run<'a> {
+        Run { rule, pass, device, arch: None, schedule: "", tokens_per_launch: 1, final_state: true }
+    }
+}
+
+/// What a run gave.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outcome {
+    /// `o`, and `final_state` where asked for, in the case's shapes.
+    pub tensors: BTreeMap<Tensor, Array>,
+    /// Architecture and schedule of the kernel; `None` on the CPU.
+    pub kernel: Option<(Arch, Schedule)>,
+    /// The virtual machine's report on each launch, in order.
+    pub reports: Vec<Report>,
+}
+
+/// Why a run gave nothing.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RunError {
+    /// The case does not fit the rule.
+    #[error(transparent)]
+    Case(#[from] CaseError),
+    /// The schedule text was not understood.
+    #[error(transparent)]
+    Schedule(#[from] ScheduleError),
+    /// The schedule cannot serve the rule on the architecture.
+    #[error(transparent)]
+    Illegal(#[from] Illegal),
+    /// No compiler, or it refused.
+    #[error(transparent)]
+    Nvrtc(#[from] NvrtcError),
+    /// The device.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// The float64 definition does not take the case.
+    #[error(transparent)]
+    Definition(#[from] InputError),
+    /// A pass the engine does not run.
+    #[error("pass {0:?} cannot be run on a case: use forward or decode")]
+    Pass(Pass),
+}
+
+/// Compiles and runs.
+#[derive(Debug)]
+pub struct Engine {
+    compiler: Compiler,
+}
+
+impl Engine {
+    /// An engine with this compiler.
+    pub fn new(compiler: Compiler) -> Engine {
+        Engine { compiler }
+    }
+
+    /// Its compiler.
+    pub fn compiler(&self) -> &Compiler {
+        &self.compiler
+    }
+
+    /// The compiled kernel of a run.
+    ///
+    /// # Errors
+    /// The schedule is refused or nothing compiles it.
+    pub fn artifact(&self, run: &Run<'_>) -> Result<Artifact, RunError> {
+        let arch = run.arch.or(run.device.arch()).unwrap_or(Arch::Sm80);
+        let schedule = Schedule::from_overrides(run.rule, run.pass, arch, run.schedule)?;
+        let kernel = gdn2_codegen::bind(run.rule, run.pass, schedule, arch)?;
+        Ok(self.compiler.compile(kernel)?)
+    }
+
+    /// Runs a case.
+    ///
+    /// # Errors
+    /// The case does not fit the rule, the kernel cannot be made, or the device refuses it.
+    pub fn run(&self, run: &Run<'_>, case: &Case) -> Result<Outcome, RunError> {
+        let problem = Problem::new(run.rule, case)?;
+        if !matches!(run.pass, Pass::Forward | Pass::Decode) {
+            return Err(RunError::Pass(run.pass));
+        }
+        match run.device {
+            Device::Cpu(precision) => native(&problem, *precision, run.final_state),
+            Device::Vm(settings) => kernels::run(Session::vm(*settings, &self.artifact(run)?)?, &problem, run),
+            Device::Cuda(gpu) => kernels::run(Session::cuda(gpu, &self.artifact(run)?)?, &problem, run),
+        }
+    }
+}
+
+/// The native implementation: f32, or the definition in f64.
+fn native(problem: &Problem<'_>, precision: Precision, final_state: bool) -> Result<Outcome, RunError> {
+    let cpu::Outputs { o, final_state: state } = match precision {
+        Precision::Single => cpu::forward(problem),
+        Precision::Double => cpu::defined(problem)?,
+    };
+    let mut tensors = BTreeMap::from([(Tensor::O, array(problem, Tensor::O, o))]);
+    if final_state {
+        tensors.insert(Tensor::FinalState, array(problem, Tensor::FinalState, state));
+    }
+    Ok(Outcome { tensors, kernel: None, reports: Vec::new() })
+}
+
+fn array(problem: &Problem<'_>, tensor: Tensor, data: Vec<f32>) -> Array {
+    Array { shape: problem.shape(tensor), data, stored: Dtype::F32 }
+}

@@ -1,0 +1,399 @@
+//! A case that fits a rule. Made by checks that name the first offender, and by nothing else; what takes a `Problem`
+//! checks nothing again.
+
+use crate::storage;
+use crate::tensors::{Array, Case, CaseError};
+use gdn2_codegen::abi::{Extents, Tensor};
+use gdn2_dsl::{Dims, Dtype, Grain, Inputs, Rule, Sequence, Write};
+use std::collections::HashSet;
+
+/// A rule and a case of it.
+#[derive(Clone, Debug)]
+pub struct Problem<'a> {
+    rule: &'a Rule,
+    case: &'a Case,
+    dims: Dims,
+    sequences: Vec<Sequence>,
+    initial_slots: usize,
+    final_slots: usize,
+    scale: f32,
+}
+
+impl<'a> Problem<'a> {
+    /// Checks that the case has exactly the rule's tensors with fitting shapes and types, no number that is not
+    /// finite (but −∞ as a decay), g ≤ 0 and inside the rule's bound, ascending offsets, and slots that are apart.
+    ///
+    /// # Errors
+    /// The first thing that is wrong, by name and index.
+    pub fn new(rule: &'a Rule, case: &'a Case) -> Result<Problem<'a>, CaseError> {
+        let dims = dims(rule, case)?;
+        let sequences = sequences(case, &dims)?;
+        present_and_shaped(rule, case, &dims)?;
+        let mut problem = Problem {
+            rule,
+            case,
+            dims,
+            initial_slots: sequences.len(),
+            final_slots: sequences.len(),
+            sequences,
+            scale: case.scale(rule.key_dim)? as f32,
+        };
+        problem.check_states()?;
+        for tensor in [Tensor::Q, Tensor::K, Tensor::V, Tensor::G, Tensor::B, Tensor::W, Tensor::InitialState] {
+            if let Some(array) = case.tensors.get(&tensor) {
+                check_storage(tensor, array, dtype(rule, tensor))?;
+                check_values(rule, tensor, array)?;
+            }
+        }
+        Ok(problem)
+    }
+
+    /// The rule.
+    pub fn rule(&self) -> &'a Rule {
+        self.rule
+    }
+
+    /// The case.
+    pub fn case(&self) -> &'a Case {
+        self.case
+    }
+
+    /// Sizes.
+    pub fn dims(&self) -> Dims {
+        self.dims
+    }
+
+    /// The sequences, in the order of their states.
+    pub fn sequences(&self) -> &[Sequence] {
+        &self.sequences
+    }
+
+    /// Slots in the pool of initial states: N without a slot table.
+    pub fn initial_pool(&self) -> usize {
+        self.initial_slots
+    }
+
+    /// Slots in the pool of final states.
+    pub fn final_pool(&self) -> usize {
+        self.final_slots
+    }
+
+    /// The scale on o.
+    pub fn scale(&self) -> f32 {
+        self.scale
+    }
+
+    /// The sizes that grids and workspaces depend on.
+    pub fn extents(&self) -> Extents {
+        Extents {
+            sequences: self.sequences.len() as u64,
+            total_tokens: (self.dims.batch * self.dims.tokens) as u64,
+            key_heads: self.dims.heads as u64,
+            value_heads: self.dims.value_heads as u64,
+        }
+    }
+
+    /// How the rule stores a tensor.
+    pub fn dtype(&self, tensor: Tensor) -> Dtype {
+        dtype(self.rule, tensor)
+    }
+
+    /// The shape of an input, output or gradient of this problem; states as `[slots, HV, K, V]`.
+    pub fn shape(&self, tensor: Tensor) -> Vec<usize> {
+        let (_, mut shape) = shape(self.rule, &self.dims, tensor, self.initial_slots);
+        if matches!(tensor, Tensor::FinalState | Tensor::DFinalState) {
+            shape[0] = self.final_slots;
+        }
+        shape
+    }
+
+    /// An input as the kernels read it, rounded to its storage.
+    pub fn input(&self, tensor: Tensor) -> Option<Vec<f32>> {
+        let dtype = self.dtype(tensor);
+        let array = self.case.tensors.get(&tensor)?;
+        Some(array.data.iter().map(|value| storage::rounded(*value, dtype)).collect())
+    }
+
+    /// The slot a sequence starts from; `None` = zeros.
+    pub fn initial_slot(&self, sequence: usize) -> Option<usize> {
+        slot(self.case.tensors.contains_key(&Tensor::InitialState), &self.case.initial_slots, sequence)
+    }
+
+    /// The slot a sequence's state is written to; `None` = it is not kept.
+    pub fn final_slot(&self, sequence: usize) -> Option<usize> {
+        slot(true, &self.case.final_slots, sequence)
+    }
+
+    /// The same numbers, rounded as the kernels read them, for the float64 definition. Its states are by sequence,
+    /// slots resolved.
+    pub fn inputs64(&self) -> Inputs {
+        let wide = |tensor| self.input(tensor).map(|values| values.into_iter().map(f64::from).collect::<Vec<f64>>());
+        let state = self.dims.value_heads * self.dims.state();
+        let initial_state = wide(Tensor::InitialState).map(|pool| {
+            let of = |sequence: &Sequence| match self.initial_slot(sequence.index) {
+                Some(slot) => pool[slot * state..(slot + 1) * state].to_vec(),
+                None => vec![0.0; state],
+            };
+            self.sequences.iter().flat_map(of).collect()
+        });
+        let offsets = self.case.cu_seqlens.as_ref();
+        Inputs {
+            dims: self.dims,
+            q: wide(Tensor::Q).unwrap_or_default(),
+            k: wide(Tensor::K).unwrap_or_default(),
+            v: wide(Tensor::V).unwrap_or_default(),
+            g: wide(Tensor::G),
+            b: wide(Tensor::B),
+            w: wide(Tensor::W),
+            initial_state,
+            cu_seqlens: offsets.map(|packed| packed.offsets.iter().map(|offset| *offset as usize).collect()),
+            scale: f64::from(self.scale),
+        }
+    }
+
+    /// The pool that final states are written into: the initial one where there is a slot table and a pool, so that
+    /// slots nobody writes keep their bits; else nothing.
+    pub fn final_pool_before(&self) -> Option<Vec<f32>> {
+        self.case.final_slots.as_ref()?;
+        let pool = self.case.tensors.get(&Tensor::InitialState).map(|array| array.data.clone());
+        Some(pool.unwrap_or_else(|| vec![0.0; self.final_slots * self.dims.value_heads * self.dims.state()]))
+    }
+
+    fn check_states(&mut self) -> Result<(), CaseError> {
+        let sequences = self.sequences.len();
+        let tables = [("initial_slots", &self.case.initial_slots), ("final_slots", &self.case.final_slots)];
+        for (table, slots) in tables {
+            if let Some(slots) = slots.as_ref().filter(|slots| slots.len() != sequences) {
+                let (got, want) = (vec![slots.len()], vec![sequences]);
+                return Err(CaseError::Shape { tensor: table, got, letters: "[N]", want });
+            }
+        }
+        let pool = self.case.tensors.get(&Tensor::InitialState);
+        if let Some(array) = pool {
+            self.initial_slots = match &self.case.initial_slots {
+                Some(_) => array.shape.first().copied().unwrap_or(0),
+                None => sequences,
+            };
+            expect_shape(self.rule, &self.dims, Tensor::InitialState, array, self.initial_slots)?;
+        } else if self.case.initial_slots.is_some() {
+            let shape = "[slots,HV,K,V]: initial_slots points into it";
+            return Err(CaseError::Missing { tensor: "initial_state", shape });
+        }
+        let slots = self.case.initial_slots.iter().flatten();
+        for (index, got) in slots.copied().enumerate() {
+            if usize::try_from(got).is_ok_and(|slot| slot >= self.initial_slots) {
+                let limit = format!("the pool initial_state has {} slots", self.initial_slots);
+                return Err(CaseError::Slot { table: "initial_slots", index, got, limit });
+            }
+        }
+        let Some(slots) = &self.case.final_slots else { return Ok(()) };
+        let largest = slots.iter().copied().filter_map(|slot| usize::try_from(slot).ok()).max();
+        self.final_slots = match pool {
+            Some(array) => array.shape.first().copied().unwrap_or(0),
+            None => largest.map_or(0, |slot| slot + 1),
+        };
+        let mut taken = HashSet::new();
+        for (index, got) in slots.iter().copied().enumerate().filter(|(_, slot)| *slot >= 0) {
+            let wrong = |limit| CaseError::Slot { table: "final_slots", index, got, limit };
+            if usize::try_from(got).is_ok_and(|slot| slot >= self.final_slots) {
+                return Err(wrong(format!("the pool has {} slots", self.final_slots)));
+            }
+            if !taken.insert(got) {
+                return Err(wrong("another sequence writes that slot: slots of final states must differ".to_owned()));
+            }
+        }
+        elements(&self.shape(Tensor::FinalState)).map(|_| ()).ok_or_else(|| too_large("final_state"))
+    }
+}
+
+fn slot(pool: bool, table: &Option<Vec<i32>>, sequence: usize) -> Option<usize> {
+    match table {
+        _ if !pool => None,
+        None => Some(sequence),
+        Some(slots) => slots.get(sequence).and_then(|slot| usize::try_from(*slot).ok()),
+    }
+}
+
+/// How a rule stores a tensor: gates in their own types, states and their gradients in f32, the rest in its dtype.
+pub fn dtype(rule: &Rule, tensor: Tensor) -> Dtype {
+    match tensor {
+        Tensor::G => rule.decay.storage,
+        Tensor::B => rule.erase.storage,
+        Tensor::W => match rule.write {
+            Write::Own(gate) => gate.storage,
+            Write::Tied => rule.erase.storage,
+        },
+        Tensor::InitialState | Tensor::FinalState | Tensor::DFinalState | Tensor::DInitialState => Dtype::F32,
+        Tensor::DG | Tensor::DB | Tensor::DW => Dtype::F32,
+        Tensor::Q | Tensor::K | Tensor::V | Tensor::O => rule.dtype,
+        Tensor::DO | Tensor::DQ | Tensor::DK | Tensor::DV => rule.dtype,
+    }
+}
+
+/// Whether a token tensor has an axis of channels inside its heads; a scalar gate has none, a state none either.
+pub fn has_channels(rule: &Rule, tensor: Tensor) -> bool {
+    let state = [Tensor::InitialState, Tensor::FinalState, Tensor::DFinalState, Tensor::DInitialState];
+    !state.contains(&tensor) && gate(rule, tensor).is_none_or(|(grain, _)| grain == Grain::Channel)
+}
+
+/// The granularity of the gate a tensor holds, and what its absence means; `None` for tensors every rule has.
+fn gate(rule: &Rule, tensor: Tensor) -> Option<(Grain, &'static str)> {
+    Some(match tensor {
+        Tensor::G | Tensor::DG => (rule.decay.grain, "decay: none"),
+        Tensor::B | Tensor::DB => (rule.erase.grain, "erase: none"),
+        Tensor::W | Tensor::DW => match rule.write {
+            Write::Own(gate) => (gate.grain, "write: none"),
+            Write::Tied => (Grain::None, "write: erase, b serves both"),
+        },
+        _ => return None,
+    })
+}
+
+fn shape(rule: &Rule, dims: &Dims, tensor: Tensor, slots: usize) -> (&'static str, Vec<usize>) {
+    let &Dims { batch, tokens, heads, value_heads, key_dim, value_dim } = dims;
+    let scalar = gate(rule, tensor).is_some_and(|(grain, _)| grain == Grain::Scalar);
+    match tensor {
+        Tensor::Q | Tensor::K | Tensor::DQ | Tensor::DK => ("[B,T,H,K]", vec![batch, tokens, heads, key_dim]),
+        Tensor::V | Tensor::O | Tensor::DO | Tensor::DV => ("[B,T,HV,V]", vec![batch, tokens, value_heads, value_dim]),
+        Tensor::G | Tensor::B | Tensor::W | Tensor::DG | Tensor::DB | Tensor::DW if scalar => {
+            ("[B,T,HV]", vec![batch, tokens, value_heads])
+        }
+        Tensor::G | Tensor::B | Tensor::DG | Tensor::DB => ("[B,T,HV,K]", vec![batch, tokens, value_heads, key_dim]),
+        Tensor::W | Tensor::DW => ("[B,T,HV,V]", vec![batch, tokens, value_heads, value_dim]),
+        Tensor::InitialState | Tensor::FinalState | Tensor::DFinalState | Tensor::DInitialState => {
+            ("[N,HV,K,V]", vec![slots, value_heads, key_dim, value_dim])
+        }
+    }
+}
+
+fn elements(shape: &[usize]) -> Option<usize> {
+    // A zero size must not hide that the others overflow: addresses are computed from them.
+    let product = shape.iter().try_fold(1usize, |product, size| product.checked_mul((*size).max(1)))?;
+    isize::try_from(product.checked_mul(8)?).ok()?;
+    Some(if shape.contains(&0) { 0 } else { product })
+}
+
+fn too_large(field: &'static str) -> CaseError {
+    CaseError::Size { field, got: "its sizes multiply".to_owned(), limit: "to more than memory can address".to_owned() }
+}
+
+fn dims(rule: &Rule, case: &Case) -> Result<Dims, CaseError> {
+    let four = |tensor: Tensor, letters: &'static str| match case.tensors.get(&tensor) {
+        None => Err(CaseError::Missing { tensor: tensor.name(), shape: letters }),
+        Some(array) => <[usize; 4]>::try_from(array.shape.as_slice()).map_err(|_| CaseError::Shape {
+            tensor: tensor.name(),
+            got: array.shape.clone(),
+            letters,
+            want: Vec::new(),
+        }),
+    };
+    let [batch, tokens, heads, _] = four(Tensor::Q, "[B,T,H,K]")?;
+    let [_, _, value_heads, _] = four(Tensor::V, "[B,T,HV,V]")?;
+    let (key_dim, value_dim) = (rule.key_dim as usize, rule.value_dim as usize);
+    let dims = Dims { batch, tokens, heads, value_heads, key_dim, value_dim };
+    let size = |field, got: String, limit: &str| Err(CaseError::Size { field, got, limit: limit.to_owned() });
+    if heads == 0 || value_heads == 0 || value_heads % heads != 0 {
+        let got = format!("H = {heads}, HV = {value_heads}");
+        return size("heads", got, "H must be at least 1 and HV a multiple of it");
+    }
+    let total = batch.checked_mul(tokens);
+    if total.is_none_or(|total| i32::try_from(total).is_err()) || i32::try_from(batch).is_err() {
+        return size("tokens", format!("B = {batch}, T = {tokens}"), "B·T must be below 2^31; split the call");
+    }
+    if i32::try_from(value_heads).is_err() {
+        return size("heads", format!("HV = {value_heads}"), "HV must be below 2^31");
+    }
+    for tensor in [Tensor::Q, Tensor::V, Tensor::G, Tensor::B, Tensor::W] {
+        elements(&shape(rule, &dims, tensor, 0).1).ok_or_else(|| too_large(tensor.name()))?;
+    }
+    Ok(dims)
+}
+
+fn present_and_shaped(rule: &Rule, case: &Case, dims: &Dims) -> Result<(), CaseError> {
+    for tensor in [Tensor::Q, Tensor::K, Tensor::V, Tensor::G, Tensor::B, Tensor::W] {
+        let (letters, _) = shape(rule, dims, tensor, 0);
+        let wanted = gate(rule, tensor).is_none_or(|(grain, _)| grain != Grain::None);
+        match (case.tensors.get(&tensor), wanted) {
+            (Some(array), true) => expect_shape(rule, dims, tensor, array, 0)?,
+            (None, false) => {}
+            (None, true) => return Err(CaseError::Missing { tensor: tensor.name(), shape: letters }),
+            (Some(_), false) => {
+                let reason = gate(rule, tensor).map_or_else(String::new, |(_, reason)| reason.to_owned());
+                return Err(CaseError::Extra { tensor: tensor.name(), reason });
+            }
+        }
+    }
+    Ok(())
+}
+
+fn expect_shape(rule: &Rule, dims: &Dims, tensor: Tensor, array: &Array, slots: usize) -> Result<(), CaseError> {
+    let (letters, want) = shape(rule, dims, tensor, slots);
+    if array.shape == want && array.data.len() == want.iter().product::<usize>() {
+        return Ok(());
+    }
+    Err(CaseError::Shape { tensor: tensor.name(), got: array.shape.clone(), letters, want })
+}
+
+fn sequences(case: &Case, dims: &Dims) -> Result<Vec<Sequence>, CaseError> {
+    let Some(packed) = &case.cu_seqlens else {
+        let dense = |index| Sequence { index, start: index * dims.tokens, tokens: dims.tokens };
+        return Ok((0..dims.batch).map(dense).collect());
+    };
+    let wrong = |text: String| Err(CaseError::Offsets(text));
+    if dims.batch != 1 {
+        return wrong(format!("packed sequences need B = 1, got B = {}", dims.batch));
+    }
+    let offsets = &packed.offsets;
+    if offsets.first() != Some(&0) {
+        return wrong(format!("must start at 0, got {:?}", offsets.first()));
+    }
+    if let Some(at) = offsets.windows(2).position(|pair| pair[1] < pair[0]) {
+        return wrong(format!(
+            "must not descend, but [{at}] is {} and [{}] is {}",
+            offsets[at],
+            at + 1,
+            offsets[at + 1]
+        ));
+    }
+    if offsets.last().copied() != i64::try_from(dims.tokens).ok() {
+        return wrong(format!("must end at T = {}, got {:?}", dims.tokens, offsets.last()));
+    }
+    let pairs = offsets.windows(2).enumerate();
+    let sequence = |(index, pair): (usize, &[i64])| Sequence {
+        index,
+        start: usize::try_from(pair[0]).unwrap_or(0),
+        tokens: usize::try_from(pair[1] - pair[0]).unwrap_or(0),
+    };
+    Ok(pairs.map(sequence).collect())
+}
+
+/// A file may hold more precision than the rule stores, or just as much, but not another 16-bit format.
+fn check_storage(tensor: Tensor, array: &Array, want: Dtype) -> Result<(), CaseError> {
+    if array.stored == Dtype::F32 || array.stored == want {
+        return Ok(());
+    }
+    let want = if want == Dtype::F32 { "f32".to_owned() } else { format!("f32 or {want}, as the rule stores it") };
+    Err(CaseError::Dtype { tensor: tensor.name(), got: array.stored.to_string(), want })
+}
+
+fn check_values(rule: &Rule, tensor: Tensor, array: &Array) -> Result<(), CaseError> {
+    let dtype = dtype(rule, tensor);
+    let bound = (tensor == Tensor::G).then_some(rule.bound).flatten();
+    let wrong = |value: &f32| {
+        if tensor == Tensor::G {
+            let inside = bound.is_none_or(|bound| *value >= bound.lower && *value <= bound.upper);
+            return value.is_nan() || *value > 0.0 || !inside;
+        }
+        !storage::rounded(*value, dtype).is_finite()
+    };
+    let Some(first) = array.data.iter().position(wrong) else { return Ok(()) };
+    let want = match (tensor, bound) {
+        (Tensor::G, Some(bound)) => {
+            format!("from {} to {}, the rule's bound on the log decay", bound.lower, bound.upper)
+        }
+        (Tensor::G, None) => "at most 0: g is the natural log of a decay".to_owned(),
+        _ if array.data[first].is_finite() => format!("small enough for {dtype}"),
+        _ => "a finite number".to_owned(),
+    };
+    Err(CaseError::Value { tensor: tensor.name(), index: array.index(first), got: array.data[first], want })
+}

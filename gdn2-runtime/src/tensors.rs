@@ -1,0 +1,417 @@
+//! Case files: safetensors with a call's tensors and, where known, its results, in the oracle's format. Reading checks
+//! the file; whether a case fits a rule is [`crate::problem`]'s to say.
+
+use crate::storage;
+use gdn2_codegen::abi::Tensor;
+use gdn2_dsl::{Combination, Dtype, Grain, Rule};
+use safetensors::SafeTensors;
+use safetensors::tensor::{Dtype as FileDtype, TensorView};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// A tensor: row-major f32.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Array {
+    /// Sizes, outermost first.
+    pub shape: Vec<usize>,
+    /// The numbers.
+    pub data: Vec<f32>,
+    /// The type the file stores them in.
+    pub stored: Dtype,
+}
+
+/// Offsets of packed sequences.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CuSeqlens {
+    /// N + 1 offsets, from 0 to T.
+    pub offsets: Vec<i64>,
+    /// Whether kernels are given int64 (else int32).
+    pub is_64: bool,
+}
+
+/// The contents of a case file.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Case {
+    /// `decay`, `erase`, `write`, `scale`, `bar_scale`, `inputs_rounded_to`, `layout`.
+    pub metadata: BTreeMap<String, String>,
+    /// Inputs, outputs and gradients, by name; states are `[N or slots, HV, K, V]` whatever the rule's layout.
+    pub tensors: BTreeMap<Tensor, Array>,
+    /// Packed sequences.
+    pub cu_seqlens: Option<CuSeqlens>,
+    /// Slot of each sequence in `initial_state`; negative = none, it starts from zeros.
+    pub initial_slots: Option<Vec<i32>>,
+    /// Slot of each sequence in `final_state`; negative = its state is not written.
+    pub final_slots: Option<Vec<i32>>,
+}
+
+/// What is wrong with a case.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CaseError {
+    /// The file cannot be read or written.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// The bytes are no safetensors file: truncated, or its header contradicts its contents.
+    #[error("not a whole safetensors file: {0}")]
+    Format(String),
+    /// A tensor that cases do not have.
+    #[error("{name}: no case has such a tensor; known are {known}")]
+    UnknownTensor {
+        /// Its name.
+        name: String,
+        /// The known names.
+        known: String,
+    },
+    /// A tensor stored in a type it cannot have.
+    #[error("{tensor}: stored as {got}, must be {want}")]
+    Dtype {
+        /// Its name.
+        tensor: &'static str,
+        /// The type found.
+        got: String,
+        /// The types allowed.
+        want: String,
+    },
+    /// Metadata that is missing or not understood.
+    #[error("metadata `{field}` is {got}, must be {want}")]
+    Metadata {
+        /// The key.
+        field: &'static str,
+        /// What was found.
+        got: String,
+        /// What is understood.
+        want: &'static str,
+    },
+    /// A tensor the rule needs and the case lacks.
+    #[error("{tensor}: missing, the rule needs it as {shape}")]
+    Missing {
+        /// Its name.
+        tensor: &'static str,
+        /// Its shape in letters.
+        shape: &'static str,
+    },
+    /// A tensor that the rule does not have.
+    #[error("{tensor}: the rule has no such gate ({reason}); take it out of the file or use another rule")]
+    Extra {
+        /// Its name.
+        tensor: &'static str,
+        /// What the rule says.
+        reason: String,
+    },
+    /// A tensor of the wrong shape.
+    #[error("{tensor}: shape {got:?}, must be {letters} = {want:?}")]
+    Shape {
+        /// Its name.
+        tensor: &'static str,
+        /// The shape found.
+        got: Vec<usize>,
+        /// The shape in letters.
+        letters: &'static str,
+        /// The shape it must have.
+        want: Vec<usize>,
+    },
+    /// Sizes that contradict one another or a limit.
+    #[error("{field}: {got}, {limit}")]
+    Size {
+        /// The size.
+        field: &'static str,
+        /// Its value.
+        got: String,
+        /// The limit, and what to do.
+        limit: String,
+    },
+    /// A number that no kernel may be given.
+    #[error("{tensor}{index:?} is {got}, must be {want}")]
+    Value {
+        /// The tensor.
+        tensor: &'static str,
+        /// Index of the first offender.
+        index: Vec<usize>,
+        /// The number.
+        got: f32,
+        /// What it must be.
+        want: String,
+    },
+    /// Packed offsets that cut the tokens into no sequences.
+    #[error("cu_seqlens: {0}")]
+    Offsets(String),
+    /// A slot table that names no slot, or one slot twice.
+    #[error("{table}[{index}] is {got}, {limit}")]
+    Slot {
+        /// `initial_slots` or `final_slots`.
+        table: &'static str,
+        /// The sequence.
+        index: usize,
+        /// The slot.
+        got: i32,
+        /// What is wrong with it.
+        limit: String,
+    },
+}
+
+impl Array {
+    /// An f32 array; `None` when the sizes do not multiply to the numbers given.
+    pub fn new(shape: &[usize], data: Vec<f32>) -> Option<Array> {
+        let elements = shape.iter().try_fold(1usize, |product, size| product.checked_mul(*size));
+        (elements == Some(data.len())).then(|| Array { shape: shape.to_vec(), data, stored: Dtype::F32 })
+    }
+
+    /// The indices of element `flat`.
+    pub fn index(&self, flat: usize) -> Vec<usize> {
+        let mut rest = flat;
+        let mut index: Vec<usize> = self
+            .shape
+            .iter()
+            .rev()
+            .map(|size| {
+                let here = rest % (*size).max(1);
+                rest /= (*size).max(1);
+                here
+            })
+            .collect();
+        index.reverse();
+        index
+    }
+}
+
+impl Case {
+    /// Reads a case file.
+    ///
+    /// # Errors
+    /// The file is unreadable, truncated, or holds a tensor of the wrong type or an unknown name.
+    pub fn load(path: &Path) -> Result<Case, CaseError> {
+        let bytes = std::fs::read(path).map_err(|source| CaseError::Io { path: path.to_owned(), source })?;
+        Case::from_bytes(&bytes)
+    }
+
+    /// Reads the bytes of a case file.
+    ///
+    /// # Errors
+    /// As [`Case::load`].
+    pub fn from_bytes(bytes: &[u8]) -> Result<Case, CaseError> {
+        let format = |error: safetensors::SafeTensorError| CaseError::Format(error.to_string());
+        let (_, header) = SafeTensors::read_metadata(bytes).map_err(format)?;
+        let file = SafeTensors::deserialize(bytes).map_err(format)?;
+        let metadata = header.metadata().iter().flatten().map(|(key, value)| (key.clone(), value.clone())).collect();
+        let mut case = Case { metadata, ..Case::default() };
+        for (name, view) in file.iter() {
+            match name {
+                "cu_seqlens" => {
+                    let (offsets, is_64) = integers("cu_seqlens", &view)?;
+                    case.cu_seqlens = Some(CuSeqlens { offsets, is_64 });
+                }
+                "initial_slots" => case.initial_slots = Some(slots("initial_slots", &view)?),
+                "final_slots" => case.final_slots = Some(slots("final_slots", &view)?),
+                _ => {
+                    let tensor = named(name)?;
+                    case.tensors.insert(tensor, floats(tensor.name(), &view)?);
+                }
+            }
+        }
+        Ok(case)
+    }
+
+    /// Writes the case: to a temporary file beside the target, then renamed, so that nobody sees half a file.
+    ///
+    /// # Errors
+    /// The folder cannot be written.
+    pub fn save(&self, path: &Path) -> Result<(), CaseError> {
+        let io = |source| CaseError::Io { path: path.to_owned(), source };
+        let bytes = self.to_bytes()?;
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let mut file = new_file(folder).map_err(io)?;
+        std::io::Write::write_all(&mut file, &bytes).map_err(io)?;
+        file.persist(path).map_err(|error| io(error.error))?;
+        Ok(())
+    }
+
+    /// The bytes of the case as a safetensors file, equal for equal cases. Numbers are stored as f32.
+    ///
+    /// # Errors
+    /// An array whose numbers do not fill its shape.
+    pub fn to_bytes(&self) -> Result<Vec<u8>, CaseError> {
+        let mut parts: Vec<(&str, FileDtype, Vec<usize>, Vec<u8>)> = Vec::new();
+        for (tensor, array) in &self.tensors {
+            let bytes = storage::encode(array.data.iter().copied(), Dtype::F32);
+            parts.push((tensor.name(), FileDtype::F32, array.shape.clone(), bytes));
+        }
+        if let Some(CuSeqlens { offsets, is_64 }) = &self.cu_seqlens {
+            let (dtype, bytes) = if *is_64 {
+                (FileDtype::I64, offsets.iter().flat_map(|offset| offset.to_le_bytes()).collect())
+            } else {
+                (FileDtype::I32, int32(offsets)?.iter().flat_map(|offset| offset.to_le_bytes()).collect())
+            };
+            parts.push(("cu_seqlens", dtype, vec![offsets.len()], bytes));
+        }
+        for (name, slots) in [("initial_slots", &self.initial_slots), ("final_slots", &self.final_slots)] {
+            if let Some(slots) = slots {
+                let bytes = slots.iter().flat_map(|slot| slot.to_le_bytes()).collect();
+                parts.push((name, FileDtype::I32, vec![slots.len()], bytes));
+            }
+        }
+        let format = |error: safetensors::SafeTensorError| CaseError::Format(error.to_string());
+        let views = parts
+            .iter()
+            .map(|(name, dtype, shape, bytes)| Ok((*name, TensorView::new(*dtype, shape.clone(), bytes)?)))
+            .collect::<Result<Vec<_>, safetensors::SafeTensorError>>()
+            .map_err(format)?;
+        let bytes = safetensors::serialize(views, None).map_err(format)?;
+        Ok(with_metadata(&bytes, &self.metadata))
+    }
+
+    /// The rule that the metadata and the shapes describe: default storages, named after its gates.
+    ///
+    /// # Errors
+    /// Metadata or shapes that describe none.
+    pub fn rule(&self) -> Result<Rule, CaseError> {
+        let text = |field: &'static str| self.metadata.get(field).map(String::as_str);
+        let grain = |field: &'static str, want| match text(field) {
+            Some("none") => Ok(Grain::None),
+            Some("scalar") => Ok(Grain::Scalar),
+            Some("channel") => Ok(Grain::Channel),
+            other => Err(unknown(field, other, want)),
+        };
+        const GRAINS: &str = "none, scalar or channel";
+        let write = match text("write") {
+            Some("tied") => None,
+            _ => Some(grain("write", "none, scalar, channel or tied")?),
+        };
+        let combination = Combination { decay: grain("decay", GRAINS)?, erase: grain("erase", GRAINS)?, write };
+        let dtype = match text("inputs_rounded_to") {
+            None | Some("bfloat16" | "bf16") => Dtype::Bf16,
+            Some("float16" | "f16") => Dtype::F16,
+            other => return Err(unknown("inputs_rounded_to", other, "bfloat16 or float16")),
+        };
+        let channels = |tensor: Tensor, shape| {
+            let array = self.tensors.get(&tensor).ok_or(CaseError::Missing { tensor: tensor.name(), shape })?;
+            let last = array.shape.last().copied().unwrap_or(0);
+            u32::try_from(last).map_err(|_| CaseError::Size {
+                field: shape,
+                got: last.to_string(),
+                limit: "no head is that wide".to_owned(),
+            })
+        };
+        let (key, value) = (channels(Tensor::Q, "[B,T,H,K]")?, channels(Tensor::V, "[B,T,HV,V]")?);
+        combination.rule(key, value, dtype).map_err(|error| CaseError::Size {
+            field: "head dims",
+            got: format!("K = {key}, V = {value}"),
+            limit: error.to_string(),
+        })
+    }
+
+    /// The scale on o: the metadata's, else 1/√K.
+    ///
+    /// # Errors
+    /// Metadata that is no finite number.
+    pub fn scale(&self, key_dim: u32) -> Result<f64, CaseError> {
+        Ok(self.number("scale")?.unwrap_or_else(|| 1.0 / f64::from(key_dim).sqrt()))
+    }
+
+    /// What every error bar of the case is multiplied by: 1 but for ill-conditioned cases.
+    ///
+    /// # Errors
+    /// Metadata that is no finite number.
+    pub fn bar_scale(&self) -> Result<f64, CaseError> {
+        Ok(self.number("bar_scale")?.unwrap_or(1.0))
+    }
+
+    fn number(&self, field: &'static str) -> Result<Option<f64>, CaseError> {
+        let Some(text) = self.metadata.get(field) else { return Ok(None) };
+        match text.parse::<f64>() {
+            Ok(number) if number.is_finite() => Ok(Some(number)),
+            _ => Err(unknown(field, Some(text), "a finite number")),
+        }
+    }
+}
+
+fn unknown(field: &'static str, got: Option<&str>, want: &'static str) -> CaseError {
+    CaseError::Metadata { field, got: got.map_or("missing".to_owned(), |got| format!("`{got}`")), want }
+}
+
+fn named(name: &str) -> Result<Tensor, CaseError> {
+    Tensor::ALL.into_iter().find(|tensor| tensor.name() == name).ok_or_else(|| CaseError::UnknownTensor {
+        name: name.to_owned(),
+        known: Tensor::ALL
+            .map(Tensor::name)
+            .into_iter()
+            .chain(["cu_seqlens", "initial_slots", "final_slots"])
+            .collect::<Vec<_>>()
+            .join(" "),
+    })
+}
+
+fn floats(tensor: &'static str, view: &TensorView<'_>) -> Result<Array, CaseError> {
+    let stored = match view.dtype() {
+        FileDtype::F32 => Dtype::F32,
+        FileDtype::BF16 => Dtype::Bf16,
+        FileDtype::F16 => Dtype::F16,
+        other => {
+            return Err(CaseError::Dtype { tensor, got: other.to_string(), want: "F32, BF16 or F16".to_owned() });
+        }
+    };
+    Ok(Array { shape: view.shape().to_vec(), data: storage::decode(view.data(), stored), stored })
+}
+
+fn integers(tensor: &'static str, view: &TensorView<'_>) -> Result<(Vec<i64>, bool), CaseError> {
+    if view.shape().len() != 1 {
+        let (got, want) = (view.shape().to_vec(), vec![view.shape().iter().product()]);
+        return Err(CaseError::Shape { tensor, got, letters: "one axis", want });
+    }
+    match view.dtype() {
+        FileDtype::I32 => {
+            let (values, _) = view.data().as_chunks::<4>();
+            Ok((values.iter().map(|value| i64::from(i32::from_le_bytes(*value))).collect(), false))
+        }
+        FileDtype::I64 => {
+            let (values, _) = view.data().as_chunks::<8>();
+            Ok((values.iter().map(|value| i64::from_le_bytes(*value)).collect(), true))
+        }
+        other => Err(CaseError::Dtype { tensor, got: other.to_string(), want: "I32 or I64".to_owned() }),
+    }
+}
+
+fn slots(tensor: &'static str, view: &TensorView<'_>) -> Result<Vec<i32>, CaseError> {
+    match integers(tensor, view)? {
+        (values, false) => Ok(values.iter().map(|value| *value as i32).collect()),
+        _ => Err(CaseError::Dtype { tensor, got: "I64".to_owned(), want: "I32".to_owned() }),
+    }
+}
+
+fn int32(offsets: &[i64]) -> Result<Vec<i32>, CaseError> {
+    let narrow = |offset: &i64| i32::try_from(*offset).map_err(|_| CaseError::Offsets(format!("{offset} is no int32")));
+    offsets.iter().map(narrow).collect()
+}
+
+/// Puts the metadata in front of the tensors' headers. The crate's own map has no order, and equal cases must be equal
+/// files.
+fn with_metadata(bytes: &[u8], metadata: &BTreeMap<String, String>) -> Vec<u8> {
+    let Some((length, rest)) = bytes.split_first_chunk::<8>() else { return bytes.to_vec() };
+    let Some((header, data)) = rest.split_at_checked(u64::from_le_bytes(*length) as usize) else {
+        return bytes.to_vec();
+    };
+    if metadata.is_empty() {
+        return bytes.to_vec();
+    }
+    let text = serde_json::to_string(metadata).unwrap_or_else(|_| "{}".to_owned());
+    let rest = String::from_utf8_lossy(header).trim_start_matches('{').trim_end().to_owned();
+    let comma = if rest == "}" { "" } else { "," };
+    let mut header = format!("{{\"__metadata__\":{text}{comma}{rest}");
+    header.extend(std::iter::repeat_n(' ', header.len().next_multiple_of(8) - header.len()));
+    let mut whole = (header.len() as u64).to_le_bytes().to_vec();
+    whole.extend(header.as_bytes());
+    whole.extend(data);
+    whole
+}
+
+/// Temporary files are private; a result is as readable as the user's other new files.
+fn new_file(folder: &Path) -> std::io::Result<tempfile::NamedTempFile> {
+    let mut builder = tempfile::Builder::new();
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    builder.prefix(".gdn2-").tempfile_in(folder)
+}

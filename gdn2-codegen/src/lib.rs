@@ -22,9 +22,12 @@ pub mod arch;
 mod forward;
 mod forward_view;
 pub mod kernel;
+pub mod lookup;
 pub mod plan;
+pub mod record;
 mod render;
 pub mod schedule;
+pub mod space;
 mod torch_ref;
 
 pub use kernel::bind;

@@ -1,0 +1,141 @@
+//! Which schedule a call gets: the record of its bucket, the nearest bucket's, the one that wins most often on this
+//! GPU, the built-in one, in this order, and why.
+
+use crate::abi::Extents;
+use crate::arch::Arch;
+use crate::kernel::{Pass, bind};
+use crate::record::{Bucket, Record, Records, rule_fingerprint, source_fingerprint};
+use crate::schedule::{Schedule, ScheduleError};
+use crate::space::{fingerprint, space};
+use gdn2_dsl::Rule;
+use std::fmt;
+
+/// A call in search of a schedule.
+#[derive(Clone, Copy, Debug)]
+pub struct Question<'a> {
+    /// The rule.
+    pub rule: &'a Rule,
+    /// The pass.
+    pub pass: Pass,
+    /// The architecture.
+    pub arch: Arch,
+    /// The call's extents; `None` where no call is known yet, as when a kernel is only printed.
+    pub extents: Option<Extents>,
+    /// The compiler that will be used, such as `NVRTC 13.0`, where it is known.
+    pub compiler: Option<&'a str>,
+}
+
+/// Which step of the lookup answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// A record of this rule, pass and bucket.
+    Exact(Bucket),
+    /// A record of this rule and pass in the nearest bucket that has one.
+    Nearest(Bucket),
+    /// The schedule that wins most records of this pass on this GPU.
+    Common {
+        /// Records it wins.
+        wins: usize,
+    },
+    /// No record applies.
+    BuiltIn,
+}
+
+/// The answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Choice {
+    /// The schedule to use.
+    pub schedule: Schedule,
+    /// Where it came from.
+    pub step: Step,
+    /// Records of this rule and pass that were passed over, and why.
+    pub refused: Vec<(Bucket, String)>,
+}
+
+impl Records {
+    /// The schedule for a call.
+    pub fn choose(&self, question: &Question) -> Result<Choice, ScheduleError> {
+        let built_in = Schedule::default_for(question.rule, question.pass, question.arch)?;
+        let candidates = fingerprint(&space(question.rule, question.pass, question.arch)?);
+        let wanted = question.extents.map(Bucket::of);
+        let rule = rule_fingerprint(question.rule);
+        let (mut usable, mut refused) = (Vec::new(), Vec::new());
+        for record in self.iter().filter(|record| record.pass == question.pass && record.provenance.rule == rule) {
+            match mismatch(record, question, &candidates) {
+                None => usable.push(record),
+                Some(why) => refused.push((record.bucket, why)),
+            }
+        }
+        // Without a call to match, the record with the most work stands for the rule.
+        let nearest = match wanted {
+            Some(wanted) => usable.into_iter().min_by_key(|record| record.bucket.distance(wanted)),
+            None => usable.into_iter().max_by_key(|record| record.bucket.heads.saturating_mul(record.bucket.tokens)),
+        };
+        let (schedule, step) = match nearest {
+            Some(record) if Some(record.bucket) == wanted => (record.winner.schedule, Step::Exact(record.bucket)),
+            Some(record) => (record.winner.schedule, Step::Nearest(record.bucket)),
+            None => match self.common(question) {
+                Some((schedule, wins)) => (schedule, Step::Common { wins }),
+                None => (built_in, Step::BuiltIn),
+            },
+        };
+        Ok(Choice { schedule, step, refused })
+    }
+
+    /// The schedule with the most wins among those legal for the question's rule.
+    fn common(&self, question: &Question) -> Option<(Schedule, usize)> {
+        let mut wins: Vec<(Schedule, usize)> = Vec::new();
+        for record in self.iter().filter(|record| record.pass == question.pass && same_machine(record, question)) {
+            let schedule = record.winner.schedule;
+            match wins.iter_mut().find(|(other, _)| *other == schedule) {
+                Some((_, count)) => *count += 1,
+                None => wins.push((schedule, 1)),
+            }
+        }
+        wins.retain(|(schedule, _)| bind(question.rule, question.pass, *schedule, question.arch).is_ok());
+        // The first of equals, in the order of the records, which is sorted.
+        wins.into_iter().rev().max_by_key(|(_, count)| *count)
+    }
+}
+
+fn same_machine(record: &Record, question: &Question) -> bool {
+    record.provenance.arch == question.arch && question.compiler.is_none_or(|here| here == record.provenance.compiler)
+}
+
+/// What is known to differ between a record and the call, if anything.
+fn mismatch(record: &Record, question: &Question, candidates: &str) -> Option<String> {
+    let Question { rule, pass, arch, compiler, .. } = *question;
+    let provenance = &record.provenance;
+    if provenance.arch != arch {
+        return Some(format!("tuned for {}, wanted for {arch}", provenance.arch));
+    }
+    if let Some(here) = compiler.filter(|here| *here != provenance.compiler) {
+        return Some(format!("compiled with {}, here is {here}", provenance.compiler));
+    }
+    if provenance.space != candidates {
+        return Some("chosen from another set of candidates".to_owned());
+    }
+    match source_fingerprint(rule, pass, record.winner.schedule, arch) {
+        None => Some("its schedule is not legal any more".to_owned()),
+        Some(source) if source != provenance.source => Some("its kernel's text has changed since".to_owned()),
+        Some(_) => None,
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Step::Exact(bucket) => write!(f, "record for {bucket}"),
+            Step::Nearest(bucket) => write!(f, "nearest record, {bucket}"),
+            Step::Common { wins } => write!(f, "wins {wins} records of other rules on this GPU"),
+            Step::BuiltIn => f.write_str("built-in, no record applies"),
+        }
+    }
+}
+
+impl fmt::Display for Choice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.schedule, self.step)?;
+        self.refused.iter().try_for_each(|(bucket, why)| write!(f, "\n  not used: record for {bucket}: {why}"))
+    }
+}

@@ -1,0 +1,61 @@
+//! Every schedule the autotuner considers for a pass, legal or not, and its fingerprint. Which of them are legal is
+//! `bind`'s to say, so that what a search rejects and what a user is refused are the same thing in the same words.
+
+use crate::arch::Arch;
+use crate::kernel::Pass;
+use crate::schedule::{Decode, Forward, Schedule, ScheduleError};
+use gdn2_dsl::Rule;
+
+const CHUNKS: [u32; 4] = [16, 32, 64, 128];
+const SPLITS: [u32; 4] = [1, 2, 4, 8];
+const WARPS: [u32; 6] = [1, 2, 4, 8, 12, 16];
+const STAGES: [u32; 2] = [1, 2];
+
+/// The candidates for a pass, the built-in schedule first.
+pub fn space(rule: &Rule, pass: Pass, arch: Arch) -> Result<Vec<Schedule>, ScheduleError> {
+    let mut space = vec![Schedule::default_for(rule, pass, arch)?];
+    let others = match pass {
+        Pass::Forward => forward(),
+        Pass::Decode => decode(),
+        Pass::ForwardForBackward | Pass::Backward => return Err(ScheduleError::NoKernel(pass)),
+    };
+    let built_in = space[0];
+    space.extend(others.into_iter().filter(|schedule| *schedule != built_in));
+    Ok(space)
+}
+
+fn forward() -> Vec<Schedule> {
+    let mut all = Vec::new();
+    for chunk in CHUNKS {
+        for value_split in SPLITS {
+            for warps in WARPS {
+                for stages in STAGES {
+                    all.push(Schedule::Forward(Forward { chunk, value_split, warps, stages }));
+                }
+            }
+        }
+    }
+    all
+}
+
+fn decode() -> Vec<Schedule> {
+    let pairs = SPLITS.into_iter().flat_map(|value_split| WARPS.into_iter().map(move |warps| (value_split, warps)));
+    pairs.map(|(value_split, warps)| Schedule::Decode(Decode { value_split, warps })).collect()
+}
+
+/// Fingerprint of a space: a record made by choosing from another set of candidates is no record of this one.
+pub fn fingerprint(space: &[Schedule]) -> String {
+    let mut hasher = blake3::Hasher::new();
+    for schedule in space {
+        hasher.update(schedule.to_string().as_bytes());
+        hasher.update(b"\n");
+    }
+    short(&hasher.finalize())
+}
+
+/// The first 16 hexadecimal digits of a hash: enough to notice a difference, short enough to review.
+pub(crate) fn short(hash: &blake3::Hash) -> String {
+    let mut text = hash.to_hex().to_string();
+    text.truncate(16);
+    text
+}

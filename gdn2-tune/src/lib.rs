@@ -1,0 +1,15 @@
+//! Finds the best legal schedule of a generated kernel, with or without the GPU at hand.
+//!
+//! A [`job`] is searched by a strategy of [`search`], which asks for candidates; [`sweep`](sweep::sweep) runs them in
+//! [`worker`] processes, keeps every [`outcome`] in an append-only [`log`], lets the two best meet and makes the record
+//! that `gdn2_codegen` looks up afterwards. Without a GPU, [`model`] predicts times from counts of the virtual machine.
+
+pub mod job;
+pub mod log;
+pub mod model;
+pub mod outcome;
+pub mod replay;
+pub mod search;
+pub mod sweep;
+pub mod verdict;
+pub mod worker;

@@ -1,0 +1,187 @@
+//! Refits the constants on measured times: the model's own shape stays, its rates and stalls move to where the squared
+//! error of the logarithm is least.
+
+use super::{Constants, LaunchLoad, predict};
+use crate::log::Contents;
+use crate::outcome::Outcome;
+
+/// One candidate, counted and measured.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pair {
+    /// What the model sees.
+    pub launches: Vec<LaunchLoad>,
+    /// Bytes that must cross memory.
+    pub compulsory_bytes: f64,
+    /// What the GPU took, microseconds.
+    pub measured: f64,
+}
+
+/// Refitted constants and how well they and the old ones do.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Calibrated {
+    /// The refitted constants; their `band` is the refitted model's 90th percentile of relative error.
+    pub constants: Constants,
+    /// Pairs used.
+    pub pairs: usize,
+    /// Median relative error before.
+    pub error_before: f64,
+    /// Median relative error after.
+    pub error_after: f64,
+    /// Rank correlation (Spearman) of the refitted predictions with the measured times.
+    pub rank_correlation: f64,
+}
+
+/// What a fit may move, and not further than this factor from where it was.
+const FREE: [&str; 13] = [
+    "dram_bytes",
+    "l2_bytes",
+    "launch",
+    "mma",
+    "stall_barrier",
+    "stall_branch",
+    "stall_convert",
+    "stall_float",
+    "stall_global",
+    "stall_integer",
+    "stall_mma",
+    "stall_shared",
+    "stall_special",
+];
+const FURTHEST: f64 = 4.0;
+
+/// Joins a measured log with a predicted or counted one by search parameters and schedule.
+pub fn pairs(measured: &Contents, counted: &Contents) -> Vec<Pair> {
+    let mut pairs = Vec::new();
+    for search in &measured.searches {
+        let same = |other: &&crate::log::Search| {
+            let (a, b) = (&search.job, &other.job);
+            a.rule == b.rule && a.pass == b.pass && a.shape == b.shape && a.gpu == b.gpu
+        };
+        let Some(twin) = counted.searches.iter().find(same) else { continue };
+        for evaluation in measured.of(&search.search) {
+            let Some(micros) = evaluation.outcome.micros() else { continue };
+            let loads = counted.of(&twin.search).find_map(|other| match &other.outcome {
+                Outcome::Correct(sample) if other.schedule == evaluation.schedule => Some(sample.launches.clone()),
+                _ => None,
+            });
+            let Some(launches) = loads.filter(|launches| !launches.is_empty()) else { continue };
+            pairs.push(Pair { launches, compulsory_bytes: search.job.compulsory_bytes(), measured: micros });
+        }
+    }
+    pairs
+}
+
+/// Coordinate descent in steps of shrinking factors. Few constants, few pairs: simple and the same on every machine.
+pub fn calibrate(pairs: &[Pair], start: &Constants) -> Calibrated {
+    let limits = start.arch.limits();
+    let ratio = |pair: &Pair, constants: &Constants| {
+        let predicted = predict(&pair.launches, pair.compulsory_bytes, &limits, constants).micros;
+        (predicted.max(f64::MIN_POSITIVE) / pair.measured.max(f64::MIN_POSITIVE)).ln()
+    };
+    // Constants that the pairs say nothing about stay: leaving where one was costs a little.
+    let cost = |constants: &Constants| -> f64 {
+        let errors: f64 = pairs.iter().map(|pair| ratio(pair, constants).powi(2)).sum();
+        let moved = |name: &&str| (constants.get(name) / start.get(name)).ln().powi(2);
+        errors + 1e-3 * FREE.iter().map(moved).sum::<f64>()
+    };
+    let mut constants = start.clone();
+    let mut least = cost(&constants);
+    let mut step = 1.5;
+    while step > 1.005 {
+        let mut moved = false;
+        for name in FREE {
+            for factor in [step, 1.0 / step] {
+                let mut trial = constants.clone();
+                let Some(constant) = trial.values.get_mut(name) else { continue };
+                constant.value *= factor;
+                let away = constant.value / start.get(name);
+                let trial_cost = cost(&trial);
+                if trial_cost < least && (1.0 / FURTHEST..=FURTHEST).contains(&away) {
+                    (constants, least, moved) = (trial, trial_cost, true);
+                }
+            }
+        }
+        if !moved {
+            step = 1.0 + (step - 1.0) / 2.0;
+        }
+    }
+    let errors = |constants: &Constants| {
+        let mut errors: Vec<f64> = pairs.iter().map(|pair| ratio(pair, constants).exp_m1().abs()).collect();
+        errors.sort_by(f64::total_cmp);
+        errors
+    };
+    let (before, after) = (errors(start), errors(&constants));
+    let quantile = |sorted: &[f64], part: f64| {
+        sorted.get(((sorted.len() as f64 * part) as usize).min(sorted.len().saturating_sub(1))).copied().unwrap_or(0.0)
+    };
+    let fitted = format!("refitted on {} measured candidates", pairs.len());
+    for name in FREE {
+        if let Some(constant) = constants.values.get_mut(name).filter(|constant| constant.value != start.get(name)) {
+            constant.source.clone_from(&fitted);
+        }
+    }
+    if let Some(band) = constants.values.get_mut("band").filter(|_| !pairs.is_empty()) {
+        band.value = quantile(&after, 0.9).max(0.01);
+        band.source = format!("90th percentile of the relative error, {fitted}");
+    }
+    let predicted: Vec<f64> = pairs.iter().map(|pair| ratio(pair, &constants).exp() * pair.measured).collect();
+    let measured: Vec<f64> = pairs.iter().map(|pair| pair.measured).collect();
+    Calibrated {
+        pairs: pairs.len(),
+        error_before: quantile(&before, 0.5),
+        error_after: quantile(&after, 0.5),
+        rank_correlation: spearman(&predicted, &measured),
+        constants,
+    }
+}
+
+fn spearman(a: &[f64], b: &[f64]) -> f64 {
+    let (a, b) = (ranks(a), ranks(b));
+    let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len().max(1) as f64;
+    let (mean_a, mean_b) = (mean(&a), mean(&b));
+    let covariance: f64 = a.iter().zip(&b).map(|(a, b)| (a - mean_a) * (b - mean_b)).sum();
+    let deviation = |values: &[f64], mean: f64| values.iter().map(|value| (value - mean).powi(2)).sum::<f64>().sqrt();
+    covariance / (deviation(&a, mean_a) * deviation(&b, mean_b)).max(f64::MIN_POSITIVE)
+}
+
+/// Ranks from 0; ties share their mean rank.
+fn ranks(values: &[f64]) -> Vec<f64> {
+    let below = |value: f64, strict: bool| {
+        values.iter().filter(|other| if strict { **other < value } else { **other <= value }).count() as f64
+    };
+    values.iter().map(|value| (below(*value, true) + below(*value, false) - 1.0) / 2.0).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::super::{Load, Unit};
+    use super::*;
+
+    /// Times made by a GPU whose constants differ from the shipped ones are met again by the refit.
+    #[test]
+    fn finds_the_constants_that_made_the_times() {
+        let shipped = Constants::shipped("h200").unwrap();
+        let mut truth = shipped.clone();
+        for (name, factor) in [("stall_mma", 2.0), ("stall_shared", 0.6), ("launch", 1.5)] {
+            truth.values.get_mut(name).unwrap().value *= factor;
+        }
+        let pairs: Vec<Pair> = (1..40u32)
+            .map(|seed| {
+                let mut load = Load::default();
+                load.instructions[Unit::Mma as usize] = f64::from(seed * 7919 % 97) * 100.0;
+                load.instructions[Unit::Shared as usize] = f64::from(seed * 104_729 % 89) * 150.0;
+                load.instructions[Unit::Integer as usize] = f64::from(seed * 1_299_709 % 83) * 200.0;
+                let launches =
+                    vec![LaunchLoad { blocks: 16, threads: 128, registers: 128, shared_bytes: 64_000, load }];
+                let measured = predict(&launches, 0.0, &truth.arch.limits(), &truth).micros;
+                Pair { launches, compulsory_bytes: 0.0, measured }
+            })
+            .collect();
+        let result = calibrate(&pairs, &shipped);
+        assert!(result.error_before > 0.1 && result.error_after < 0.02, "{result:?}");
+        assert!(result.rank_correlation > 0.99, "{}", result.rank_correlation);
+        assert!((result.constants.get("stall_mma") / truth.get("stall_mma") - 1.0).abs() < 0.05);
+        assert!(result.constants.get("band") < shipped.get("band"));
+    }
+}

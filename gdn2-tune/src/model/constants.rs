@@ -1,0 +1,156 @@
+//! Per-GPU constants as committed data: `tuning/constants/<gpu>.json`, every value with its unit and its source.
+
+use super::counts::Unit;
+use gdn2_codegen::arch::Arch;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// A constant as the file has it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Sourced {
+    /// The value.
+    pub value: f64,
+    /// Its unit.
+    pub unit: String,
+    /// Where it comes from.
+    pub source: String,
+}
+
+/// One GPU's file.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Constants {
+    /// The GPU's name in `tuning/`.
+    pub gpu: String,
+    /// Its architecture.
+    pub arch: Arch,
+    /// The values by name.
+    pub values: BTreeMap<String, Sourced>,
+}
+
+/// A GPU that the model knows nothing, or not enough, about.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConstantsError {
+    /// A GPU without constants.
+    #[error("no constants for GPU `{gpu}`: use {known}, or add tuning/constants/{gpu}.json")]
+    UnknownGpu {
+        /// What was asked for.
+        gpu: String,
+        /// The GPUs there are.
+        known: String,
+    },
+    /// A file that is no constants file.
+    #[error("constants of {gpu}: {source}")]
+    Damaged {
+        /// Whose.
+        gpu: String,
+        /// Why.
+        source: serde_json::Error,
+    },
+    /// A constant that the model needs and the file lacks.
+    #[error("constants of {gpu}: `{name}` is missing or not a number above 0")]
+    Missing {
+        /// Whose.
+        gpu: String,
+        /// Which.
+        name: String,
+    },
+}
+
+const SHIPPED: [(&str, &str); 5] = [
+    ("h200", include_str!("../../tuning/constants/h200.json")),
+    ("h100", include_str!("../../tuning/constants/h100.json")),
+    ("a100", include_str!("../../tuning/constants/a100.json")),
+    ("l40s", include_str!("../../tuning/constants/l40s.json")),
+    ("rtx4090", include_str!("../../tuning/constants/rtx4090.json")),
+];
+
+/// Every constant besides the stalls.
+const NAMES: [&str; 15] = [
+    "band",
+    "clock",
+    "convert_lanes",
+    "dram_bytes",
+    "float_lanes",
+    "integer_lanes",
+    "issue",
+    "l2_bytes",
+    "launch",
+    "mma",
+    "shared_wavefronts",
+    "shuffle_lanes",
+    "sms",
+    "special_lanes",
+    "wgmma",
+];
+
+impl Constants {
+    /// The constants shipped for a GPU.
+    pub fn shipped(gpu: &str) -> Result<Constants, ConstantsError> {
+        let Some((_, text)) = SHIPPED.iter().find(|(name, _)| *name == gpu) else {
+            let known = SHIPPED.map(|(name, _)| name).join(", ");
+            return Err(ConstantsError::UnknownGpu { gpu: gpu.to_owned(), known });
+        };
+        Constants::parse(gpu, text)
+    }
+
+    /// Reads a constants file; afterwards every constant the model asks for is there and above 0.
+    pub fn parse(gpu: &str, text: &str) -> Result<Constants, ConstantsError> {
+        let constants: Constants = serde_json::from_str(text)
+            .map_err(|source| ConstantsError::Damaged { gpu: gpu.to_owned(), source })?;
+        let stalls = Unit::ALL.iter().map(|unit| stall_name(*unit));
+        let names = NAMES.into_iter().map(str::to_owned).chain(stalls);
+        for name in names {
+            if constants.values.get(&name).is_none_or(|constant| constant.value.is_nan() || constant.value <= 0.0) {
+                return Err(ConstantsError::Missing { gpu: gpu.to_owned(), name });
+            }
+        }
+        Ok(constants)
+    }
+
+    /// A constant; those of [`NAMES`] and the stalls are there.
+    pub(crate) fn get(&self, name: &str) -> f64 {
+        self.values.get(name).map_or(f64::NAN, |constant| constant.value)
+    }
+
+    /// Clocks a warp loses to one instruction of a unit, on average, when it runs alone.
+    pub(crate) fn stall(&self, unit: Unit) -> f64 {
+        self.get(&stall_name(unit))
+    }
+
+    /// Clock, MHz.
+    pub fn clock_mhz(&self) -> u32 {
+        self.get("clock").round() as u32
+    }
+
+    /// The model's relative error.
+    pub fn band(&self) -> f64 {
+        self.get("band")
+    }
+}
+
+/// The name of a unit's stall.
+pub(crate) fn stall_name(unit: Unit) -> String {
+    format!("stall_{}", unit.name())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn every_shipped_gpu_has_every_constant_with_a_source() {
+        for (gpu, _) in SHIPPED {
+            let constants = Constants::shipped(gpu).unwrap();
+            assert_eq!(constants.gpu, gpu);
+            assert!(gdn2_codegen::record::GPUS.contains(&(gpu, constants.arch)));
+            assert!(constants.values.values().all(|constant| !constant.source.is_empty()), "{gpu}");
+            assert_eq!(constants.values.len(), NAMES.len() + Unit::ALL.len(), "{gpu}: a constant nobody reads");
+        }
+        let mut halved = Constants::shipped("a100").unwrap();
+        halved.values.remove("issue");
+        let error = Constants::parse("a100", &serde_json::to_string(&halved).unwrap()).unwrap_err();
+        assert!(error.to_string().contains("`issue`"), "{error}");
+    }
+}

@@ -1,0 +1,210 @@
+//! What a launch asks of a streaming multiprocessor: warp instructions by unit, from the virtual machine's counts per
+//! PTX instruction.
+
+use gdn2_vm::{Counters, InstructionCount};
+use serde::{Deserialize, Serialize};
+
+/// The unit that a PTX instruction keeps busy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Unit {
+    /// Integer, logic, predicates, selects.
+    Integer,
+    /// Single and half precision arithmetic.
+    Float,
+    /// Conversions.
+    Convert,
+    /// Exponentials, logarithms, reciprocals, square roots.
+    Special,
+    /// Shared memory, `ldmatrix` and the waiting for asynchronous copies included.
+    Shared,
+    /// Global memory.
+    Global,
+    /// Exchanges within a warp.
+    Shuffle,
+    /// Matrix instructions of a warp.
+    Mma,
+    /// Matrix instructions of a warpgroup.
+    Wgmma,
+    /// Barriers.
+    Barrier,
+    /// Branches.
+    Branch,
+}
+
+impl Unit {
+    /// Every unit.
+    pub const ALL: [Unit; 11] = [
+        Unit::Integer,
+        Unit::Float,
+        Unit::Convert,
+        Unit::Special,
+        Unit::Shared,
+        Unit::Global,
+        Unit::Shuffle,
+        Unit::Mma,
+        Unit::Wgmma,
+        Unit::Barrier,
+        Unit::Branch,
+    ];
+
+    /// Its name in the constants, `stall_` before it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Unit::Integer => "integer",
+            Unit::Float => "float",
+            Unit::Convert => "convert",
+            Unit::Special => "special",
+            Unit::Shared => "shared",
+            Unit::Global => "global",
+            Unit::Shuffle => "shuffle",
+            Unit::Mma => "mma",
+            Unit::Wgmma => "wgmma",
+            Unit::Barrier => "barrier",
+            Unit::Branch => "branch",
+        }
+    }
+
+    /// The unit of an instruction as written in PTX; `None` where the machine code has none for it: moves between
+    /// registers, address space casts, kernel parameters.
+    pub fn of(instruction: &str) -> Option<Unit> {
+        let text = instruction.trim().trim_end_matches(';');
+        let text = match text.strip_prefix('@') {
+            Some(guarded) => guarded.split_once(char::is_whitespace)?.1.trim_start(),
+            None => text,
+        };
+        let opcode = text.split(|c: char| c.is_whitespace() || c == '{').next()?;
+        let mut parts = opcode.split('.');
+        let name = parts.next()?;
+        let has = |part: &str| opcode.split('.').any(|other| other == part);
+        Some(match name {
+            "mov" | "cvta" | "isspacep" | "ret" | "exit" => return None,
+            "ld" | "ldu" if has("param") || has("const") => return None,
+            "ldmatrix" | "stmatrix" | "movmatrix" => Unit::Shared,
+            "ld" | "st" | "atom" | "red" if parts.any(|part| part.starts_with("shared")) => Unit::Shared,
+            "cp" if has("wait_group") || has("wait_all") || has("commit_group") => Unit::Shared,
+            "mbarrier" => Unit::Shared,
+            "ld" | "ldu" | "st" | "atom" | "red" | "cp" | "prefetch" => Unit::Global,
+            "ex2" | "lg2" | "rcp" | "rsqrt" | "sqrt" | "sin" | "cos" | "tanh" | "div" => Unit::Special,
+            "cvt" => Unit::Convert,
+            "shfl" | "vote" | "match" | "redux" | "activemask" => Unit::Shuffle,
+            "mma" => Unit::Mma,
+            "wgmma" => Unit::Wgmma,
+            "bar" | "barrier" | "fence" | "membar" => Unit::Barrier,
+            "bra" | "brx" | "call" => Unit::Branch,
+            "fma" | "add" | "sub" | "mul" | "min" | "max" | "abs" | "neg"
+                if ["f32", "f16", "f16x2", "bf16", "bf16x2", "f32x2"].into_iter().any(has) =>
+            {
+                Unit::Float
+            }
+            _ => Unit::Integer,
+        })
+    }
+}
+
+/// Multiply-adds of one matrix instruction as one warp executes it: its shape's product, a warpgroup's over its four
+/// warps.
+fn multiply_adds(instruction: &str) -> u64 {
+    let shape = instruction.split('.').find_map(|part| {
+        let part = part.split(|c: char| c.is_whitespace()).next()?;
+        let (m, rest) = part.strip_prefix('m')?.split_once('n')?;
+        let (n, k) = rest.split_once('k')?;
+        Some(m.parse::<u64>().ok()? * n.parse::<u64>().ok()? * k.parse::<u64>().ok()?)
+    });
+    let warps = if instruction.contains("wgmma") { 4 } else { 1 };
+    shape.unwrap_or(0) / warps
+}
+
+/// The work of one launch, per block.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Load {
+    /// Warp instructions by unit, in the order of [`Unit::ALL`], all warps of a block together.
+    pub instructions: [f64; 11],
+    /// Multiply-adds of warp matrix instructions.
+    pub mma: f64,
+    /// Multiply-adds of warpgroup matrix instructions.
+    pub wgmma: f64,
+    /// Passes over the shared-memory banks.
+    pub wavefronts: f64,
+    /// Bytes of global memory moved in whole sectors, before any cache.
+    pub sector_bytes: f64,
+}
+
+impl Load {
+    /// The mean over the blocks of a launch.
+    pub fn of(counters: &Counters, blocks: u64) -> Load {
+        let mut load = Load {
+            wavefronts: counters.shared_wavefronts as f64,
+            sector_bytes: 32.0 * (counters.global_read_sectors + counters.global_write_sectors) as f64,
+            ..Load::default()
+        };
+        for InstructionCount { instruction, executed, .. } in &counters.instructions {
+            let Some(unit) = Unit::of(instruction) else { continue };
+            load.instructions[unit as usize] += *executed as f64;
+            match unit {
+                Unit::Mma => load.mma += (multiply_adds(instruction) * executed) as f64,
+                Unit::Wgmma => load.wgmma += (multiply_adds(instruction) * executed) as f64,
+                _ => {}
+            }
+        }
+        load.map(|count| count / blocks.max(1) as f64)
+    }
+
+    /// What a block does at `tokens`, where this is what it does at `at.0` and `other` at `at.1` tokens: every count
+    /// grows by a constant per chunk.
+    pub fn extrapolated(&self, other: &Load, at: (f64, f64), tokens: f64) -> Load {
+        let along = if at.0 == at.1 { 0.0 } else { (tokens - at.0) / (at.1 - at.0) };
+        let mut ends = other.counts();
+        // Never below nothing: the difference of two counts of a block that does not loop is noise.
+        self.map(|count| (count + (ends.next().unwrap_or(count) - count) * along).max(0.0))
+    }
+
+    fn counts(&self) -> impl Iterator<Item = f64> {
+        self.instructions.into_iter().chain([self.mma, self.wgmma, self.wavefronts, self.sector_bytes])
+    }
+
+    fn map(&self, mut change: impl FnMut(f64) -> f64) -> Load {
+        Load {
+            instructions: self.instructions.map(&mut change),
+            mma: change(self.mma),
+            wgmma: change(self.wgmma),
+            wavefronts: change(self.wavefronts),
+            sector_bytes: change(self.sector_bytes),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn instructions_go_to_the_unit_they_keep_busy() {
+        for (text, unit) in [
+            ("@%p1 bra $L__BB0_2;", Some(Unit::Branch)),
+            ("ld.param.u64 %rd1, [k_param_0];", None),
+            ("mov.b32 %r1, %r2;", None),
+            ("ld.shared.v4.f32 {%f1,%f2,%f3,%f4}, [%r1];", Some(Unit::Shared)),
+            ("ld.global.nc.v4.u32 {%r1,%r2,%r3,%r4}, [%rd1];", Some(Unit::Global)),
+            ("cp.async.cg.shared.global [%r1], [%rd1], 16;", Some(Unit::Global)),
+            ("cp.async.wait_group 1;", Some(Unit::Shared)),
+            ("ex2.approx.ftz.f32 %f1, %f2;", Some(Unit::Special)),
+            ("fma.rn.f32 %f1, %f2, %f3, %f4;", Some(Unit::Float)),
+            ("add.s32 %r1, %r2, %r3;", Some(Unit::Integer)),
+            ("@!%p2 st.global.u16 [%rd1], %rs1;", Some(Unit::Global)),
+            ("bar.sync 0;", Some(Unit::Barrier)),
+            ("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%f1}, {%r1}, {%r2}, {%f2};", Some(Unit::Mma)),
+        ] {
+            assert_eq!(Unit::of(text), unit, "{text}");
+        }
+        assert_eq!(multiply_adds("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%f1}"), 2048);
+        assert_eq!(multiply_adds("wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {%f1}"), 64 * 128 * 16 / 4);
+    }
+
+    #[test]
+    fn counts_grow_by_a_constant_per_token() {
+        let at = |scale: f64| Load { mma: 100.0 * scale, wavefronts: 7.0, ..Load::default() };
+        let far = at(1.0).extrapolated(&at(2.0), (64.0, 128.0), 640.0);
+        assert!((far.mma - 1000.0).abs() < 1e-9 && (far.wavefronts - 7.0).abs() < 1e-9, "{far:?}");
+    }
+}

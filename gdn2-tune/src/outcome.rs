@@ -1,0 +1,108 @@
+//! What became of a candidate. The reasons are those of the T4 result format of the autotuning community: a candidate
+//! that fails is data, never the end of a sweep.
+
+use crate::model::LaunchLoad;
+use gdn2_codegen::record::Time;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// Why a candidate cannot win.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Reason {
+    /// The compiler refused the kernel.
+    Compile,
+    /// It did not answer in time, by a deadlock for instance.
+    Timeout,
+    /// It trapped, or took its process with it.
+    Runtime,
+    /// It ran and missed the error bars, or left outputs unwritten.
+    Correctness,
+    /// It is not legal on the architecture, or spills registers.
+    Constraints,
+}
+
+impl Reason {
+    /// Every reason, in the order of the reports.
+    pub const ALL: [Reason; 5] =
+        [Reason::Constraints, Reason::Compile, Reason::Correctness, Reason::Runtime, Reason::Timeout];
+
+    /// Its T4 name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Reason::Compile => "compile",
+            Reason::Timeout => "timeout",
+            Reason::Runtime => "runtime",
+            Reason::Correctness => "correctness",
+            Reason::Constraints => "constraints",
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A figure that came with a candidate: registers, shared memory, warp instructions, occupancy.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Metric {
+    /// What, in a word or two.
+    pub name: String,
+    /// How much.
+    pub value: f64,
+    /// Of what.
+    pub unit: String,
+}
+
+/// A candidate that ran and was right.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Sample {
+    /// Its time.
+    #[serde(flatten)]
+    pub time: Time,
+    /// What else is known about it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub metrics: Vec<Metric>,
+    /// What the model sees of it, where it was counted: with a measured time beside it, food for calibration.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub launches: Vec<LaunchLoad>,
+}
+
+/// What became of one evaluation.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "is", rename_all = "lowercase")]
+pub enum Outcome {
+    /// It ran and was right.
+    Correct(Sample),
+    /// It cannot win.
+    Invalid {
+        /// Why, in one word.
+        reason: Reason,
+        /// Why, in full.
+        detail: String,
+    },
+}
+
+impl Outcome {
+    /// A candidate that cannot win.
+    pub fn invalid(reason: Reason, detail: impl fmt::Display) -> Outcome {
+        Outcome::Invalid { reason, detail: detail.to_string() }
+    }
+
+    /// The median in microseconds, of a candidate that may win.
+    pub fn micros(&self) -> Option<f64> {
+        match self {
+            Outcome::Correct(sample) => Some(sample.time.micros),
+            Outcome::Invalid { .. } => None,
+        }
+    }
+}
+
+impl Sample {
+    /// A metric by name.
+    pub fn metric(&self, name: &str) -> Option<f64> {
+        self.metrics.iter().find(|metric| metric.name == name).map(|metric| metric.value)
+    }
+}

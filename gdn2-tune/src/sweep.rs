@@ -1,0 +1,348 @@
+//! One search from its candidates to a record: the log, the workers, the budget, the run-off.
+
+use crate::job::Job;
+use crate::log::{Contents, Effort, Evaluation, Line, Log, Search};
+use crate::outcome::{Outcome, Reason, Sample};
+use crate::search::{self, Evaluate, Points, Strategy};
+use crate::verdict::{Looks, Podium, podium};
+use crate::worker::{Pool, Request, Step};
+use gdn2_codegen::kernel::{Illegal, bind};
+use gdn2_codegen::record::{Basis, Bucket, Damage, Provenance, Record, Timed, rule_fingerprint, source_fingerprint};
+use gdn2_codegen::schedule::{Schedule, ScheduleError};
+use gdn2_codegen::space::{fingerprint, space};
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// Looks at each of the two best in the run-off.
+const RUN_OFF_ROUNDS: u32 = 4;
+
+/// A time this close to the floor is not worth another search.
+const CLOSE_TO_FLOOR: f64 = 1.1;
+
+/// Part of the time budget that the search may spend.
+const SEARCH_SHARE: f64 = 0.85;
+
+/// Why a search could not be carried out. Candidates that fail are not among the reasons.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SweepError {
+    /// The log could not be read or written.
+    #[error("log {path}: {source}")]
+    Log {
+        /// Its path.
+        path: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A pass without candidates.
+    #[error(transparent)]
+    Schedule(#[from] ScheduleError),
+    /// Nothing ran correctly.
+    #[error("none of {tried} candidates can win: {reasons}")]
+    NoWinner {
+        /// Candidates tried.
+        tried: usize,
+        /// How many failed for which reason.
+        reasons: String,
+    },
+}
+
+/// What a search is allowed.
+#[derive(Clone, Copy, Debug)]
+pub struct Budget {
+    /// Wall-clock time, run-off included.
+    pub time: Option<Duration>,
+    /// Different candidates.
+    pub candidates: Option<usize>,
+}
+
+/// What a search runs with.
+pub struct Setup<'a> {
+    /// The worker processes.
+    pub pool: &'a Pool,
+    /// Workers that only compile, ahead of a pool of one that measures.
+    pub ahead: Option<&'a Pool>,
+    /// The log.
+    pub log: &'a Path,
+    /// How to search.
+    pub strategy: Strategy,
+    /// Settles random choices.
+    pub seed: u64,
+    /// What it may cost.
+    pub budget: Budget,
+    /// Compiler and version, for provenance.
+    pub compiler: String,
+    /// Driver, clock and floor of the machine tuned for.
+    pub machine: Machine,
+}
+
+/// What provenance and early stopping need to know of the GPU.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    /// Driver version, where there is one.
+    pub driver: Option<String>,
+    /// Clock, MHz.
+    pub clock_mhz: u32,
+    /// The floor, microseconds.
+    pub floor_micros: f64,
+}
+
+/// Something to tell whoever watches.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// The log held lines that could not be read.
+    Damaged(&'a [Damage]),
+    /// The search begins, with this many legal candidates, some of them known from the log.
+    Begin {
+        /// Legal candidates.
+        legal: usize,
+        /// Candidates that are not legal.
+        illegal: usize,
+        /// Evaluations found in the log.
+        known: usize,
+    },
+    /// A candidate was evaluated.
+    Evaluated {
+        /// The candidate.
+        schedule: Schedule,
+        /// What became of it.
+        outcome: &'a Outcome,
+        /// The best so far.
+        best: Option<(Schedule, f64)>,
+        /// Legal candidates looked at so far.
+        done: usize,
+    },
+    /// The two best meet.
+    RunOff([Schedule; 2]),
+}
+
+/// How a search ended.
+#[derive(Debug)]
+pub struct Swept {
+    /// The record.
+    pub record: Record,
+    /// Candidates that are not legal.
+    pub illegal: Vec<(Schedule, Illegal)>,
+    /// Legal candidates with what became of them, in the order of the space; `None` where the search passed over one.
+    pub legal: Vec<(Schedule, Option<Outcome>)>,
+    /// The floor, microseconds.
+    pub floor_micros: f64,
+    /// Whether the best came so close to the floor that the search stopped.
+    pub at_floor: bool,
+}
+
+/// Searches, resuming from the log, and makes the record.
+pub fn sweep(job: &Job, setup: &Setup, watch: &mut dyn FnMut(Event)) -> Result<Swept, SweepError> {
+    let candidates = space(&job.rule, job.pass, job.arch)?;
+    let space_print = fingerprint(&candidates);
+    let identity = job.identity(&space_print, &setup.compiler);
+    let log_error = |source| SweepError::Log { path: setup.log.display().to_string(), source };
+    let (log, contents) = Log::open(setup.log).map_err(log_error)?;
+    if !contents.damage.is_empty() {
+        watch(Event::Damaged(&contents.damage));
+    }
+    let (mut legal, mut illegal) = (Vec::new(), Vec::new());
+    for schedule in candidates {
+        match bind(&job.rule, job.pass, schedule, job.arch) {
+            Ok(_) => legal.push(schedule),
+            Err(refusal) => illegal.push((schedule, refusal)),
+        }
+    }
+    let mut run = Run::new(job, setup, &identity, log, &contents, legal, watch);
+    (run.watch)(Event::Begin { legal: run.legal.len(), illegal: illegal.len(), known: run.looks.len() });
+    if !contents.searches.iter().any(|search| search.search == identity) {
+        run.append(&Line::Search(Search {
+            search: identity.clone(),
+            job: job.clone(),
+            compiler: setup.compiler.clone(),
+            space: space_print.clone(),
+            floor_micros: setup.machine.floor_micros,
+        }));
+        for (schedule, refusal) in &illegal {
+            run.record(*schedule, Effort::FIRST, Outcome::invalid(Reason::Constraints, refusal), 0.0);
+        }
+    }
+    let points = Points::of(&run.legal);
+    search::search(setup.strategy, &points, None, setup.seed, &mut run);
+    let ranking = run.run_off();
+    let made = run.make_record(&ranking, space_print, illegal.len());
+    let (failed, legal, at_floor) = (run.failed.take(), run.outcomes(), run.at_floor);
+    if let Some(source) = failed {
+        return Err(log_error(source));
+    }
+    Ok(Swept { record: made?, illegal, legal, floor_micros: setup.machine.floor_micros, at_floor })
+}
+
+/// A search under way.
+struct Run<'a, 'w> {
+    job: &'a Job,
+    setup: &'a Setup<'a>,
+    identity: &'a str,
+    log: Log,
+    failed: Option<std::io::Error>,
+    legal: Vec<Schedule>,
+    looks: Looks,
+    asked: HashSet<Schedule>,
+    begun: Instant,
+    deadline: Option<Instant>,
+    at_floor: bool,
+    watch: &'w mut dyn FnMut(Event),
+}
+
+impl<'a, 'w> Run<'a, 'w> {
+    fn new(
+        job: &'a Job,
+        setup: &'a Setup<'a>,
+        identity: &'a str,
+        log: Log,
+        contents: &Contents,
+        legal: Vec<Schedule>,
+        watch: &'w mut dyn FnMut(Event),
+    ) -> Run<'a, 'w> {
+        let looks = Looks::of(contents, identity, &legal);
+        // The rest is for the run-off.
+        let begun = Instant::now();
+        let deadline = setup.budget.time.map(|time| begun + time.mul_f64(SEARCH_SHARE));
+        let asked = HashSet::new();
+        Run { job, setup, identity, log, failed: None, legal, looks, asked, begun, deadline, at_floor: false, watch }
+    }
+
+    fn append(&mut self, line: &Line) {
+        if let Err(error) = self.log.append(line) {
+            self.failed.get_or_insert(error);
+        }
+    }
+
+    fn record(&mut self, schedule: Schedule, effort: Effort, outcome: Outcome, seconds: f64) {
+        let at = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let search = self.identity.to_owned();
+        self.append(&Line::Evaluation(Evaluation { search, schedule, effort, outcome, seconds, at }));
+    }
+
+    /// Evaluates what the log does not hold yet.
+    fn look(&mut self, schedules: &[Schedule], effort: Effort) {
+        let todo: Vec<Schedule> =
+            schedules.iter().copied().filter(|schedule| self.looks.get(*schedule, effort).is_none()).collect();
+        let request = |step: Step| {
+            move |schedule: &Schedule| Request { job: self.job.clone(), schedule: *schedule, effort, step }
+        };
+        let evaluate: Vec<Request> = todo.iter().map(request(Step::Evaluate)).collect();
+        let prepare: Vec<Request> = todo.iter().map(request(Step::Prepare)).collect();
+        let (setup, deadline) = (self.setup, self.deadline);
+        let mut refused = HashMap::new();
+        if let Some(ahead) = setup.ahead {
+            ahead.run(&prepare, deadline, |finished| {
+                if let Some(outcome) = finished.outcome {
+                    refused.insert(finished.at, (outcome, finished.seconds));
+                }
+            });
+        }
+        for (at, (outcome, seconds)) in &refused {
+            self.learn(todo[*at], effort, outcome.clone(), *seconds);
+        }
+        let open: Vec<usize> = (0..todo.len()).filter(|at| !refused.contains_key(at)).collect();
+        let requests: Vec<Request> = open.iter().map(|at| evaluate[*at].clone()).collect();
+        setup.pool.run(&requests, deadline, |finished| {
+            let missing = || Outcome::invalid(Reason::Runtime, "the worker gave no outcome");
+            self.learn(todo[open[finished.at]], effort, finished.outcome.unwrap_or_else(missing), finished.seconds);
+        });
+    }
+
+    fn learn(&mut self, schedule: Schedule, effort: Effort, outcome: Outcome, seconds: f64) {
+        self.record(schedule, effort, outcome.clone(), seconds);
+        self.looks.insert(schedule, effort, outcome.clone());
+        let best = self.looks.ranking(&self.legal).first().map(|(schedule, sample)| (*schedule, sample.time.micros));
+        let done = self.legal.iter().filter(|legal| self.looks.verdict(**legal).is_some()).count();
+        (self.watch)(Event::Evaluated { schedule, outcome: &outcome, best, done });
+    }
+
+    fn outcomes(&self) -> Vec<(Schedule, Option<Outcome>)> {
+        self.legal.iter().map(|schedule| (*schedule, self.looks.verdict(*schedule).cloned())).collect()
+    }
+
+    /// The two best meet on fresh inputs, alternating, so that a drifting clock or a lucky draw favours neither.
+    /// Predictions are the same on every look, so they do not meet.
+    fn run_off(&mut self) -> Vec<(Schedule, Sample)> {
+        let ranking = self.looks.ranking(&self.legal);
+        if let ([first, second, ..], true) = (ranking.as_slice(), self.job.engine.basis() != Basis::Predicted) {
+            let pair = [first.0, second.0];
+            let repeats = self.looks.longest(first.0).min(self.looks.longest(second.0));
+            self.deadline = self.setup.budget.time.map(|time| self.begun + time);
+            (self.watch)(Event::RunOff(pair));
+            for round in 1..=RUN_OFF_ROUNDS {
+                for schedule in pair {
+                    self.look(&[schedule], Effort { repeats, round });
+                }
+            }
+        }
+        self.looks.final_ranking(&self.legal)
+    }
+
+        fn make_record(
+        &self,
+        ranking: &[(Schedule, Sample)],
+        space_print: String,
+        illegal: usize,
+    ) -> Result<Record, SweepError> {
+        let job = self.job;
+        let looked_at = self.legal.iter().filter(|schedule| self.looks.verdict(**schedule).is_some()).count();
+        let tried = looked_at + illegal;
+        let built_in = Schedule::default_for(&job.rule, job.pass, job.arch)?;
+        let Some(Podium { winner, built_in, runner_up }) = podium(ranking, built_in, job.engine.basis()) else {
+            return Err(SweepError::NoWinner { tried, reasons: self.reasons(illegal) });
+        };
+        let timed = |entry: &(Schedule, Sample)| Timed { schedule: entry.0, time: entry.1.time };
+        let source = source_fingerprint(&job.rule, job.pass, winner.0, job.arch);
+        Ok(Record {
+            rule: job.rule.name.clone(),
+            pass: job.pass,
+            bucket: Bucket::of(job.shape.extents()),
+            winner: timed(winner),
+            built_in: built_in.map(timed),
+            runner_up: runner_up.map(timed),
+            correct: u32::try_from(ranking.len()).unwrap_or(u32::MAX),
+            tried: u32::try_from(tried).unwrap_or(u32::MAX),
+            provenance: Provenance {
+                rule: rule_fingerprint(&job.rule),
+                space: space_print,
+                source: source.unwrap_or_default(),
+                compiler: self.setup.compiler.clone(),
+                arch: job.arch,
+                driver: self.setup.machine.driver.clone(),
+                clock_mhz: self.setup.machine.clock_mhz,
+                basis: job.engine.basis(),
+            },
+        })
+    }
+
+    fn reasons(&self, illegal: usize) -> String {
+        let count = |reason: Reason| {
+            let failed = self.legal.iter().filter(|schedule| {
+                matches!(self.looks.verdict(**schedule), Some(Outcome::Invalid { reason: why, .. }) if *why == reason)
+            });
+            failed.count() + if reason == Reason::Constraints { illegal } else { 0 }
+        };
+        let counted = Reason::ALL.iter().map(|reason| (reason, count(*reason))).filter(|(_, count)| *count > 0);
+        counted.map(|(reason, count)| format!("{count} {reason}")).collect::<Vec<_>>().join(", ")
+    }
+}
+
+impl Evaluate for Run<'_, '_> {
+    fn evaluate(&mut self, wanted: &[usize], effort: Effort) -> Vec<Option<f64>> {
+        let limit = self.setup.budget.candidates;
+        let spent = limit.is_some_and(|limit| self.asked.len() >= limit && effort == Effort::FIRST)
+            || self.deadline.is_some_and(|deadline| Instant::now() >= deadline);
+        if spent || self.at_floor {
+            return Vec::new();
+        }
+        let schedules: Vec<Schedule> = wanted.iter().map(|at| self.legal[*at]).collect();
+        self.look(&schedules, effort);
+        self.asked.extend(&schedules);
+        let answers = schedules.iter().map_while(|schedule| self.looks.get(*schedule, effort));
+        let answers: Vec<Option<f64>> = answers.map(Outcome::micros).collect();
+        let enough = self.setup.machine.floor_micros * CLOSE_TO_FLOOR;
+        self.at_floor = answers.iter().flatten().any(|micros| *micros <= enough);
+        answers
+    }
+}

@@ -224,14 +224,11 @@ impl<'a, 'w> Run<'a, 'w> {
     fn look(&mut self, schedules: &[Schedule], effort: Effort) {
         let todo: Vec<Schedule> =
             schedules.iter().copied().filter(|schedule| self.looks.get(*schedule, effort).is_none()).collect();
-        let request = |step: Step| {
-            move |schedule: &Schedule| Request { job: self.job.clone(), schedule: *schedule, effort, step }
-        };
-        let evaluate: Vec<Request> = todo.iter().map(request(Step::Evaluate)).collect();
-        let prepare: Vec<Request> = todo.iter().map(request(Step::Prepare)).collect();
-        let (setup, deadline) = (self.setup, self.deadline);
+        let (setup, job, deadline) = (self.setup, self.job, self.deadline);
+        let request = |schedule: Schedule, step: Step| Request { job: job.clone(), schedule, effort, step };
         let mut refused = HashMap::new();
         if let Some(ahead) = setup.ahead {
+            let prepare: Vec<Request> = todo.iter().map(|schedule| request(*schedule, Step::Prepare)).collect();
             ahead.run(&prepare, deadline, |finished| {
                 if let Some(outcome) = finished.outcome {
                     refused.insert(finished.at, (outcome, finished.seconds));
@@ -242,7 +239,7 @@ impl<'a, 'w> Run<'a, 'w> {
             self.learn(todo[*at], effort, outcome.clone(), *seconds);
         }
         let open: Vec<usize> = (0..todo.len()).filter(|at| !refused.contains_key(at)).collect();
-        let requests: Vec<Request> = open.iter().map(|at| evaluate[*at].clone()).collect();
+        let requests: Vec<Request> = open.iter().map(|at| request(todo[*at], Step::Evaluate)).collect();
         setup.pool.run(&requests, deadline, |finished| {
             let missing = || Outcome::invalid(Reason::Runtime, "the worker gave no outcome");
             self.learn(todo[open[finished.at]], effort, finished.outcome.unwrap_or_else(missing), finished.seconds);
@@ -279,7 +276,7 @@ impl<'a, 'w> Run<'a, 'w> {
         self.looks.final_ranking(&self.legal)
     }
 
-        fn make_record(
+    fn make_record(
         &self,
         ranking: &[(Schedule, Sample)],
         space_print: String,

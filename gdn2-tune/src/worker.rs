@@ -162,8 +162,8 @@ impl Worker {
     }
 
     fn ask(&mut self, request: &Request, timeout: Duration) -> Result<Answer, Outcome> {
-        let mut line =
-            serde_json::to_vec(request).map_err(|error| Outcome::invalid(Reason::Runtime, format!("request: {error}")))?;
+        let mut line = serde_json::to_vec(request)
+            .map_err(|error| Outcome::invalid(Reason::Runtime, format!("request: {error}")))?;
         line.push(b'\n');
         if self.input.write_all(&line).and_then(|()| self.input.flush()).is_err() {
             return Err(self.epitaph());

@@ -96,8 +96,8 @@ impl Constants {
 
     /// Reads a constants file; afterwards every constant the model asks for is there and above 0.
     pub fn parse(gpu: &str, text: &str) -> Result<Constants, ConstantsError> {
-        let constants: Constants = serde_json::from_str(text)
-            .map_err(|source| ConstantsError::Damaged { gpu: gpu.to_owned(), source })?;
+        let constants: Constants =
+            serde_json::from_str(text).map_err(|source| ConstantsError::Damaged { gpu: gpu.to_owned(), source })?;
         let stalls = Unit::ALL.iter().map(|unit| stall_name(*unit));
         let names = NAMES.into_iter().map(str::to_owned).chain(stalls);
         for name in names {

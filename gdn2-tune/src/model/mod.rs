@@ -8,7 +8,7 @@ mod calibrate;
 mod constants;
 mod counts;
 
-pub use calibrate::{Calibrated, Pair, calibrate};
+pub use calibrate::{Calibrated, Pair, calibrate, pairs};
 pub use constants::{Constants, ConstantsError, Sourced};
 pub use counts::{Load, Unit};
 
@@ -150,8 +150,8 @@ pub fn predict(launches: &[LaunchLoad], compulsory_bytes: f64, limits: &Limits, 
         // The fullest streaming multiprocessor decides: whole rounds of resident blocks, then what is left.
         let mine = launch.blocks.div_ceil(sms.max(1));
         let round = |blocks: u64| chain.max(busiest * blocks as f64);
-        let clocks = (mine / resident) as f64 * round(resident)
-            + if mine % resident > 0 { round(mine % resident) } else { 0.0 };
+        let clocks =
+            (mine / resident) as f64 * round(resident) + if mine % resident > 0 { round(mine % resident) } else { 0.0 };
         let traffic = launch.load.sector_bytes * launch.blocks as f64 / constants.get("l2_bytes");
         let inner = if chain >= busiest * resident.min(mine) as f64 { Bound::Chain } else { unit };
         let (bound, clocks) = longest([(inner, clocks), (Bound::L2, traffic)]);

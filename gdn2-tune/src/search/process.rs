@@ -29,11 +29,8 @@ impl<'a> Process<'a> {
             for column in 0..=row {
                 let dot: f64 = (0..column).map(|at| factor[row][at] * factor[column][at]).sum();
                 let rest = covariance(points[row], points[column]) - dot;
-                factor[row][column] = if row == column {
-                    (rest + NOISE).max(NOISE).sqrt()
-                } else {
-                    rest / factor[column][column]
-                };
+                factor[row][column] =
+                    if row == column { (rest + NOISE).max(NOISE).sqrt() } else { rest / factor[column][column] };
             }
         }
         let mut weights = forward(&factor, values);

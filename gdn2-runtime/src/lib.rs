@@ -8,6 +8,7 @@ pub mod artifact;
 pub mod cache;
 pub mod cpu;
 pub mod device;
+mod drawn;
 pub mod engine;
 pub mod nvrtc;
 pub mod problem;

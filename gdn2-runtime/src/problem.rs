@@ -249,7 +249,7 @@ fn gate(rule: &Rule, tensor: Tensor) -> Option<(Grain, &'static str)> {
     })
 }
 
-fn shape(rule: &Rule, dims: &Dims, tensor: Tensor, slots: usize) -> (&'static str, Vec<usize>) {
+pub(crate) fn shape(rule: &Rule, dims: &Dims, tensor: Tensor, slots: usize) -> (&'static str, Vec<usize>) {
     let &Dims { batch, tokens, heads, value_heads, key_dim, value_dim } = dims;
     let scalar = gate(rule, tensor).is_some_and(|(grain, _)| grain == Grain::Scalar);
     match tensor {

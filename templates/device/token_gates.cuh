@@ -6,13 +6,14 @@ constexpr int TOKEN_ROWS = CHUNK < 32 ? 1 : CHUNK / 32;
 struct TokenGate {
   float value[TOKEN_ROWS];
 
-  // Tokens from `exist` on are zeros: no decay, nothing erased, nothing written.
+  // Tokens from `exist` on are zeros: no decay, nothing erased, nothing written. So are the upper lanes' for
+  // CHUNK = 16, which belong to the chunk after.
   template <typename T>
   METHOD void fetch(const T* rows, i64 stride, int exist) {
 #pragma unroll
     for (int r = 0; r < TOKEN_ROWS; ++r) {
       const int token = r * 32 + lane_index();
-      value[r] = token < exist ? load_number(rows + token * stride) : 0.0f;
+      value[r] = token < exist && (CHUNK >= 32 || token < CHUNK) ? load_number(rows + token * stride) : 0.0f;
     }
   }
 };

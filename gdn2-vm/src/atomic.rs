@@ -5,7 +5,7 @@ use crate::exec_mem::Pointers;
 use crate::inst::{AtomOp, FloatOp, Mode};
 use crate::lanes::{Regs, lanes};
 use crate::num::{Type, int_value};
-use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 /// The new value.
 fn next(op: AtomOp, ty: Type, old: u64, b: u64, c: u64) -> u64 {
@@ -57,31 +57,57 @@ fn halves(op: FloatOp, ty: Type, old: u64, b: u64) -> u64 {
     u64::from(if ty.packed() { one(0) | one(16) << 16 } else { one(0) })
 }
 
+/// Reads an element.
+///
+/// # Safety
+/// `p` holds an element of `ty`.
+pub(crate) unsafe fn read(p: *const u8, ty: Type) -> u64 {
+    // SAFETY: the caller's.
+    unsafe {
+        match ty.bytes() {
+            1 => u64::from(p.read()),
+            2 => u64::from(p.cast::<u16>().read_unaligned()),
+            4 => u64::from(p.cast::<u32>().read_unaligned()),
+            _ => p.cast::<u64>().read_unaligned(),
+        }
+    }
+}
+
+/// One atomic update; returns the old value.
+///
+/// # Safety
+/// `p` holds an aligned element of `ty`.
+pub(crate) unsafe fn update(p: *mut u8, op: AtomOp, ty: Type, b: u64, c: u64) -> u64 {
+    let order = Ordering::SeqCst;
+    // SAFETY: the caller's.
+    unsafe {
+        match ty.bytes() {
+            8 => AtomicU64::from_ptr(p.cast())
+                .fetch_update(order, order, |v| Some(next(op, ty, v, b, c)))
+                .unwrap_or_default(),
+            2 => AtomicU16::from_ptr(p.cast())
+                .fetch_update(order, order, |v| Some(next(op, ty, u64::from(v), b & 0xffff, c & 0xffff) as u16))
+                .unwrap_or_default()
+                .into(),
+            1 => AtomicU8::from_ptr(p)
+                .fetch_update(order, order, |v| Some(next(op, ty, u64::from(v), b & 0xff, c & 0xff) as u8))
+                .unwrap_or_default()
+                .into(),
+            _ => AtomicU32::from_ptr(p.cast())
+                .fetch_update(order, order, |v| Some(next(op, ty, u64::from(v), b, c) as u32))
+                .unwrap_or_default()
+                .into(),
+        }
+    }
+}
+
 /// Runs one for the lanes of `mask`.
 pub(crate) fn run(g: &mut Regs, mask: u32, p: &Pointers, op: AtomOp, ty: Type, [b, c]: [u32; 2], d: Option<u32>) {
     for i in lanes(mask) {
         let get = |s: u32| if ty.bytes() == 8 { g.x[s as usize][i] } else { u64::from(g.r[s as usize][i]) };
         let (vb, vc) = (get(b), get(c));
         // SAFETY: `pointers` checked range and alignment, and every buffer is 16-byte aligned.
-        let old = unsafe {
-            match ty.bytes() {
-                8 => AtomicU64::from_ptr(p[i].cast())
-                    .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |v| Some(next(op, ty, v, vb, vc)))
-                    .unwrap_or_default(),
-                2 => AtomicU16::from_ptr(p[i].cast())
-                    .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |v| {
-                        Some(next(op, ty, u64::from(v), vb & 0xffff, vc & 0xffff) as u16)
-                    })
-                    .unwrap_or_default()
-                    .into(),
-                _ => AtomicU32::from_ptr(p[i].cast())
-                    .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |v| {
-                        Some(next(op, ty, u64::from(v), vb, vc) as u32)
-                    })
-                    .unwrap_or_default()
-                    .into(),
-            }
-        };
+        let old = unsafe { update(p[i], op, ty, vb, vc) };
         if let Some(d) = d {
             if ty.bytes() == 8 {
                 g.x[d as usize][i] = old;

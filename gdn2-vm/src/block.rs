@@ -1,7 +1,9 @@
 //! One block: its warps, shared memory and barriers, and the order in which the warps run.
 
+use crate::bulk::Flight;
 use crate::decode::{Entry, Fixed, SHARED_BASE, Special};
 use crate::global::Global;
+use crate::mbarrier::Mbar;
 use crate::memory::Bytes;
 use crate::observe::{At, Observer};
 use crate::trap::{Exec, Fail, Fault, Place, SourceLine, Trap};
@@ -51,7 +53,13 @@ pub(crate) struct Block<'a, O> {
     pub(crate) grid: &'a Grid<'a>,
     pub(crate) index: [u32; 3],
     pub(crate) shared: Bytes,
-    pub(crate) bars: [Bar; 16],
+    /// Barriers 0 to 15, and the cluster's.
+    pub(crate) bars: [Bar; 17],
+    pub(crate) mbars: Vec<Mbar>,
+    /// Bulk copies issued and not landed.
+    pub(crate) flights: Vec<Flight>,
+    /// Something changed that a waiting warp could see.
+    pub(crate) progress: bool,
     pub(crate) live_warps: u32,
     pub(crate) observer: O,
     pub(crate) at: At,
@@ -82,7 +90,10 @@ pub(crate) fn run<O: Observer>(grid: &Grid<'_>, index: [u32; 3], scratch: &mut S
         grid,
         index,
         shared,
-        bars: [Bar::default(); 16],
+        bars: [Bar::default(); 17],
+        mbars: Vec::new(),
+        flights: Vec::new(),
+        progress: false,
         live_warps: n,
         observer: O::start(grid.entry, index, n),
         at: At { pc: 0, warp: 0 },
@@ -150,9 +161,10 @@ fn special(grid: &Grid<'_>, index: [u32; 3], warp: u32, threads: u32, s: Special
 
 impl<O: Observer> Block<'_, O> {
     fn schedule(&mut self, warps: &mut [Warp]) -> Result<(), Trap> {
-        let mut steps = 0;
+        let (mut steps, mut idle) = (0, 0);
         loop {
-            let (mut done, mut moved) = (true, false);
+            let mut done = true;
+            self.progress = false;
             for w in warps.iter_mut() {
                 if w.live == 0 {
                     continue;
@@ -160,15 +172,21 @@ impl<O: Observer> Block<'_, O> {
                 let before = w.clock;
                 self.at.warp = w.id;
                 let stop = self.run_warp(w).map_err(|f| self.trap(*f))?;
-                moved |= stop == Stop::Yielded || w.clock != before;
                 done &= stop == Stop::Done;
                 steps += w.clock - before;
             }
             if done {
-                return Ok(());
+                // What was issued lands, waited for or not.
+                return self.land_all().map_err(|f| self.trap(*f));
             }
-            if !moved {
-                return Err(self.deadlock(warps));
+            idle = if self.progress { 0 } else { idle + 1 };
+            // The second round that changed nothing: every warp waits for what none will do.
+            if idle > 1 {
+                if self.flights.is_empty() {
+                    return Err(self.deadlock(warps));
+                }
+                self.land_all().map_err(|f| self.trap(*f))?;
+                idle = 0;
             }
             if steps > RUNAWAY {
                 let fault = Fault::Runaway { instructions: steps };
@@ -200,10 +218,11 @@ impl<O: Observer> Block<'_, O> {
         let mut first = None;
         for w in warps {
             for g in &w.groups {
-                let at = At { pc: g.pc, warp: w.id };
-                first.get_or_insert(at);
-                let site = &self.grid.entry.sites[g.pc as usize];
+                let pc = g.spin.map_or(g.pc, |s| s.pc);
+                first.get_or_insert(At { pc, warp: w.id });
+                let site = &self.grid.entry.sites[pc as usize];
                 let what = match g.wait {
+                    _ if let Some(s) = g.spin => self.describe(s.address),
                     Wait::Barrier { id, .. } => {
                         let b = &self.bars[id as usize];
                         let expected = if b.expected == 0 { self.live_warps * 32 } else { b.expected };
@@ -219,12 +238,9 @@ impl<O: Observer> Block<'_, O> {
         Trap { fault: Fault::Deadlock { waiting }, place: first.map(|at| self.place(at, None)) }
     }
 
-    /// Warp `w` arrives at a barrier; returns the phase it arrived in.
+    /// A warp arrives at a barrier (0 to 16); returns the phase it arrived in.
     pub(crate) fn arrive(&mut self, id: u32, threads: Option<u32>, vote: Option<u32>) -> Exec<u64> {
         let wrong = |what: String| crate::trap::fail(Fault::Barrier { id, what });
-        if id > 15 {
-            return wrong("only barriers 0 to 15 exist".into());
-        }
         let live = self.live_warps * 32;
         let block: u32 = self.grid.block.iter().product::<u32>().div_ceil(32) * 32;
         let b = &mut self.bars[id as usize];
@@ -253,12 +269,14 @@ impl<O: Observer> Block<'_, O> {
         }
         let generation = b.generation;
         b.finish(live);
+        self.progress = true;
         Ok(generation)
     }
 
     /// A warp has left: barriers that wait for all may be complete now.
     pub(crate) fn leave(&mut self) {
         self.live_warps -= 1;
+        self.progress = true;
         for b in &mut self.bars {
             if b.arrived > 0 && b.expected == 0 {
                 b.finish(self.live_warps * 32);

@@ -3,7 +3,7 @@
 use crate::decode::Entry;
 use crate::inst::Space;
 use crate::lanes::lanes;
-use crate::observe::{Access, At, Kind, Observer};
+use crate::observe::{Access, Agent, At, Kind, Observer};
 use crate::report::{Counters, InstructionCount};
 use crate::trap::SourceLine;
 
@@ -55,8 +55,16 @@ impl Observer for Count {
                 }
             }
             Space::Shared => {
-                row.wavefronts += wavefronts(a);
-                row.ideal += u64::from((a.mask.count_ones() * a.bytes).div_ceil(128));
+                let ideal = bytes.div_ceil(128);
+                let (n, ideal) = match a.agent {
+                    // The engines move 128 bytes at a time; B is read once for the four warps that report it.
+                    Agent::Bulk | Agent::WgmmaA => (ideal, ideal),
+                    Agent::WgmmaB if at.warp % 4 == 0 => (ideal, ideal),
+                    Agent::WgmmaB => (0, 0),
+                    Agent::Warp | Agent::CpAsync => (wavefronts(a), ideal),
+                };
+                row.wavefronts += n;
+                row.ideal += ideal;
             }
             _ => {}
         }
@@ -78,6 +86,11 @@ impl Observer for Count {
 
 /// Distinct 32-byte sectors of one request.
 fn sectors(a: &Access<'_>) -> u64 {
+    if a.agent == Agent::Bulk {
+        // Ranges of any length: each is a request of its own.
+        let of = |i: usize| ((a.address[i] + u64::from(a.bytes) - 1) >> 5) - (a.address[i] >> 5) + 1;
+        return lanes(a.mask).map(of).sum();
+    }
     let mut seen = [0u64; 64];
     let mut n = 0;
     for i in lanes(a.mask) {

@@ -466,6 +466,9 @@ impl<'a> Decoder<'_, 'a> {
         if let Some(op) = self.warp(base)? {
             return Ok(op);
         }
+        if let Some(op) = self.asynchronous(base)? {
+            return Ok(op);
+        }
         self.unknown()
     }
 }

@@ -200,7 +200,7 @@ impl<O: Observer> Block<'_, O> {
             }
             Mem::CpAsyncWaitAll => {
                 self.sync(mask, Sync::CopyWaitAll);
-                w.land(|_, c| mask >> c.lane & 1 != 0);
+                w.land_lanes(mask);
             }
         }
         Ok(())
@@ -349,6 +349,11 @@ impl Warp {
         for i in lanes(mask) {
             self.committed[i] += 1;
         }
+    }
+
+    /// Lands every copy of these lanes.
+    pub(crate) fn land_lanes(&mut self, mask: u32) {
+        self.land(|_, c| mask >> c.lane & 1 != 0);
     }
 
     /// Lands the copies that `f` picks, in order of issue.

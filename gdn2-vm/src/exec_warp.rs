@@ -119,6 +119,9 @@ impl<O: Observer> Block<'_, O> {
         let first = mask.trailing_zeros() as usize;
         let id = w.regs.r[id as usize][first];
         let threads = threads.map(|t| w.regs.r[t as usize][first]);
+        if id > 15 {
+            return fail(Fault::Barrier { id, what: "only barriers 0 to 15 exist".to_owned() });
+        }
         let generation = self.arrive(id, threads, vote)?;
         let id = id as u8;
         if O::ON {

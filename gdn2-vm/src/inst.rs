@@ -36,6 +36,7 @@ pub(crate) enum Op {
     Flow(Flow),
     Warp(WarpOp),
     Matrix(Matrix),
+    Async(crate::hopper::Async),
     /// Pragmas, prefetches, hints.
     Nop,
 }

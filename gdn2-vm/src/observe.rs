@@ -12,6 +12,12 @@ pub(crate) enum Agent {
     Warp,
     /// `cp.async` of the warp.
     CpAsync,
+    /// A bulk or tensor copy: the asynchronous proxy.
+    Bulk,
+    /// `wgmma` reading A; each warp reads its own rows.
+    WgmmaA,
+    /// `wgmma` reading B: reported by all four warps, read once by the hardware.
+    WgmmaB,
 }
 
 /// What an access does.
@@ -69,6 +75,49 @@ pub(crate) enum Sync {
     },
     /// All copies have landed.
     CopyWaitAll,
+    /// An mbarrier's life begins or ends.
+    MbarInit {
+        address: u32,
+    },
+    MbarInval {
+        address: u32,
+    },
+    /// Lanes arrived in this phase (or only announced bytes).
+    MbarArrive {
+        address: u32,
+        phase: u64,
+        arrives: bool,
+    },
+    /// Arrives once the lane's earlier `cp.async` have landed.
+    CopyArrive {
+        address: u32,
+        phase: u64,
+    },
+    /// Saw this phase complete.
+    MbarPass {
+        address: u32,
+        phase: u64,
+    },
+    /// The bulk accesses just reported complete through this mbarrier's phase.
+    BulkToMbar {
+        address: u32,
+        phase: u64,
+    },
+    /// The bulk accesses just reported belong to the lane's open bulk group.
+    BulkToGroup,
+    BulkCommit,
+    /// All but `keep` groups have been read (`read`) or are complete.
+    BulkWait {
+        keep: u32,
+        read: bool,
+    },
+    WgmmaFence,
+    /// The `wgmma` accesses just reported are of this instruction.
+    WgmmaIssue,
+    WgmmaCommit,
+    WgmmaWait {
+        keep: u32,
+    },
 }
 
 /// Watches one block.

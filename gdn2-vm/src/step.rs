@@ -46,6 +46,7 @@ impl<O: Observer> Block<'_, O> {
                 return Ok(Stop::Done);
             }
             if slice == 0 {
+                self.progress = true;
                 return Ok(Stop::Yielded);
             }
         }
@@ -138,7 +139,11 @@ impl<O: Observer> Block<'_, O> {
                         Next::Choose
                     }
                     Op::Flow(Flow::Trap) => return fail(Fault::TrapInstruction),
-                    Op::Flow(Flow::Yield) => Next::Yield,
+                    Op::Flow(Flow::Yield) => {
+                        self.progress = true;
+                        Next::Yield
+                    }
+                    Op::Async(op) => self.asynchronous(w, g, mask, op)?,
                     Op::Nop => Next::Step,
                 };
                 match next {

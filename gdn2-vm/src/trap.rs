@@ -135,6 +135,20 @@ pub enum Fault {
     /// A copy asks for more than it may.
     #[error("asynchronous copy: {0}")]
     Copy(String),
+    /// An mbarrier used wrongly.
+    #[error("mbarrier at {address:#x}: {what}")]
+    Mbarrier {
+        /// Shared address.
+        address: u32,
+        /// What is wrong.
+        what: String,
+    },
+    /// A tensor copy whose map or coordinates cannot be.
+    #[error("tensor copy: {0}")]
+    Tensor(String),
+    /// A warpgroup instruction used wrongly.
+    #[error("wgmma: {0}")]
+    Wgmma(String),
 }
 
 /// A fault with the lane to blame, before its place is known.

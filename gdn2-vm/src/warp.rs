@@ -33,6 +33,15 @@ pub(crate) struct Group {
     /// Where this group parks, and the join it belongs to.
     pub(crate) join_pc: u32,
     top: u32,
+    /// The mbarrier wait that failed last, for a deadlock's report.
+    pub(crate) spin: Option<Spin>,
+}
+
+/// A wait on an mbarrier that found its phase unfinished.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Spin {
+    pub(crate) pc: u32,
+    pub(crate) address: u32,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -62,6 +71,10 @@ pub(crate) struct Warp {
     /// Asynchronous copies not yet landed, and groups committed, per lane.
     pub(crate) copies: Vec<Copy>,
     pub(crate) committed: Vec<u32>,
+    /// Bulk groups committed, per lane.
+    pub(crate) bulk_committed: Vec<u32>,
+    /// Barrier phase of the last `barrier.cluster.arrive`.
+    pub(crate) cluster: u64,
 }
 
 /// One lane's asynchronous copy, when copies land late.
@@ -84,7 +97,7 @@ impl Warp {
         self.carry = 0;
         self.live = lanes;
         self.groups.clear();
-        self.groups.push(Group { pc: 0, mask: lanes, wait: Wait::No, join_pc: NO_JOIN, top: NONE });
+        self.groups.push(Group { pc: 0, mask: lanes, wait: Wait::No, join_pc: NO_JOIN, top: NONE, spin: None });
         self.joins.clear();
         self.free.clear();
         self.local.clear();
@@ -93,6 +106,9 @@ impl Warp {
         self.copies.clear();
         self.committed.clear();
         self.committed.resize(32, 0);
+        self.bulk_committed.clear();
+        self.bulk_committed.resize(32, 0);
+        self.cluster = 0;
     }
 
     /// Splits group `g` at a branch: `taken` lanes go to `target`, the rest falls through.
@@ -103,8 +119,9 @@ impl Warp {
             top = self.new_join(Join { pc: join, members: group.mask, arrived: 0, parent: group.top });
             join_pc = join;
         }
-        self.groups[g] = Group { pc: group.pc + 1, mask: group.mask & !taken, wait: Wait::No, join_pc, top };
-        self.groups.push(Group { pc: target, mask: taken, wait: Wait::No, join_pc, top });
+        self.groups[g] =
+            Group { pc: group.pc + 1, mask: group.mask & !taken, wait: Wait::No, join_pc, top, spin: None };
+        self.groups.push(Group { pc: target, mask: taken, wait: Wait::No, join_pc, top, spin: None });
         // The second first: parking removes a group.
         let last = self.groups.len() - 1;
         self.park(last);
@@ -144,7 +161,7 @@ impl Warp {
         self.free.push(top);
         if expected != 0 {
             let join_pc = if j.parent == NONE { NO_JOIN } else { self.joins[j.parent as usize].pc };
-            self.groups.push(Group { pc: j.pc, mask: expected, wait: Wait::No, join_pc, top: j.parent });
+            self.groups.push(Group { pc: j.pc, mask: expected, wait: Wait::No, join_pc, top: j.parent, spin: None });
         }
     }
 

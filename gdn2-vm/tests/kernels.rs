@@ -56,7 +56,8 @@ fn matrix_product_through_cp_async_ldmatrix_and_mma() {
     for landing in [Landing::Early, Landing::Late] {
         let (got, expected, report) = gemm(landing, false, 0);
         assert!(report.unwrap().instructions > 100);
-        assert_eq!(got, expected);
+        let wrong = got.iter().zip(&expected).position(|(g, e)| g != e);
+        assert_eq!(wrong, None);
     }
 }
 

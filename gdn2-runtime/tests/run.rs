@@ -1,0 +1,179 @@
+//! Cases through the engine: every device agrees with the definition, whatever the layout of states and sequences.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+use gdn2_codegen::abi::Tensor;
+use gdn2_codegen::arch::Arch;
+use gdn2_codegen::kernel::Pass;
+use gdn2_dsl::bars::{Deviation, bar};
+use gdn2_dsl::{Combination, Draw, Dtype, Grain, Regime, Rule, StateLayout};
+use gdn2_runtime::artifact::Compiler;
+use gdn2_runtime::device::{Device, DeviceError, Precision};
+use gdn2_runtime::engine::{Engine, Outcome, Run, RunError};
+use gdn2_runtime::nvrtc::NvrtcError;
+use gdn2_runtime::tensors::Case;
+use gdn2_runtime::toolchain::Search;
+use std::sync::LazyLock;
+
+static ENGINE: LazyLock<Engine> = LazyLock::new(|| Engine::new(Compiler::new(Search::from_environment(None, None))));
+
+fn gdn() -> Rule {
+    Combination { decay: Grain::Scalar, erase: Grain::Scalar, write: None }.rule(32, 16, Dtype::Bf16).unwrap()
+}
+
+fn nothing() -> Engine {
+    let folder = tempfile::tempdir().unwrap();
+    Engine::new(Compiler::new(Search { explicit: Some(folder.path().join("none")), ..Search::default() }))
+}
+
+fn run(rule: &Rule, pass: Pass, device: &Device, case: &Case) -> Outcome {
+    ENGINE.run(&Run::new(rule, pass, device), case).unwrap()
+}
+
+/// How many bars of error the worst tensor has.
+fn bars(outcome: &Outcome, case: &Case) -> f64 {
+    let error = |tensor: Tensor| {
+        let got = &outcome.tensors[&tensor];
+        let want = &case.tensors[&tensor];
+        assert_eq!(got.shape, want.shape);
+        let want: Vec<f64> = want.data.iter().map(|x| f64::from(*x)).collect();
+        let deviation = Deviation::of(got.data.iter().map(|x| f64::from(*x)), &want);
+        if deviation.unfit.is_some() { f64::INFINITY } else { deviation.relative / bar(tensor.name()).unwrap() }
+    };
+    error(Tensor::O).max(error(Tensor::FinalState))
+}
+
+#[test]
+fn the_cpu_agrees_with_the_definition_for_all_combinations() {
+    for combination in gdn2_dsl::granularity_combinations() {
+        for (key, value) in [(16, 48), (48, 64)] {
+            let rule = combination.rule(key, value, Dtype::F16).unwrap();
+            let draw = Draw {
+                cu_seqlens: Some(vec![0, 1, 1, 40]),
+                regime: Regime::Reset,
+                largest_erase: 2.0,
+                ..Draw::new(1, 40, 2, 4, 11)
+            };
+            let case = Case::drawn(&rule, &draw, false).unwrap();
+            let single = bars(&run(&rule, Pass::Forward, &Device::cpu(), &case), &case);
+            assert!(single < 0.01, "{combination} {key}x{value}: {single} bars");
+            let double = bars(&run(&rule, Pass::Forward, &Device::Cpu(Precision::Double), &case), &case);
+            assert!(double < 1e-4, "{combination} {key}x{value}: {double} bars");
+        }
+    }
+}
+
+#[test]
+fn the_virtual_machine_agrees_with_the_definition() {
+    let draw = Draw::new(2, 40, 1, 2, 5);
+    let case = Case::drawn(&gdn(), &draw, false).unwrap();
+    let outcome = run(&gdn(), Pass::Forward, &Device::vm(), &case);
+    assert!(bars(&outcome, &case) < 1.0);
+    assert_eq!(outcome.kernel.map(|(arch, _)| arch), Some(Arch::Sm80));
+    assert!(outcome.reports.iter().all(|report| report.instructions > 0) && outcome.reports.len() == 1);
+}
+
+#[test]
+fn a_state_stored_the_other_way_round_changes_no_bit() {
+    let case = Case::drawn(&gdn(), &Draw::new(1, 20, 1, 2, 5), false).unwrap();
+    let turned = Rule { state: StateLayout::Vk, ..gdn() };
+    let (kv, vk) =
+        (run(&gdn(), Pass::Forward, &Device::vm(), &case), run(&turned, Pass::Forward, &Device::vm(), &case));
+    assert_eq!(kv.tensors, vk.tensors);
+}
+
+#[test]
+fn no_tokens_leave_the_state_as_it_was() {
+    let case = Case::drawn(&gdn(), &Draw::new(2, 0, 1, 1, 5), false).unwrap();
+    for device in [Device::cpu(), Device::vm()] {
+        let outcome = run(&gdn(), Pass::Forward, &device, &case);
+        assert_eq!(outcome.tensors[&Tensor::FinalState].data, case.tensors[&Tensor::InitialState].data);
+        assert_eq!(outcome.tensors[&Tensor::O].shape, [2, 0, 1, 16]);
+    }
+}
+
+#[test]
+fn slots_choose_states_and_leave_the_others_their_bits() {
+    let draw = Draw { cu_seqlens: Some(vec![0, 17, 17, 50]), ..Draw::new(1, 50, 1, 2, 5) };
+    let straight = Case::drawn(&gdn(), &draw, false).unwrap();
+    let expected = run(&gdn(), Pass::Forward, &Device::Cpu(Precision::Double), &straight);
+    // The same states in other places of a larger pool; sequence 1 is empty and not written back.
+    let state = 2 * 32 * 16;
+    let mut pool = vec![7.25f32; 5 * state];
+    for (sequence, slot) in [(0usize, 4usize), (1, 1), (2, 0)] {
+        let from = &straight.tensors[&Tensor::InitialState].data[sequence * state..(sequence + 1) * state];
+        pool[slot * state..(slot + 1) * state].copy_from_slice(from);
+    }
+    let mut case = straight.clone();
+    let initial = case.tensors.get_mut(&Tensor::InitialState).unwrap();
+    (initial.shape[0], initial.data) = (5, pool.clone());
+    case.initial_slots = Some(vec![4, 1, 0]);
+    case.final_slots = Some(vec![0, -1, 3]);
+    for device in [Device::cpu(), Device::Cpu(Precision::Double), Device::vm()] {
+        let outcome = run(&gdn(), Pass::Forward, &device, &case);
+        let got = &outcome.tensors[&Tensor::FinalState].data;
+        let of = |slot: usize| &got[slot * state..(slot + 1) * state];
+        for (sequence, slot) in [(0usize, 0usize), (2, 3)] {
+            let want = &expected.tensors[&Tensor::FinalState].data[sequence * state..(sequence + 1) * state];
+            let want: Vec<f64> = want.iter().map(|x| f64::from(*x)).collect();
+            assert!(Deviation::of(of(slot).iter().map(|x| f64::from(*x)), &want).passes(0.005), "{device:?} {slot}");
+        }
+        for slot in [1, 2, 4] {
+            assert_eq!(of(slot), &pool[slot * state..(slot + 1) * state], "{device:?} {slot}");
+        }
+    }
+}
+
+#[test]
+fn a_negative_initial_slot_starts_from_zeros() {
+    let draw = Draw { initial_state: false, ..Draw::new(2, 20, 1, 1, 5) };
+    let zeros = Case::drawn(&gdn(), &draw, false).unwrap();
+    let mut case = Case::drawn(&gdn(), &Draw::new(2, 20, 1, 1, 5), false).unwrap();
+    case.initial_slots = Some(vec![-1, -3]);
+    for device in [Device::cpu(), Device::Cpu(Precision::Double), Device::vm()] {
+        assert!(bars(&run(&gdn(), Pass::Forward, &device, &case), &zeros) < 1.0, "{device:?}");
+    }
+}
+
+#[test]
+fn a_missing_compiler_says_what_to_run() {
+    let case = Case::drawn(&gdn(), &Draw::new(1, 4, 1, 1, 5), false).unwrap();
+    let device = Device::vm();
+    let error = nothing().run(&Run::new(&gdn(), Pass::Forward, &device), &case).unwrap_err();
+    assert!(matches!(&error, RunError::Nvrtc(NvrtcError::Missing { tried }) if tried.len() == 1), "{error}");
+    assert!(error.to_string().contains("run `gdn2 toolchain install`"), "{error}");
+}
+
+#[test]
+fn prebuilt_ptx_serves_where_the_compiler_is_missing() {
+    let (rule, device) = (gdn(), Device::vm());
+    let case = Case::drawn(&rule, &Draw::new(1, 30, 1, 1, 5), false).unwrap();
+    let asked = Run::new(&rule, Pass::Forward, &device);
+    let artifact = ENGINE.artifact(&asked).unwrap();
+    let mut compiler = Compiler::new(Search { explicit: Some("/nonexistent".into()), ..Search::default() });
+    compiler.add_prebuilt(&artifact.source.hash, Arch::Sm80, artifact.ptx.clone());
+    let engine = Engine::new(compiler);
+    assert_eq!(engine.run(&asked, &case).unwrap(), ENGINE.run(&asked, &case).unwrap());
+    let other = Run { schedule: "chunk=16", ..asked };
+    assert!(matches!(engine.run(&other, &case), Err(RunError::Nvrtc(NvrtcError::Missing { .. }))));
+}
+
+#[test]
+fn refusals_keep_their_kind() {
+    let (rule, device) = (gdn(), Device::vm());
+    let case = Case::drawn(&rule, &Draw::new(1, 4, 1, 1, 5), false).unwrap();
+    let asked = Run::new(&rule, Pass::Forward, &device);
+    let run = |schedule| ENGINE.run(&Run { schedule, ..asked.clone() }, &case).unwrap_err();
+    assert!(matches!(run("chunk=48"), RunError::Illegal(_)));
+    assert!(matches!(run("colour=3"), RunError::Schedule(_)));
+    assert!(matches!("gpu".parse::<Device>(), Err(DeviceError::Unknown(_))));
+}
+
+/// A machine with a driver opens its GPU or says why not; one without gets the typed error. Neither panics.
+#[test]
+fn a_missing_driver_is_an_error() {
+    match "cuda:999".parse::<Device>() {
+        Err(DeviceError::Unavailable { tried, .. }) => assert!(tried.contains(&"libcuda.so.1".to_owned())),
+        Err(DeviceError::NoSuchGpu { asked: 999, .. } | DeviceError::OldDriver { .. }) => {}
+        other => panic!("{other:?}"),
+    }
+}

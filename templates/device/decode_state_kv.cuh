@@ -1,0 +1,35 @@
+// A head's state in memory is [KEY][VALUE]: a tile's keys are rows of 16 bytes, neighbouring lanes hold neighbouring
+// values.
+
+struct State {
+  float s[KEY_STEPS][TILE_KEYS][TILE_VALUES];
+
+  METHOD void load(const float* head, const Place& place) {
+#pragma unroll
+    for (int step = 0; step < KEY_STEPS; ++step) {
+#pragma unroll
+      for (int i = 0; i < TILE_KEYS; ++i) {
+        float4 row = {};
+        if (head != nullptr && place.has(step)) {
+          row = *reinterpret_cast<const float4*>(head + (place.key(step) + i) * VALUE + place.value);
+        }
+        s[step][i][0] = row.x;
+        s[step][i][1] = row.y;
+        s[step][i][2] = row.z;
+        s[step][i][3] = row.w;
+      }
+    }
+  }
+  METHOD void store(float* head, const Place& place) const {
+#pragma unroll
+    for (int step = 0; step < KEY_STEPS; ++step) {
+      if (place.has(step)) {
+#pragma unroll
+        for (int i = 0; i < TILE_KEYS; ++i) {
+          *reinterpret_cast<float4*>(head + (place.key(step) + i) * VALUE + place.value) = {
+              s[step][i][0], s[step][i][1], s[step][i][2], s[step][i][3]};
+        }
+      }
+    }
+  }
+};

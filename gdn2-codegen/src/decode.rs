@@ -7,10 +7,10 @@
 
 use crate::abi::{Extent, Factor};
 use crate::arch::Arch;
+use crate::forward;
 use crate::kernel::{Illegal, Kernel, Launch, Region};
-use crate::plan::{self, Fold, Plan};
+use crate::plan::{Fold, Plan};
 use crate::schedule::{Decode, Overrides, Schedule};
-use crate::{forward, kernel::Pass};
 use gdn2_dsl::{Dtype, Rule, StateLayout};
 
 /// Registers a thread needs beyond its state and the inputs of two tokens: sums, factors, addresses.
@@ -20,49 +20,76 @@ const OVERHEAD_REGISTERS: u32 = 48;
 /// registers for its tiles.
 const DEFAULT_WARPS_MAX: u32 = 16;
 
+/// One warp's share of a state: lanes along K and V, each with a tile whose rows are 16 bytes in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Lanes {
+    /// Lanes along K.
+    pub(crate) key_lanes: u32,
+    /// Lanes along V.
+    pub(crate) value_lanes: u32,
+    /// Keys of a lane's tile.
+    pub(crate) tile_keys: u32,
+    /// Values of a lane's tile.
+    pub(crate) tile_values: u32,
+}
+
 /// How a head's state is divided among blocks, warps, lanes and registers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Division {
-    /// Values of a block's slice.
-    pub(crate) block_values: u32,
+    /// A warp's lanes.
+    pub(crate) lanes: Lanes,
     /// Warps of a block along V.
     pub(crate) value_warps: u32,
     /// Warps of a block along K.
     pub(crate) key_warps: u32,
     /// Tiles a thread holds, one after another along K.
     pub(crate) key_steps: u32,
-    /// Lanes of a warp along K.
-    pub(crate) key_lanes: u32,
-    /// Lanes of a warp along V.
-    pub(crate) value_lanes: u32,
-    /// Keys of a thread's tile.
-    pub(crate) tile_keys: u32,
-    /// Values of a thread's tile.
-    pub(crate) tile_values: u32,
 }
 
-/// The division of a block with `warps` warps; `None` where they do not divide.
-fn divide(rule: &Rule, value_split: u32, warps: u32) -> Option<Division> {
-    let narrow = rule.value_dim.div_ceil(16).div_ceil(value_split) == 1;
-    let (tile_keys, tile_values) = match rule.state {
-        StateLayout::Kv => (8, 4),
-        StateLayout::Vk => (4, 8),
-    };
-    let value_lanes = if narrow { 16 } else { 32 } / tile_values;
-    let key_lanes = 32 / value_lanes;
-    let value_warps = rule.value_dim.div_ceil(value_split).div_ceil(value_lanes * tile_values);
-    let key_warps = warps / value_warps;
-    let whole = key_warps > 0 && warps.is_multiple_of(value_warps);
-    whole.then(|| Division {
-        block_values: value_warps * value_lanes * tile_values,
-        value_warps,
-        key_warps,
-        key_steps: rule.key_dim.div_ceil(key_lanes * tile_keys * key_warps),
-        key_lanes,
-        value_lanes,
-        tile_keys,
-        tile_values,
-    })
+impl Lanes {
+    /// A warp covers 32 keys of 32 values, or 64 keys where a slice has only 16 values.
+    fn new(rule: &Rule, value_split: u32) -> Lanes {
+        let values = if rule.value_dim.div_ceil(value_split) <= 16 { 16 } else { 32 };
+        let (tile_keys, tile_values) = match rule.state {
+            StateLayout::Kv => (8, 4),
+            StateLayout::Vk => (4, 8),
+        };
+        let value_lanes = values / tile_values;
+        Lanes { key_lanes: 32 / value_lanes, value_lanes, tile_keys, tile_values }
+    }
+
+    fn keys(self) -> u32 {
+        self.key_lanes * self.tile_keys
+    }
+
+    fn values(self) -> u32 {
+        self.value_lanes * self.tile_values
+    }
+
+    /// Warp tiles that cover K.
+    fn key_tiles(self, rule: &Rule) -> u32 {
+        rule.key_dim.div_ceil(self.keys())
+    }
+
+    /// Warps that cover a slice of V.
+    fn value_warps(self, rule: &Rule, value_split: u32) -> u32 {
+        rule.value_dim.div_ceil(value_split).div_ceil(self.values())
+    }
+}
+
+impl Division {
+    /// The division a checked schedule stands for.
+    pub(crate) fn new(rule: &Rule, numbers: Decode) -> Division {
+        let lanes = Lanes::new(rule, numbers.value_split);
+        let value_warps = lanes.value_warps(rule, numbers.value_split);
+        let key_warps = (numbers.warps / value_warps).max(1);
+        Division { lanes, value_warps, key_warps, key_steps: lanes.key_tiles(rule).div_ceil(key_warps) }
+    }
+
+    /// Values of a block's slice.
+    pub(crate) fn block_values(self) -> u32 {
+        self.value_warps * self.lanes.values()
+    }
 }
 
 /// Fills in what the overrides leave open: slices of 32 values, which keep the inputs that every slice reads again
@@ -70,9 +97,9 @@ fn divide(rule: &Rule, value_split: u32, warps: u32) -> Option<Division> {
 pub(crate) fn complete(rule: &Rule, given: &Overrides) -> Decode {
     let value_split = given.get("value_split").unwrap_or(rule.value_dim.div_ceil(32));
     let warps = given.get("warps").unwrap_or_else(|| {
-        let value_warps = (1..).find(|&warps| divide(rule, value_split, warps).is_some()).unwrap_or(1);
-        let steps = divide(rule, value_split, value_warps).map_or(1, |division| division.key_steps);
-        value_warps * steps.min(DEFAULT_WARPS_MAX / value_warps).max(1)
+        let lanes = Lanes::new(rule, value_split);
+        let value_warps = lanes.value_warps(rule, value_split);
+        value_warps * lanes.key_tiles(rule).min(DEFAULT_WARPS_MAX / value_warps).max(1)
     });
     Decode { value_split, warps }
 }
@@ -111,17 +138,18 @@ fn check(rule: &Rule, plan: &Plan, numbers: Decode, arch: Arch) -> Result<Divisi
     if warps == 0 || threads > limits.threads_per_block {
         return Err(Illegal::new("warps", format!("1 to {} warps", limits.threads_per_block / 32), warps));
     }
-    let Some(division) = divide(rule, value_split, warps) else {
-        let slice = rule.value_dim.div_ceil(value_split);
-        return Err(Illegal::new("warps", format!("a multiple of {}, 32 values of a slice each", slice.div_ceil(32)), warps));
-    };
-    if division.block_values * (value_split - 1) >= rule.value_dim {
-        return Err(Illegal::new("value_split", "no block left empty", value_split));
+    let division = Division::new(rule, numbers);
+    let Division { lanes, value_warps, .. } = division;
+    if division.block_values() * (value_split - 1) >= rule.value_dim {
+        return Err(Illegal::new(
+            "value_split",
+            format!("no slice of {} values left empty", division.block_values()),
+            value_split,
+        ));
     }
-    let keys = division.key_lanes * division.tile_keys;
-    if division.key_warps > rule.key_dim.div_ceil(keys) {
-        let most = division.value_warps * rule.key_dim.div_ceil(keys);
-        return Err(Illegal::new("warps", format!("at most {most}, {keys} keys each"), warps));
+    if !warps.is_multiple_of(value_warps) || warps / value_warps > lanes.key_tiles(rule) {
+        let most = value_warps * lanes.key_tiles(rule);
+        return Err(Illegal::new("warps", format!("a multiple of {value_warps} up to {most}"), warps));
     }
     let registers = registers(rule, plan, division);
     let granted = limits.registers_per_thread.min(limits.registers_per_block / threads / 8 * 8);
@@ -138,7 +166,7 @@ fn registers(rule: &Rule, plan: &Plan, division: Division) -> u32 {
         Fold::Pair | Fold::Row => 1,
         Fold::Operand => numbers * storage.bytes() / 4,
     };
-    let (keys, values) = (division.key_steps * division.tile_keys, division.tile_values);
+    let (keys, values) = (division.key_steps * division.lanes.tile_keys, division.lanes.tile_values);
     let token = words(Fold::Operand, 2 * keys + values, rule.dtype)
         + words(plan.decay, keys, plan.decay_storage)
         + words(plan.erase, keys, plan.erase_storage)
@@ -148,7 +176,7 @@ fn registers(rule: &Rule, plan: &Plan, division: Division) -> u32 {
 
 /// The map of dynamic shared memory: each warp's sums, two buffers.
 fn shared_map(plan: &Plan, division: Division) -> Vec<Region> {
-    let sums = 2 * division.key_warps * division.block_values * 4;
+    let sums = 2 * division.key_warps * division.block_values() * 4;
     let dots = (2 * division.key_warps * division.value_warps * 4).next_multiple_of(16);
     let erases = plan.erase != Fold::Absent;
     let mut map: Vec<Region> = Vec::new();

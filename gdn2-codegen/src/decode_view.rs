@@ -1,6 +1,133 @@
 //! What `decode.cu.hbs` prints: every number, name, type and call of a decode kernel as a ready string.
 
-use crate::decode::Division;
+use crate::abi::Tensor;
+use crate::decode::{Division, Lanes};
 use crate::kernel::{Kernel, Launch};
-use crate::plan::Fold;
+use crate::plan::{Fold, Plan, Stage};
 use crate::schedule::Decode;
+use crate::signature::{describe, describe_write, params, regions, rows, storage, type_name};
+use gdn2_dsl::StateLayout;
+use serde_json::{Value, json};
+
+const TEMPLATE: &str = include_str!("../templates/decode.cu.hbs");
+
+macro_rules! device {
+    ($name:literal) => {
+        include_str!(concat!("../templates/device/", $name, ".cuh"))
+    };
+}
+
+/// The template and its view.
+pub(crate) fn view(kernel: &Kernel, numbers: Decode, launch: &Launch) -> (&'static str, Value) {
+    let (rule, plan) = (&kernel.rule, &kernel.plan);
+    let division = Division::new(rule, numbers);
+    let Lanes { key_lanes, value_lanes, tile_keys, tile_values } = division.lanes;
+    let (key_lane_stride, value_lane_stride) = match rule.state {
+        StateLayout::Kv => (value_lanes, 1),
+        StateLayout::Vk => (1, key_lanes),
+    };
+    let tensors = inputs(plan);
+    let view = json!({
+        "entry": launch.entry, "rule": rule.name, "arch": kernel.arch.target(),
+        "schedule": kernel.schedule.to_string(),
+        "decay": describe(plan.decay), "erase": describe(plan.erase), "write": describe_write(plan),
+        "grid": format!("sequences * value_heads * {}", numbers.value_split),
+        "key": rule.key_dim, "value": rule.value_dim, "warps": numbers.warps, "threads": launch.block,
+        "value_split": numbers.value_split, "block_values": division.block_values(),
+        "key_warps": division.key_warps, "key_steps": division.key_steps,
+        "key_lanes": key_lanes, "key_lane_stride": key_lane_stride,
+        "value_lanes": value_lanes, "value_lane_stride": value_lane_stride,
+        "tile_keys": tile_keys, "tile_values": tile_values,
+        "shared_bytes": launch.shared_bytes, "regions": regions(launch, region_meaning),
+        "device": device(kernel), "element": type_name(rule.dtype), "advance": advance(plan),
+        "token": tensors.iter().map(|&tensor| token_field(kernel, tensor)).collect::<Vec<_>>(),
+        "loads": tensors.iter().map(|&tensor| load(plan, tensor)).collect::<Vec<_>>(),
+        "params": params(kernel, launch),
+        "rows": tensors.iter().chain([&Tensor::O]).map(|&tensor| format!("{};", rows(tensor))).collect::<Vec<_>>(),
+    });
+    (TEMPLATE, view)
+}
+
+fn region_meaning(region: &str) -> &'static str {
+    match region {
+        "read" => "each warp's sums of the state read by q, two buffers",
+        "erased" => "each warp's sums of the state read by e, two buffers",
+        _ => "each warp's share of k . q, two buffers",
+    }
+}
+
+/// The device files, in order of use.
+fn device(kernel: &Kernel) -> Vec<&'static str> {
+    let state = match kernel.rule.state {
+        StateLayout::Kv => device!("decode_state_kv"),
+        StateLayout::Vk => device!("decode_state_vk"),
+    };
+    let mut files = vec![
+        device!("base"),
+        device!("sequence"),
+        device!("decode_tile"),
+        state,
+        device!("decode_gates"),
+        device!("decode_sums"),
+    ];
+    for stage in &kernel.plan.stages {
+        match stage {
+            Stage::TokenDelta => files.push(device!("decode_delta")),
+            Stage::TokenWrite => files.push(device!("decode_write")),
+            _ => {}
+        }
+    }
+    files
+}
+
+fn inputs(plan: &Plan) -> Vec<Tensor> {
+    [Tensor::Q, Tensor::K, Tensor::V].into_iter().chain(plan.gate_tensors()).collect()
+}
+
+/// How a tensor's factor is folded; q, k and v come whole.
+fn fold(plan: &Plan, tensor: Tensor) -> Fold {
+    match tensor {
+        Tensor::G => plan.decay,
+        Tensor::B => plan.erase,
+        Tensor::W => plan.write,
+        _ => Fold::Operand,
+    }
+}
+
+fn token_field(kernel: &Kernel, tensor: Tensor) -> String {
+    let name = tensor.name();
+    let along = if matches!(tensor, Tensor::V | Tensor::W) { "ValueNumbers" } else { "KeyNumbers" };
+    match fold(&kernel.plan, tensor) {
+        Fold::Operand => format!("{along}<{}> {name}", storage(kernel, tensor)),
+        Fold::Absent | Fold::Pair | Fold::Row => format!("float {name}"),
+    }
+}
+
+fn load(plan: &Plan, tensor: Tensor) -> String {
+    let name = tensor.name();
+    let row = format!("{name}_rows + t * {name}_token_stride");
+    match fold(plan, tensor) {
+        Fold::Operand => format!("token.{name}.load({row}, place);"),
+        Fold::Absent | Fold::Pair | Fold::Row => format!("token.{name} = load_number({row});"),
+    }
+}
+
+/// What each gate does to a token, as the arguments of `advance`.
+fn advance(plan: &Plan) -> String {
+    let decay = match plan.decay {
+        Fold::Absent => "NoDecay",
+        Fold::Pair | Fold::Row => "TokenDecay",
+        Fold::Operand => "ChannelDecay",
+    };
+    let write = match (plan.write, plan.tied) {
+        (_, true) => "TiedWrite",
+        (Fold::Absent, _) => "NoWrite",
+        (Fold::Pair | Fold::Row, _) => "TokenWrite",
+        (Fold::Operand, _) => "ChannelWrite",
+    };
+    match plan.erase {
+        Fold::Absent => format!("{decay}, {write}"),
+        Fold::Pair | Fold::Row => format!("{decay}, TokenErase, {write}"),
+        Fold::Operand => format!("{decay}, ChannelErase, {write}"),
+    }
+}

@@ -174,11 +174,11 @@ pub(crate) fn token_vectors(plan: &Plan) -> Vec<&'static str> {
     vectors.into_iter().filter_map(|(name, wanted)| wanted.then_some(name)).collect()
 }
 
-fn shared_bytes(map: &[Region]) -> u32 {
+pub(crate) fn shared_bytes(map: &[Region]) -> u32 {
     map.last().map_or(0, |region| region.offset + region.bytes)
 }
 
-fn params(plan: &Plan) -> Vec<Param> {
+pub(crate) fn params(plan: &Plan) -> Vec<Param> {
     let mut params: Vec<Param> = Vec::new();
     let mut push = |name: &str, arg: Arg| params.push(Param { name: name.to_owned(), arg });
     let inputs: Vec<Tensor> = [Tensor::Q, Tensor::K, Tensor::V].into_iter().chain(plan.gate_tensors()).collect();

@@ -1,10 +1,11 @@
 //! What `forward.cu.hbs` prints: every number, name, type and call of a forward kernel as a ready string.
 
-use crate::abi::{Arg, Tensor};
+use crate::abi::Tensor;
 use crate::forward::{WARP_ROWS, block_tiles, decay_segments, own_erase_operand, token_vectors};
 use crate::kernel::{Kernel, Launch};
 use crate::plan::{Fold, Stage};
 use crate::schedule::Forward;
+use crate::signature::{describe, describe_write, params, regions, rows, shared_name, storage, type_name};
 use gdn2_dsl::{Dtype, StateLayout};
 use serde_json::{Value, json};
 
@@ -29,35 +30,20 @@ pub(crate) fn view<'a>(kernel: &Kernel, numbers: Forward, launch: &'a Launch) ->
         "entry": launch.entry, "rule": kernel.rule.name, "arch": kernel.arch.target(),
         "schedule": kernel.schedule.to_string(),
         "decay": describe(kernel.plan.decay), "erase": describe(kernel.plan.erase),
-        "write": if kernel.plan.tied { "tied to erase" } else { describe(kernel.plan.write) },
+        "write": describe_write(&kernel.plan),
         "grid": format!("sequences * value_heads * {value_split}"),
         "key": key, "value": value, "chunk": chunk, "warps": warps, "threads": launch.block, "stages": stages,
         "value_split": value_split, "value_tiles": block_tiles(&kernel.rule, numbers),
         "decay_segments": decay_segments(&kernel.rule, numbers),
         "state_key_stride": state_key_stride, "state_value_stride": state_value_stride,
         "shared_bytes": launch.shared_bytes,
-        "regions": launch.shared.iter().map(|region| json!({
-            "name": shared_name(&region.name), "offset": region.offset,
-            "what": format!("{}, {} bytes", region_meaning(&region.name), region.bytes),
-        })).collect::<Vec<_>>(),
-        "device": text.device(), "aliases": text.aliases(), "params": text.params(launch), "rows": text.rows(),
+        "regions": regions(launch, region_meaning),
+        "device": text.device(), "aliases": text.aliases(), "params": params(kernel, launch), "rows": text.rows(),
         "copy_tiles": text.copies(&text.tile_tensors()), "copy_values": text.copy_values(),
         "token_gates": text.token_gates(), "prologue": text.prologue(), "chunk_tiles": text.chunk_tiles(launch),
         "calls": text.calls(), "values_pending": stages - 1,
     });
     (TEMPLATE, view)
-}
-
-fn describe(fold: Fold) -> &'static str {
-    match fold {
-        Fold::Absent => "absent",
-        Fold::Pair | Fold::Row => "one number per token",
-        Fold::Operand => "one number per token and channel",
-    }
-}
-
-fn shared_name(region: &str) -> String {
-    format!("SMEM_{}", region.to_uppercase())
 }
 
 fn region_meaning(region: &str) -> &'static str {
@@ -85,14 +71,6 @@ fn region_meaning(region: &str) -> &'static str {
     }
 }
 
-fn type_name(dtype: Dtype) -> &'static str {
-    match dtype {
-        Dtype::Bf16 => "Bf16",
-        Dtype::F16 => "F16",
-        Dtype::F32 => "float",
-    }
-}
-
 struct Text<'a> {
     kernel: &'a Kernel,
     numbers: Forward,
@@ -114,6 +92,7 @@ impl Text<'_> {
                 Stage::ScaledOperands => &[device!("scaled_operands")],
                 Stage::Solve => &[device!("solve")],
                 Stage::State => &[device!("values"), device!("state")],
+                Stage::TokenDelta | Stage::TokenWrite => &[],
             });
         }
         files.extend_from_slice(match (self.kernel.plan.erase, self.kernel.plan.decay) {
@@ -122,39 +101,6 @@ impl Text<'_> {
             _ => &[device!("left_tile")],
         });
         files
-    }
-
-    fn storage(&self, tensor: Tensor) -> &'static str {
-        let plan = &self.kernel.plan;
-        type_name(match tensor {
-            Tensor::G => plan.decay_storage,
-            Tensor::B => plan.erase_storage,
-            Tensor::W => plan.write_storage,
-            Tensor::InitialState | Tensor::FinalState => Dtype::F32,
-            _ => self.kernel.rule.dtype,
-        })
-    }
-
-    fn params(&self, launch: &Launch) -> Vec<String> {
-        let last = launch.params.len().saturating_sub(1);
-        let print = |(index, param): (usize, &crate::abi::Param)| {
-            let ty = match &param.arg {
-                Arg::Pointer(tensor @ Tensor::O) => format!("{}* __restrict__ ", self.storage(*tensor)),
-                Arg::Pointer(Tensor::InitialState) => "const float* ".to_owned(),
-                Arg::Pointer(Tensor::FinalState) => "float* ".to_owned(),
-                Arg::Pointer(tensor) => format!("const {}* __restrict__ ", self.storage(*tensor)),
-                Arg::InitialSlots | Arg::FinalSlots => "const int* __restrict__ ".to_owned(),
-                Arg::CuSeqlens => "const void* __restrict__ ".to_owned(),
-                Arg::Workspace(_) => "void* ".to_owned(),
-                Arg::Stride(..) => "i64 ".to_owned(),
-                Arg::CuSeqlensIs64 | Arg::Sequences | Arg::Tokens | Arg::KeyHeads | Arg::ValueHeads => {
-                    "int ".to_owned()
-                }
-                Arg::Scale => "float ".to_owned(),
-            };
-            format!("{ty}{}{}", param.name, if index == last { "" } else { "," })
-        };
-        launch.params.iter().enumerate().map(print).collect()
     }
 
     /// Element types and factors, under the names the kernel uses.
@@ -232,14 +178,9 @@ impl Text<'_> {
         let tensors = [Tensor::Q, Tensor::K, Tensor::V].into_iter().chain(gates).chain([Tensor::O]);
         tensors
             .map(|tensor| {
-                let name = tensor.name();
-                let head = if matches!(tensor, Tensor::Q | Tensor::K) { "key_head" } else { "value_head" };
                 let channel_write = tensor == Tensor::W && self.kernel.plan.write == Fold::Operand;
                 let shift = if matches!(tensor, Tensor::V | Tensor::O) || channel_write { " + value" } else { "" };
-                format!(
-                    "auto* const {name}_rows = work.rows({name}, {name}_batch_stride, {name}_token_stride, \
-                     {name}_head_stride, work.{head}){shift};"
-                )
+                format!("{}{shift};", rows(tensor))
             })
             .collect()
     }
@@ -248,7 +189,7 @@ impl Text<'_> {
         tensors
             .iter()
             .map(|&tensor| {
-                let (name, ty) = (tensor.name(), self.storage(tensor));
+                let (name, ty) = (tensor.name(), storage(self.kernel, tensor));
                 let bytes = self.stage_bytes(tensor);
                 format!(
                     "copy_tile<{ty}, KEY>({} + stage * {bytes}, {name}_rows + first * {name}_token_stride, \
@@ -370,6 +311,7 @@ impl Text<'_> {
                     lines.push("solve_columns<Element>(SMEM_L, SMEM_M);".to_owned());
                 }
                 Stage::State => lines.push(format!("const Writes writes{{{tile}}};")),
+                Stage::TokenDelta | Stage::TokenWrite => {}
             }
         }
         lines

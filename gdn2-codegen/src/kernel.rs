@@ -2,6 +2,7 @@
 
 use crate::abi::{Extent, Param, Workspace};
 use crate::arch::Arch;
+use crate::decode;
 use crate::forward;
 use crate::plan::{self, Plan};
 use crate::schedule::Schedule;
@@ -68,6 +69,7 @@ pub fn bind(rule: &Rule, pass: Pass, schedule: Schedule, arch: Arch) -> Result<K
     let plan = plan::plan(rule, pass);
     match (pass, schedule) {
         (Pass::Forward, Schedule::Forward(numbers)) => forward::bind(rule, plan, numbers, arch),
+        (Pass::Decode, Schedule::Decode(numbers)) => decode::bind(rule, plan, numbers, arch),
         _ => Err(Illegal::new("pass", "a pass and its own schedule", format!("{pass:?} with {schedule}"))),
     }
 }

@@ -19,6 +19,8 @@
 
 pub mod abi;
 pub mod arch;
+mod decode;
+mod decode_view;
 mod forward;
 mod forward_view;
 pub mod kernel;
@@ -27,6 +29,7 @@ pub mod plan;
 pub mod record;
 mod render;
 pub mod schedule;
+mod signature;
 pub mod space;
 mod torch_ref;
 

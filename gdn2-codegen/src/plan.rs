@@ -32,7 +32,7 @@ pub enum Fold {
     Operand,
 }
 
-/// One step of a chunk. Each stage is one device file, and its call is one line of the kernel.
+/// One step of a chunk, or of a token. Each stage is one device file, and its call is one line of the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Stage {
@@ -54,6 +54,10 @@ pub enum Stage {
     ScaledOperands,
     /// R, N, O and the next state.
     State,
+    /// One token where something is erased: r, n, o and the next state from one pass over the state.
+    TokenDelta,
+    /// One token where nothing is erased: o and the next state.
+    TokenWrite,
 }
 
 /// One pass of a rule, before any number is chosen.
@@ -75,7 +79,7 @@ pub struct Plan {
     pub erase_storage: Dtype,
     /// Storage of w (of b where tied).
     pub write_storage: Dtype,
-    /// Stages of one chunk, in order.
+    /// Stages of one chunk, or of one token, in order.
     pub stages: Vec<Stage>,
 }
 
@@ -98,6 +102,25 @@ pub fn plan(rule: &Rule, pass: Pass) -> Plan {
     let decay = fold(GateName::Decay, rule.decay.grain);
     let erase = fold(GateName::Erase, rule.erase.grain);
     let write = fold(GateName::Write, write_grain);
+    let stages = match pass {
+        Pass::Decode if erase == Fold::Absent => vec![Stage::TokenWrite],
+        Pass::Decode => vec![Stage::TokenDelta],
+        Pass::Forward | Pass::ForwardForBackward | Pass::Backward => chunk_stages(decay, erase, write),
+    };
+    Plan {
+        pass,
+        decay,
+        erase,
+        write,
+        tied,
+        decay_storage: rule.decay.storage,
+        erase_storage: rule.erase.storage,
+        write_storage,
+        stages,
+    }
+}
+
+fn chunk_stages(decay: Fold, erase: Fold, write: Fold) -> Vec<Stage> {
     let mut stages = Vec::new();
     if decay == Fold::Pair || erase == Fold::Row || write == Fold::Row {
         stages.push(Stage::TokenGates);
@@ -120,17 +143,7 @@ pub fn plan(rule: &Rule, pass: Pass) -> Plan {
         stages.push(Stage::Solve);
     }
     stages.push(Stage::State);
-    Plan {
-        pass,
-        decay,
-        erase,
-        write,
-        tied,
-        decay_storage: rule.decay.storage,
-        erase_storage: rule.erase.storage,
-        write_storage,
-        stages,
-    }
+    stages
 }
 
 impl Plan {

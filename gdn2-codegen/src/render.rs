@@ -11,7 +11,7 @@ pub fn render(kernel: &Kernel) -> CudaSource {
     let text = kernel.launches.iter().map(|launch| {
         let (template, view) = match kernel.schedule {
             Schedule::Forward(numbers) => crate::forward_view::view(kernel, numbers, launch),
-            Schedule::Decode(_) => ("#error \"decode has no template\"\n", Value::Null),
+            Schedule::Decode(numbers) => crate::decode_view::view(kernel, numbers, launch),
         };
         fill(template, &view)
     });

@@ -111,10 +111,7 @@ impl Schedule {
             }
             Pass::Decode => {
                 let given = Overrides::parse(text, &Decode::FIELDS)?;
-                Ok(Schedule::Decode(Decode {
-                    value_split: given.get("value_split").unwrap_or(1),
-                    warps: given.get("warps").unwrap_or(4),
-                }))
+                Ok(Schedule::Decode(crate::decode::complete(rule, &given)))
             }
             Pass::ForwardForBackward | Pass::Backward => Err(ScheduleError::NoKernel(pass)),
         }

@@ -1,7 +1,7 @@
 // What a token's gates do, by granularity. Multiplying by 1 costs nothing.
 
-// alpha = exp(g) = 2^(g log2 e).
-DEVICE float decay_factor(float g) { return exp2(g * 1.4426950408889634f); }
+// alpha = exp(g).
+DEVICE float decay_factor(float g) { return exp2(log2_decay(g)); }
 
 struct NoDecay {
   template <typename Token>

@@ -18,7 +18,7 @@ macro_rules! device {
 }
 
 /// The template and its view.
-pub(crate) fn view<'a>(kernel: &Kernel, numbers: Forward, launch: &'a Launch) -> (&'static str, Value) {
+pub(crate) fn view(kernel: &Kernel, numbers: Forward, launch: &Launch) -> (&'static str, Value) {
     let text = Text { kernel, numbers };
     let Forward { chunk, value_split, warps, stages } = numbers;
     let (key, value) = (kernel.rule.key_dim, kernel.rule.value_dim);

@@ -210,7 +210,7 @@ impl<O: Observer> Block<'_, O> {
     }
 
     fn trap(&self, f: Fail) -> Trap {
-        Trap { fault: f.fault, place: Some(self.place(self.at, f.lane)) }
+        Trap { fault: f.fault, place: Some(Box::new(self.place(self.at, f.lane))) }
     }
 
     fn deadlock(&mut self, warps: &[Warp]) -> Trap {
@@ -235,7 +235,7 @@ impl<O: Observer> Block<'_, O> {
             }
         }
         let waiting = waiting.join("; ");
-        Trap { fault: Fault::Deadlock { waiting }, place: first.map(|at| self.place(at, None)) }
+        Trap { fault: Fault::Deadlock { waiting }, place: first.map(|at| Box::new(self.place(at, None))) }
     }
 
     /// A warp arrives at a barrier (0 to 16); returns the phase it arrived in.

@@ -85,19 +85,14 @@ fn map_type(t: MapType) -> Type {
     }
 }
 
+/// What the copy engine asks.
+fn ask(space: Space, kind: Kind, bytes: u32, align: u32) -> Request {
+    Request { space, kind, agent: Agent::Bulk, bytes, align }
+}
+
 impl<O: Observer> Block<'_, O> {
     /// One checked range.
-    fn range(
-        &mut self,
-        w: &Warp,
-        lane: usize,
-        space: Space,
-        kind: Kind,
-        at: u64,
-        bytes: u32,
-        align: u32,
-    ) -> Exec<*mut u8> {
-        let q = Request { space, kind, agent: Agent::Bulk, bytes, align };
+    fn range(&mut self, w: &Warp, lane: usize, at: u64, q: Request) -> Exec<*mut u8> {
         Ok(self.pointers(w, 1 << lane, &[at; 32], q)?[lane])
     }
 
@@ -108,8 +103,8 @@ impl<O: Observer> Block<'_, O> {
                 let bars = self.mbar_addresses(w, mask, *mbar)?;
                 for i in lanes(mask) {
                     let n = self.bulk_bytes(w, i, *bytes)?;
-                    let src = self.range(w, i, Space::Global, Kind::Read, from[i], n, 16)?;
-                    let dst = self.range(w, i, Space::Shared, Kind::Write, to[i] & !SHARED, n, 16)?;
+                    let src = self.range(w, i, from[i], ask(Space::Global, Kind::Read, n, 16))?;
+                    let dst = self.range(w, i, to[i] & !SHARED, ask(Space::Shared, Kind::Write, n, 16))?;
                     let pieces = vec![Piece { dst, src, bytes: n }];
                     let end = End::Mbar { address: bars[i], bytes: n };
                     self.fly(Flight { pieces, change: Change::Replace, fill: 0, end, lane: i })?;
@@ -119,9 +114,9 @@ impl<O: Observer> Block<'_, O> {
                 let (to, from) = (addresses(w, *dst), addresses(w, *src));
                 for i in lanes(mask) {
                     let n = self.bulk_bytes(w, i, *bytes)?;
-                    let src = self.range(w, i, Space::Shared, Kind::Read, from[i] & !SHARED, n, 16)?;
+                    let src = self.range(w, i, from[i] & !SHARED, ask(Space::Shared, Kind::Read, n, 16))?;
                     let kind = if reduce.is_some() { Kind::Atomic } else { Kind::Write };
-                    let dst = self.range(w, i, Space::Global, kind, to[i], n, 16)?;
+                    let dst = self.range(w, i, to[i], ask(Space::Global, kind, n, 16))?;
                     let change = reduce.map_or(Change::Replace, |(op, ty)| Change::Reduce(op, ty));
                     let end = End::Group { warp: w.id, lane: i as u8, group: OPEN };
                     self.fly(Flight { pieces: vec![Piece { dst, src, bytes: n }], change, fill: 0, end, lane: i })?;
@@ -190,7 +185,7 @@ impl<O: Observer> Block<'_, O> {
 
     fn bulk_bytes(&self, w: &Warp, lane: usize, bytes: u32) -> Exec<u32> {
         let n = w.regs.r[bytes as usize][lane];
-        if n == 0 || n % 16 != 0 {
+        if n == 0 || !n.is_multiple_of(16) {
             return fail_at(lane, Fault::Copy(format!("{n} bytes: a bulk copy moves a positive multiple of 16")));
         }
         Ok(n)
@@ -222,41 +217,35 @@ impl<O: Observer> Block<'_, O> {
         if rank != at.len() {
             return wrong(format!("{} coordinates, but the map has {rank} dimensions", at.len()));
         }
-        if shared % 128 != 0 {
+        if !shared.is_multiple_of(128) {
             return fail_at(lane, Fault::Misaligned { space: "shared", address: shared, needs: 128 });
         }
         let start: Vec<i64> = at.iter().map(|s| i64::from(w.regs.r[*s as usize][lane] as i32)).collect();
         let (element, row) = (u64::from(map.element.bytes()), map.inner_bytes());
         let rows = map.tile.iter().skip(1).product::<u32>();
-        let whole = self.range(
-            w,
-            lane,
-            Space::Shared,
-            if out.is_some() { Kind::Read } else { Kind::Write },
-            shared,
-            rows * row,
-            128,
-        )?;
+        let kind = if out.is_some() { Kind::Read } else { Kind::Write };
+        let whole = self.range(w, lane, shared, ask(Space::Shared, kind, rows * row, 128))?;
         let mut pieces = Vec::new();
         // The part of a row inside the tensor, in elements.
         let inside = |first: i64, n: u32, dim: u64| -> (i64, i64) {
             ((-first).clamp(0, i64::from(n)), (dim as i64 - first).clamp(0, i64::from(n)))
         };
         let (lo, hi) = inside(start[0], map.tile[0], map.dims[0]);
+        let outer = || start[1..].iter().zip(&map.tile[1..]).zip(&map.dims[1..]).zip(&map.strides);
         for r in 0..rows {
             let (mut rest, mut offset, mut valid) = (r, 0u64, lo < hi);
-            for d in 1..rank {
-                let c = start[d] + i64::from(rest % map.tile[d]);
-                rest /= map.tile[d];
-                valid &= (0..map.dims[d] as i64).contains(&c);
-                offset = offset.wrapping_add((c as u64).wrapping_mul(map.strides[d - 1]));
+            for (((first, tile), dim), stride) in outer() {
+                let c = first + i64::from(rest % tile);
+                rest /= tile;
+                valid &= (0..*dim as i64).contains(&c);
+                offset = offset.wrapping_add((c as u64).wrapping_mul(*stride));
             }
             // Bytes [from, to) of the row are in the tensor; the rest is filled, or not written.
             let (from, to) = if valid { (lo as u32 * element as u32, hi as u32 * element as u32) } else { (0, 0) };
             let global = if from < to {
                 let first = (start[0] + lo) as u64 * element;
                 let address = map.address.0.wrapping_add(offset).wrapping_add(first);
-                self.range(w, lane, Space::Global, out.unwrap_or(Kind::Read), address, to - from, element as u32)?
+                self.range(w, lane, address, ask(Space::Global, out.unwrap_or(Kind::Read), to - from, element as u32))?
             } else {
                 std::ptr::null_mut()
             };

@@ -59,7 +59,7 @@ impl Observer for Count {
                 let (n, ideal) = match a.agent {
                     // The engines move 128 bytes at a time; B is read once for the four warps that report it.
                     Agent::Bulk | Agent::WgmmaA => (ideal, ideal),
-                    Agent::WgmmaB if at.warp % 4 == 0 => (ideal, ideal),
+                    Agent::WgmmaB if at.warp.is_multiple_of(4) => (ideal, ideal),
                     Agent::WgmmaB => (0, 0),
                     Agent::Warp | Agent::CpAsync => (wavefronts(a), ideal),
                 };

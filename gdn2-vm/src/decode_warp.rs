@@ -44,7 +44,7 @@ impl Decoder<'_, '_> {
                         return self.unknown();
                     }
                 }
-                Op::Matrix(Matrix::MovMatrix { d: self.dst(0, Type::B32)?, a: self.src(1, Type::B32)? })
+                Op::Matrix(Matrix::Transpose { d: self.dst(0, Type::B32)?, a: self.src(1, Type::B32)? })
             }
             _ => return Ok(None),
         };

@@ -578,7 +578,7 @@ pub(crate) enum Matrix {
         b: Vec<Slot>,
         c: [Slot; 2],
     },
-    MovMatrix {
+    Transpose {
         d: Slot,
         a: Slot,
     },

@@ -127,9 +127,9 @@ impl Regs {
     #[inline(always)]
     pub(crate) fn set_word(&mut self, d: u32, mask: u32, f: impl Fn(usize) -> u32) {
         let d = &mut self.r[d as usize];
-        for i in 0..32 {
+        for (i, d) in d.iter_mut().enumerate() {
             if mask >> i & 1 != 0 {
-                d[i] = f(i);
+                *d = f(i);
             }
         }
     }

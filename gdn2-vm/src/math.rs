@@ -3,7 +3,7 @@
 use crate::num::{NAN32, flush};
 
 /// Coefficients of 2^f on [-0.5, 0.5], from the sixth power down: (2^f - 1) / f interpolated at six Chebyshev nodes.
-const EX2: [f32; 6] = [1.545_316_3e-4, 1.339_086_3e-3, 9.618_083e-3, 5.550_357e-2, 2.402_265e-1, 6.931_471_8e-1];
+const EX2: [f32; 6] = [1.545_316_3e-4, 1.339_086_3e-3, 9.618_083e-3, 5.550_357e-2, 2.402_265e-1, 6.931_472e-1];
 
 /// 2^x; exact at integers; vectorises.
 #[inline(always)]

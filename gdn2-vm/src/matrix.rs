@@ -89,7 +89,7 @@ impl<O: Observer> Block<'_, O> {
                     }
                 }
             }
-            Matrix::MovMatrix { d, a } => {
+            Matrix::Transpose { d, a } => {
                 let v = transpose(&w.regs.r[*a as usize]);
                 w.regs.r[*d as usize] = v;
             }

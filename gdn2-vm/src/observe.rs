@@ -49,6 +49,7 @@ pub(crate) struct Access<'a> {
 }
 
 /// What orders accesses.
+#[allow(clippy::enum_variant_names, reason = "__syncwarp is what the variant is called everywhere")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Sync {
     /// Arrived at a block barrier (and waits, or not); `generation` numbers the barrier's phases.

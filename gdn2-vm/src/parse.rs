@@ -515,9 +515,7 @@ impl<'a> Parser<'a> {
                     Operand::Address(b, o) => (*b, o),
                     other => (other, 0),
                 };
-                if self.eat(b'+') {
-                    offset += self.int()? as i64;
-                } else if self.peek() == Some(Kind::Punct(b'-')) {
+                if self.eat(b'+') || self.peek() == Some(Kind::Punct(b'-')) {
                     offset += self.int()? as i64;
                 }
                 self.expect(b']')?;

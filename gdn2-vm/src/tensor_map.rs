@@ -122,7 +122,7 @@ impl TensorMap {
             "one less than the rank",
         )?;
         limit(self.tile.len() == rank, "number of tile sizes", self.tile.len() as u64, "the rank")?;
-        limit(self.address.0 % 16 == 0, "address", self.address.0, "it must be a multiple of 16")?;
+        limit(self.address.0.is_multiple_of(16), "address", self.address.0, "it must be a multiple of 16")?;
         for &d in &self.dims {
             limit((1..=1 << 32).contains(&d), "dimension", d, "it must be 1 to 2^32")?;
         }
@@ -133,7 +133,7 @@ impl TensorMap {
             limit((1..=256).contains(&t), "tile size", u64::from(t), "it must be 1 to 256")?;
         }
         let inner = self.inner_bytes();
-        limit(inner % 16 == 0, "bytes of a tile row", u64::from(inner), "they must be a multiple of 16")?;
+        limit(inner.is_multiple_of(16), "bytes of a tile row", u64::from(inner), "they must be a multiple of 16")?;
         if self.swizzle != Swizzle::None {
             let span = self.swizzle.span();
             limit(

@@ -52,7 +52,7 @@ pub struct Trap {
     /// What happened.
     pub fault: Fault,
     /// Where; `None` for a launch that never started.
-    pub place: Option<Place>,
+    pub place: Option<Box<Place>>,
 }
 
 impl fmt::Display for Trap {

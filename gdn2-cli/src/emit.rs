@@ -1,14 +1,18 @@
 //! `gdn2 emit`: every form a rule takes on its way to machine code.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use gdn2_codegen::arch::Arch;
 use gdn2_codegen::kernel::{Kernel, Pass};
 use gdn2_codegen::schedule::Schedule;
+use gdn2_dsl::Rule;
+use gdn2_runtime::artifact::Artifact;
+use gdn2_runtime::nvrtc::NvrtcError;
+use gdn2_runtime::toolchain::Nvdisasm;
 
 use crate::error::CliError;
 use crate::select::{Overrides, Selection, pass};
-use crate::{Verdict, write};
+use crate::{Verdict, compiler, write};
 
 /// Print a rule's plan, CUDA, PTX, machine code, resources, ABI or PyTorch reference
 ///
@@ -38,6 +42,8 @@ pub struct Args {
     schedule: String,
     #[command(flatten)]
     overrides: Overrides,
+    #[command(flatten)]
+    compiler: compiler::Flags,
     /// Write here instead of to standard output
     #[arg(short, long, value_name = "PATH")]
     output: Option<PathBuf>,
@@ -49,9 +55,15 @@ enum Form {
     Plan,
     /// The generated CUDA
     Cuda,
+    /// What NVRTC makes of it
+    Ptx,
+    /// Machine code, an ELF file
+    Cubin,
+    /// The machine code disassembled
+    Sass,
     /// Launch description, as JSON
     Abi,
-    /// What it takes of the GPU, as JSON
+    /// What it takes of the GPU, as JSON; with NVRTC at hand registers and spilled bytes too
     Resources,
     /// Token-by-token PyTorch
     TorchRef,
@@ -65,7 +77,10 @@ impl Args {
             Form::TorchRef => gdn2_codegen::torch_ref(&rule).into_bytes(),
             Form::Cuda => gdn2_codegen::render(&self.kernel(&rule)?).text.into_bytes(),
             Form::Abi => json(&self.kernel(&rule)?.abi_json()),
-            Form::Resources => json(&self.kernel(&rule)?.resources_json()),
+            Form::Resources => json(&self.resources(&rule)?),
+            Form::Ptx => self.artifact(&rule)?.ptx.into_bytes(),
+            Form::Cubin => self.cubin(&rule, "cubin")?,
+            Form::Sass => Nvdisasm::find(&self.compiler.search())?.sass(&self.cubin(&rule, "sass")?)?.into_bytes(),
         };
         match &self.output {
             Some(path) => write::file(path, &bytes)?,
@@ -74,7 +89,29 @@ impl Args {
         Ok(Verdict::Good)
     }
 
-    fn kernel(&self, rule: &gdn2_dsl::Rule) -> Result<Kernel, CliError> {
+    fn artifact(&self, rule: &Rule) -> Result<Artifact, CliError> {
+        Ok(self.compiler.compiler(Path::new("kernels")).compile(self.kernel(rule)?)?)
+    }
+
+    fn cubin(&self, rule: &Rule, form: &'static str) -> Result<Vec<u8>, CliError> {
+        self.artifact(rule)?.cubin.ok_or(CliError::NeedsNvrtc(form))
+    }
+
+    /// What follows from the kernel alone, and what the assembler reports where there is one.
+    fn resources(&self, rule: &Rule) -> Result<serde_json::Value, CliError> {
+        let kernel = self.kernel(rule)?;
+        let mut resources = kernel.resources_json();
+        match self.compiler.compiler(Path::new("kernels")).compile(kernel) {
+            Ok(artifact) if artifact.compiler.is_some() => {
+                resources["compiled"] = serde_json::to_value(&artifact.resources)?;
+            }
+            Ok(_) | Err(NvrtcError::Missing { .. }) => resources["compiled"] = serde_json::Value::Null,
+            Err(error) => return Err(error.into()),
+        }
+        Ok(resources)
+    }
+
+    fn kernel(&self, rule: &Rule) -> Result<Kernel, CliError> {
         let schedule = Schedule::from_overrides(rule, self.pass, self.arch, &self.schedule)?;
         Ok(gdn2_codegen::bind(rule, self.pass, schedule, self.arch)?)
     }

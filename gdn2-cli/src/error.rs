@@ -1,7 +1,7 @@
 //! Everything that can go wrong between the command line and the crates beneath, with what to type next.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Why a command stopped. Nothing it was to write has been written.
 #[derive(Debug, thiserror::Error)]
@@ -56,12 +56,46 @@ pub enum CliError {
     /// A schedule that cannot serve the rule on the architecture.
     #[error(transparent)]
     Illegal(#[from] gdn2_codegen::kernel::Illegal),
+    /// No compiler, or a text it refuses.
+    #[error(transparent)]
+    Nvrtc(#[from] gdn2_runtime::nvrtc::NvrtcError),
+    /// A tool that could not be fetched or run.
+    #[error(transparent)]
+    Toolchain(#[from] gdn2_runtime::toolchain::ToolchainError),
+    /// A form that only a compiler gives, asked for where committed PTX stood in for one.
+    #[error("{0} needs NVRTC, and only committed PTX is here: run `gdn2 toolchain install`")]
+    NeedsNvrtc(&'static str),
+    /// A file whose tensors are no case of the rule, or a run of it that failed.
+    #[error("{path}: {source}", path = .path.display())]
+    InFile {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: Box<CliError>,
+    },
+    /// Tensors that are no case, or no case of the rule.
+    #[error(transparent)]
+    Case(#[from] gdn2_runtime::tensors::CaseError),
+    /// A device that is not there or failed.
+    #[error(transparent)]
+    Device(#[from] gdn2_runtime::device::DeviceError),
+    /// A run that gave nothing.
+    #[error(transparent)]
+    Run(#[from] gdn2_runtime::engine::RunError),
+    /// Arguments that contradict one another.
+    #[error("{0}")]
+    Usage(String),
     /// A value that has no JSON form.
     #[error("cannot write JSON: {0}")]
     Json(#[from] serde_json::Error),
 }
 
 impl CliError {
+    /// The error with the name of the file it is about.
+    pub fn in_file(path: &Path, error: impl Into<CliError>) -> CliError {
+        CliError::InFile { path: path.to_owned(), source: Box::new(error.into()) }
+    }
+
     /// The message as the terminal gets it.
     pub fn rendered(&self) -> String {
         match self {

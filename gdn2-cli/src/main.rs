@@ -1,9 +1,22 @@
 //! The `gdn2` command: arguments to calls of the crates beneath, results to tables and files.
 
+mod case;
 mod check;
+mod compiler;
+mod demo;
+mod devices;
 mod emit;
 mod error;
+mod kernels;
+mod prepare;
+mod progress;
+mod rows;
+mod run;
 mod select;
+mod shape;
+mod target;
+mod toolchain;
+mod verify;
 mod write;
 
 use clap::{Parser, Subcommand};
@@ -17,7 +30,7 @@ use error::CliError;
 /// for it, `gdn2 run` and `gdn2 verify` execute that on a GPU or, without one, on a virtual machine that runs the very
 /// PTX a GPU would load.
 ///
-/// Start with: gdn2 check rules/gdn2.gdn2
+/// In a clone of the repository, start with: gdn2 demo
 #[derive(Parser)]
 #[command(name = "gdn2", version, arg_required_else_help = true, max_term_width = 100)]
 struct Cli {
@@ -27,8 +40,15 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    Demo(demo::Args),
     Check(check::Args),
     Emit(emit::Args),
+    Case(case::Args),
+    Run(run::Args),
+    Verify(verify::Args),
+    Devices(devices::Args),
+    Toolchain(toolchain::Args),
+    Prepare(prepare::Args),
 }
 
 /// What a command that ran to its end has to say: all well, or that what it looked at is not.
@@ -39,8 +59,15 @@ pub(crate) enum Verdict {
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
+        Command::Demo(args) => args.run(),
         Command::Check(args) => args.run(),
         Command::Emit(args) => args.run(),
+        Command::Case(args) => args.run(),
+        Command::Run(args) => args.run(),
+        Command::Verify(args) => args.run(),
+        Command::Devices(args) => args.run(),
+        Command::Toolchain(args) => args.run(),
+        Command::Prepare(args) => args.run(),
     };
     match result {
         Ok(Verdict::Good) => ExitCode::SUCCESS,

@@ -31,6 +31,11 @@ impl FromStr for Selection {
 }
 
 impl Selection {
+    /// All rules of a file.
+    pub fn file(file: PathBuf) -> Selection {
+        Selection { file, rule: None }
+    }
+
     /// The rules it names: one, or all of the file.
     pub fn rules(&self) -> Result<Vec<Rule>, CliError> {
         let file = self.file.display().to_string();

@@ -1,7 +1,7 @@
 //! Compiled kernels kept between runs, named after everything that decides their content. Safe under any number of
 //! writers: an entry is written to a temporary file and renamed; a damaged one counts as absent and is written anew.
 
-use crate::nvrtc::{Compiled, Options, Version};
+use crate::nvrtc::{self, Compiled, Options, Version};
 use etcetera::BaseStrategy;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -48,6 +48,7 @@ impl Key {
             hasher.update(bytes);
         };
         part(source.as_bytes());
+        part(nvrtc::NAME.to_bytes());
         part(version.to_string().as_bytes());
         for argument in options.arguments(target) {
             part(argument.as_bytes());

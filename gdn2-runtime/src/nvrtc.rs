@@ -12,6 +12,9 @@ use std::path::{Path, PathBuf};
 /// Oldest release that knows every architecture of the table (`sm_120`).
 pub const OLDEST: Version = Version { major: 12, minor: 8 };
 
+/// The name every text is compiled under. Absolute: NVRTC would put the working folder before any other into the PTX.
+pub(crate) const NAME: &CStr = c"/kernel.cu";
+
 /// A compiler release.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Version {
@@ -291,14 +294,7 @@ impl<'a> OwnedProgram<'a> {
         let mut handle: Program = std::ptr::null_mut();
         // SAFETY: the text is NUL-terminated, no headers are given, NVRTC copies what it keeps.
         let status = unsafe {
-            (functions.create)(
-                &raw mut handle,
-                text.as_ptr(),
-                c"kernel.cu".as_ptr(),
-                0,
-                std::ptr::null(),
-                std::ptr::null(),
-            )
+            (functions.create)(&raw mut handle, text.as_ptr(), NAME.as_ptr(), 0, std::ptr::null(), std::ptr::null())
         };
         if status == 0 { Ok(OwnedProgram { functions, handle }) } else { Err(status) }
     }

@@ -2,6 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use gdn2_runtime::artifact::Compiler;
+use gdn2_runtime::engine::Engine;
+use gdn2_runtime::toolchain::{self, Search};
+
 /// The repository's root.
 pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
@@ -24,4 +28,15 @@ pub fn files_below(folder: &str) -> std::io::Result<Vec<PathBuf>> {
     }
     found.sort();
     Ok(found)
+}
+
+/// An engine that compiles with NVRTC, fetched if it is nowhere: a test that compiles fails without one.
+pub fn engine() -> Engine {
+    let compiler = Compiler::new(Search::from_environment(None, None));
+    if compiler.nvrtc().is_ok() {
+        return Engine::new(compiler);
+    }
+    // What goes wrong here shows, with its reason, as soon as something is compiled.
+    let _ = toolchain::install(None, &mut |line| eprintln!("{line}"));
+    Engine::new(Compiler::new(Search::from_environment(None, None)))
 }

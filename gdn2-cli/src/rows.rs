@@ -1,0 +1,158 @@
+//! Verdicts on tensors, as a table, as JSON and as an exit code.
+
+use comfy_table::{CellAlignment, Table, presets};
+use gdn2_codegen::abi::Tensor;
+use gdn2_codegen::kernel::Illegal;
+use gdn2_dsl::bars::{Deviation, bar};
+use gdn2_runtime::engine::{Engine, Run, RunError};
+use gdn2_runtime::nvrtc::NvrtcError;
+use gdn2_runtime::tensors::Case;
+use serde_json::json;
+
+use crate::Verdict;
+use crate::error::CliError;
+
+/// What became of the cases looked at.
+#[derive(Default)]
+pub struct Rows(Vec<Row>);
+
+struct Row {
+    case: String,
+    kernel: String,
+    judged: Judged,
+}
+
+enum Judged {
+    /// A tensor beside its expectation.
+    Tensor { tensor: Tensor, deviation: Deviation, bar: f64, passed: bool },
+    /// The schedule cannot serve the case.
+    Illegal(Illegal),
+    /// There is no tensor to judge.
+    Failed(String),
+}
+
+impl Rows {
+    /// Runs a case and judges each expected output. Only what concerns every case alike, such as a compiler that is
+    /// nowhere, is an error.
+    pub fn judge(&mut self, name: &str, case: &Case, engine: &Engine, run: &Run<'_>) -> Result<(), CliError> {
+        let outcome = match engine.run(run, case) {
+            Ok(outcome) => outcome,
+            Err(RunError::Illegal(illegal)) => {
+                self.push(name, run.rule.name.clone(), Judged::Illegal(illegal));
+                return Ok(());
+            }
+            Err(error @ (RunError::Schedule(_) | RunError::Nvrtc(NvrtcError::Missing { .. }))) => {
+                return Err(error.into());
+            }
+            Err(error) => {
+                self.fail(name, &error.to_string());
+                return Ok(());
+            }
+        };
+        let kernel = match outcome.kernel {
+            Some((arch, schedule)) => format!("{} {} {arch} {schedule}", run.rule.name, run.pass),
+            None => format!("{} native", run.rule.name),
+        };
+        let bar_scale = match case.bar_scale() {
+            Ok(scale) => scale,
+            Err(error) => {
+                self.fail(name, &error.to_string());
+                return Ok(());
+            }
+        };
+        let mut judged = false;
+        for tensor in [Tensor::O, Tensor::FinalState] {
+            let (Some(expected), Some(bar)) = (case.tensors.get(&tensor), bar(tensor.name())) else { continue };
+            let reference: Vec<f64> = expected.data.iter().copied().map(f64::from).collect();
+            let got = outcome.tensors.get(&tensor).map(|array| array.data.as_slice()).unwrap_or_default();
+            let deviation = Deviation::of(got.iter().copied().map(f64::from), &reference);
+            let bar = bar * bar_scale;
+            let passed = deviation.passes(bar);
+            self.push(name, kernel.clone(), Judged::Tensor { tensor, deviation, bar, passed });
+            judged = true;
+        }
+        if !judged {
+            self.fail(name, "the file holds inputs alone: no o or final_state to compare with");
+        }
+        Ok(())
+    }
+
+    /// A case that came to nothing.
+    pub fn fail(&mut self, case: &str, reason: &str) {
+        self.push(case, String::new(), Judged::Failed(reason.to_owned()));
+    }
+
+    fn push(&mut self, case: &str, kernel: String, judged: Judged) {
+        self.0.push(Row { case: case.to_owned(), kernel, judged });
+    }
+
+    fn count(&self, wanted: fn(&Judged) -> bool) -> usize {
+        self.0.iter().filter(|row| wanted(&row.judged)).count()
+    }
+
+    fn passed(&self) -> usize {
+        self.count(|judged| matches!(judged, Judged::Tensor { passed: true, .. }))
+    }
+
+    fn failed(&self) -> usize {
+        self.count(|judged| matches!(judged, Judged::Tensor { passed: false, .. } | Judged::Failed(_)))
+    }
+
+    /// Bad when anything failed.
+    pub fn verdict(&self) -> Verdict {
+        if self.failed() == 0 { Verdict::Good } else { Verdict::Bad }
+    }
+
+    /// A table, then what was refused or came to nothing in full, then the counts.
+    pub fn table(&self) -> String {
+        let mut table = Table::new();
+        table.load_style(presets::NOTHING).set_header(["case", "kernel", "tensor", "error", "bar", ""]);
+        let mut notes = String::new();
+        for row in &self.0 {
+            match &row.judged {
+                Judged::Tensor { tensor, deviation, bar, passed } => {
+                    let error = match deviation.unfit {
+                        Some(index) => format!("unfit at {index}"),
+                        None => format!("{:.5}", deviation.relative),
+                    };
+                    let verdict = if *passed { "pass" } else { "FAIL" };
+                    let bar = format!("{bar:.4}");
+                    table.add_row([&row.case, &row.kernel, tensor.name(), &error, &bar, verdict]);
+                }
+                Judged::Illegal(illegal) => {
+                    notes += &format!("{}: illegal: {}, {}, {}\n", row.case, illegal.field, illegal.limit, illegal.got);
+                }
+                Judged::Failed(reason) => notes += &format!("{}: FAIL: {reason}\n", row.case),
+            }
+        }
+        for column in [3, 4] {
+            if let Some(column) = table.column_mut(column) {
+                column.set_cell_alignment(CellAlignment::Right);
+            }
+        }
+        let mut text = String::new();
+        if table.row_count() > 0 {
+            text += &table.trim_fmt();
+            text.push('\n');
+        }
+        text + &notes + &format!("{} passed, {} failed\n", self.passed(), self.failed())
+    }
+
+    /// The same for machines.
+    pub fn json(&self) -> serde_json::Value {
+        let rows = self.0.iter().map(|row| match &row.judged {
+            Judged::Tensor { tensor, deviation, bar, passed } => json!({
+                "case": row.case, "kernel": row.kernel, "tensor": tensor.name(),
+                // NaN has no JSON form and becomes null.
+                "error": deviation.relative, "largest": deviation.largest, "bar": bar,
+                "verdict": if *passed { "passed" } else { "failed" },
+            }),
+            Judged::Illegal(illegal) => json!({
+                "case": row.case, "kernel": row.kernel, "verdict": "illegal",
+                "field": illegal.field, "limit": illegal.limit, "got": illegal.got,
+            }),
+            Judged::Failed(reason) => json!({ "case": row.case, "verdict": "failed", "reason": reason }),
+        });
+        json!({ "rows": rows.collect::<Vec<_>>(), "passed": self.passed(), "failed": self.failed() })
+    }
+}

@@ -1,0 +1,61 @@
+//! Where and how a kernel runs, as the command line says it: the arguments that run, verify and bench share.
+
+use std::path::Path;
+
+use gdn2_codegen::arch::Arch;
+use gdn2_codegen::kernel::Pass;
+use gdn2_dsl::Rule;
+use gdn2_runtime::device::Device;
+use gdn2_runtime::engine::{Engine, Run};
+
+use crate::compiler;
+use crate::error::CliError;
+use crate::select::pass;
+
+/// Pass, device, architecture and schedule.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Target {
+    /// forward or decode
+    #[arg(long, default_value = "forward", value_parser = pass)]
+    pub pass: Pass,
+    /// vm, cpu (f32), cpu:f64 or cuda:N
+    #[arg(long, value_name = "DEVICE")]
+    pub device: String,
+    /// Architecture to generate for on the vm: sm_80 (default), sm_86, sm_89, sm_90a or sm_120; a GPU has its own
+    #[arg(long)]
+    pub arch: Option<Arch>,
+    /// Schedule fields, such as chunk=64,warps=4; the rest is chosen to fit
+    #[arg(long, default_value = "", value_name = "FIELD=N,…", hide_default_value = true)]
+    pub schedule: String,
+    /// Decode: tokens per launch
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = positive)]
+    pub tokens_per_launch: usize,
+    #[command(flatten)]
+    pub compiler: compiler::Flags,
+}
+
+fn positive(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|n| *n > 0).ok_or("must be a whole number, at least 1".to_owned())
+}
+
+impl Target {
+    /// The device.
+    pub fn device(&self) -> Result<Device, CliError> {
+        Ok(self.device.parse()?)
+    }
+
+    /// An engine whose compiler knows the committed PTX.
+    pub fn engine(&self) -> Engine {
+        Engine::new(self.compiler.compiler(Path::new("kernels")))
+    }
+
+    /// One run of a rule.
+    pub fn of<'a>(&'a self, rule: &'a Rule, device: &'a Device) -> Run<'a> {
+        Run {
+            arch: self.arch,
+            schedule: &self.schedule,
+            tokens_per_launch: self.tokens_per_launch,
+            ..Run::new(rule, self.pass, device)
+        }
+    }
+}

@@ -130,6 +130,14 @@ pub struct CudaSource {
     pub hash: String,
 }
 
+impl CudaSource {
+    /// A text and its hash.
+    pub fn new(text: String) -> CudaSource {
+        let hash = blake3::hash(text.as_bytes()).to_hex().to_string();
+        CudaSource { text, hash }
+    }
+}
+
 impl Kernel {
     /// Everything a caller needs to launch the compiled kernel, as JSON: parameters in signature order, grid and
     /// workspace formulas, block and shared bytes of each launch.

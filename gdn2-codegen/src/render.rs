@@ -15,9 +15,7 @@ pub fn render(kernel: &Kernel) -> CudaSource {
         };
         fill(template, &view)
     });
-    let text = text.collect::<Vec<_>>().join("\n");
-    let hash = blake3::hash(text.as_bytes()).to_hex().to_string();
-    CudaSource { text, hash }
+    CudaSource::new(text.collect::<Vec<_>>().join("\n"))
 }
 
 /// Strict mode: a misspelt field is an error. Templates and views are fixed at build time and tested over every rule,

@@ -93,16 +93,20 @@ impl<S> Mistake<S> {
         self
     }
 
-    /// The mistake in one line of text, for places that cannot draw: message, notes and suggestion.
+    /// The mistake as text, for places that cannot draw: message, notes and suggestion, a line each.
     pub fn in_words(&self) -> String {
         let mut text = self.message.clone();
         for note in &self.notes {
-            text.push_str("; ");
+            text.push_str("\nnote: ");
             text.push_str(note);
         }
-        if let Some(suggestion) = &self.suggestion {
+        if let Some(Suggestion { message, replacement, .. }) = &self.suggestion {
             text.push_str("\nhelp: ");
-            text.push_str(&suggestion.message);
+            text.push_str(message);
+            let replacement = replacement.trim();
+            if !replacement.is_empty() && !message.contains(replacement) {
+                text.push_str(&format!(": `{replacement}`"));
+            }
         }
         text
     }

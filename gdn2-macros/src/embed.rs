@@ -14,9 +14,12 @@ use crate::input::compile_error;
 /// architecture; head dims that cannot get what the next larger GPU has.
 const FALLBACK: [Arch; 3] = [Arch::Sm86, Arch::Sm80, Arch::Sm90a];
 
+/// The passes that a module has kernels for.
+const PASSES: [Pass; 2] = [Pass::Forward, Pass::Decode];
+
 /// The entries of the module's table of embedded kernels, or the compile error that says why a pass has none.
 pub(crate) fn embed(rule: &Rule, name: &Ident, span: Span) -> Result<Vec<TokenStream>, TokenStream> {
-    [Pass::Forward, Pass::Decode].into_iter().map(|pass| entry(rule, pass, name, span)).collect()
+    PASSES.into_iter().map(|pass| entry(rule, pass, name, span)).collect()
 }
 
 fn entry(rule: &Rule, pass: Pass, name: &Ident, span: Span) -> Result<TokenStream, TokenStream> {
@@ -24,14 +27,14 @@ fn entry(rule: &Rule, pass: Pass, name: &Ident, span: Span) -> Result<TokenStrea
         compile_error(name.span(), &format!("no {pass:?} kernel can be generated for rule `{}`: {reason}", rule.name))
     })?;
     let source = render(&kernel);
-    let (pass, arch) = (format_ident!("{}", format!("{pass:?}")), format_ident!("{}", format!("{:?}", kernel.arch)));
+    let pass = format_ident!("{}", format!("{pass:?}"));
     let (schedule, text) = (kernel.schedule.to_string(), source.text);
     Ok(quote_spanned! { span=>
         __gdn2::Embedded {
             pass: __gdn2::Pass::#pass,
-            arch: __gdn2::Arch::#arch,
             schedule: #schedule,
             cuda: #text,
+            ptx: &[],
         }
     })
 }

@@ -23,10 +23,8 @@ impl FromFile {
         let source = match std::fs::read_to_string(&path) {
             Ok(source) => source,
             Err(error) => {
-                let message = format!(
-                    "cannot read {}: {error}\nhelp: the path is relative to the crate's Cargo.toml",
-                    path.display()
-                );
+                let message =
+                    format!("cannot read `{file}`: {error}\nhelp: the path is relative to the crate's Cargo.toml");
                 return compile_error(span, &message);
             }
         };

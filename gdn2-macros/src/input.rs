@@ -86,6 +86,9 @@ impl Parse for FromFile {
             Visibility::Inherited => syn::parse_quote!(pub),
             written => written,
         };
+        if !input.peek(LitStr) {
+            return Err(input.error("expected the path of a rule file as a string, such as \"rules/kda.gdn2\""));
+        }
         let path = input.parse()?;
         let mut krate_path = syn::parse_quote!(::gdn2);
         if input.parse::<Option<Token![,]>>()?.is_some() && !input.is_empty() {

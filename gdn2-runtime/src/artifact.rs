@@ -28,6 +28,14 @@ pub struct Artifact {
     pub compiler: Option<Version>,
 }
 
+impl Artifact {
+    /// A kernel with the PTX that was compiled earlier from its text.
+    pub fn from_ptx(kernel: Kernel, ptx: String) -> Artifact {
+        let source = gdn2_codegen::render(&kernel);
+        Artifact { kernel, source, ptx, cubin: None, resources: Vec::new(), log: String::new(), compiler: None }
+    }
+}
+
 /// Turns kernels into artifacts. NVRTC is opened on first need, once.
 #[derive(Debug)]
 pub struct Compiler {
@@ -64,6 +72,14 @@ impl Compiler {
     /// No NVRTC and no prebuilt PTX of this text, or a text NVRTC refuses.
     pub fn compile(&self, kernel: Kernel) -> Result<Artifact, NvrtcError> {
         let source = gdn2_codegen::render(&kernel);
+        self.compile_source(kernel, source)
+    }
+
+    /// Compiles a kernel whose text was rendered earlier.
+    ///
+    /// # Errors
+    /// As [`Compiler::compile`].
+    pub fn compile_source(&self, kernel: Kernel, source: CudaSource) -> Result<Artifact, NvrtcError> {
         let target = kernel.arch.target();
         let nvrtc = match self.nvrtc() {
             Ok(nvrtc) => nvrtc,

@@ -2,6 +2,7 @@
 
 use crate::shape::Axes;
 use gdn2_dsl::Dtype;
+use gdn2_runtime::engine::RunError;
 
 /// An error of the façade.
 #[derive(Debug, thiserror::Error)]
@@ -30,18 +31,6 @@ pub enum Error {
     /// A tensor whose last axis is not contiguous.
     #[error("the last axis has stride {0}, must be contiguous (stride 1): copy the tensor")]
     LastAxis(usize),
-    /// A tensor whose shape contradicts the rule or the other tensors.
-    #[error("{tensor}: shape {got:?}, must be {letters} = {want:?}")]
-    Shape {
-        /// The field.
-        tensor: &'static str,
-        /// The shape given.
-        got: Axes,
-        /// The shape in letters.
-        letters: &'static str,
-        /// The shape it must have.
-        want: Axes,
-    },
     /// A size that contradicts a limit.
     #[error("{field} is {got}: {limit}")]
     Size {
@@ -52,14 +41,10 @@ pub enum Error {
         /// The limit, and what to do.
         limit: &'static str,
     },
-    /// An output or a state in another dtype than the kernels write.
-    #[error("{tensor}: stored as {got}, must be {want}")]
-    Dtype {
-        /// The field.
-        tensor: &'static str,
-        /// The dtype given.
-        got: Dtype,
-        /// The dtype it must have.
-        want: Dtype,
-    },
+    /// A state that is not stored as f32.
+    #[error("state: stored as {0}, must be f32: make it with Tensor::zeros(shape, Dtype::F32)")]
+    StateDtype(Dtype),
+    /// Inputs that do not fit the rule or one another, a compiler that is needed and missing, a device that fails.
+    #[error(transparent)]
+    Run(#[from] RunError),
 }

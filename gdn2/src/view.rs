@@ -189,6 +189,17 @@ impl Tensor {
         Ok(Tensor { values, shape })
     }
 
+    /// Numbers of a shape that has as many elements, rounded to a dtype.
+    pub(crate) fn from_f32(shape: &[usize], data: Vec<f32>, dtype: Dtype) -> Result<Tensor, Error> {
+        let shape = shape.into_axes().ok_or(Error::Rank { axes: shape.len(), strides: shape.len() })?;
+        let values = match dtype {
+            Dtype::F32 => Values::F32(data),
+            Dtype::Bf16 => Values::Bf16(data.into_iter().map(bf16::from_f32).collect()),
+            Dtype::F16 => Values::F16(data.into_iter().map(f16::from_f32).collect()),
+        };
+        Ok(Tensor { values, shape })
+    }
+
     /// Sizes, outermost first.
     pub fn shape(&self) -> &[usize] {
         self.shape.as_slice()

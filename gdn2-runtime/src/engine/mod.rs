@@ -115,14 +115,27 @@ impl Engine {
     /// The case does not fit the rule, the kernel cannot be made, or the device refuses it.
     pub fn run(&self, run: &Run<'_>, case: &Case) -> Result<Outcome, RunError> {
         let problem = Problem::new(run.rule, case)?;
-        if !matches!(run.pass, Pass::Forward | Pass::Decode) {
-            return Err(RunError::Pass(run.pass));
-        }
-        match run.device {
-            Device::Cpu(precision) => native(&problem, *precision, run.final_state),
-            Device::Vm(settings) => kernels::run(Session::vm(*settings, &self.artifact(run)?)?, &problem, run),
-            Device::Cuda(gpu) => kernels::run(Session::cuda(gpu, &self.artifact(run)?)?, &problem, run),
-        }
+        let artifact = match run.device {
+            Device::Cpu(_) => None,
+            Device::Vm(_) | Device::Cuda(_) => Some(self.artifact(run)?),
+        };
+        execute(run, artifact.as_ref(), &problem)
+    }
+}
+
+/// Runs a problem through a kernel compiled before; the CPU needs none.
+///
+/// # Errors
+/// A device that refuses the kernel or the call.
+pub fn execute(run: &Run<'_>, artifact: Option<&Artifact>, problem: &Problem<'_>) -> Result<Outcome, RunError> {
+    if !matches!(run.pass, Pass::Forward | Pass::Decode) {
+        return Err(RunError::Pass(run.pass));
+    }
+    match (run.device, artifact) {
+        (Device::Cpu(precision), _) => native(problem, *precision, run.final_state),
+        (Device::Vm(settings), Some(kernel)) => kernels::run(Session::vm(*settings, kernel)?, problem, run),
+        (Device::Cuda(gpu), Some(kernel)) => kernels::run(Session::cuda(gpu, kernel)?, problem, run),
+        (Device::Vm(_) | Device::Cuda(_), None) => Err(RunError::Pass(run.pass)),
     }
 }
 

@@ -1,0 +1,101 @@
+//! One call as the generated modules hand it on: every tensor a rule can have, the ones it lacks left empty. On its way
+//! to a device that reads host memory it becomes a case, whose checks name the first field that does not fit.
+
+use crate::view::{Data, Offsets, View};
+use gdn2_codegen::abi::Tensor as Name;
+use gdn2_dsl::{Rule, StateLayout};
+use gdn2_runtime::tensors::{Array, Case, CuSeqlens};
+
+/// Inputs of a forward or decode call.
+#[derive(Clone, Copy, Debug)]
+pub struct Call<'a> {
+    /// `[B,T,H,K]`.
+    pub q: View<'a>,
+    /// `[B,T,H,K]`.
+    pub k: View<'a>,
+    /// `[B,T,HV,V]`.
+    pub v: View<'a>,
+    /// Natural-log decay.
+    pub g: Option<View<'a>>,
+    /// Erase gate; beta where tied.
+    pub b: Option<View<'a>>,
+    /// Write gate.
+    pub w: Option<View<'a>>,
+    /// `[N,HV,K,V]` in the rule's layout; none is zeros.
+    pub initial_state: Option<View<'a>>,
+    /// Packed sequences.
+    pub cu_seqlens: Option<Offsets<'a>>,
+    /// Factor on q; none is 1/√K.
+    pub scale: Option<f32>,
+}
+
+impl Call<'_> {
+    /// The call as a case of its rule.
+    pub(crate) fn case(&self, rule: &Rule) -> Case {
+        let tensors = [
+            (Name::Q, Some(self.q)),
+            (Name::K, Some(self.k)),
+            (Name::V, Some(self.v)),
+            (Name::G, self.g),
+            (Name::B, self.b),
+            (Name::W, self.w),
+            (Name::InitialState, self.initial_state),
+        ];
+        Case {
+            metadata: self.scale.map(|scale| ("scale".to_owned(), scale.to_string())).into_iter().collect(),
+            tensors: tensors.into_iter().filter_map(|(name, view)| Some((name, input(rule, name, &view?)))).collect(),
+            cu_seqlens: self.cu_seqlens.map(offsets),
+            ..Case::default()
+        }
+    }
+}
+
+fn offsets(given: Offsets<'_>) -> CuSeqlens {
+    match given {
+        Offsets::I32(offsets) => CuSeqlens { offsets: offsets.iter().map(|x| i64::from(*x)).collect(), is_64: false },
+        Offsets::I64(offsets) => CuSeqlens { offsets: offsets.to_vec(), is_64: true },
+    }
+}
+
+fn input(rule: &Rule, name: Name, view: &View<'_>) -> Array {
+    if name == Name::InitialState { swapped(rule, array(view)) } else { array(view) }
+}
+
+/// States between the rule's layout and the case's, which is `[N,HV,K,V]` always: the last two axes change places
+/// where the rule keeps V outermost.
+pub(crate) fn swapped(rule: &Rule, states: Array) -> Array {
+    let (StateLayout::Vk, [outer @ .., rows, columns]) = (rule.state, states.shape.as_slice()) else { return states };
+    let (rows, columns) = (*rows, *columns);
+    let shape = [outer, &[columns, rows]].concat();
+    let matrices = states.data.chunks_exact((rows * columns).max(1));
+    let data = matrices
+        .flat_map(|matrix| (0..columns).flat_map(move |column| matrix.iter().skip(column).step_by(columns).copied()));
+    Array { shape, data: data.collect(), stored: states.stored }
+}
+
+/// The numbers of a view, row-major.
+fn array(view: &View<'_>) -> Array {
+    let data = match view.data {
+        Data::F32(slice) => gather(view, slice, |x| x),
+        Data::Bf16(slice) => gather(view, slice, half::bf16::to_f32),
+        Data::F16(slice) => gather(view, slice, half::f16::to_f32),
+    };
+    Array { shape: view.shape().to_vec(), data, stored: view.dtype() }
+}
+
+/// Rows of the last axis, one after another, whatever the strides of the others.
+fn gather<T: Copy>(view: &View<'_>, slice: &[T], to_f32: impl Fn(T) -> f32) -> Vec<f32> {
+    let Some((width, outer)) = view.shape().split_last() else { return slice.iter().map(|x| to_f32(*x)).collect() };
+    let rows: usize = outer.iter().product();
+    let mut data = Vec::with_capacity(rows * width);
+    for row in 0..rows {
+        let mut rest = row;
+        let mut start = 0;
+        for (size, stride) in outer.iter().zip(view.strides()).rev() {
+            start += rest % size * stride;
+            rest /= size;
+        }
+        data.extend(slice.iter().skip(start).take(*width).map(|x| to_f32(*x)));
+    }
+    data
+}

@@ -1,0 +1,3 @@
+gdn2::include_rule!("rules/nowhere.gdn2");
+
+fn main() {}

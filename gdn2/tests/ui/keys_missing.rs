@@ -1,0 +1,5 @@
+gdn2::delta_rule! {
+    pub mod kda { decay: channel; dtype: bf16; }
+}
+
+fn main() {}

@@ -1,0 +1,3 @@
+gdn2::delta_rule! {}
+
+fn main() {}

@@ -337,8 +337,8 @@ fn parse_report(log: &str) -> Vec<EntryResources> {
             entries.push(EntryResources { entry, ..EntryResources::default() });
         }
         let Some(current) = entries.last_mut() else { continue };
-        for part in line.rsplit_once(" : ").map_or(line, |(_, tail)| tail).split(',') {
-            let mut words = part.split_whitespace().skip_while(|word| word.eq_ignore_ascii_case("used"));
+        for part in line.split(',') {
+            let mut words = part.split_whitespace().skip_while(|word| word.parse::<u32>().is_err());
             let Some(Ok(number)) = words.next().map(str::parse::<u32>) else { continue };
             match words.collect::<Vec<_>>().as_slice() {
                 ["registers"] => current.registers = number,
@@ -363,7 +363,7 @@ mod tests {
         let log = "ptxas info    : 0 bytes gmem\n\
             ptxas info    : Compiling entry function 'a_forward' for 'sm_80'\n\
             ptxas info    : Function properties for a_forward\n\
-            \u{20}   16 bytes stack frame, 8 bytes spill stores, 12 bytes spill loads\n\
+            ptxas         .     16 bytes stack frame, 8 bytes spill stores, 12 bytes spill loads\n\
             ptxas info    : Used 72 registers, used 2 barriers, 1024 bytes smem, 400 bytes cmem[0]\n\
             ptxas info    : Compile time = 1.2 ms\n\
             ptxas info    : Compiling entry function 'b' for 'sm_80'\n\

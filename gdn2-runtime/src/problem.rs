@@ -230,10 +230,9 @@ pub fn dtype(rule: &Rule, tensor: Tensor) -> Dtype {
     }
 }
 
-/// Whether a token tensor has an axis of channels inside its heads; a scalar gate has none, a state none either.
+/// Whether a tensor has an axis of channels inside its heads, as all but scalar gates and their gradients have.
 pub fn has_channels(rule: &Rule, tensor: Tensor) -> bool {
-    let state = [Tensor::InitialState, Tensor::FinalState, Tensor::DFinalState, Tensor::DInitialState];
-    !state.contains(&tensor) && gate(rule, tensor).is_none_or(|(grain, _)| grain == Grain::Channel)
+    gate(rule, tensor).is_none_or(|(grain, _)| grain == Grain::Channel)
 }
 
 /// The granularity of the gate a tensor holds, and what its absence means; `None` for tensors every rule has.

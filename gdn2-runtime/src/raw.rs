@@ -111,8 +111,8 @@ pub enum RawError {
     /// A tensor the kernel reads or writes, given as null.
     #[error("{0} is null, the kernel needs it")]
     Null(&'static str),
-    /// An address or stride that is no multiple of 16 bytes.
-    #[error("{tensor}: {what} is {bytes} bytes, must be a multiple of 16")]
+    /// An address or stride that loads cannot be made from.
+    #[error("{tensor}: {what} is {bytes} bytes, must be a multiple of {granule}")]
     Misaligned {
         /// The tensor.
         tensor: &'static str,
@@ -120,6 +120,8 @@ pub enum RawError {
         what: &'static str,
         /// Its value in bytes.
         bytes: i128,
+        /// What it must be a multiple of: 16, or an element where there is one number per token.
+        granule: i128,
     },
     /// More blocks than a launch may have.
     #[error("{entry}: {} blocks, a launch takes at most 2147483647; use fewer sequences per call", blocks.map_or("over 2^64".to_owned(), |n| n.to_string()))]
@@ -213,7 +215,7 @@ impl Arguments {
             let Arg::Pointer(tensor) = param.arg else { continue };
             let view = self.view(tensor);
             if view.address == 0 {
-                if self.required(tensor) && extents.total_tokens > 0 {
+                if !optional(tensor) && extents.total_tokens > 0 {
                     return Err(RawError::Null(tensor.name()));
                 }
                 continue;
@@ -226,16 +228,17 @@ impl Arguments {
             let granule = if strided { 16 } else { bytes };
             for (what, bytes) in parts.chain([("address", i128::from(view.address))]) {
                 if bytes % granule != 0 {
-                    return Err(RawError::Misaligned { tensor: tensor.name(), what, bytes });
+                    return Err(RawError::Misaligned { tensor: tensor.name(), what, bytes, granule });
                 }
             }
         }
         Ok(())
     }
+}
 
-    fn required(&self, tensor: Tensor) -> bool {
-        !matches!(tensor, Tensor::InitialState | Tensor::FinalState | Tensor::DFinalState | Tensor::DInitialState)
-    }
+/// Whether a kernel can do without a tensor it names.
+fn optional(tensor: Tensor) -> bool {
+    matches!(tensor, Tensor::InitialState | Tensor::FinalState | Tensor::DFinalState | Tensor::DInitialState)
 }
 
 /// The value of one parameter for a call: the only place that says what an [`Arg`] means.

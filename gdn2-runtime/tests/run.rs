@@ -73,6 +73,38 @@ fn the_virtual_machine_agrees_with_the_definition() {
 }
 
 #[test]
+fn decode_gives_the_same_however_the_tokens_are_cut() {
+    let packed = Draw { cu_seqlens: Some(vec![0, 9, 9, 10, 23]), ..Draw::new(1, 23, 1, 2, 5) };
+    let (rule, device) = (gdn(), Device::vm());
+    for draw in [packed, Draw::new(3, 11, 1, 2, 5)] {
+        let mut case = Case::drawn(&rule, &draw, false).unwrap();
+        let sequences = case.tensors[&Tensor::InitialState].shape[0];
+        let whole = Run { tokens_per_launch: 64, ..Run::new(&rule, Pass::Decode, &device) };
+        let expected = ENGINE.run(&whole, &case).unwrap();
+        assert!(bars(&expected, &case) < 1.0);
+        // The pool turned round, states taken from and put back to other places than their own.
+        let turned: Vec<i32> = (0..sequences as i32).rev().collect();
+        let pool = case.tensors.get_mut(&Tensor::InitialState).unwrap();
+        let state = pool.data.len() / sequences;
+        pool.data = pool.data.chunks_exact(state).rev().flatten().copied().collect();
+        case.initial_slots = Some(turned);
+        for tokens_per_launch in [1, 4, 64] {
+            let cut = ENGINE.run(&Run { tokens_per_launch, ..whole.clone() }, &case).unwrap();
+            assert_eq!(cut.tensors, expected.tensors, "{tokens_per_launch} tokens a launch");
+            assert_eq!(
+                cut.reports.len(),
+                if tokens_per_launch == 64 { 1 } else { longest(&draw).div_ceil(tokens_per_launch) }
+            );
+        }
+    }
+}
+
+fn longest(draw: &Draw) -> usize {
+    let packed = draw.cu_seqlens.iter().flat_map(|offsets| offsets.windows(2)).map(|pair| pair[1] - pair[0]).max();
+    packed.unwrap_or(draw.tokens)
+}
+
+#[test]
 fn a_state_stored_the_other_way_round_changes_no_bit() {
     let case = Case::drawn(&gdn(), &Draw::new(1, 20, 1, 2, 5), false).unwrap();
     let turned = Rule { state: StateLayout::Vk, ..gdn() };

@@ -49,7 +49,16 @@ fn error(got: &[f32], want: &[f32]) -> f64 {
 const BAR: f64 = 0.005;
 
 #[test]
-fn forward_agrees_with_the_definition_and_decode_with_forward() {
+fn the_cpu_agrees_with_the_definition() {
+    forward_agrees_with_the_definition_and_decode_with_forward(&Device::cpu());
+}
+
+#[test]
+fn the_kernels_agree_with_the_definition() {
+    forward_agrees_with_the_definition_and_decode_with_forward(&Device::vm());
+}
+
+fn forward_agrees_with_the_definition_and_decode_with_forward(device: &Device) {
     let (b, t, h, hv) = (2, 37, 1, 2);
     let q = unit(draw(1, b * t * h * 128, -1.0, 1.0), 128);
     let k = unit(draw(2, b * t * h * 128, -1.0, 1.0), 128);
@@ -68,7 +77,7 @@ fn forward_agrees_with_the_definition_and_decode_with_forward() {
         scale: None,
     };
     let exact = kda::load(&"cpu:f64".parse().unwrap()).unwrap().forward(forward).unwrap();
-    let kernels = kda::load(&Device::cpu()).unwrap();
+    let kernels = kda::load(device).unwrap();
     let out = kernels.forward(forward).unwrap();
     assert_eq!((out.o.shape(), out.o.dtype()), ([b, t, hv, 128].as_slice(), Dtype::Bf16));
     assert!(error(&out.o.to_f32(), &exact.o.to_f32()) < BAR);

@@ -50,6 +50,9 @@ pub enum CliError {
     /// Overrides that make no rule.
     #[error(transparent)]
     Rule(#[from] gdn2_dsl::RuleError),
+    /// A kernel of the committed set that cannot be generated.
+    #[error(transparent)]
+    Committed(#[from] gdn2_codegen::committed::CommittedError),
     /// Schedule fields that make no schedule.
     #[error("--schedule: {0}")]
     Schedule(#[from] gdn2_codegen::schedule::ScheduleError),

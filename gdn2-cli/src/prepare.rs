@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use gdn2_codegen::committed::{Committed, StampedPtx, WITH_PTX, committed};
 use gdn2_dsl::Rule;
 use gdn2_runtime::artifact::Compiler;
 use gdn2_runtime::nvrtc::{NvrtcError, Version};
 
 use crate::error::CliError;
-use crate::kernels::{Committed, StampedPtx, WITH_PTX, committed};
 use crate::progress::Progress;
 use crate::select::Selection;
 use crate::{Verdict, compiler, write};

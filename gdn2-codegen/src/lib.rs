@@ -19,6 +19,7 @@
 
 pub mod abi;
 pub mod arch;
+pub mod committed;
 mod decode;
 mod decode_view;
 mod forward;

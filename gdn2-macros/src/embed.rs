@@ -1,6 +1,10 @@
-//! What a module carries of its kernels: for each pass the CUDA source in its fallback schedule.
+//! What a module carries of its kernels: for each pass the CUDA source in its fallback schedule, and the PTX that was
+//! committed for the very text that is generated now.
+
+use std::path::Path;
 
 use gdn2_codegen::arch::Arch;
+use gdn2_codegen::committed::{ARCHES, Committed, StampedPtx, stem};
 use gdn2_codegen::kernel::{Kernel, Pass};
 use gdn2_codegen::schedule::Schedule;
 use gdn2_codegen::{bind, render};
@@ -29,14 +33,34 @@ fn entry(rule: &Rule, pass: Pass, name: &Ident, span: Span) -> Result<TokenStrea
     let source = render(&kernel);
     let pass = format_ident!("{}", format!("{pass:?}"));
     let (schedule, text) = (kernel.schedule.to_string(), source.text);
+    let ptx = ARCHES.into_iter().filter_map(|arch| {
+        let path = committed_ptx(rule, kernel.pass, arch)?;
+        let arch = format_ident!("{}", format!("{arch:?}"));
+        Some(quote_spanned! { span=> (__gdn2::Arch::#arch, ::core::include_str!(#path)) })
+    });
     Ok(quote_spanned! { span=>
         __gdn2::Embedded {
             pass: __gdn2::Pass::#pass,
             schedule: #schedule,
             cuda: #text,
-            ptx: &[],
+            ptx: &[#(#ptx),*],
         }
     })
+}
+
+/// The path of the committed PTX of a pass, the user's own before the project's. What was compiled from another text
+/// than is generated now is left alone: `gdn2 prepare --check` tells of it.
+fn committed_ptx(rule: &Rule, pass: Pass, arch: Arch) -> Option<String> {
+    let users = std::env::var("CARGO_MANIFEST_DIR").ok();
+    let folders = users.iter().map(String::as_str).chain([env!("CARGO_MANIFEST_DIR")]);
+    let name = format!("{}.ptx", stem(rule, pass, arch));
+    let mut files = folders.map(|folder| Path::new(folder).join("kernels").join(&name)).filter(|path| path.is_file());
+    let path = files.find(|path| {
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        let current = Committed::new(rule, pass, arch).ok();
+        StampedPtx::read(&text).zip(current).is_some_and(|(stamped, now)| stamped.source == now.source.hash)
+    })?;
+    path.into_os_string().into_string().ok()
 }
 
 /// The pass in its default schedule on the most demanding architecture that can hold it.

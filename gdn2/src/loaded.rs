@@ -14,6 +14,7 @@ use gdn2_dsl::{Dtype, Rule};
 use gdn2_runtime::artifact::{Artifact, Compiler};
 use gdn2_runtime::device::Device;
 use gdn2_runtime::engine::{self, Run, RunError};
+use gdn2_runtime::nvrtc::NvrtcError;
 use gdn2_runtime::problem::Problem;
 use gdn2_runtime::tensors::{Array, Case};
 use gdn2_runtime::toolchain::Search;
@@ -53,8 +54,8 @@ struct Shared {
     kernels: Vec<Artifact>,
 }
 
-/// The architecture that the virtual machine stands in for: the oldest, whose PTX is the plainest.
-const VIRTUAL: Arch = Arch::Sm80;
+/// The architecture whose PTX every later one understands, and that the virtual machine stands in for.
+const OLDEST: Arch = Arch::Sm80;
 
 impl Loaded {
     /// Makes every embedded pass ready for the device.
@@ -66,7 +67,7 @@ impl Loaded {
         let kernels = match device {
             Device::Cpu(_) => Vec::new(),
             Device::Vm(_) | Device::Cuda(_) => {
-                let arch = device.arch().unwrap_or(VIRTUAL);
+                let arch = device.arch().unwrap_or(OLDEST);
                 let ready = |entry: &Embedded| entry.artifact(&rule, arch, &compiler);
                 embedded.iter().map(ready).collect::<Result<Vec<_>, RunError>>()?
             }
@@ -128,16 +129,31 @@ struct Results {
 }
 
 impl Embedded {
-    /// The pass compiled for an architecture: ahead of time where that was done, else now, or earlier and cached.
+    /// The pass for an architecture: compiled ahead of time where that was done, else now, or earlier and cached. Where
+    /// no compiler is found, PTX of the oldest architecture serves the newer ones that can hold its schedule.
     fn artifact(&self, rule: &Rule, arch: Arch, compiler: &Compiler) -> Result<Artifact, RunError> {
-        let compiled = self.ptx.iter().find(|(compiled_for, _)| *compiled_for == arch);
-        let schedule = if compiled.is_some() { "" } else { self.schedule };
-        let schedule = Schedule::from_overrides(rule, self.pass, arch, schedule)?;
-        let kernel = gdn2_codegen::bind(rule, self.pass, schedule, arch)?;
-        match compiled {
-            Some((_, ptx)) => Ok(Artifact::from_ptx(kernel, (*ptx).to_owned())),
-            None => Ok(compiler.compile_source(kernel, CudaSource::new(self.cuda.to_owned()))?),
+        if let Some(ready) = self.compiled(rule, arch, arch)? {
+            return Ok(ready);
         }
+        let schedule = Schedule::from_overrides(rule, self.pass, arch, self.schedule)?;
+        let kernel = gdn2_codegen::bind(rule, self.pass, schedule, arch)?;
+        match compiler.compile_source(kernel, CudaSource::new(self.cuda.to_owned())) {
+            Ok(artifact) => Ok(artifact),
+            Err(missing @ NvrtcError::Missing { .. }) => {
+                self.compiled(rule, OLDEST, arch).ok().flatten().ok_or(missing.into())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The PTX made for one architecture, to run on another.
+    fn compiled(&self, rule: &Rule, made_for: Arch, arch: Arch) -> Result<Option<Artifact>, RunError> {
+        let Some((_, ptx)) = self.ptx.iter().find(|(compiled_for, _)| *compiled_for == made_for) else {
+            return Ok(None);
+        };
+        let schedule = Schedule::default_for(rule, self.pass, made_for)?;
+        let kernel = gdn2_codegen::bind(rule, self.pass, schedule, arch)?;
+        Ok(Some(Artifact::from_ptx(kernel, (*ptx).to_owned())))
     }
 }
 

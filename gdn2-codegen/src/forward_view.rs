@@ -34,6 +34,11 @@ pub(crate) fn view(kernel: &Kernel, numbers: Forward, launch: &Launch) -> (&'sta
         "grid": format!("sequences * value_heads * {value_split}"),
         "key": key, "value": value, "chunk": chunk, "warps": warps, "threads": launch.block, "stages": stages,
         "value_split": value_split, "value_tiles": block_tiles(&kernel.rule, numbers),
+        "active": if every_warp_active(kernel, numbers) {
+            "constexpr bool active = true;  // every warp holds value rows"
+        } else {
+            "const bool active = warp_index() < VALUE_TILES && tile * 16 < VALUE;  // this warp holds value rows"
+        },
         "decay_segments": decay_segments(&kernel.rule, numbers),
         "state_key_stride": state_key_stride, "state_value_stride": state_value_stride,
         "shared_bytes": launch.shared_bytes,
@@ -44,6 +49,10 @@ pub(crate) fn view(kernel: &Kernel, numbers: Forward, launch: &Launch) -> (&'sta
         "calls": text.calls(), "values_pending": stages - 1,
     });
     (TEMPLATE, view)
+}
+
+fn every_warp_active(kernel: &Kernel, numbers: Forward) -> bool {
+    numbers.warps * WARP_ROWS * numbers.value_split == kernel.rule.value_dim
 }
 
 fn region_meaning(region: &str) -> &'static str {

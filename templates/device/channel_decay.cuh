@@ -10,7 +10,7 @@ template <typename T>
 DEVICE void channel_decay(int g, int sums, int totals) {
   constexpr int LENGTH = CHUNK / DECAY_SEGMENTS;
   if (DECAY_SEGMENTS > 1) {
-    for (int i = threadIdx.x; i < KEY * DECAY_SEGMENTS; i += THREADS) {
+    for (int i = thread_index(); i < KEY * DECAY_SEGMENTS; i += THREADS) {
       float sum = 0.0f;
 #pragma unroll 8
       for (int t = 0; t < LENGTH; ++t) sum += log2_decay(DecayTile<T>::at(g, i / KEY * LENGTH + t, i % KEY));
@@ -18,7 +18,7 @@ DEVICE void channel_decay(int g, int sums, int totals) {
     }
     __syncthreads();
   }
-  for (int i = threadIdx.x; i < KEY * DECAY_SEGMENTS; i += THREADS) {
+  for (int i = thread_index(); i < KEY * DECAY_SEGMENTS; i += THREADS) {
     const int d = i % KEY, segment = i / KEY;
     float sum = 0.0f;
     for (int before = 0; before < segment; ++before) sum += at<float>(totals + (before * KEY + d) * 4);

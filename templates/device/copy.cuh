@@ -23,7 +23,7 @@ template <typename T, int COLS>
 DEVICE void copy_tile(int tile, const T* rows, i64 stride, int exist) {
   constexpr int PIECE = 16 / sizeof(T), PIECES = COLS / PIECE;
 #pragma unroll 1
-  for (int i = threadIdx.x; i < CHUNK * PIECES; i += THREADS) {
+  for (int i = thread_index(); i < CHUNK * PIECES; i += THREADS) {
     const int row = i / PIECES, col = i % PIECES * PIECE;
     copy_async<16>(tile + Tile<COLS, sizeof(T)>::offset(row, col), rows + row * stride + col, row < exist);
   }

@@ -2,7 +2,7 @@
 
 // One number per token: e = k here, and the gate multiplies rows of L and of the residual later.
 struct TokenErase {
-  static METHOD Fragment gate(const Fragment& k, int, int) { return k; }
+  static METHOD Fragment gate(const Fragment& k, int, int, int) { return k; }
   static METHOD void gate(float (&)[8], int, int) {}
 };
 
@@ -10,8 +10,8 @@ struct TokenErase {
 template <typename T>
 struct ChannelErase {
   int tile;
-  METHOD Fragment gate(const Fragment& k, int row, int d) const {
-    Fragment e = Stored<T, KEY>::fragment(tile, row, d);
+  METHOD Fragment gate(const Fragment& k, int row, int d, int lane) const {
+    Fragment e = Stored<T, KEY>::fragment(tile, row, d, lane);
 #pragma unroll
     for (int p = 0; p < 4; ++p) e.pair[p] = {e.pair[p].x * k.pair[p].x, e.pair[p].y * k.pair[p].y};
     return e;

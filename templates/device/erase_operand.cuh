@@ -3,7 +3,7 @@
 template <typename Element, typename T>
 DEVICE void gate_keys(int b, int k, int e) {
   const ChannelErase<T> erase{b};
-  for (int i = threadIdx.x; i < CHUNK * (KEY / 8); i += THREADS) {
+  for (int i = thread_index(); i < CHUNK * (KEY / 8); i += THREADS) {
     const int row = i / (KEY / 8), d = i % (KEY / 8) * 8;
     float x[8];
     Stored<Element, KEY>::unit(x, k, row, d);

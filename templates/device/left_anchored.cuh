@@ -10,8 +10,10 @@ struct LeftAnchored {
     float sum[2][4] = {};
   };
 
-  METHOD Operand load(int k, int row, int d) const { return gate(Stored<Element, KEY>::fragment(k, row, d), row, d); }
-  METHOD Operand gate(const Fragment& k, int row, int d) const { return erase.gate(k, row, d); }
+  METHOD Operand load(int k, int row, int d, int lane) const {
+    return gate(Stored<Element, KEY>::fragment(k, row, d, lane), row, d, lane);
+  }
+  METHOD Operand gate(const Fragment& k, int row, int d, int lane) const { return erase.gate(k, row, d, lane); }
 
   METHOD void multiply(Sums& sums, const Operand& e, const Fragment& factor, const u32 (&key)[4]) const {
     u32 a[4];

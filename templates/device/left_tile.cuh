@@ -6,9 +6,9 @@ struct LeftTile {
   struct Sums {
     float sum[2][4] = {};
   };
-  METHOD void multiply(Sums& sums, int i0, int d, const u32 (&key)[4]) const {
+  METHOD void multiply(Sums& sums, int i0, int d, const u32 (&key)[4], int lane) const {
     u32 a[4];
-    load_block<KEY>(a, tile, i0, d);
+    load_block<KEY>(a, tile, i0, d, lane);
     Element::mma(sums.sum[0], a, key[0], key[2]);
     Element::mma(sums.sum[1], a, key[1], key[3]);
   }

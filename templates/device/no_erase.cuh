@@ -3,10 +3,10 @@
 struct NoErase {
   struct Operand {};
   struct Sums {};
-  METHOD void multiply(Sums&, int, int, const u32 (&)[4]) const {}
+  METHOD void multiply(Sums&, int, int, const u32 (&)[4], int) const {}
   METHOD void store(const Sums&, int, int, int, int, float2) const {}
-  METHOD Operand load(int, int, int) const { return {}; }
-  METHOD Operand gate(const Fragment&, int, int) const { return {}; }
+  METHOD Operand load(int, int, int, int) const { return {}; }
+  METHOD Operand gate(const Fragment&, int, int, int) const { return {}; }
   METHOD void multiply(Sums&, const Operand&, const Fragment&, const u32 (&)[4]) const {}
   METHOD void store_below(const Sums&, int, int, int, int) const {}
   template <int HIGH>

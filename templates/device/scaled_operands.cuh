@@ -3,7 +3,7 @@
 
 template <typename Element, typename Left>
 DEVICE void scale_operands(const Left& left, int q, int k, int sums, int state_decay) {
-  for (int i = threadIdx.x; i < CHUNK * (KEY / 8); i += THREADS) {
+  for (int i = thread_index(); i < CHUNK * (KEY / 8); i += THREADS) {
     const int row = i / (KEY / 8), d = i % (KEY / 8) * 8;
     float sum[8], end[8], into[8], x[8];
     Stored<float, KEY>::unit(sum, sums, row, d);

@@ -37,11 +37,11 @@ DEVICE void scores_diagonal(const Left& left, int q, int k, int sums, int p, int
 #pragma unroll 1
   for (int d = 0; d < KEY; d += 16) {
     u32 query_block[4], key_block[4];
-    load_block<KEY>(query_block, q, i0, d);
-    load_block<KEY>(key_block, k, i0, d);
+    load_block<KEY>(query_block, q, i0, d, lane);
+    load_block<KEY>(key_block, k, i0, d, lane);
     const Fragment x = unpack<Element>(query_block), y = unpack<Element>(key_block);
-    const typename Left::Operand e = left.gate(y, i0, d);
-    const Fragment sum = Stored<float, KEY>::fragment(sums, i0, d);
+    const typename Left::Operand e = left.gate(y, i0, d, lane);
+    const Fragment sum = Stored<float, KEY>::fragment(sums, i0, d, lane);
     if (HIGH == 2) {
       Element::mma(diagonal[0], query_block, key_block[0], key_block[2]);
       Element::mma(diagonal[1], query_block, key_block[1], key_block[3]);
@@ -53,7 +53,7 @@ DEVICE void scores_diagonal(const Left& left, int q, int k, int sums, int p, int
       for (int part = 0; part < 4; ++part) {
         const int row = lane / 4 + part % 2 * 8;
         const int anchor = level == 0 ? anchor_row<HIGH>(row) : anchor_row<HIGH / 2>(row);
-        const float2 base = load_pair<KEY>(sums, i0 + anchor, d, part);
+        const float2 base = load_pair<KEY>(sums, i0 + anchor, d, part, lane);
         factor.pair[part] = {exp2(-fabsf(sum.pair[part].x - base.x)), exp2(-fabsf(sum.pair[part].y - base.y))};
       }
       u32 a[4], b[4];
@@ -88,21 +88,21 @@ DEVICE void scores_below(const Left& left, int q, int k, int sums, int p, int i0
   typename Left::Sums erase;
 #pragma unroll 1
   for (int d = 0; d < KEY; d += 16) {
-    const Fragment row_sum = Stored<float, KEY>::fragment(sums, i0, d);
-    const Fragment col_sum = Stored<float, KEY>::fragment(sums, j0, d);
+    const Fragment row_sum = Stored<float, KEY>::fragment(sums, i0, d, lane);
+    const Fragment col_sum = Stored<float, KEY>::fragment(sums, j0, d, lane);
     Fragment row_factor, col_factor;
 #pragma unroll
     for (int part = 0; part < 4; ++part) {
-      const float2 base = load_pair<KEY>(sums, i0, d, part);
+      const float2 base = load_pair<KEY>(sums, i0, d, part, lane);
       row_factor.pair[part] = {exp2(row_sum.pair[part].x - base.x), exp2(row_sum.pair[part].y - base.y)};
       col_factor.pair[part] = {exp2(base.x - col_sum.pair[part].x), exp2(base.y - col_sum.pair[part].y)};
     }
     u32 a[4], b[4];
-    pack_product<Element>(a, Stored<Element, KEY>::fragment(q, i0, d), row_factor);
-    pack_product<Element>(b, Stored<Element, KEY>::fragment(k, j0, d), col_factor);
+    pack_product<Element>(a, Stored<Element, KEY>::fragment(q, i0, d, lane), row_factor);
+    pack_product<Element>(b, Stored<Element, KEY>::fragment(k, j0, d, lane), col_factor);
     Element::mma(query[0], a, b[0], b[2]);
     Element::mma(query[1], a, b[1], b[3]);
-    left.multiply(erase, left.load(k, i0, d), row_factor, b);
+    left.multiply(erase, left.load(k, i0, d, lane), row_factor, b);
   }
 #pragma unroll
   for (int n = 0; n < 2; ++n) {

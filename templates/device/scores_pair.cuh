@@ -21,11 +21,11 @@ DEVICE void scores_pair(const Left& left, int q, int k, int p) {
 #pragma unroll 4
     for (int d = 0; d < KEY; d += 16) {
       u32 key[4], a[4];
-      load_block<KEY>(key, k, j0, d);
-      load_block<KEY>(a, q, i0, d);
+      load_block<KEY>(key, k, j0, d, lane);
+      load_block<KEY>(a, q, i0, d, lane);
       Element::mma(query[0], a, key[0], key[2]);
       Element::mma(query[1], a, key[1], key[3]);
-      left.multiply(erase, i0, d, key);
+      left.multiply(erase, i0, d, key, lane);
     }
 #pragma unroll
     for (int n = 0; n < 2; ++n) {

@@ -5,26 +5,24 @@
 // Inverts I + L of each diagonal block by forward substitution in float32: a column to a lane, two blocks to a warp.
 DEVICE void invert_diagonal(int l) {
   constexpr int BLOCKS = CHUNK / 16;
-  const int col = lane_index() % 16;
+  const int lane = lane_index(), col = lane % 16;
   for (int first = warp_index() * 2; first < BLOCKS; first += WARPS * 2) {
-    const int block = first + lane_index() / 16;
+    const int block = min(first + lane / 16, BLOCKS - 1);
     float x[16];
-    if (block < BLOCKS) {
 #pragma unroll
-      for (int i = 0; i < 16; ++i) {
-        x[i] = i == col ? 1.0f : 0.0f;
+    for (int i = 0; i < 16; ++i) {
+      x[i] = i == col ? 1.0f : 0.0f;
 #pragma unroll
-        for (int j = 0; j < i; j += 4) {
-          const float4 row = at<float4>(l + Tile<CHUNK, 4>::offset(block * 16 + i, block * 16 + j));
-          x[i] -= row.x * x[j];
-          if (j + 1 < i) x[i] -= row.y * x[j + 1];
-          if (j + 2 < i) x[i] -= row.z * x[j + 2];
-          if (j + 3 < i) x[i] -= row.w * x[j + 3];
-        }
+      for (int j = 0; j < i; j += 4) {
+        const float4 row = at<float4>(l + Tile<CHUNK, 4>::offset(block * 16 + i, block * 16 + j));
+        x[i] -= row.x * x[j];
+        if (j + 1 < i) x[i] -= row.y * x[j + 1];
+        if (j + 2 < i) x[i] -= row.z * x[j + 2];
+        if (j + 3 < i) x[i] -= row.w * x[j + 3];
       }
     }
     __syncwarp();
-    if (block < BLOCKS) {
+    if (block == first + lane / 16) {
 #pragma unroll
       for (int i = 0; i < 16; ++i) {
         at<float>(l + Tile<CHUNK, 4>::offset(block * 16 + i, block * 16 + col)) = x[i];
@@ -51,8 +49,7 @@ DEVICE void mma_tf32(float (&d)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 
 // sum[j][i] += x[j][s] y[i][s] over a 16x16 block, x in accumulator layout, y a block of tile l at (row, col). The
 // depth index is permuted so that accumulators serve as the A operand as they are: slot t of a step is column 2t,
 // slot t + 4 column 2t + 1, which makes a lane's two B numbers neighbours in memory.
-DEVICE void multiply_transposed(float (&sum)[2][4], const float (&x)[2][4], int l, int row, int col) {
-  const int lane = lane_index();
+DEVICE void multiply_transposed(float (&sum)[2][4], const float (&x)[2][4], int l, int row, int col, int lane) {
 #pragma unroll
   for (int s = 0; s < 2; ++s) {
     const Split a0(x[s][0]), a1(x[s][2]), a2(x[s][1]), a3(x[s][3]);
@@ -74,7 +71,7 @@ DEVICE void solve_columns(int l, int m) {
   constexpr int BLOCKS = CHUNK / 16;
   const int lane = lane_index();
   for (int column = warp_index(); column < BLOCKS; column += WARPS) {
-    float x[BLOCKS][2][4];
+    float x[BLOCKS][2][4] = {};  // left undefined, skipped steps would keep registers through the whole kernel
 #pragma unroll
     for (int step = 0; step < BLOCKS; ++step) {
       if (column + step < BLOCKS) {
@@ -92,7 +89,7 @@ DEVICE void solve_columns(int l, int m) {
           float sum[2][4] = {};
 #pragma unroll
           for (int before = 0; before < step; ++before) {
-            multiply_transposed(sum, x[before], l, i0, j0 + before * 16);
+            multiply_transposed(sum, x[before], l, i0, j0 + before * 16, lane);
           }
 #pragma unroll
           for (int n = 0; n < 2; ++n) {
@@ -102,7 +99,7 @@ DEVICE void solve_columns(int l, int m) {
               x[step][n][c] = 0.0f;
             }
           }
-          multiply_transposed(x[step], sum, l, i0, i0);
+          multiply_transposed(x[step], sum, l, i0, i0, lane);
         }
 #pragma unroll
         for (int n = 0; n < 2; ++n) {

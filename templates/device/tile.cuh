@@ -19,8 +19,7 @@ struct Tile {
 // the A operand of mma.m16n8k16. As a B operand whose columns are the block's rows, {0, 2} is the first eight
 // columns and {1, 3} the second.
 template <int COLS>
-DEVICE void load_block(u32 (&block)[4], int tile, int row, int col) {
-  const int lane = lane_index();
+DEVICE void load_block(u32 (&block)[4], int tile, int row, int col, int lane) {
   const u32 address = shared_address(tile + Tile<COLS, 2>::offset(row + lane % 16, col + lane / 16 * 8));
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
                : "=r"(block[0]), "=r"(block[1]), "=r"(block[2]), "=r"(block[3])
@@ -30,8 +29,7 @@ DEVICE void load_block(u32 (&block)[4], int tile, int row, int col) {
 // The same block with each 8x8 matrix transposed: as a B operand whose rows are the block's rows, {0, 1} is its
 // first eight columns and {2, 3} the second.
 template <int COLS>
-DEVICE void load_block_transposed(u32 (&block)[4], int tile, int row, int col) {
-  const int lane = lane_index();
+DEVICE void load_block_transposed(u32 (&block)[4], int tile, int row, int col, int lane) {
   const u32 address = shared_address(tile + Tile<COLS, 2>::offset(row + lane % 16, col + lane / 16 * 8));
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
                : "=r"(block[0]), "=r"(block[1]), "=r"(block[2]), "=r"(block[3])
@@ -69,16 +67,16 @@ DEVICE void pack_product(u32 (&block)[4], const Fragment& x, const Fragment& y) 
 
 // The pairs of a float32 tile that a fragment's pair p covers.
 template <int COLS>
-DEVICE float2 load_pair(int tile, int row, int col, int p) {
-  return at<float2>(tile + Tile<COLS, 4>::offset(row, col + lane_index() % 4 * 2 + p / 2 * 8));
+DEVICE float2 load_pair(int tile, int row, int col, int p, int lane) {
+  return at<float2>(tile + Tile<COLS, 4>::offset(row, col + lane % 4 * 2 + p / 2 * 8));
 }
 
 // A fragment of a tile stored as T, and eight neighbouring numbers of a row.
 template <typename T, int COLS>
 struct Stored {
-  static METHOD Fragment fragment(int tile, int row, int col) {
+  static METHOD Fragment fragment(int tile, int row, int col, int lane) {
     u32 block[4];
-    load_block<COLS>(block, tile, row, col);
+    load_block<COLS>(block, tile, row, col, lane);
     return unpack<T>(block);
   }
   static METHOD void unit(float (&x)[8], int tile, int row, int col) {
@@ -96,10 +94,10 @@ struct Stored {
 
 template <int COLS>
 struct Stored<float, COLS> {
-  static METHOD Fragment fragment(int tile, int row, int col) {
+  static METHOD Fragment fragment(int tile, int row, int col, int lane) {
     Fragment x;
 #pragma unroll
-    for (int p = 0; p < 4; ++p) x.pair[p] = load_pair<COLS>(tile, row + lane_index() / 4 + p % 2 * 8, col, p);
+    for (int p = 0; p < 4; ++p) x.pair[p] = load_pair<COLS>(tile, row + lane / 4 + p % 2 * 8, col, p, lane);
     return x;
   }
   static METHOD void unit(float (&x)[8], int tile, int row, int col) {

@@ -2,6 +2,7 @@
 
 // gamma_i = log2 of the decay from the chunk's start through token i; `into` = 2^gamma_i, `out` = 2^(gamma_C - gamma_i).
 DEVICE void token_decay(const TokenGate& g, int gamma, int into, int out) {
+  const int lane = lane_index();
   float sum[TOKEN_ROWS];
   float before = 0.0f;
 #pragma unroll
@@ -10,7 +11,7 @@ DEVICE void token_decay(const TokenGate& g, int gamma, int into, int out) {
 #pragma unroll
     for (int step = 1; step < 32; step *= 2) {
       const float other = __shfl_up_sync(0xffffffffu, sum[r], step);
-      if (lane_index() >= step) sum[r] += other;
+      if (lane >= step) sum[r] += other;
     }
     sum[r] += before;
     before = __shfl_sync(0xffffffffu, sum[r], 31);

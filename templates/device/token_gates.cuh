@@ -10,10 +10,11 @@ struct TokenGate {
   // CHUNK = 16, which belong to the chunk after.
   template <typename T>
   METHOD void fetch(const T* rows, i64 stride, int exist) {
+    const int lane = lane_index();
 #pragma unroll
     for (int r = 0; r < TOKEN_ROWS; ++r) {
-      const int token = r * 32 + lane_index();
-      value[r] = token < exist && (CHUNK >= 32 || token < CHUNK) ? load_number(rows + token * stride) : 0.0f;
+      const int token = r * 32 + lane;
+      value[r] = (CHUNK >= 32 || token < CHUNK) && token < exist ? load_number(rows + token * stride) : 0.0f;
     }
   }
 };
@@ -21,9 +22,10 @@ struct TokenGate {
 // Writes a vector; for CHUNK = 16 the upper lanes have nothing to write.
 template <typename Value>
 DEVICE void store_tokens(int vector, Value value) {
+  const int lane = lane_index();
 #pragma unroll
   for (int r = 0; r < TOKEN_ROWS; ++r) {
-    const int token = r * 32 + lane_index();
+    const int token = r * 32 + lane;
     if (CHUNK >= 32 || token < CHUNK) at<float>(vector + token * 4) = value(r, token);
   }
 }

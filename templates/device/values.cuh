@@ -25,8 +25,8 @@ DEVICE void copy_slice(int region, const T* rows, i64 stride, int exist) {
 // Reads one group of eight tokens of a slice in accumulator layout: columns are tokens.
 template <typename T>
 struct Slice {
-  static METHOD void load(float (&x)[4], int region, int group) {
-    const uint2 mine = at<uint2>(region + warp_index() * SLICE<T> + lane_index() * 8 + group * 256);
+  static METHOD void load(float (&x)[4], int region, int group, int lane) {
+    const uint2 mine = at<uint2>(region + warp_index() * SLICE<T> + lane * 8 + group * 256);
     const u32 low = transpose(mine.x), high = transpose(mine.y);
     x[0] = T::low(low);
     x[1] = T::high(low);
@@ -37,8 +37,7 @@ struct Slice {
 
 template <>
 struct Slice<float> {
-  static METHOD void load(float (&x)[4], int region, int group) {
-    const int lane = lane_index();
+  static METHOD void load(float (&x)[4], int region, int group, int lane) {
     const int token = region + warp_index() * SLICE<float> + group * 512 + lane % 4 * 128 + value_row(lane) * 4;
     x[0] = at<float>(token);
     x[1] = at<float>(token + 64);
@@ -50,8 +49,8 @@ struct Slice<float> {
 // The write gate as z = w v sees it.
 template <typename Factor>
 struct TokenWrite {
-  static METHOD void apply(float (&z)[4], int group) {
-    const float2 w = Factor::pair(group * 8 + lane_index() % 4 * 2);
+  static METHOD void apply(float (&z)[4], int group, int lane) {
+    const float2 w = Factor::pair(group * 8 + lane % 4 * 2);
     z[0] *= w.x;
     z[1] *= w.y;
     z[2] *= w.x;
@@ -61,9 +60,9 @@ struct TokenWrite {
 
 template <typename T, int REGION>
 struct ChannelWrite {
-  static METHOD void apply(float (&z)[4], int group) {
+  static METHOD void apply(float (&z)[4], int group, int lane) {
     float w[4];
-    Slice<T>::load(w, REGION, group);
+    Slice<T>::load(w, REGION, group, lane);
 #pragma unroll
     for (int c = 0; c < 4; ++c) z[c] *= w[c];
   }

@@ -12,7 +12,7 @@ mod view;
 pub use error::Error;
 pub use gdn2_dsl::{Dtype, Rule};
 pub use gdn2_macros::{delta_rule, include_rule};
-pub use gdn2_runtime::device::Device;
+pub use gdn2_runtime::device::{Device, DeviceError};
 pub use half::{bf16, f16};
 pub use loaded::Output;
 pub use shape::{Axes, IntoAxes};

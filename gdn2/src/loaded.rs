@@ -8,12 +8,13 @@ use crate::error::Error;
 use crate::view::Tensor;
 use gdn2_codegen::abi::Tensor as Name;
 use gdn2_codegen::arch::Arch;
+use gdn2_codegen::committed::PASSES;
 use gdn2_codegen::kernel::{CudaSource, Pass};
 use gdn2_codegen::schedule::Schedule;
 use gdn2_dsl::{Dtype, Rule};
 use gdn2_runtime::artifact::{Artifact, Compiler};
 use gdn2_runtime::device::Device;
-use gdn2_runtime::engine::{self, Run, RunError};
+use gdn2_runtime::engine::{self, Engine, Run, RunError};
 use gdn2_runtime::nvrtc::NvrtcError;
 use gdn2_runtime::problem::Problem;
 use gdn2_runtime::tensors::{Array, Case};
@@ -70,6 +71,22 @@ impl Loaded {
                 let arch = device.arch().unwrap_or(OLDEST);
                 let ready = |entry: &Embedded| entry.artifact(&rule, arch, &compiler);
                 embedded.iter().map(ready).collect::<Result<Vec<_>, RunError>>()?
+            }
+        };
+        Ok(Loaded { shared: Arc::new(Shared { rule, device: device.clone(), kernels }) })
+    }
+
+    /// Generates every pass of a rule that is known only at run time, in its built-in schedule.
+    ///
+    /// # Errors
+    /// As [`Loaded::new`].
+    pub fn generate(rule: Rule, device: &Device) -> Result<Loaded, Error> {
+        let engine = Engine::new(Compiler::new(Search::from_environment(None, None)));
+        let kernels = match device {
+            Device::Cpu(_) => Vec::new(),
+            Device::Vm(_) | Device::Cuda(_) => {
+                let ready = |pass| engine.artifact(&Run::new(&rule, pass, device));
+                PASSES.into_iter().map(ready).collect::<Result<Vec<_>, RunError>>()?
             }
         };
         Ok(Loaded { shared: Arc::new(Shared { rule, device: device.clone(), kernels }) })

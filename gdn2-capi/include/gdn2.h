@@ -1,0 +1,63 @@
+/* Delta-rule linear-attention kernels from C: load the rules of a text on a device, call them on host memory.
+ *
+ * Every function that returns int gives 0 for success; otherwise gdn2_last_error() says what was wrong, on the thread
+ * that called. Handles may be used from several threads at once. SPDX-License-Identifier: MIT OR Apache-2.0 */
+#ifndef GDN2_H
+#define GDN2_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum { GDN2_F32 = 0, GDN2_BF16 = 1, GDN2_F16 = 2 };
+
+/* The kernels of one rule on one device. */
+typedef struct gdn2_kernels gdn2_kernels;
+
+/* A tensor in host memory. The last axis is contiguous; strides count elements. data NULL = absent. */
+typedef struct {
+  void *data;
+  int32_t dtype; /* GDN2_F32, ... */
+  int32_t rank;  /* 1 to 4 */
+  int64_t shape[4];
+  int64_t strides[4];
+} gdn2_tensor;
+
+/* Inputs of a call. B sequences of T tokens, H query and key heads, HV value heads. Gates that the rule does not have
+ * stay absent; given ones are an error. Tensors of another dtype than the rule stores are converted on their way in. */
+typedef struct {
+  gdn2_tensor q;             /* [B,T,H,K] */
+  gdn2_tensor k;             /* [B,T,H,K] */
+  gdn2_tensor v;             /* [B,T,HV,V] */
+  gdn2_tensor g;             /* natural-log decay, [B,T,HV] or [B,T,HV,K] */
+  gdn2_tensor b;             /* erase gate (erase and write where tied), [B,T,HV] or [B,T,HV,K] */
+  gdn2_tensor w;             /* write gate, [B,T,HV] or [B,T,HV,V] */
+  gdn2_tensor initial_state; /* f32 [N,HV,K,V], [N,HV,V,K] for state: vk; absent = zeros; unused by gdn2_decode */
+  const int64_t *cu_seqlens; /* N + 1 offsets of packed sequences; NULL = dense rows; unused by gdn2_decode */
+  int64_t cu_seqlens_len;
+  const int32_t *slots; /* gdn2_decode: state of the pool for each sequence, negative = skip; NULL = its index */
+  int64_t slots_len;
+  float scale; /* factor on q; 0 = 1/sqrt(K) */
+} gdn2_call;
+
+/* Loads one rule of a rule file's text. name NULL = the only one. device: "cpu", "cpu:f64", "vm" or "cuda:N". */
+int gdn2_load(const char *rules, const char *name, const char *device, gdn2_kernels **kernels);
+void gdn2_free(gdn2_kernels *kernels);
+
+/* The chunked forward pass. o [B,T,HV,V] and final_state f32 are row-major and written; either may be absent. */
+int gdn2_forward(const gdn2_kernels *kernels, const gdn2_call *call, const gdn2_tensor *o,
+                 const gdn2_tensor *final_state);
+
+/* One token, or a short run of tokens, per sequence. state is f32, row-major, read and written in place. */
+int gdn2_decode(const gdn2_kernels *kernels, const gdn2_call *call, const gdn2_tensor *state, const gdn2_tensor *o);
+
+/* What was wrong with this thread's last failed call; "" before any. Valid until the thread's next call. */
+const char *gdn2_last_error(void);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

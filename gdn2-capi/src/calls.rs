@@ -1,0 +1,194 @@
+//! The exported functions.
+
+use std::cell::RefCell;
+use std::ffi::{CStr, CString, c_char, c_int};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use crate::abi::{AbiError, Call, CallError, Tensor, slice};
+use gdn2::__private::{Loaded, Tensor as Owned};
+use gdn2::{Device, Dtype, bf16, f16};
+use gdn2_dsl::{Rule, parse_file};
+
+/// `gdn2_kernels`.
+#[derive(Debug)]
+pub struct Kernels(Loaded);
+
+thread_local! {
+    static LAST_ERROR: RefCell<CString> = RefCell::default();
+}
+
+/// Runs a call; a failure is kept for `gdn2_last_error`. A panic does not cross into C.
+fn guarded(call: impl FnOnce() -> Result<(), CallError>) -> c_int {
+    let message = match catch_unwind(AssertUnwindSafe(call)) {
+        Ok(Ok(())) => return 0,
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => "the library failed inside: this is a bug, please report it with the call that led here".to_owned(),
+    };
+    LAST_ERROR.with(|last| *last.borrow_mut() = CString::new(message.replace('\0', " ")).unwrap_or_default());
+    1
+}
+
+/// A text argument.
+unsafe fn text<'a>(pointer: *const c_char, name: &'static str) -> Result<Option<&'a str>, AbiError> {
+    if pointer.is_null() {
+        return Ok(None);
+    }
+    // SAFETY: the caller promises a string that ends in NUL.
+    unsafe { CStr::from_ptr(pointer) }.to_str().map(Some).map_err(|_| AbiError::Utf8(name))
+}
+
+/// See `include/gdn2.h`.
+///
+/// # Safety
+/// Texts are null or end in NUL; `kernels` points to room for a pointer.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gdn2_load(
+    rules: *const c_char,
+    name: *const c_char,
+    device: *const c_char,
+    kernels: *mut *mut Kernels,
+) -> c_int {
+    guarded(|| {
+        // SAFETY: the caller's promise.
+        let (rules, name, device) = unsafe { (text(rules, "rules")?, text(name, "name")?, text(device, "device")?) };
+        let rule = choose(rules.ok_or(AbiError::Null("rules"))?, name)?;
+        let device: Device = device.ok_or(AbiError::Null("device"))?.parse()?;
+        if kernels.is_null() {
+            return Err(AbiError::Null("kernels").into());
+        }
+        let loaded = Box::new(Kernels(Loaded::generate(rule, &device)?));
+        // SAFETY: not null, and the caller promises room.
+        unsafe { kernels.write(Box::into_raw(loaded)) };
+        Ok(())
+    })
+}
+
+fn choose(text: &str, name: Option<&str>) -> Result<Rule, CallError> {
+    let rules = parse_file(text).map_err(|mistakes| CallError::Rules(mistakes.render("rules", text, false)))?;
+    let names: Vec<String> = rules.iter().map(|rule| rule.name.clone()).collect();
+    let mut chosen = rules.into_iter().filter(|rule| name.is_none_or(|name| rule.name == name));
+    match (chosen.next(), chosen.next()) {
+        (Some(rule), None) => Ok(rule),
+        (None, _) => Err(CallError::Rules(format!("no rule `{}`: there are {}", name.unwrap_or(""), names.join(", ")))),
+        (Some(_), Some(_)) => Err(CallError::Rules(format!("choose one rule by name: {}", names.join(", ")))),
+    }
+}
+
+/// See `include/gdn2.h`.
+///
+/// # Safety
+/// `kernels` is null or came from `gdn2_load` and is freed once.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gdn2_free(kernels: *mut Kernels) {
+    if !kernels.is_null() {
+        // SAFETY: the caller's promise.
+        drop(unsafe { Box::from_raw(kernels) });
+    }
+}
+
+/// See `include/gdn2.h`.
+///
+/// # Safety
+/// Every pointer is null or points to what the header says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gdn2_forward(
+    kernels: *const Kernels,
+    call: *const Call,
+    o: *const Tensor,
+    final_state: *const Tensor,
+) -> c_int {
+    guarded(|| {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let kernels = kernels.as_ref().ok_or(AbiError::Null("kernels"))?;
+            let call = call.as_ref().ok_or(AbiError::Null("call"))?;
+            let out = kernels.0.forward(call.inputs()?)?;
+            write(o, &out.o, "o")?;
+            write(final_state, &out.final_state, "final_state")
+        }
+    })
+}
+
+/// See `include/gdn2.h`.
+///
+/// # Safety
+/// Every pointer is null or points to what the header says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gdn2_decode(
+    kernels: *const Kernels,
+    call: *const Call,
+    state: *const Tensor,
+    o: *const Tensor,
+) -> c_int {
+    guarded(|| {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let kernels = kernels.as_ref().ok_or(AbiError::Null("kernels"))?;
+            let call = call.as_ref().ok_or(AbiError::Null("call"))?;
+            let place = state.as_ref().filter(|state| !state.data.is_null()).ok_or(AbiError::Null("state"))?;
+            if place.dtype != 0 {
+                return Err(AbiError::Dtype { tensor: "state", got: place.dtype }.into());
+            }
+            let (shape, strides) = place.axes("state")?;
+            let mut pool = Owned::zeros(shape, Dtype::F32)?;
+            row_major(shape.as_slice(), strides.as_slice(), shape.row_major().as_slice(), "state", shape.as_slice())?;
+            if let Some(numbers) = pool.as_mut_slice::<f32>() {
+                numbers.copy_from_slice(std::slice::from_raw_parts(place.data.cast(), numbers.len()));
+            }
+            let slots = slice(call.slots, call.slots_len, "slots_len")?;
+            let out = kernels.0.decode(&mut pool, slots, call.inputs()?)?;
+            write(o, &out, "o")?;
+            write(state, &pool, "state")
+        }
+    })
+}
+
+/// See `include/gdn2.h`.
+#[unsafe(no_mangle)]
+pub extern "C" fn gdn2_last_error() -> *const c_char {
+    LAST_ERROR.with(|last| last.borrow().as_ptr())
+}
+
+fn row_major(
+    got: &[usize],
+    strides: &[usize],
+    packed: &[usize],
+    tensor: &'static str,
+    want: &[usize],
+) -> Result<(), AbiError> {
+    let in_order = got.iter().zip(strides).zip(packed).all(|((size, stride), packed)| *size < 2 || stride == packed);
+    if got == want && in_order {
+        return Ok(());
+    }
+    Err(AbiError::Output { tensor, got: got.to_vec(), want: want.to_vec() })
+}
+
+/// Copies a result to where the caller wants it, converted to the caller's dtype.
+///
+/// # Safety
+/// `place` is null or describes memory that may be written.
+unsafe fn write(place: *const Tensor, result: &Owned, name: &'static str) -> Result<(), CallError> {
+    // SAFETY: the caller's promise.
+    let Some(place) = unsafe { place.as_ref() }.filter(|place| !place.data.is_null()) else { return Ok(()) };
+    let (shape, strides) = place.axes(name)?;
+    row_major(shape.as_slice(), strides.as_slice(), shape.row_major().as_slice(), name, result.shape())?;
+    let numbers = result.to_f32();
+    // SAFETY: the shapes agree, so the memory holds as many elements; it is row-major.
+    unsafe {
+        match place.dtype {
+            0 => store(place, &numbers, |x| x),
+            1 => store(place, &numbers, bf16::from_f32),
+            2 => store(place, &numbers, f16::from_f32),
+            got => return Err(AbiError::Dtype { tensor: name, got }.into()),
+        }
+    }
+    Ok(())
+}
+
+unsafe fn store<T>(place: &Tensor, numbers: &[f32], narrow: impl Fn(f32) -> T) {
+    let first = place.data.cast::<T>();
+    for (index, number) in numbers.iter().enumerate() {
+        // SAFETY: the caller promises room for every number.
+        unsafe { first.add(index).write_unaligned(narrow(*number)) };
+    }
+}

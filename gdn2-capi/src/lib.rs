@@ -1,0 +1,7 @@
+//! The C interface, `include/gdn2.h`: the same calls as the generated Rust functions, for rules known only at run time.
+
+mod abi;
+mod calls;
+
+pub use abi::{Call, Tensor};
+pub use calls::{Kernels, gdn2_decode, gdn2_forward, gdn2_free, gdn2_last_error, gdn2_load};

@@ -1,0 +1,74 @@
+"""Runs GDN-2 on a stored case with numpy, chunked and token by token, and compares with the case's float64 results.
+
+    python3 python/example.py [CASE.safetensors] [DEVICE]
+"""
+
+import json
+import pathlib
+import struct
+import sys
+
+import numpy as np
+
+import gdn2
+
+HERE = pathlib.Path(__file__).resolve().parent
+# Largest RMSE over the reference's RMS, as for all kernels with bf16 operands.
+BAR = 0.005
+
+
+def read_case(path):
+    """The tensors and the metadata of a safetensors file."""
+    data = pathlib.Path(path).read_bytes()
+    (length,) = struct.unpack("<Q", data[:8])
+    header = json.loads(data[8 : 8 + length])
+    body = data[8 + length :]
+    metadata = header.pop("__metadata__", {})
+    dtypes = {"F32": np.float32, "I32": np.int32, "I64": np.int64}
+    tensors = {}
+    for name, entry in header.items():
+        start, end = entry["data_offsets"]
+        tensors[name] = np.frombuffer(body[start:end], dtypes[entry["dtype"]]).reshape(entry["shape"])
+    return tensors, metadata
+
+
+def error(got, want):
+    return float(np.sqrt(np.mean((got - want) ** 2)) / (np.sqrt(np.mean(want**2)) + 1e-8))
+
+
+def main():
+    path = sys.argv[1] if len(sys.argv) > 1 else HERE.parent / "tests" / "cases" / "gdn2_d32_grouped.safetensors"
+    device = sys.argv[2] if len(sys.argv) > 2 else "cpu"
+    case, metadata = read_case(path)
+    rule = f"""
+        rule case {{
+            decay: {metadata["decay"]};
+            erase: {metadata["erase"]};
+            write: {metadata["write"].replace("tied", "erase")};
+            key_dim: {case["q"].shape[-1]}; value_dim: {case["v"].shape[-1]}; dtype: bf16;
+        }}"""
+    kernels = gdn2.load(rule, device=device)
+    inputs = {name: case.get(name) for name in ("q", "k", "v", "g", "b", "w")}
+    scale = float(metadata["scale"])
+    o, final_state = kernels.forward(
+        **inputs, initial_state=case.get("initial_state"), cu_seqlens=case.get("cu_seqlens"), scale=scale
+    )
+    errors = {"o": error(o, case["o"]), "final_state": error(final_state, case["final_state"])}
+
+    if "cu_seqlens" not in case:
+        state = case["initial_state"].copy() if "initial_state" in case else np.zeros_like(final_state)
+        rows = []
+        for t in range(o.shape[1]):
+            token = {name: array if array is None else array[:, t : t + 1] for name, array in inputs.items()}
+            rows.append(kernels.decode(state, **token, scale=scale))
+        errors["o, decoded"] = error(np.concatenate(rows, axis=1), case["o"])
+        errors["state, decoded"] = error(state, case["final_state"])
+
+    bar = BAR * float(metadata.get("bar_scale", 1))
+    for name, value in errors.items():
+        print(f"{name:15} {value:.5f}  {'within' if value <= bar else 'beyond'} {bar}")
+    sys.exit(any(not value <= bar for value in errors.values()))
+
+
+if __name__ == "__main__":
+    main()

@@ -63,16 +63,18 @@ pub(crate) fn module(from: &Module<'_>) -> TokenStream {
                 ::core::result::Result::Ok(Kernels { loaded: __gdn2::Loaded::new(rule(), EMBEDDED, device)? })
             }
 
-            /// The rule's kernels on one device: a handle that is cheap to clone and can be shared between threads.
+            /// The rule's kernels on one device: a handle that is cheap to clone and can be shared between threads. What
+            /// is the same for every rule, such as raw calls, is found on the type that it derefs to.
             #[derive(Clone, Debug)]
             pub struct Kernels {
                 loaded: __gdn2::Loaded,
             }
 
-            impl Kernels {
-                /// The device that the kernels were loaded on.
-                pub fn device(&self) -> &__gdn2::Device {
-                    self.loaded.device()
+            impl ::core::ops::Deref for Kernels {
+                type Target = __gdn2::Loaded;
+
+                fn deref(&self) -> &__gdn2::Loaded {
+                    &self.loaded
                 }
             }
 

@@ -44,6 +44,9 @@ pub enum Error {
     /// A state that is not stored as f32.
     #[error("state: stored as {0}, must be f32: make it with Tensor::zeros(shape, Dtype::F32)")]
     StateDtype(Dtype),
+    /// A raw call on a device that has no streams.
+    #[error("raw calls take device pointers and a stream: load the kernels on Device::cuda(n)")]
+    NoStream,
     /// Inputs that do not fit the rule or one another, a compiler that is needed and missing, a device that fails.
     #[error(transparent)]
     Run(#[from] RunError),

@@ -1,5 +1,6 @@
 //! A rule's kernels on one device. The generated modules are thin over this.
 
+use std::ffi::c_void;
 use std::fmt;
 use std::sync::Arc;
 
@@ -13,10 +14,11 @@ use gdn2_codegen::kernel::{CudaSource, Pass};
 use gdn2_codegen::schedule::Schedule;
 use gdn2_dsl::{Dtype, Rule};
 use gdn2_runtime::artifact::{Artifact, Compiler};
-use gdn2_runtime::device::Device;
+use gdn2_runtime::device::{Device, cuda};
 use gdn2_runtime::engine::{self, Engine, Run, RunError};
 use gdn2_runtime::nvrtc::NvrtcError;
 use gdn2_runtime::problem::Problem;
+use gdn2_runtime::raw::Arguments;
 use gdn2_runtime::tensors::{Array, Case};
 use gdn2_runtime::toolchain::Search;
 
@@ -43,7 +45,7 @@ pub struct Output {
     pub final_state: Tensor,
 }
 
-/// Kernels on a device: cheap to clone, shared between threads.
+/// What the kernels of every rule have: a device, an explanation, raw calls. Each generated `Kernels` derefs to it.
 #[derive(Clone)]
 pub struct Loaded {
     shared: Arc<Shared>,
@@ -52,7 +54,55 @@ pub struct Loaded {
 struct Shared {
     rule: Rule,
     device: Device,
-    kernels: Vec<Artifact>,
+    kernels: Vec<Ready>,
+}
+
+/// A pass that is ready to run.
+struct Ready {
+    artifact: Artifact,
+    origin: Origin,
+    /// Its functions, where the device is a GPU.
+    gpu: Option<cuda::Loaded>,
+}
+
+/// Where a kernel's code came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Origin {
+    /// PTX that was compiled ahead of time for this architecture and embedded.
+    EmbeddedPtx,
+    /// PTX that was compiled ahead of time for an older architecture and embedded, since no compiler is here.
+    OlderPtx,
+    /// The embedded CUDA text in its fallback schedule, compiled by NVRTC when it was first loaded.
+    EmbeddedSource,
+    /// Generated in the built-in schedule and compiled when it was loaded.
+    Generated,
+}
+
+/// Which kernel serves a pass, and why.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Explanation {
+    /// The pass.
+    pub pass: Pass,
+    /// The architecture it was generated for.
+    pub arch: Arch,
+    /// Its schedule.
+    pub schedule: Schedule,
+    /// Where its code came from.
+    pub origin: Origin,
+}
+
+impl fmt::Display for Explanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let origin = match self.origin {
+            Origin::EmbeddedPtx => "embedded PTX of this architecture",
+            Origin::OlderPtx => "embedded PTX of an older architecture: no compiler was found",
+            Origin::EmbeddedSource => "embedded CUDA, compiled here: no PTX of this architecture is embedded",
+            Origin::Generated => "generated and compiled here: the rule was given at run time",
+        };
+        write!(f, "{} on {}, {}: {origin}", self.pass, self.arch, self.schedule)
+    }
 }
 
 /// The architecture whose PTX every later one understands, and that the virtual machine stands in for.
@@ -63,13 +113,17 @@ impl Loaded {
     ///
     /// # Errors
     /// Kernels that the device cannot hold, or a compiler that is needed and missing.
+    #[doc(hidden)]
     pub fn new(rule: Rule, embedded: &[Embedded], device: &Device) -> Result<Loaded, Error> {
         let compiler = Compiler::new(Search::from_environment(None, None));
         let kernels = match device {
             Device::Cpu(_) => Vec::new(),
             Device::Vm(_) | Device::Cuda(_) => {
                 let arch = device.arch().unwrap_or(OLDEST);
-                let ready = |entry: &Embedded| entry.artifact(&rule, arch, &compiler);
+                let ready = |entry: &Embedded| {
+                    let (artifact, origin) = entry.artifact(&rule, arch, &compiler)?;
+                    Ready::new(artifact, origin, device)
+                };
                 embedded.iter().map(ready).collect::<Result<Vec<_>, RunError>>()?
             }
         };
@@ -80,12 +134,16 @@ impl Loaded {
     ///
     /// # Errors
     /// As [`Loaded::new`].
+    #[doc(hidden)]
     pub fn generate(rule: Rule, device: &Device) -> Result<Loaded, Error> {
         let engine = Engine::new(Compiler::new(Search::from_environment(None, None)));
         let kernels = match device {
             Device::Cpu(_) => Vec::new(),
             Device::Vm(_) | Device::Cuda(_) => {
-                let ready = |pass| engine.artifact(&Run::new(&rule, pass, device));
+                let ready = |pass| {
+                    let artifact = engine.artifact(&Run::new(&rule, pass, device))?;
+                    Ready::new(artifact, Origin::Generated, device)
+                };
                 PASSES.into_iter().map(ready).collect::<Result<Vec<_>, RunError>>()?
             }
         };
@@ -101,6 +159,7 @@ impl Loaded {
     ///
     /// # Errors
     /// The first input that does not fit.
+    #[doc(hidden)]
     pub fn forward(&self, call: Call<'_>) -> Result<Output, Error> {
         let rule = &self.shared.rule;
         let results = self.run(Pass::Forward, &call.case(rule))?;
@@ -113,6 +172,7 @@ impl Loaded {
     ///
     /// # Errors
     /// The first input that does not fit.
+    #[doc(hidden)]
     pub fn decode(&self, state: &mut Tensor, slots: Option<&[i32]>, call: Call<'_>) -> Result<Tensor, Error> {
         let rule = &self.shared.rule;
         if state.dtype() != Dtype::F32 {
@@ -127,11 +187,56 @@ impl Loaded {
         Tensor::from_f32(&results.o.shape, results.o.data, rule.dtype)
     }
 
+    /// Which kernel serves each pass, and why; nothing on the CPU, which needs none.
+    pub fn explain(&self) -> Vec<Explanation> {
+        let explain = |Ready { artifact: Artifact { kernel, .. }, origin, .. }: &Ready| Explanation {
+            pass: kernel.pass,
+            arch: kernel.arch,
+            schedule: kernel.schedule,
+            origin: *origin,
+        };
+        self.shared.kernels.iter().map(explain).collect()
+    }
+
+    /// The chunked forward pass on device memory, put on a stream of the GPU that the kernels were loaded on. Returns
+    /// without waiting; allocates nothing, takes no lock, makes one driver call per kernel, may be captured in a graph.
+    ///
+    /// # Errors
+    /// A device that is no GPU, sizes or alignments that cannot be, a failing driver call.
+    ///
+    /// # Safety
+    /// `stream` is a `CUstream` of the device's context. Every address of the call is device memory of the extent that
+    /// its field states, alive and not otherwise written until the stream has passed the launches; what offsets and
+    /// slot tables hold is as their fields state.
+    pub unsafe fn forward_raw(&self, stream: *mut c_void, call: &Arguments) -> Result<(), Error> {
+        // SAFETY: the caller's promise.
+        unsafe { self.launch(Pass::Forward, stream, call) }
+    }
+
+    /// Decoding on device memory, as [`Loaded::forward_raw`] is forward.
+    ///
+    /// # Errors
+    /// As there.
+    ///
+    /// # Safety
+    /// As there.
+    pub unsafe fn decode_raw(&self, stream: *mut c_void, call: &Arguments) -> Result<(), Error> {
+        // SAFETY: the caller's promise.
+        unsafe { self.launch(Pass::Decode, stream, call) }
+    }
+
+    unsafe fn launch(&self, pass: Pass, stream: *mut c_void, call: &Arguments) -> Result<(), Error> {
+        let ready = self.shared.kernels.iter().find(|ready| ready.artifact.kernel.pass == pass);
+        let gpu = ready.and_then(|ready| ready.gpu.as_ref()).ok_or(Error::NoStream)?;
+        // SAFETY: the caller's promise. Neither pass has workspaces.
+        Ok(unsafe { gpu.launch(stream.cast(), call, &[]) }.map_err(RunError::from)?)
+    }
+
     fn run(&self, pass: Pass, case: &Case) -> Result<Results, Error> {
         let Shared { rule, device, kernels } = &*self.shared;
         let problem = Problem::new(rule, case).map_err(RunError::from)?;
         let run = Run { tokens_per_launch: usize::MAX, ..Run::new(rule, pass, device) };
-        let artifact = kernels.iter().find(|artifact| artifact.kernel.pass == pass);
+        let artifact = kernels.iter().map(|ready| &ready.artifact).find(|artifact| artifact.kernel.pass == pass);
         let mut tensors = engine::execute(&run, artifact, &problem)?.tensors;
         let mut take =
             |name| tensors.remove(&name).unwrap_or(Array { shape: Vec::new(), data: Vec::new(), stored: Dtype::F32 });
@@ -145,19 +250,30 @@ struct Results {
     final_state: Array,
 }
 
+impl Ready {
+    fn new(artifact: Artifact, origin: Origin, device: &Device) -> Result<Ready, RunError> {
+        let gpu = match device {
+            Device::Cuda(gpu) => Some(cuda::Loaded::new(gpu, &artifact)?),
+            Device::Cpu(_) | Device::Vm(_) => None,
+        };
+        Ok(Ready { artifact, origin, gpu })
+    }
+}
+
 impl Embedded {
     /// The pass for an architecture: compiled ahead of time where that was done, else now, or earlier and cached. Where
     /// no compiler is found, PTX of the oldest architecture serves the newer ones that can hold its schedule.
-    fn artifact(&self, rule: &Rule, arch: Arch, compiler: &Compiler) -> Result<Artifact, RunError> {
+    fn artifact(&self, rule: &Rule, arch: Arch, compiler: &Compiler) -> Result<(Artifact, Origin), RunError> {
         if let Some(ready) = self.compiled(rule, arch, arch)? {
-            return Ok(ready);
+            return Ok((ready, Origin::EmbeddedPtx));
         }
         let schedule = Schedule::from_overrides(rule, self.pass, arch, self.schedule)?;
         let kernel = gdn2_codegen::bind(rule, self.pass, schedule, arch)?;
         match compiler.compile_source(kernel, CudaSource::new(self.cuda.to_owned())) {
-            Ok(artifact) => Ok(artifact),
+            Ok(artifact) => Ok((artifact, Origin::EmbeddedSource)),
             Err(missing @ NvrtcError::Missing { .. }) => {
-                self.compiled(rule, OLDEST, arch).ok().flatten().ok_or(missing.into())
+                let older = self.compiled(rule, OLDEST, arch).ok().flatten();
+                older.map(|artifact| (artifact, Origin::OlderPtx)).ok_or(missing.into())
             }
             Err(error) => Err(error.into()),
         }
@@ -176,9 +292,8 @@ impl Embedded {
 
 impl fmt::Debug for Loaded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Shared { rule, device, kernels } = &*self.shared;
-        let schedules: Vec<String> =
-            kernels.iter().map(|k| format!("{:?} {}", k.kernel.pass, k.kernel.schedule)).collect();
+        let Shared { rule, device, .. } = &*self.shared;
+        let schedules: Vec<String> = self.explain().iter().map(Explanation::to_string).collect();
         f.debug_struct("Loaded").field("rule", &rule.name).field("device", device).field("kernels", &schedules).finish()
     }
 }

@@ -157,3 +157,9 @@ fn bf16_and_f32_inputs_of_the_same_numbers_give_the_same_bits() {
     let narrow = kernels.forward(forward(View::new(&narrow, [1, 5, 1, 128]).unwrap(), g)).unwrap();
     assert_eq!(wide, narrow);
 }
+
+#[test]
+fn handles_are_shared_between_threads() {
+    fn shared<T: Send + Sync + Clone + 'static>(_: &T) {}
+    shared(&kda::load(&Device::cpu()).unwrap());
+}

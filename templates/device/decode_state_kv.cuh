@@ -7,12 +7,11 @@ struct State {
   METHOD void load(const float* head, const Place& place) {
 #pragma unroll
     for (int step = 0; step < KEY_STEPS; ++step) {
+      const float* const tile = head + (place.key(step) * VALUE + place.value);
 #pragma unroll
       for (int i = 0; i < TILE_KEYS; ++i) {
         float4 row = {};
-        if (head != nullptr && place.has(step)) {
-          row = *reinterpret_cast<const float4*>(head + (place.key(step) + i) * VALUE + place.value);
-        }
+        if (head != nullptr && place.has(step)) row = *reinterpret_cast<const float4*>(tile + i * VALUE);
         s[step][i][0] = row.x;
         s[step][i][1] = row.y;
         s[step][i][2] = row.z;
@@ -23,11 +22,11 @@ struct State {
   METHOD void store(float* head, const Place& place) const {
 #pragma unroll
     for (int step = 0; step < KEY_STEPS; ++step) {
+      const size_t tile = __cvta_generic_to_global(head + (place.key(step) * VALUE + place.value));
       if (place.has(step)) {
 #pragma unroll
         for (int i = 0; i < TILE_KEYS; ++i) {
-          *reinterpret_cast<float4*>(head + (place.key(step) + i) * VALUE + place.value) = {
-              s[step][i][0], s[step][i][1], s[step][i][2], s[step][i][3]};
+          store_row(tile + i * VALUE * 4, s[step][i][0], s[step][i][1], s[step][i][2], s[step][i][3]);
         }
       }
     }

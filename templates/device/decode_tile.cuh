@@ -81,16 +81,29 @@ struct ValueNumbers {
   METHOD float at(int j) const { return tile.at(j); }
 };
 
-// Rounds a tile's outputs and stores them as one word sequence of 8 or 16 bytes.
+// Vector stores as instructions, at addresses in global memory: left to the compiler, some are broken up into words,
+// each a request of its own.
+DEVICE void store_row(size_t to, float x, float y, float z, float w) {
+  asm volatile("st.global.v4.f32 [%0], {%1, %2, %3, %4};" ::"l"(to), "f"(x), "f"(y), "f"(z), "f"(w)
+               : "memory");
+}
+
+DEVICE void store_words(size_t to, const u32 (&words)[2]) {
+  asm volatile("st.global.v2.u32 [%0], {%1, %2};" ::"l"(to), "r"(words[0]), "r"(words[1])
+               : "memory");
+}
+
+DEVICE void store_words(size_t to, const u32 (&words)[4]) {
+  asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(to), "r"(words[0]), "r"(words[1]), "r"(words[2]),
+               "r"(words[3])
+               : "memory");
+}
+
+// A tile's outputs, rounded, in one store.
 template <typename T>
 DEVICE void store_values(T* row, const Place& place, const float (&x)[TILE_VALUES]) {
   u32 words[TILE_VALUES / 2];
 #pragma unroll
   for (int i = 0; i < TILE_VALUES / 2; ++i) words[i] = T::pack(x[i * 2], x[i * 2 + 1]);
-  T* const to = row + place.value;
-  if (TILE_VALUES == 4) {
-    *reinterpret_cast<uint2*>(to) = {words[0], words[1]};
-  } else {
-    *reinterpret_cast<uint4*>(to) = {words[0], words[1], words[TILE_VALUES / 2 - 2], words[TILE_VALUES / 2 - 1]};
-  }
+  store_words(__cvta_generic_to_global(row + place.value), words);
 }

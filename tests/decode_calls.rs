@@ -8,12 +8,11 @@ use gdn2_codegen::kernel::Pass;
 use gdn2_codegen::schedule::Schedule;
 use gdn2_dsl::bars::Deviation;
 use gdn2_dsl::{Draw, Dtype, Inputs, Rule, StateLayout, reference};
-use gdn2_runtime::artifact::Compiler;
 use gdn2_runtime::device::vm::{Loaded, Settings};
 use gdn2_runtime::problem;
 use gdn2_runtime::raw::{Arguments, View};
 use gdn2_runtime::storage;
-use gdn2_runtime::toolchain::Search;
+use gdn2_tests::engine;
 use gdn2_vm::{Address, Check, Memory};
 
 const HEADS: usize = 2;
@@ -35,8 +34,7 @@ fn rule(state: StateLayout) -> Rule {
 fn load(rule: &Rule, schedule: &str) -> Loaded {
     let schedule = Schedule::from_overrides(rule, Pass::Decode, Arch::Sm80, schedule).unwrap();
     let kernel = gdn2_codegen::bind(rule, Pass::Decode, schedule, Arch::Sm80).unwrap();
-    let compiler = Compiler::new(Search::from_environment(None, None));
-    Loaded::new(&compiler.compile(kernel).unwrap()).unwrap()
+    Loaded::new(&engine().compiler().compile(kernel).unwrap()).unwrap()
 }
 
 fn full() -> Settings {
@@ -174,7 +172,8 @@ fn close(what: &str, got: &[f64], want: &[f64]) {
 
 #[test]
 fn packed_sequences_update_their_slots_of_one_pool_in_place() {
-    for (state, schedule) in [(StateLayout::Kv, ""), (StateLayout::Vk, ""), (StateLayout::Vk, "value_split=5,warps=1")] {
+    for (state, schedule) in [(StateLayout::Kv, ""), (StateLayout::Vk, ""), (StateLayout::Vk, "value_split=5,warps=1")]
+    {
         let rule = rule(state);
         let draw = Draw { cu_seqlens: Some(vec![0, 3, 3, 4, 4, 9]), ..Draw::new(1, 9, HEADS, VALUE_HEADS, 5) };
         let mut inputs = draw.inputs(&rule);
@@ -216,4 +215,48 @@ fn packed_sequences_update_their_slots_of_one_pool_in_place() {
             assert_eq!(bytes[range.clone()], before[range], "slot {slot} was written");
         }
     }
+}
+
+#[test]
+fn states_may_be_left_out_and_tensors_may_lie_anywhere() {
+    let rule = rule(StateLayout::Kv);
+    let loaded = load(&rule, "");
+    let draw = Draw { initial_state: false, ..Draw::new(2, 4, HEADS, VALUE_HEADS, 6) };
+    let inputs = draw.inputs(&rule);
+    let want = reference::forward(rule.combination(), &inputs).unwrap();
+
+    let mut views = Views::new(&rule, &inputs);
+    assert!(views.call.q.batch > i64::from(u32::MAX));
+    loaded.launch(&mut views.memory, full(), &views.call, &[]).unwrap();
+    close("o without a final state", &views.output(4), &want.o);
+
+    let mut views = Views::new(&rule, &inputs);
+    let states = views.memory.poisoned("final_state", want.final_state.len() * 4);
+    views.call.final_state = states.0;
+    loaded.launch(&mut views.memory, full(), &views.call, &[]).unwrap();
+    close("o with a final state", &views.output(4), &want.o);
+    let got: Vec<f64> = storage::decode(views.memory.read(states), Dtype::F32).into_iter().map(f64::from).collect();
+    close("final_state", &got, &want.final_state);
+}
+
+#[test]
+fn without_tokens_the_state_stays_bit_for_bit() {
+    let rule = rule(StateLayout::Kv);
+    let size = VALUE_HEADS * (rule.key_dim * rule.value_dim) as usize;
+    let state: Vec<u8> = (0..2 * size).flat_map(|index| (index as f32).sqrt().to_le_bytes()).collect();
+    let mut memory = Memory::new();
+    let initial = memory.upload("initial_state", &state);
+    let last = memory.poisoned("final_state", state.len());
+    let call = Arguments {
+        initial_state: initial.0,
+        final_state: last.0,
+        sequences: 2,
+        tokens: 0,
+        key_heads: HEADS as i32,
+        value_heads: VALUE_HEADS as i32,
+        scale: 1.0,
+        ..Arguments::default()
+    };
+    load(&rule, "").launch(&mut memory, full(), &call, &[]).unwrap();
+    assert_eq!(memory.read(last), state);
 }

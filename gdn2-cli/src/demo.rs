@@ -84,9 +84,14 @@ impl Args {
     /// An engine that can compile, or at least run what was committed.
     fn engine(&self) -> Result<Engine, CliError> {
         if let Err(missing @ NvrtcError::Missing { .. }) = self.compiler.bare().nvrtc() {
-            let fetched = gdn2_runtime::toolchain::install(None, &mut |line| eprintln!("{line}"));
-            if let Err(reason) = fetched {
-                eprintln!("{missing}\n{reason}\nrunning the committed PTX in kernels/ instead");
+            let search = self.compiler.search();
+            // Somebody who says where NVRTC is does not want another one.
+            let told = search.explicit.is_some() || search.environment.is_some();
+            let fetched = (!told).then(|| gdn2_runtime::toolchain::install(None, &mut |line| eprintln!("{line}")));
+            match fetched {
+                Some(Ok(_)) => {}
+                Some(Err(reason)) => eprintln!("{missing}\n{reason}\nrunning the committed PTX in kernels/ instead"),
+                None => eprintln!("{missing}\nrunning the committed PTX in kernels/ instead"),
             }
         }
         Ok(Engine::new(self.compiler.compiler(Path::new("kernels"))))

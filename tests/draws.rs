@@ -139,11 +139,9 @@ fn every_combination(pass: Pass) {
             let mut failures = Vec::new();
             match engine.artifact(&run) {
                 Ok(artifact) => failures.extend(
-                    artifact
-                        .resources
-                        .iter()
-                        .filter(|entry| entry.spill_stores + entry.spill_loads > 0)
-                        .map(|entry| format!("{} {arch} K = {}: spills: {entry:?}", rule.name, rule.key_dim)),
+                    artifact.resources.iter().filter(|entry| entry.spill_stores + entry.spill_loads > 0).map(|entry| {
+                        format!("{} {arch} K = {} {}: spills: {entry:?}", rule.name, rule.key_dim, rule.dtype)
+                    }),
                 ),
                 Err(error) => failures.push(format!("{} {arch}: {error}", rule.name)),
             }

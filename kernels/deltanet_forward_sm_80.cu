@@ -1,4 +1,4 @@
-// source 9511a833c06210fb5f89ff3ee3d2755cdf96e194007004f8201fc6e61d7a1543
+// source 4595158342c62144cd6b6f54500d4239102512461ff483f3b999ee4f92f4d56b
 // deltanet_forward: the chunked forward pass of rule `deltanet` on sm_80, chunk=64,value_split=1,warps=8,stages=2.
 //
 //   S_t = (I - k_t e_t^T) Diag(exp g_t) S_(t-1) + k_t z_t^T     e = b k     z = w v     o_t = scale S_t^T q_t
@@ -43,7 +43,19 @@ DEVICE u32 shared_address(int offset) {
 }
 
 DEVICE int warp_index() { return threadIdx.x / 32; }
-DEVICE int lane_index() { return threadIdx.x % 32; }
+
+// Volatile, and read once by each stage: the compiler would otherwise compute every stage's addresses before the loop
+// over chunks and hold them in registers through it.
+DEVICE int lane_index() {
+  int lane;
+  asm volatile("mov.u32 %0, %%laneid;" : "=r"(lane));
+  return lane;
+}
+DEVICE int thread_index() {
+  int thread;
+  asm volatile("mov.u32 %0, %%tid.x;" : "=r"(thread));
+  return thread;
+}
 
 // 2^x. Arguments are never positive here, so nothing overflows; results below the normal range are 0.
 DEVICE float exp2(float x) {
@@ -127,8 +139,7 @@ struct Tile {
 // the A operand of mma.m16n8k16. As a B operand whose columns are the block's rows, {0, 2} is the first eight
 // columns and {1, 3} the second.
 template <int COLS>
-DEVICE void load_block(u32 (&block)[4], int tile, int row, int col) {
-  const int lane = lane_index();
+DEVICE void load_block(u32 (&block)[4], int tile, int row, int col, int lane) {
   const u32 address = shared_address(tile + Tile<COLS, 2>::offset(row + lane % 16, col + lane / 16 * 8));
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
                : "=r"(block[0]), "=r"(block[1]), "=r"(block[2]), "=r"(block[3])
@@ -138,8 +149,7 @@ DEVICE void load_block(u32 (&block)[4], int tile, int row, int col) {
 // The same block with each 8x8 matrix transposed: as a B operand whose rows are the block's rows, {0, 1} is its
 // first eight columns and {2, 3} the second.
 template <int COLS>
-DEVICE void load_block_transposed(u32 (&block)[4], int tile, int row, int col) {
-  const int lane = lane_index();
+DEVICE void load_block_transposed(u32 (&block)[4], int tile, int row, int col, int lane) {
   const u32 address = shared_address(tile + Tile<COLS, 2>::offset(row + lane % 16, col + lane / 16 * 8));
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
                : "=r"(block[0]), "=r"(block[1]), "=r"(block[2]), "=r"(block[3])
@@ -177,16 +187,16 @@ DEVICE void pack_product(u32 (&block)[4], const Fragment& x, const Fragment& y) 
 
 // The pairs of a float32 tile that a fragment's pair p covers.
 template <int COLS>
-DEVICE float2 load_pair(int tile, int row, int col, int p) {
-  return at<float2>(tile + Tile<COLS, 4>::offset(row, col + lane_index() % 4 * 2 + p / 2 * 8));
+DEVICE float2 load_pair(int tile, int row, int col, int p, int lane) {
+  return at<float2>(tile + Tile<COLS, 4>::offset(row, col + lane % 4 * 2 + p / 2 * 8));
 }
 
 // A fragment of a tile stored as T, and eight neighbouring numbers of a row.
 template <typename T, int COLS>
 struct Stored {
-  static METHOD Fragment fragment(int tile, int row, int col) {
+  static METHOD Fragment fragment(int tile, int row, int col, int lane) {
     u32 block[4];
-    load_block<COLS>(block, tile, row, col);
+    load_block<COLS>(block, tile, row, col, lane);
     return unpack<T>(block);
   }
   static METHOD void unit(float (&x)[8], int tile, int row, int col) {
@@ -204,10 +214,10 @@ struct Stored {
 
 template <int COLS>
 struct Stored<float, COLS> {
-  static METHOD Fragment fragment(int tile, int row, int col) {
+  static METHOD Fragment fragment(int tile, int row, int col, int lane) {
     Fragment x;
 #pragma unroll
-    for (int p = 0; p < 4; ++p) x.pair[p] = load_pair<COLS>(tile, row + lane_index() / 4 + p % 2 * 8, col, p);
+    for (int p = 0; p < 4; ++p) x.pair[p] = load_pair<COLS>(tile, row + lane / 4 + p % 2 * 8, col, p, lane);
     return x;
   }
   static METHOD void unit(float (&x)[8], int tile, int row, int col) {
@@ -256,7 +266,7 @@ template <typename T, int COLS>
 DEVICE void copy_tile(int tile, const T* rows, i64 stride, int exist) {
   constexpr int PIECE = 16 / sizeof(T), PIECES = COLS / PIECE;
 #pragma unroll 1
-  for (int i = threadIdx.x; i < CHUNK * PIECES; i += THREADS) {
+  for (int i = thread_index(); i < CHUNK * PIECES; i += THREADS) {
     const int row = i / PIECES, col = i % PIECES * PIECE;
     copy_async<16>(tile + Tile<COLS, sizeof(T)>::offset(row, col), rows + row * stride + col, row < exist);
   }
@@ -347,10 +357,11 @@ struct TokenGate {
   // CHUNK = 16, which belong to the chunk after.
   template <typename T>
   METHOD void fetch(const T* rows, i64 stride, int exist) {
+    const int lane = lane_index();
 #pragma unroll
     for (int r = 0; r < TOKEN_ROWS; ++r) {
-      const int token = r * 32 + lane_index();
-      value[r] = token < exist && (CHUNK >= 32 || token < CHUNK) ? load_number(rows + token * stride) : 0.0f;
+      const int token = r * 32 + lane;
+      value[r] = (CHUNK >= 32 || token < CHUNK) && token < exist ? load_number(rows + token * stride) : 0.0f;
     }
   }
 };
@@ -358,9 +369,10 @@ struct TokenGate {
 // Writes a vector; for CHUNK = 16 the upper lanes have nothing to write.
 template <typename Value>
 DEVICE void store_tokens(int vector, Value value) {
+  const int lane = lane_index();
 #pragma unroll
   for (int r = 0; r < TOKEN_ROWS; ++r) {
-    const int token = r * 32 + lane_index();
+    const int token = r * 32 + lane;
     if (CHUNK >= 32 || token < CHUNK) at<float>(vector + token * 4) = value(r, token);
   }
 }
@@ -388,11 +400,11 @@ DEVICE void scores_pair(const Left& left, int q, int k, int p) {
 #pragma unroll 4
     for (int d = 0; d < KEY; d += 16) {
       u32 key[4], a[4];
-      load_block<KEY>(key, k, j0, d);
-      load_block<KEY>(a, q, i0, d);
+      load_block<KEY>(key, k, j0, d, lane);
+      load_block<KEY>(a, q, i0, d, lane);
       Element::mma(query[0], a, key[0], key[2]);
       Element::mma(query[1], a, key[1], key[3]);
-      left.multiply(erase, i0, d, key);
+      left.multiply(erase, i0, d, key, lane);
     }
 #pragma unroll
     for (int n = 0; n < 2; ++n) {
@@ -416,26 +428,24 @@ DEVICE void scores_pair(const Left& left, int q, int k, int p) {
 // Inverts I + L of each diagonal block by forward substitution in float32: a column to a lane, two blocks to a warp.
 DEVICE void invert_diagonal(int l) {
   constexpr int BLOCKS = CHUNK / 16;
-  const int col = lane_index() % 16;
+  const int lane = lane_index(), col = lane % 16;
   for (int first = warp_index() * 2; first < BLOCKS; first += WARPS * 2) {
-    const int block = first + lane_index() / 16;
+    const int block = min(first + lane / 16, BLOCKS - 1);
     float x[16];
-    if (block < BLOCKS) {
 #pragma unroll
-      for (int i = 0; i < 16; ++i) {
-        x[i] = i == col ? 1.0f : 0.0f;
+    for (int i = 0; i < 16; ++i) {
+      x[i] = i == col ? 1.0f : 0.0f;
 #pragma unroll
-        for (int j = 0; j < i; j += 4) {
-          const float4 row = at<float4>(l + Tile<CHUNK, 4>::offset(block * 16 + i, block * 16 + j));
-          x[i] -= row.x * x[j];
-          if (j + 1 < i) x[i] -= row.y * x[j + 1];
-          if (j + 2 < i) x[i] -= row.z * x[j + 2];
-          if (j + 3 < i) x[i] -= row.w * x[j + 3];
-        }
+      for (int j = 0; j < i; j += 4) {
+        const float4 row = at<float4>(l + Tile<CHUNK, 4>::offset(block * 16 + i, block * 16 + j));
+        x[i] -= row.x * x[j];
+        if (j + 1 < i) x[i] -= row.y * x[j + 1];
+        if (j + 2 < i) x[i] -= row.z * x[j + 2];
+        if (j + 3 < i) x[i] -= row.w * x[j + 3];
       }
     }
     __syncwarp();
-    if (block < BLOCKS) {
+    if (block == first + lane / 16) {
 #pragma unroll
       for (int i = 0; i < 16; ++i) {
         at<float>(l + Tile<CHUNK, 4>::offset(block * 16 + i, block * 16 + col)) = x[i];
@@ -462,8 +472,7 @@ DEVICE void mma_tf32(float (&d)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 
 // sum[j][i] += x[j][s] y[i][s] over a 16x16 block, x in accumulator layout, y a block of tile l at (row, col). The
 // depth index is permuted so that accumulators serve as the A operand as they are: slot t of a step is column 2t,
 // slot t + 4 column 2t + 1, which makes a lane's two B numbers neighbours in memory.
-DEVICE void multiply_transposed(float (&sum)[2][4], const float (&x)[2][4], int l, int row, int col) {
-  const int lane = lane_index();
+DEVICE void multiply_transposed(float (&sum)[2][4], const float (&x)[2][4], int l, int row, int col, int lane) {
 #pragma unroll
   for (int s = 0; s < 2; ++s) {
     const Split a0(x[s][0]), a1(x[s][2]), a2(x[s][1]), a3(x[s][3]);
@@ -485,7 +494,7 @@ DEVICE void solve_columns(int l, int m) {
   constexpr int BLOCKS = CHUNK / 16;
   const int lane = lane_index();
   for (int column = warp_index(); column < BLOCKS; column += WARPS) {
-    float x[BLOCKS][2][4];
+    float x[BLOCKS][2][4] = {};  // left undefined, skipped steps would keep registers through the whole kernel
 #pragma unroll
     for (int step = 0; step < BLOCKS; ++step) {
       if (column + step < BLOCKS) {
@@ -503,7 +512,7 @@ DEVICE void solve_columns(int l, int m) {
           float sum[2][4] = {};
 #pragma unroll
           for (int before = 0; before < step; ++before) {
-            multiply_transposed(sum, x[before], l, i0, j0 + before * 16);
+            multiply_transposed(sum, x[before], l, i0, j0 + before * 16, lane);
           }
 #pragma unroll
           for (int n = 0; n < 2; ++n) {
@@ -513,7 +522,7 @@ DEVICE void solve_columns(int l, int m) {
               x[step][n][c] = 0.0f;
             }
           }
-          multiply_transposed(x[step], sum, l, i0, i0);
+          multiply_transposed(x[step], sum, l, i0, i0, lane);
         }
 #pragma unroll
         for (int n = 0; n < 2; ++n) {
@@ -555,8 +564,8 @@ DEVICE void copy_slice(int region, const T* rows, i64 stride, int exist) {
 // Reads one group of eight tokens of a slice in accumulator layout: columns are tokens.
 template <typename T>
 struct Slice {
-  static METHOD void load(float (&x)[4], int region, int group) {
-    const uint2 mine = at<uint2>(region + warp_index() * SLICE<T> + lane_index() * 8 + group * 256);
+  static METHOD void load(float (&x)[4], int region, int group, int lane) {
+    const uint2 mine = at<uint2>(region + warp_index() * SLICE<T> + lane * 8 + group * 256);
     const u32 low = transpose(mine.x), high = transpose(mine.y);
     x[0] = T::low(low);
     x[1] = T::high(low);
@@ -567,8 +576,7 @@ struct Slice {
 
 template <>
 struct Slice<float> {
-  static METHOD void load(float (&x)[4], int region, int group) {
-    const int lane = lane_index();
+  static METHOD void load(float (&x)[4], int region, int group, int lane) {
     const int token = region + warp_index() * SLICE<float> + group * 512 + lane % 4 * 128 + value_row(lane) * 4;
     x[0] = at<float>(token);
     x[1] = at<float>(token + 64);
@@ -580,8 +588,8 @@ struct Slice<float> {
 // The write gate as z = w v sees it.
 template <typename Factor>
 struct TokenWrite {
-  static METHOD void apply(float (&z)[4], int group) {
-    const float2 w = Factor::pair(group * 8 + lane_index() % 4 * 2);
+  static METHOD void apply(float (&z)[4], int group, int lane) {
+    const float2 w = Factor::pair(group * 8 + lane % 4 * 2);
     z[0] *= w.x;
     z[1] *= w.y;
     z[2] *= w.x;
@@ -591,9 +599,9 @@ struct TokenWrite {
 
 template <typename T, int REGION>
 struct ChannelWrite {
-  static METHOD void apply(float (&z)[4], int group) {
+  static METHOD void apply(float (&z)[4], int group, int lane) {
     float w[4];
-    Slice<T>::load(w, REGION, group);
+    Slice<T>::load(w, REGION, group, lane);
 #pragma unroll
     for (int c = 0; c < 4; ++c) z[c] *= w[c];
   }
@@ -621,8 +629,8 @@ DEVICE void store_outputs(const float (&out)[CHUNK / 8][4], float scale, Element
 
 // A product's operand from accumulators: columns 16 b and on of `x`, columns scaled by `Factor`.
 template <typename Element, typename Factor, int N>
-DEVICE void to_operand(u32 (&a)[4], const float (&x)[N][4], int b) {
-  const int col = b * 16 + lane_index() % 4 * 2;
+DEVICE void to_operand(u32 (&a)[4], const float (&x)[N][4], int b, int lane) {
+  const int col = b * 16 + lane % 4 * 2;
   const float2 near = Factor::pair(col), far = Factor::pair(col + 8);
   a[0] = Element::pack(x[b * 2][0] * near.x, x[b * 2][1] * near.y);
   a[1] = Element::pack(x[b * 2][2] * near.x, x[b * 2][3] * near.y);
@@ -632,13 +640,13 @@ DEVICE void to_operand(u32 (&a)[4], const float (&x)[N][4], int b) {
 
 // sum[.][i] += a[.][j] y[i][j] for token blocks j <= i, y a lower triangular tile [CHUNK][CHUNK].
 template <typename Element>
-DEVICE void multiply_triangle(float (&sum)[CHUNK / 8][4], const u32 (&a)[CHUNK / 16][4], int y) {
+DEVICE void multiply_triangle(float (&sum)[CHUNK / 8][4], const u32 (&a)[CHUNK / 16][4], int y, int lane) {
 #pragma unroll
   for (int i = 0; i < CHUNK / 16; ++i) {
 #pragma unroll
     for (int j = 0; j <= i; ++j) {
       u32 block[4];
-      load_block<CHUNK>(block, y, i * 16, j * 16);
+      load_block<CHUNK>(block, y, i * 16, j * 16, lane);
       Element::mma(sum[i * 2], a[j], block[0], block[2]);
       Element::mma(sum[i * 2 + 1], a[j], block[1], block[3]);
     }
@@ -675,15 +683,15 @@ struct State {
   }
 
   // sum[.][t] += S^T x_t over the tokens of a tile [CHUNK][KEY].
-  METHOD void read(float (&sum)[CHUNK / 8][4], int tile) const {
+  METHOD void read(float (&sum)[CHUNK / 8][4], int tile, int lane) const {
 #pragma unroll
     for (int d = 0; d < KEY / 16; ++d) {
       u32 a[4];
-      to_operand<Element, One>(a, s, d);
+      to_operand<Element, One>(a, s, d, lane);
 #pragma unroll
       for (int t = 0; t < CHUNK / 16; ++t) {
         u32 block[4];
-        load_block<KEY>(block, tile, t * 16, d * 16);
+        load_block<KEY>(block, tile, t * 16, d * 16, lane);
         Element::mma(sum[t * 2], a, block[0], block[2]);
         Element::mma(sum[t * 2 + 1], a, block[1], block[3]);
       }
@@ -692,12 +700,12 @@ struct State {
 
   // S = decay S + sum over tokens of k_t n_t, tile [CHUNK][KEY].
   template <typename Decay>
-  METHOD void advance(const u32 (&writes)[CHUNK / 16][4], int tile) {
+  METHOD void advance(const u32 (&writes)[CHUNK / 16][4], int tile, int lane) {
 #pragma unroll
     for (int d = 0; d < KEY / 16; ++d) {
 #pragma unroll
       for (int n = d * 2; n < d * 2 + 2; ++n) {
-        const float2 decay = Decay::pair(n * 8 + lane_index() % 4 * 2);
+        const float2 decay = Decay::pair(n * 8 + lane % 4 * 2);
         s[n][0] *= decay.x;
         s[n][1] *= decay.y;
         s[n][2] *= decay.x;
@@ -706,7 +714,7 @@ struct State {
 #pragma unroll
       for (int t = 0; t < CHUNK / 16; ++t) {
         u32 block[4];
-        load_block_transposed<KEY>(block, tile, t * 16, d * 16);
+        load_block_transposed<KEY>(block, tile, t * 16, d * 16, lane);
         Element::mma(s[d * 2], writes[t], block[0], block[1]);
         Element::mma(s[d * 2 + 1], writes[t], block[2], block[3]);
       }
@@ -716,11 +724,11 @@ struct State {
 
 // Z of a chunk.
 template <typename Element, typename Write>
-DEVICE void load_values(float (&z)[CHUNK / 8][4], int v) {
+DEVICE void load_values(float (&z)[CHUNK / 8][4], int v, int lane) {
 #pragma unroll
   for (int group = 0; group < CHUNK / 8; ++group) {
-    Slice<Element>::load(z[group], v, group);
-    Write::apply(z[group], group);
+    Slice<Element>::load(z[group], v, group, lane);
+    Write::apply(z[group], group, lane);
   }
 }
 
@@ -728,7 +736,7 @@ DEVICE void load_values(float (&z)[CHUNK / 8][4], int v) {
 struct WriteAll {
   template <typename Element, typename Write>
   static METHOD void residual(float (&n)[CHUNK / 8][4], const State<Element>&, int v) {
-    load_values<Element, Write>(n, v);
+    load_values<Element, Write>(n, v, lane_index());
   }
   template <typename Element>
   static METHOD void solve(float (&)[CHUNK / 8][4]) {}
@@ -741,12 +749,13 @@ struct WriteResidual {
 
   template <typename Element, typename Write>
   METHOD void residual(float (&r)[CHUNK / 8][4], const State<Element>& state, int v) const {
+    const int lane = lane_index();
     float held[CHUNK / 8][4] = {};
-    state.read(held, left);
-    load_values<Element, Write>(r, v);
+    state.read(held, left, lane);
+    load_values<Element, Write>(r, v, lane);
 #pragma unroll
     for (int group = 0; group < CHUNK / 8; ++group) {
-      const float2 row = Row::pair(group * 8 + lane_index() % 4 * 2);
+      const float2 row = Row::pair(group * 8 + lane % 4 * 2);
       r[group][0] -= held[group][0] * row.x;
       r[group][1] -= held[group][1] * row.y;
       r[group][2] -= held[group][2] * row.x;
@@ -756,15 +765,16 @@ struct WriteResidual {
 
   template <typename Element>
   METHOD void solve(float (&n)[CHUNK / 8][4]) const {
+    const int lane = lane_index();
     u32 r[CHUNK / 16][4];
 #pragma unroll
-    for (int b = 0; b < CHUNK / 16; ++b) to_operand<Element, One>(r[b], n, b);
+    for (int b = 0; b < CHUNK / 16; ++b) to_operand<Element, One>(r[b], n, b, lane);
 #pragma unroll
     for (int group = 0; group < CHUNK / 8; ++group) {
 #pragma unroll
       for (int c = 0; c < 4; ++c) n[group][c] = 0.0f;
     }
-    multiply_triangle<Element>(n, r, M);
+    multiply_triangle<Element>(n, r, M, lane);
   }
 };
 
@@ -773,24 +783,25 @@ struct WriteResidual {
 template <typename Into, typename Out, typename Decay, typename Element>
 DEVICE void advance_state(State<Element>& state, const float (&n)[CHUNK / 8][4], int q, int k, int p, float scale,
                           Element* o, i64 o_stride, int exist) {
+  const int lane = lane_index();
   u32 writes[CHUNK / 16][4];
 #pragma unroll
-  for (int b = 0; b < CHUNK / 16; ++b) to_operand<Element, One>(writes[b], n, b);
+  for (int b = 0; b < CHUNK / 16; ++b) to_operand<Element, One>(writes[b], n, b, lane);
   float out[CHUNK / 8][4] = {};
-  state.read(out, q);
+  state.read(out, q, lane);
 #pragma unroll
   for (int group = 0; group < CHUNK / 8; ++group) {
-    const float2 into = Into::pair(group * 8 + lane_index() % 4 * 2);
+    const float2 into = Into::pair(group * 8 + lane % 4 * 2);
     out[group][0] *= into.x;
     out[group][1] *= into.y;
     out[group][2] *= into.x;
     out[group][3] *= into.y;
   }
-  multiply_triangle<Element>(out, writes, p);
+  multiply_triangle<Element>(out, writes, p, lane);
   store_outputs(out, scale, o, o_stride, exist);
 #pragma unroll
-  for (int b = 0; b < CHUNK / 16; ++b) to_operand<Element, Out>(writes[b], n, b);
-  state.template advance<Decay>(writes, k);
+  for (int b = 0; b < CHUNK / 16; ++b) to_operand<Element, Out>(writes[b], n, b, lane);
+  state.template advance<Decay>(writes, k, lane);
 }
 
 // The left operand of L = e kT from a tile of operands. `Row` is what is left of the erase gate, one factor per token.
@@ -801,9 +812,9 @@ struct LeftTile {
   struct Sums {
     float sum[2][4] = {};
   };
-  METHOD void multiply(Sums& sums, int i0, int d, const u32 (&key)[4]) const {
+  METHOD void multiply(Sums& sums, int i0, int d, const u32 (&key)[4], int lane) const {
     u32 a[4];
-    load_block<KEY>(a, tile, i0, d);
+    load_block<KEY>(a, tile, i0, d, lane);
     Element::mma(sums.sum[0], a, key[0], key[2]);
     Element::mma(sums.sum[1], a, key[1], key[3]);
   }
@@ -824,7 +835,7 @@ using Into = One;
 using Out = One;
 using Carry = One;
 
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, 1)
 deltanet_forward(
     const Bf16* __restrict__ q,
     const Bf16* __restrict__ k,
@@ -859,7 +870,7 @@ deltanet_forward(
 ) {
   const Work work = find_work(cu_seqlens, cu_seqlens_is_64, tokens, key_heads, value_heads);
   const int tile = work.value_block * VALUE_TILES + warp_index();
-  const bool active = warp_index() < VALUE_TILES && tile * 16 < VALUE;
+  constexpr bool active = true;  // every warp holds value rows
   const int value = tile * 16;
   auto* const q_rows = work.rows(q, q_batch_stride, q_token_stride, q_head_stride, work.key_head);
   auto* const k_rows = work.rows(k, k_batch_stride, k_token_stride, k_head_stride, work.key_head);
@@ -913,7 +924,7 @@ deltanet_forward(
     const Writes writes{k_tile};
     copy_wait<1>();
     __syncwarp();
-    float n[CHUNK / 8][4];
+    float n[CHUNK / 8][4] = {};
     if (active) writes.residual<Element, Write>(n, state, SMEM_V);
     __syncwarp();
     copy_values(chunk + 1);

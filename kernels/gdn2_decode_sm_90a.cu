@@ -1,4 +1,4 @@
-// source 0ba571445fa439982458b9c52c229ba40004d7ab031aa9387a4ed491d4807fe5
+// source 4b87adaaf3699ca95bf491737d659996b20d9c3e0005274d81efd64b75e0fc91
 // gdn2_decode: one token, or a short run of tokens, of rule `gdn2` on sm_90a, value_split=4,warps=4.
 //
 //   S_t = (I - k_t e_t^T) Diag(exp g_t) S_(t-1) + k_t z_t^T     e = b k     z = w v     o_t = scale S_t^T q_t
@@ -42,7 +42,19 @@ DEVICE u32 shared_address(int offset) {
 }
 
 DEVICE int warp_index() { return threadIdx.x / 32; }
-DEVICE int lane_index() { return threadIdx.x % 32; }
+
+// Volatile, and read once by each stage: the compiler would otherwise compute every stage's addresses before the loop
+// over chunks and hold them in registers through it.
+DEVICE int lane_index() {
+  int lane;
+  asm volatile("mov.u32 %0, %%laneid;" : "=r"(lane));
+  return lane;
+}
+DEVICE int thread_index() {
+  int thread;
+  asm volatile("mov.u32 %0, %%tid.x;" : "=r"(thread));
+  return thread;
+}
 
 // 2^x. Arguments are never positive here, so nothing overflows; results below the normal range are 0.
 DEVICE float exp2(float x) {

@@ -1,4 +1,4 @@
-// source becf9d57d563716702b92835f2723f0a3b6cc3c209311ad295b4cfdefe1b7eee
+// source bcf7147e95f3ee953eceb4db14458fcbcaad22244571720147776a0f1c120379
 // gdn_decode: one token, or a short run of tokens, of rule `gdn` on sm_80, value_split=4,warps=4.
 //
 //   S_t = (I - k_t e_t^T) Diag(exp g_t) S_(t-1) + k_t z_t^T     e = b k     z = w v     o_t = scale S_t^T q_t
@@ -42,7 +42,19 @@ DEVICE u32 shared_address(int offset) {
 }
 
 DEVICE int warp_index() { return threadIdx.x / 32; }
-DEVICE int lane_index() { return threadIdx.x % 32; }
+
+// Volatile, and read once by each stage: the compiler would otherwise compute every stage's addresses before the loop
+// over chunks and hold them in registers through it.
+DEVICE int lane_index() {
+  int lane;
+  asm volatile("mov.u32 %0, %%laneid;" : "=r"(lane));
+  return lane;
+}
+DEVICE int thread_index() {
+  int thread;
+  asm volatile("mov.u32 %0, %%tid.x;" : "=r"(thread));
+  return thread;
+}
 
 // 2^x. Arguments are never positive here, so nothing overflows; results below the normal range are 0.
 DEVICE float exp2(float x) {

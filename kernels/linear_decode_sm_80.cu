@@ -1,4 +1,4 @@
-// source afe9d3131a8428ddf95ee83c582763d4d829472062a81e2fe633475b85c7cfee
+// source 91b23c3ecbb428b1bf1eceae63ffc1a6f65b129b595935a2db499ee260dfe99d
 // linear_decode: one token, or a short run of tokens, of rule `linear` on sm_80, value_split=4,warps=4.
 //
 //   S_t = (I - k_t e_t^T) Diag(exp g_t) S_(t-1) + k_t z_t^T     e = b k     z = w v     o_t = scale S_t^T q_t
@@ -40,7 +40,19 @@ DEVICE u32 shared_address(int offset) {
 }
 
 DEVICE int warp_index() { return threadIdx.x / 32; }
-DEVICE int lane_index() { return threadIdx.x % 32; }
+
+// Volatile, and read once by each stage: the compiler would otherwise compute every stage's addresses before the loop
+// over chunks and hold them in registers through it.
+DEVICE int lane_index() {
+  int lane;
+  asm volatile("mov.u32 %0, %%laneid;" : "=r"(lane));
+  return lane;
+}
+DEVICE int thread_index() {
+  int thread;
+  asm volatile("mov.u32 %0, %%tid.x;" : "=r"(thread));
+  return thread;
+}
 
 // 2^x. Arguments are never positive here, so nothing overflows; results below the normal range are 0.
 DEVICE float exp2(float x) {

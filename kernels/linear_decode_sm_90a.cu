@@ -1,4 +1,4 @@
-// source 5a20c2c606f781ec6db0fc145e1338095a19c95d9ee3d89bf269376ab889ec5d
+// source 7adc5df20bb1fb3124dc4a242760cf741c844171354ad6245b80aa4e774b1284
 // linear_decode: one token, or a short run of tokens, of rule `linear` on sm_90a, value_split=4,warps=4.
 //
 //   S_t = (I - k_t e_t^T) Diag(exp g_t) S_(t-1) + k_t z_t^T     e = b k     z = w v     o_t = scale S_t^T q_t
@@ -40,7 +40,19 @@ DEVICE u32 shared_address(int offset) {
 }
 
 DEVICE int warp_index() { return threadIdx.x / 32; }
-DEVICE int lane_index() { return threadIdx.x % 32; }
+
+// Volatile, and read once by each stage: the compiler would otherwise compute every stage's addresses before the loop
+// over chunks and hold them in registers through it.
+DEVICE int lane_index() {
+  int lane;
+  asm volatile("mov.u32 %0, %%laneid;" : "=r"(lane));
+  return lane;
+}
+DEVICE int thread_index() {
+  int thread;
+  asm volatile("mov.u32 %0, %%tid.x;" : "=r"(thread));
+  return thread;
+}
 
 // 2^x. Arguments are never positive here, so nothing overflows; results below the normal range are 0.
 DEVICE float exp2(float x) {

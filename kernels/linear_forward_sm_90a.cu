@@ -1,4 +1,4 @@
-// source b570da07aea4c80c876df5fd48e5517f4e83728a1d561663fdccd09fa8d13637
+// source d9eb8fdae5189b41e98bd9a366f686ee2827489f11723350ee8dc5aa1e1b29ec
 // linear_forward: the chunked forward pass of rule `linear` on sm_90a, chunk=64,value_split=1,warps=8,stages=2.
 //
 //   S_t = (I - k_t e_t^T) Diag(exp g_t) S_(t-1) + k_t z_t^T     e = b k     z = w v     o_t = scale S_t^T q_t
@@ -40,7 +40,19 @@ DEVICE u32 shared_address(int offset) {
 }
 
 DEVICE int warp_index() { return threadIdx.x / 32; }
-DEVICE int lane_index() { return threadIdx.x % 32; }
+
+// Volatile, and read once by each stage: the compiler would otherwise compute every stage's addresses before the loop
+// over chunks and hold them in registers through it.
+DEVICE int lane_index() {
+  int lane;
+  asm volatile("mov.u32 %0, %%laneid;" : "=r"(lane));
+  return lane;
+}
+DEVICE int thread_index() {
+  int thread;
+  asm volatile("mov.u32 %0, %%tid.x;" : "=r"(thread));
+  return thread;
+}
 
 // 2^x. Arguments are never positive here, so nothing overflows; results below the normal range are 0.
 DEVICE float exp2(float x) {
@@ -124,8 +136,7 @@ struct Tile {
 // the A operand of mma.m16n8k16. As a B operand whose columns are the block's rows, {0, 2} is the first eight
 // columns and {1, 3} the second.
 template <int COLS>
-DEVICE void load_block(u32 (&block)[4], int tile, int row, int col) {
-  const int lane = lane_index();
+DEVICE void load_block(u32 (&block)[4], int tile, int row, int col, int lane) {
   const u32 address = shared_address(tile + Tile<COLS, 2>::offset(row + lane % 16, col + lane / 16 * 8));
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
                : "=r"(block[0]), "=r"(block[1]), "=r"(block[2]), "=r"(block[3])
@@ -135,8 +146,7 @@ DEVICE void load_block(u32 (&block)[4], int tile, int row, int col) {
 // The same block with each 8x8 matrix transposed: as a B operand whose rows are the block's rows, {0, 1} is its
 // first eight columns and {2, 3} the second.
 template <int COLS>
-DEVICE void load_block_transposed(u32 (&block)[4], int tile, int row, int col) {
-  const int lane = lane_index();
+DEVICE void load_block_transposed(u32 (&block)[4], int tile, int row, int col, int lane) {
   const u32 address = shared_address(tile + Tile<COLS, 2>::offset(row + lane % 16, col + lane / 16 * 8));
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
                : "=r"(block[0]), "=r"(block[1]), "=r"(block[2]), "=r"(block[3])
@@ -174,16 +184,16 @@ DEVICE void pack_product(u32 (&block)[4], const Fragment& x, const Fragment& y) 
 
 // The pairs of a float32 tile that a fragment's pair p covers.
 template <int COLS>
-DEVICE float2 load_pair(int tile, int row, int col, int p) {
-  return at<float2>(tile + Tile<COLS, 4>::offset(row, col + lane_index() % 4 * 2 + p / 2 * 8));
+DEVICE float2 load_pair(int tile, int row, int col, int p, int lane) {
+  return at<float2>(tile + Tile<COLS, 4>::offset(row, col + lane % 4 * 2 + p / 2 * 8));
 }
 
 // A fragment of a tile stored as T, and eight neighbouring numbers of a row.
 template <typename T, int COLS>
 struct Stored {
-  static METHOD Fragment fragment(int tile, int row, int col) {
+  static METHOD Fragment fragment(int tile, int row, int col, int lane) {
     u32 block[4];
-    load_block<COLS>(block, tile, row, col);
+    load_block<COLS>(block, tile, row, col, lane);
     return unpack<T>(block);
   }
   static METHOD void unit(float (&x)[8], int tile, int row, int col) {
@@ -201,10 +211,10 @@ struct Stored {
 
 template <int COLS>
 struct Stored<float, COLS> {
-  static METHOD Fragment fragment(int tile, int row, int col) {
+  static METHOD Fragment fragment(int tile, int row, int col, int lane) {
     Fragment x;
 #pragma unroll
-    for (int p = 0; p < 4; ++p) x.pair[p] = load_pair<COLS>(tile, row + lane_index() / 4 + p % 2 * 8, col, p);
+    for (int p = 0; p < 4; ++p) x.pair[p] = load_pair<COLS>(tile, row + lane / 4 + p % 2 * 8, col, p, lane);
     return x;
   }
   static METHOD void unit(float (&x)[8], int tile, int row, int col) {
@@ -253,7 +263,7 @@ template <typename T, int COLS>
 DEVICE void copy_tile(int tile, const T* rows, i64 stride, int exist) {
   constexpr int PIECE = 16 / sizeof(T), PIECES = COLS / PIECE;
 #pragma unroll 1
-  for (int i = threadIdx.x; i < CHUNK * PIECES; i += THREADS) {
+  for (int i = thread_index(); i < CHUNK * PIECES; i += THREADS) {
     const int row = i / PIECES, col = i % PIECES * PIECE;
     copy_async<16>(tile + Tile<COLS, sizeof(T)>::offset(row, col), rows + row * stride + col, row < exist);
   }
@@ -355,11 +365,11 @@ DEVICE void scores_pair(const Left& left, int q, int k, int p) {
 #pragma unroll 4
     for (int d = 0; d < KEY; d += 16) {
       u32 key[4], a[4];
-      load_block<KEY>(key, k, j0, d);
-      load_block<KEY>(a, q, i0, d);
+      load_block<KEY>(key, k, j0, d, lane);
+      load_block<KEY>(a, q, i0, d, lane);
       Element::mma(query[0], a, key[0], key[2]);
       Element::mma(query[1], a, key[1], key[3]);
-      left.multiply(erase, i0, d, key);
+      left.multiply(erase, i0, d, key, lane);
     }
 #pragma unroll
     for (int n = 0; n < 2; ++n) {
@@ -403,8 +413,8 @@ DEVICE void copy_slice(int region, const T* rows, i64 stride, int exist) {
 // Reads one group of eight tokens of a slice in accumulator layout: columns are tokens.
 template <typename T>
 struct Slice {
-  static METHOD void load(float (&x)[4], int region, int group) {
-    const uint2 mine = at<uint2>(region + warp_index() * SLICE<T> + lane_index() * 8 + group * 256);
+  static METHOD void load(float (&x)[4], int region, int group, int lane) {
+    const uint2 mine = at<uint2>(region + warp_index() * SLICE<T> + lane * 8 + group * 256);
     const u32 low = transpose(mine.x), high = transpose(mine.y);
     x[0] = T::low(low);
     x[1] = T::high(low);
@@ -415,8 +425,7 @@ struct Slice {
 
 template <>
 struct Slice<float> {
-  static METHOD void load(float (&x)[4], int region, int group) {
-    const int lane = lane_index();
+  static METHOD void load(float (&x)[4], int region, int group, int lane) {
     const int token = region + warp_index() * SLICE<float> + group * 512 + lane % 4 * 128 + value_row(lane) * 4;
     x[0] = at<float>(token);
     x[1] = at<float>(token + 64);
@@ -428,8 +437,8 @@ struct Slice<float> {
 // The write gate as z = w v sees it.
 template <typename Factor>
 struct TokenWrite {
-  static METHOD void apply(float (&z)[4], int group) {
-    const float2 w = Factor::pair(group * 8 + lane_index() % 4 * 2);
+  static METHOD void apply(float (&z)[4], int group, int lane) {
+    const float2 w = Factor::pair(group * 8 + lane % 4 * 2);
     z[0] *= w.x;
     z[1] *= w.y;
     z[2] *= w.x;
@@ -439,9 +448,9 @@ struct TokenWrite {
 
 template <typename T, int REGION>
 struct ChannelWrite {
-  static METHOD void apply(float (&z)[4], int group) {
+  static METHOD void apply(float (&z)[4], int group, int lane) {
     float w[4];
-    Slice<T>::load(w, REGION, group);
+    Slice<T>::load(w, REGION, group, lane);
 #pragma unroll
     for (int c = 0; c < 4; ++c) z[c] *= w[c];
   }
@@ -469,8 +478,8 @@ DEVICE void store_outputs(const float (&out)[CHUNK / 8][4], float scale, Element
 
 // A product's operand from accumulators: columns 16 b and on of `x`, columns scaled by `Factor`.
 template <typename Element, typename Factor, int N>
-DEVICE void to_operand(u32 (&a)[4], const float (&x)[N][4], int b) {
-  const int col = b * 16 + lane_index() % 4 * 2;
+DEVICE void to_operand(u32 (&a)[4], const float (&x)[N][4], int b, int lane) {
+  const int col = b * 16 + lane % 4 * 2;
   const float2 near = Factor::pair(col), far = Factor::pair(col + 8);
   a[0] = Element::pack(x[b * 2][0] * near.x, x[b * 2][1] * near.y);
   a[1] = Element::pack(x[b * 2][2] * near.x, x[b * 2][3] * near.y);
@@ -480,13 +489,13 @@ DEVICE void to_operand(u32 (&a)[4], const float (&x)[N][4], int b) {
 
 // sum[.][i] += a[.][j] y[i][j] for token blocks j <= i, y a lower triangular tile [CHUNK][CHUNK].
 template <typename Element>
-DEVICE void multiply_triangle(float (&sum)[CHUNK / 8][4], const u32 (&a)[CHUNK / 16][4], int y) {
+DEVICE void multiply_triangle(float (&sum)[CHUNK / 8][4], const u32 (&a)[CHUNK / 16][4], int y, int lane) {
 #pragma unroll
   for (int i = 0; i < CHUNK / 16; ++i) {
 #pragma unroll
     for (int j = 0; j <= i; ++j) {
       u32 block[4];
-      load_block<CHUNK>(block, y, i * 16, j * 16);
+      load_block<CHUNK>(block, y, i * 16, j * 16, lane);
       Element::mma(sum[i * 2], a[j], block[0], block[2]);
       Element::mma(sum[i * 2 + 1], a[j], block[1], block[3]);
     }
@@ -523,15 +532,15 @@ struct State {
   }
 
   // sum[.][t] += S^T x_t over the tokens of a tile [CHUNK][KEY].
-  METHOD void read(float (&sum)[CHUNK / 8][4], int tile) const {
+  METHOD void read(float (&sum)[CHUNK / 8][4], int tile, int lane) const {
 #pragma unroll
     for (int d = 0; d < KEY / 16; ++d) {
       u32 a[4];
-      to_operand<Element, One>(a, s, d);
+      to_operand<Element, One>(a, s, d, lane);
 #pragma unroll
       for (int t = 0; t < CHUNK / 16; ++t) {
         u32 block[4];
-        load_block<KEY>(block, tile, t * 16, d * 16);
+        load_block<KEY>(block, tile, t * 16, d * 16, lane);
         Element::mma(sum[t * 2], a, block[0], block[2]);
         Element::mma(sum[t * 2 + 1], a, block[1], block[3]);
       }
@@ -540,12 +549,12 @@ struct State {
 
   // S = decay S + sum over tokens of k_t n_t, tile [CHUNK][KEY].
   template <typename Decay>
-  METHOD void advance(const u32 (&writes)[CHUNK / 16][4], int tile) {
+  METHOD void advance(const u32 (&writes)[CHUNK / 16][4], int tile, int lane) {
 #pragma unroll
     for (int d = 0; d < KEY / 16; ++d) {
 #pragma unroll
       for (int n = d * 2; n < d * 2 + 2; ++n) {
-        const float2 decay = Decay::pair(n * 8 + lane_index() % 4 * 2);
+        const float2 decay = Decay::pair(n * 8 + lane % 4 * 2);
         s[n][0] *= decay.x;
         s[n][1] *= decay.y;
         s[n][2] *= decay.x;
@@ -554,7 +563,7 @@ struct State {
 #pragma unroll
       for (int t = 0; t < CHUNK / 16; ++t) {
         u32 block[4];
-        load_block_transposed<KEY>(block, tile, t * 16, d * 16);
+        load_block_transposed<KEY>(block, tile, t * 16, d * 16, lane);
         Element::mma(s[d * 2], writes[t], block[0], block[1]);
         Element::mma(s[d * 2 + 1], writes[t], block[2], block[3]);
       }
@@ -564,11 +573,11 @@ struct State {
 
 // Z of a chunk.
 template <typename Element, typename Write>
-DEVICE void load_values(float (&z)[CHUNK / 8][4], int v) {
+DEVICE void load_values(float (&z)[CHUNK / 8][4], int v, int lane) {
 #pragma unroll
   for (int group = 0; group < CHUNK / 8; ++group) {
-    Slice<Element>::load(z[group], v, group);
-    Write::apply(z[group], group);
+    Slice<Element>::load(z[group], v, group, lane);
+    Write::apply(z[group], group, lane);
   }
 }
 
@@ -576,7 +585,7 @@ DEVICE void load_values(float (&z)[CHUNK / 8][4], int v) {
 struct WriteAll {
   template <typename Element, typename Write>
   static METHOD void residual(float (&n)[CHUNK / 8][4], const State<Element>&, int v) {
-    load_values<Element, Write>(n, v);
+    load_values<Element, Write>(n, v, lane_index());
   }
   template <typename Element>
   static METHOD void solve(float (&)[CHUNK / 8][4]) {}
@@ -589,12 +598,13 @@ struct WriteResidual {
 
   template <typename Element, typename Write>
   METHOD void residual(float (&r)[CHUNK / 8][4], const State<Element>& state, int v) const {
+    const int lane = lane_index();
     float held[CHUNK / 8][4] = {};
-    state.read(held, left);
-    load_values<Element, Write>(r, v);
+    state.read(held, left, lane);
+    load_values<Element, Write>(r, v, lane);
 #pragma unroll
     for (int group = 0; group < CHUNK / 8; ++group) {
-      const float2 row = Row::pair(group * 8 + lane_index() % 4 * 2);
+      const float2 row = Row::pair(group * 8 + lane % 4 * 2);
       r[group][0] -= held[group][0] * row.x;
       r[group][1] -= held[group][1] * row.y;
       r[group][2] -= held[group][2] * row.x;
@@ -604,15 +614,16 @@ struct WriteResidual {
 
   template <typename Element>
   METHOD void solve(float (&n)[CHUNK / 8][4]) const {
+    const int lane = lane_index();
     u32 r[CHUNK / 16][4];
 #pragma unroll
-    for (int b = 0; b < CHUNK / 16; ++b) to_operand<Element, One>(r[b], n, b);
+    for (int b = 0; b < CHUNK / 16; ++b) to_operand<Element, One>(r[b], n, b, lane);
 #pragma unroll
     for (int group = 0; group < CHUNK / 8; ++group) {
 #pragma unroll
       for (int c = 0; c < 4; ++c) n[group][c] = 0.0f;
     }
-    multiply_triangle<Element>(n, r, M);
+    multiply_triangle<Element>(n, r, M, lane);
   }
 };
 
@@ -621,24 +632,25 @@ struct WriteResidual {
 template <typename Into, typename Out, typename Decay, typename Element>
 DEVICE void advance_state(State<Element>& state, const float (&n)[CHUNK / 8][4], int q, int k, int p, float scale,
                           Element* o, i64 o_stride, int exist) {
+  const int lane = lane_index();
   u32 writes[CHUNK / 16][4];
 #pragma unroll
-  for (int b = 0; b < CHUNK / 16; ++b) to_operand<Element, One>(writes[b], n, b);
+  for (int b = 0; b < CHUNK / 16; ++b) to_operand<Element, One>(writes[b], n, b, lane);
   float out[CHUNK / 8][4] = {};
-  state.read(out, q);
+  state.read(out, q, lane);
 #pragma unroll
   for (int group = 0; group < CHUNK / 8; ++group) {
-    const float2 into = Into::pair(group * 8 + lane_index() % 4 * 2);
+    const float2 into = Into::pair(group * 8 + lane % 4 * 2);
     out[group][0] *= into.x;
     out[group][1] *= into.y;
     out[group][2] *= into.x;
     out[group][3] *= into.y;
   }
-  multiply_triangle<Element>(out, writes, p);
+  multiply_triangle<Element>(out, writes, p, lane);
   store_outputs(out, scale, o, o_stride, exist);
 #pragma unroll
-  for (int b = 0; b < CHUNK / 16; ++b) to_operand<Element, Out>(writes[b], n, b);
-  state.template advance<Decay>(writes, k);
+  for (int b = 0; b < CHUNK / 16; ++b) to_operand<Element, Out>(writes[b], n, b, lane);
+  state.template advance<Decay>(writes, k, lane);
 }
 
 // Nothing is erased: no L, and a chunk writes Z as it is.
@@ -646,10 +658,10 @@ DEVICE void advance_state(State<Element>& state, const float (&n)[CHUNK / 8][4],
 struct NoErase {
   struct Operand {};
   struct Sums {};
-  METHOD void multiply(Sums&, int, int, const u32 (&)[4]) const {}
+  METHOD void multiply(Sums&, int, int, const u32 (&)[4], int) const {}
   METHOD void store(const Sums&, int, int, int, int, float2) const {}
-  METHOD Operand load(int, int, int) const { return {}; }
-  METHOD Operand gate(const Fragment&, int, int) const { return {}; }
+  METHOD Operand load(int, int, int, int) const { return {}; }
+  METHOD Operand gate(const Fragment&, int, int, int) const { return {}; }
   METHOD void multiply(Sums&, const Operand&, const Fragment&, const u32 (&)[4]) const {}
   METHOD void store_below(const Sums&, int, int, int, int) const {}
   template <int HIGH>
@@ -666,7 +678,7 @@ using Into = One;
 using Out = One;
 using Carry = One;
 
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, 1)
 linear_forward(
     const Bf16* __restrict__ q,
     const Bf16* __restrict__ k,
@@ -697,7 +709,7 @@ linear_forward(
 ) {
   const Work work = find_work(cu_seqlens, cu_seqlens_is_64, tokens, key_heads, value_heads);
   const int tile = work.value_block * VALUE_TILES + warp_index();
-  const bool active = warp_index() < VALUE_TILES && tile * 16 < VALUE;
+  constexpr bool active = true;  // every warp holds value rows
   const int value = tile * 16;
   auto* const q_rows = work.rows(q, q_batch_stride, q_token_stride, q_head_stride, work.key_head);
   auto* const k_rows = work.rows(k, k_batch_stride, k_token_stride, k_head_stride, work.key_head);
@@ -738,7 +750,7 @@ linear_forward(
     const Writes writes{};
     copy_wait<1>();
     __syncwarp();
-    float n[CHUNK / 8][4];
+    float n[CHUNK / 8][4] = {};
     if (active) writes.residual<Element, Write>(n, state, SMEM_V);
     __syncwarp();
     copy_values(chunk + 1);

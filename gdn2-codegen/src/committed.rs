@@ -65,7 +65,7 @@ impl Committed {
 
     /// What the `.cu` file holds.
     pub fn cuda_file(&self) -> String {
-        format!("// source {}, {}\n{}", self.source.hash, self.kernel.schedule, self.source.text)
+        format!("// source {}\n{}", self.source.hash, self.source.text)
     }
 
     /// What the `.ptx` file holds.

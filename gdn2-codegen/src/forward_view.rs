@@ -237,10 +237,12 @@ impl Text<'_> {
         self.token_tensors().iter().map(|tensor| format!("TokenGate {}_gate;", tensor.name())).collect()
     }
 
-    fn fetches(&self, first: &str, exist: &str) -> Vec<String> {
+    /// Fetches of token gates, `first` being what is added to the rows' start.
+    fn fetches(&self, first: Option<&str>, exist: &str) -> Vec<String> {
         let fetch = |tensor: &Tensor| {
             let name = tensor.name();
-            format!("{name}_gate.fetch({name}_rows{first}{name}_token_stride, {name}_token_stride, {exist});")
+            let shift = first.map_or_else(String::new, |first| format!(" + {first} * {name}_token_stride"));
+            format!("{name}_gate.fetch({name}_rows{shift}, {name}_token_stride, {exist});")
         };
         self.token_tensors().iter().map(fetch).collect()
     }
@@ -248,7 +250,7 @@ impl Text<'_> {
     fn prologue(&self) -> Vec<String> {
         let mut lines = vec!["copy_tiles(0);".to_owned(), "copy_values(0);".to_owned()];
         lines.extend((1..self.numbers.stages).map(|stage| format!("copy_tiles({stage});")));
-        let fetches = self.fetches(" + 0 * ", "work.length");
+        let fetches = self.fetches(None, "work.length");
         if !fetches.is_empty() {
             lines.push("if (warp_index() == 0) {".to_owned());
             lines.extend(fetches.into_iter().map(|line| format!("  {line}")));
@@ -341,7 +343,7 @@ impl Text<'_> {
                 _ => {}
             }
         }
-        let fetches = self.fetches(" + (first + CHUNK) * ", "exist - CHUNK");
+        let fetches = self.fetches(Some("(first + CHUNK)"), "exist - CHUNK");
         lines.extend(fetches.into_iter().map(|line| format!("  {line}")));
         lines.push("}".to_owned());
         lines

@@ -4,7 +4,7 @@ using u16 = unsigned short;
 using u32 = unsigned int;
 using i64 = long long;
 
-#define DEVICE static __device__ __forceinline__
+#define DEVICE [[maybe_unused]] static __device__ __forceinline__
 #define METHOD __device__ __forceinline__
 
 // Dynamic shared memory. The map above names byte offsets into it.

@@ -6,9 +6,11 @@
 
 template <int COLS, int BYTES>
 struct Tile {
-  static constexpr int UNITS = COLS / 8;
-  static constexpr int MASK = (BYTES == 2 && UNITS % 8 == 0) ? 7 : UNITS % 4 == 0 ? 3 : 1;
-  static constexpr int SHIFT = (MASK == 7 ? 0 : MASK == 3 ? 1 : 2) - (BYTES == 4 ? 1 : 0);
+  enum : int {
+    UNITS = COLS / 8,
+    MASK = (BYTES == 2 && UNITS % 8 == 0) ? 7 : UNITS % 4 == 0 ? 3 : 1,
+    SHIFT = (MASK == 7 ? 0 : MASK == 3 ? 1 : 2) - (BYTES == 4 ? 1 : 0),
+  };
   // Byte offset of a number from the start of the tile.
   static METHOD int offset(int row, int col) {
     return row * (COLS * BYTES) + ((col / 8) ^ ((row >> SHIFT) & MASK)) * (8 * BYTES) + (col % 8) * BYTES;

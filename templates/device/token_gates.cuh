@@ -1,7 +1,7 @@
 // Gates with one number per token. Warp 0 holds a chunk's numbers in registers, token 32 r + lane in entry r, fetched
 // one chunk ahead, and lays them out in shared memory as vectors over the chunk's tokens.
 
-constexpr int TOKEN_ROWS = CHUNK < 32 ? 1 : CHUNK / 32;
+enum : int { TOKEN_ROWS = CHUNK < 32 ? 1 : CHUNK / 32 };
 
 struct TokenGate {
   float value[TOKEN_ROWS];

@@ -294,6 +294,7 @@ impl Text<'_> {
             lines.push(format!("gate_keys<Element, {}>(b_tile, k_tile, {tile});", type_name(plan.erase_storage)));
             lines.push(sync());
         }
+        lines.push("// Everything that no state enters.".to_owned());
         lines.push(format!("const Left left{{{left}}};"));
         for stage in &plan.stages {
             match stage {

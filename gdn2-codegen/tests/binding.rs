@@ -1,0 +1,117 @@
+//! What binds and what is refused: defaults on every architecture, and each limit from both sides.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+use gdn2_codegen::arch::Arch;
+use gdn2_codegen::kernel::{Illegal, Kernel, Pass};
+use gdn2_codegen::schedule::{Forward, Schedule, ScheduleError};
+use gdn2_codegen::{bind, render};
+use gdn2_dsl::{Dtype, Rule, granularity_combinations};
+
+fn rules(key_dim: u32, value_dim: u32) -> Vec<Rule> {
+    let rule = |combination: gdn2_dsl::Combination| combination.rule(key_dim, value_dim, Dtype::Bf16).unwrap();
+    granularity_combinations().into_iter().map(rule).collect()
+}
+
+/// GDN-2 at these dims, the rule that needs most.
+fn widest(key_dim: u32, value_dim: u32) -> Rule {
+    rules(key_dim, value_dim).pop().unwrap()
+}
+
+fn try_bind(rule: &Rule, numbers: Forward, arch: Arch) -> Result<Kernel, Illegal> {
+    bind(rule, Pass::Forward, Schedule::Forward(numbers), arch)
+}
+
+fn refused(rule: &Rule, numbers: Forward, arch: Arch) -> String {
+    try_bind(rule, numbers, arch).unwrap_err().field
+}
+
+#[test]
+fn every_combination_binds_by_default_everywhere() {
+    for (key_dim, value_dim) in [(16, 16), (48, 80), (64, 64), (128, 128), (128, 208), (256, 512)] {
+        for rule in rules(key_dim, value_dim) {
+            for arch in Arch::ALL {
+                let schedule = Schedule::default_for(&rule, Pass::Forward, arch).unwrap();
+                let kernel = bind(&rule, Pass::Forward, schedule, arch)
+                    .unwrap_or_else(|refusal| panic!("{} on {arch}, {schedule}: {refusal}", rule.name));
+                let launch = &kernel.launches[0];
+                assert!(launch.shared_bytes <= arch.limits().shared_per_block);
+                assert!(launch.shared.iter().all(|region| region.offset % 16 == 0));
+                for pair in launch.shared.windows(2) {
+                    assert_eq!(pair[0].offset + pair[0].bytes, pair[1].offset, "{} overlaps", pair[1].name);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn each_limit_holds_from_both_sides() {
+    let rule = widest(128, 128);
+    let numbers = Forward { chunk: 64, value_split: 1, warps: 8, stages: 2 };
+    let arch = Arch::Sm90a;
+    try_bind(&rule, numbers, arch).unwrap();
+    try_bind(&rule, Forward { value_split: 2, warps: 4, ..numbers }, arch).unwrap();
+
+    assert_eq!(refused(&rule, Forward { chunk: 48, ..numbers }, arch), "chunk");
+    assert_eq!(refused(&rule, Forward { stages: 3, ..numbers }, arch), "stages");
+    assert_eq!(refused(&rule, Forward { stages: 0, ..numbers }, arch), "stages");
+    assert_eq!(refused(&rule, Forward { warps: 7, ..numbers }, arch), "warps");
+    assert_eq!(refused(&rule, Forward { warps: 33, ..numbers }, arch), "warps");
+    assert_eq!(refused(&rule, Forward { warps: 0, ..numbers }, arch), "warps");
+    assert_eq!(refused(&rule, Forward { value_split: 9, ..numbers }, arch), "value_split");
+    assert_eq!(refused(&rule, Forward { value_split: 7, ..numbers }, arch), "value_split");
+    assert_eq!(refused(&rule, Forward { value_split: 0, ..numbers }, arch), "value_split");
+    // 230,912 bytes fit Hopper's 232,448; two buffers do not fit Ampere's 166,912, one does.
+    assert_eq!(refused(&rule, numbers, Arch::Sm80), "shared memory");
+    try_bind(&rule, Forward { stages: 1, ..numbers }, Arch::Sm80).unwrap();
+    // 256 threads leave 255 registers each; 288 leave 224, and K = 256 at chunk 64 wants 232.
+    let tall = rules(256, 128).remove(0);
+    try_bind(&tall, Forward { stages: 1, ..numbers }, arch).unwrap();
+    assert_eq!(refused(&tall, Forward { stages: 1, warps: 9, ..numbers }, arch), "registers");
+}
+
+#[test]
+fn a_pass_takes_its_own_schedule() {
+    let rule = widest(64, 64);
+    let schedule = Schedule::default_for(&rule, Pass::Decode, Arch::Sm80).unwrap();
+    assert_eq!(bind(&rule, Pass::Forward, schedule, Arch::Sm80).unwrap_err().field, "pass");
+}
+
+#[test]
+fn overrides_are_kept_and_the_rest_made_to_fit() {
+    let rule = widest(128, 128);
+    for chunk in [16, 32, 64] {
+        for arch in [Arch::Sm80, Arch::Sm90a] {
+            let text = format!("chunk={chunk}");
+            let Schedule::Forward(numbers) = Schedule::from_overrides(&rule, Pass::Forward, arch, &text).unwrap()
+            else {
+                panic!("a forward schedule");
+            };
+            assert_eq!(numbers.chunk, chunk);
+            try_bind(&rule, numbers, arch).unwrap();
+        }
+    }
+    let parse = |text: &str| Schedule::from_overrides(&rule, Pass::Forward, Arch::Sm80, text);
+    let given = "chunk=32,value_split=2,warps=4,stages=1";
+    assert_eq!(parse(" stages=1, warps = 4,value-split=2,chunk=32 ").unwrap().to_string(), given);
+    assert!(matches!(parse("chunks=64"), Err(ScheduleError::UnknownField { .. })));
+    assert!(matches!(parse("chunk=big"), Err(ScheduleError::BadValue { .. })));
+    assert!(matches!(parse("chunk"), Err(ScheduleError::BadValue { .. })));
+    assert!(matches!(parse("warps=0"), Err(ScheduleError::BadValue { .. })));
+    assert!(matches!(parse("warps=4,warps=8"), Err(ScheduleError::Twice(_))));
+}
+
+#[test]
+fn text_is_complete_and_a_function_of_the_kernel() {
+    for rule in rules(64, 64) {
+        let schedule = Schedule::default_for(&rule, Pass::Forward, Arch::Sm80).unwrap();
+        let kernel = bind(&rule, Pass::Forward, schedule, Arch::Sm80).unwrap();
+        let source = render(&kernel);
+        assert_eq!(source, render(&kernel));
+        let problem = source.text.lines().find(|line| line.contains("#error") || line.contains("#include"));
+        assert_eq!(problem, None, "{}", rule.name);
+        for param in &kernel.launches[0].params {
+            assert!(source.text.contains(&param.name), "{} is in no signature", param.name);
+        }
+    }
+}

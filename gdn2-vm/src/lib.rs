@@ -47,3 +47,4 @@ pub use report::{Counters, InstructionCount, Report};
 pub use run::run;
 pub use tensor_map::{MapType, Swizzle, TensorMap, TensorMapError};
 pub use trap::{Fault, Place, SourceLine, Trap};
+mod race;

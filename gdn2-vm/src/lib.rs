@@ -26,6 +26,7 @@ mod lex;
 mod math;
 mod matrix;
 mod mbarrier;
+pub mod conformance;
 mod memory;
 mod module;
 mod num;

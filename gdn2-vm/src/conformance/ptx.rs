@@ -48,26 +48,26 @@ pub(super) fn elementwise(
     for (index, class) in operands.iter().enumerate() {
         let letter = ['a', 'b', 'c'][index.min(2)];
         let target = if *class == Class::Word { format!("%{letter}") } else { format!("%w{letter}") };
-        let _ = writeln!(text, "  ld.param.u64 %x0, [p{index}];\n  mad.wide.u32 %x1, %tid, {}, %x0;", class.bytes());
+        let _ = writeln!(text, "  ld.param.u64 %x0, [p{index}];\n  mad.wide.u32 %x1, %thread, {}, %x0;", class.bytes());
         let _ = writeln!(text, "  ld.global.b{} {target}, [%x1];", class.bits());
     }
     let _ = writeln!(text, "  {body}");
     let out = operands.len();
     let target = if result.register() == "r" { "%d" } else { "%wd" };
-    let _ = writeln!(text, "  ld.param.u64 %x0, [p{out}];\n  mad.wide.u32 %x1, %tid, {}, %x0;", result.bytes());
+    let _ = writeln!(text, "  ld.param.u64 %x0, [p{out}];\n  mad.wide.u32 %x1, %thread, {}, %x0;", result.bytes());
     let _ = writeln!(text, "  st.global.b{} [%x1], {target};\n  ret;\n}}", result.bits());
     Kernel { name: name.to_owned(), ptx: text, sm, threads: threads as u32, inputs, expected }
 }
 
-/// The opening of a kernel with `params` 64-bit parameters `p0…`, registers declared, `%tid` holding the thread index.
+/// The opening of a kernel with `params` 64-bit parameters `p0…`, registers declared, `%thread` holding the thread index.
 pub(super) fn header(sm: u32, params: usize) -> String {
     let (version, suffix) = if sm >= 90 { ("8.0", "a") } else { ("7.8", "") };
     let list: Vec<String> = (0..params).map(|i| format!(".param .u64 p{i}")).collect();
     format!(
         ".version {version}\n.target sm_{sm}{suffix}\n.address_size 64\n\n.visible .entry k({})\n{{\n  \
-         .reg .b32 %a, %b, %c, %d, %t, %u, %tid, %lane;\n  .reg .b32 %r<64>;\n  .reg .f32 %f<64>;\n  \
+         .reg .b32 %a, %b, %c, %d, %t, %u, %thread, %lane;\n  .reg .b32 %r<64>;\n  .reg .f32 %f<64>;\n  \
          .reg .b64 %wa, %wb, %wc, %wd, %wt, %x<8>;\n  .reg .b16 %h<8>;\n  .reg .pred %p, %q;\n  \
-         mov.u32 %tid, %tid.x;\n  and.b32 %lane, %tid, 31;\n",
+         mov.u32 %thread, %tid.x;\n  and.b32 %lane, %thread, 31;\n",
         list.join(", ")
     )
 }

@@ -12,8 +12,8 @@ fn random(count: usize, seed: u64) -> Vec<u32> {
 /// One warp: lane i has `%a = input[i]`, the body leaves `%d`.
 fn lanes(name: &str, sm: u32, body: &str, input: &[u32], expected: Vec<u32>) -> Kernel {
     let ptx = format!(
-        "{}  ld.param.u64 %x0, [p0];\n  mad.wide.u32 %x1, %tid, 4, %x0;\n  ld.global.b32 %a, [%x1];\n  {body}\n  \
-         ld.param.u64 %x0, [p1];\n  mad.wide.u32 %x1, %tid, 4, %x0;\n  st.global.b32 [%x1], %d;\n  ret;\n}}\n",
+        "{}  ld.param.u64 %x0, [p0];\n  mad.wide.u32 %x1, %thread, 4, %x0;\n  ld.global.b32 %a, [%x1];\n  {body}\n  \
+         ld.param.u64 %x0, [p1];\n  mad.wide.u32 %x1, %thread, 4, %x0;\n  st.global.b32 [%x1], %d;\n  ret;\n}}\n",
         header(sm, 2)
     );
     let threads = input.len() as u32;
@@ -140,9 +140,9 @@ fn exchanges() -> Vec<Kernel> {
     let shared = "  .shared .align 16 .b8 tile[512];\n  ";
     let body = |middle: &str| {
         format!(
-            "{}{shared}ld.param.u64 %x0, [p0];\n  mad.wide.u32 %x1, %tid, 4, %x0;\n  mov.u32 %t, tile;\n  \
-             shl.b32 %u, %tid, 2;\n  add.u32 %u, %t, %u;\n  {middle}\n  xor.b32 %c, %tid, 100;\n  shl.b32 %c, %c, 2;\n  \
-             add.u32 %c, %t, %c;\n  ld.shared.b32 %d, [%c];\n  ld.param.u64 %x0, [p1];\n  mad.wide.u32 %x1, %tid, 4, %x0;\n  \
+            "{}{shared}ld.param.u64 %x0, [p0];\n  mad.wide.u32 %x1, %thread, 4, %x0;\n  mov.u32 %t, tile;\n  \
+             shl.b32 %u, %thread, 2;\n  add.u32 %u, %t, %u;\n  {middle}\n  xor.b32 %c, %thread, 100;\n  shl.b32 %c, %c, 2;\n  \
+             add.u32 %c, %t, %c;\n  ld.shared.b32 %d, [%c];\n  ld.param.u64 %x0, [p1];\n  mad.wide.u32 %x1, %thread, 4, %x0;\n  \
              st.global.b32 [%x1], %d;\n  ret;\n}}\n",
             header(80, 2)
         )
@@ -160,7 +160,7 @@ fn exchanges() -> Vec<Kernel> {
         ),
         (
             "cp.async.zfill",
-            "and.b32 %a, %tid, 1; xor.b32 %a, %a, 1; shl.b32 %a, %a, 2; cp.async.ca.shared.global [%u], [%x1], 4, %a; \
+            "and.b32 %a, %thread, 1; xor.b32 %a, %a, 1; shl.b32 %a, %a, 2; cp.async.ca.shared.global [%u], [%x1], 4, %a; \
              cp.async.wait_all; bar.sync 0;",
             zeroed,
         ),

@@ -5,6 +5,7 @@ mod atomic;
 mod block;
 mod bulk;
 mod cfg;
+pub mod conformance;
 mod count;
 mod decode;
 mod decode_alu;

@@ -82,6 +82,8 @@ pub struct Launch<'a> {
     pub landing: Landing,
     /// Block order: `None` = ascending, `Some(seed)` = shuffled.
     pub order: Option<u64>,
+    /// Buffers that the launch must write from end to end; the full checks say where it does not.
+    pub outputs: &'a [Address],
     /// Count instructions, bytes, conflicts (see `Counters`).
     pub count: bool,
 }

@@ -75,7 +75,12 @@ pub(crate) enum Stop {
 }
 
 /// Runs one block to its end; returns its warp instructions and its observer.
-pub(crate) fn run<O: Observer>(grid: &Grid<'_>, index: [u32; 3], scratch: &mut Scratch) -> Result<(u64, O), Trap> {
+pub(crate) fn run<O: Observer>(
+    grid: &Grid<'_>,
+    launch: &O::Launch,
+    index: [u32; 3],
+    scratch: &mut Scratch,
+) -> Result<(u64, O), Trap> {
     let threads: u32 = grid.block.iter().product();
     let n = threads.div_ceil(32);
     let mut warps = std::mem::take(&mut scratch.warps);
@@ -95,7 +100,7 @@ pub(crate) fn run<O: Observer>(grid: &Grid<'_>, index: [u32; 3], scratch: &mut S
         flights: Vec::new(),
         progress: false,
         live_warps: n,
-        observer: O::start(grid.entry, index, n),
+        observer: O::start(launch, index, n),
         at: At { pc: 0, warp: 0 },
     };
     let result = block.schedule(&mut warps);

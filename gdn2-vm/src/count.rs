@@ -1,9 +1,15 @@
 //! Counts what a run does, per PTX instruction: executions, sectors and bytes of global memory, shared wavefronts.
 
 use crate::decode::Entry;
+<<<<<<< HEAD
 use crate::inst::Space;
 use crate::lanes::lanes;
 use crate::observe::{Access, Agent, At, Kind, Observer};
+=======
+use crate::inst::{Inst, Space};
+use crate::lanes::{Regs, lanes};
+use crate::observe::{Access, At, Kind, Observer};
+>>>>>>> 52ecbbc (Check launches in full: races, definedness, two writers, landing and block order)
 use crate::report::{Counters, InstructionCount};
 use crate::trap::SourceLine;
 
@@ -29,11 +35,14 @@ pub(crate) struct Count {
 impl Observer for Count {
     const ON: bool = true;
 
-    fn start(entry: &Entry, _: [u32; 3], _: u32) -> Self {
-        Self { rows: vec![Row::default(); entry.insts.len()] }
+    /// Instructions of the kernel.
+    type Launch = usize;
+
+    fn start(instructions: &usize, _: [u32; 3], _: u32) -> Self {
+        Self { rows: vec![Row::default(); *instructions] }
     }
 
-    fn step(&mut self, at: At, mask: u32, _: u32) {
+    fn step(&mut self, at: At, mask: u32, _: u32, _: &Inst, _: &Regs) {
         let row = &mut self.rows[at.pc as usize];
         row.executed += 1;
         row.lanes += u64::from(mask.count_ones());

@@ -145,27 +145,32 @@ impl<O: Observer> Block<'_, O> {
     }
 }
 
+/// The lane that lane `i` reads in a shuffle (itself, if that is out of range), and whether it is in range.
+pub(crate) fn source(mode: ShflMode, i: usize, b: u32, c: u32) -> (usize, bool) {
+    let lane = i as i32;
+    let (bv, clamp, seg) = ((b & 31) as i32, (c & 31) as i32, (c >> 8 & 31) as i32);
+    let max = (lane & seg) | (clamp & !seg);
+    let min = lane & seg;
+    let (j, ok) = match mode {
+        ShflMode::Up => (lane - bv, lane - bv >= max),
+        ShflMode::Down => (lane + bv, lane + bv <= max),
+        ShflMode::Bfly => (lane ^ bv, lane ^ bv <= max),
+        ShflMode::Idx => (min | (bv & !seg), min | (bv & !seg) <= max),
+    };
+    (if ok { j as usize } else { i }, ok)
+}
+
 fn shuffle(w: &mut Warp, mask: u32, mode: ShflMode, [d, a, b, c]: [u32; 4], p: Option<u32>) -> Exec<()> {
     let (va, vb, vc) = (w.regs.r[a as usize], w.regs.r[b as usize], w.regs.r[c as usize]);
     let mut out = va;
     let mut inside = 0;
     for i in lanes(mask) {
-        let lane = i as i32;
-        let (bv, clamp, seg) = ((vb[i] & 31) as i32, (vc[i] & 31) as i32, (vc[i] >> 8 & 31) as i32);
-        let max = (lane & seg) | (clamp & !seg);
-        let min = lane & seg;
-        let (j, ok) = match mode {
-            ShflMode::Up => (lane - bv, lane - bv >= max),
-            ShflMode::Down => (lane + bv, lane + bv <= max),
-            ShflMode::Bfly => (lane ^ bv, lane ^ bv <= max),
-            ShflMode::Idx => (min | (bv & !seg), min | (bv & !seg) <= max),
-        };
-        let j = if ok { j } else { lane };
+        let (j, ok) = source(mode, i, vb[i], vc[i]);
         if mask >> j & 1 == 0 {
             return fail_at(i, Fault::ShuffleSource { source_lane: j as u32 });
         }
         inside |= u32::from(ok) << i;
-        out[i] = va[j as usize];
+        out[i] = va[j];
     }
     crate::lanes::put(&mut w.regs.r[d as usize], &out, mask);
     if let Some(p) = p {

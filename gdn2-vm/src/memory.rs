@@ -35,16 +35,16 @@ impl Bytes {
 }
 
 /// One allocation.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Buffer {
     pub(crate) name: String,
     pub(crate) bytes: Bytes,
-    /// False for [`Memory::poisoned`] buffers: a read before a write is a finding of the full checks.
-    pub(crate) initialised: bool,
+    /// Bytes written so far, a nibble for each 4-byte word; `None`: all of them, or nobody kept count.
+    pub(crate) written: Option<Vec<u8>>,
 }
 
 /// The device memory of one or more launches.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Memory {
     pub(crate) buffers: Vec<Buffer>,
 }
@@ -60,12 +60,12 @@ impl Memory {
     pub fn upload(&mut self, name: &str, bytes: &[u8]) -> Address {
         let mut b = Bytes::filled(bytes.len(), 0);
         b.as_mut_slice().copy_from_slice(bytes);
-        self.push(name, b, true)
+        self.push(name, b, None)
     }
 
     /// A buffer of `len` bytes of 0xff (a NaN in every float type), tracked as not yet written.
     pub fn poisoned(&mut self, name: &str, len: usize) -> Address {
-        self.push(name, Bytes::filled(len, 0xff), false)
+        self.push(name, Bytes::filled(len, 0xff), Some(vec![0; len.div_ceil(4)]))
     }
 
     /// The whole contents of the buffer that holds `address`; empty if no buffer of this memory does.
@@ -77,9 +77,17 @@ impl Memory {
     /// Overwrites the start of the buffer that holds `address`; returns how many bytes fitted.
     pub fn write(&mut self, address: Address, bytes: &[u8]) -> usize {
         let Some(i) = self.index(address) else { return 0 };
-        let to = self.buffers[i].bytes.as_mut_slice();
+        let Buffer { bytes: to, written, .. } = &mut self.buffers[i];
+        let to = to.as_mut_slice();
         let n = bytes.len().min(to.len());
         to[..n].copy_from_slice(&bytes[..n]);
+        if let Some(written) = written {
+            let (whole, rest) = (n / 4, n % 4);
+            written[..whole].fill(0xf);
+            if rest > 0 {
+                written[whole] |= (1 << rest) - 1;
+            }
+        }
         n
     }
 
@@ -89,13 +97,13 @@ impl Memory {
         self.index(address).map(|i| self.buffers[i].name.as_str())
     }
 
-    fn index(&self, address: Address) -> Option<usize> {
+    pub(crate) fn index(&self, address: Address) -> Option<usize> {
         let i = usize::try_from(address.0 >> WINDOW_BITS).ok()?.checked_sub(1)?;
         (i < self.buffers.len()).then_some(i)
     }
 
-    fn push(&mut self, name: &str, bytes: Bytes, initialised: bool) -> Address {
-        self.buffers.push(Buffer { name: name.to_owned(), bytes, initialised });
+    fn push(&mut self, name: &str, bytes: Bytes, written: Option<Vec<u8>>) -> Address {
+        self.buffers.push(Buffer { name: name.to_owned(), bytes, written });
         Address((self.buffers.len() as u64) << WINDOW_BITS)
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! The executor is compiled once for each observer; [`Silent`] costs nothing.
 
-use crate::decode::Entry;
-use crate::inst::Space;
+use crate::inst::{Inst, Space};
+use crate::lanes::Regs;
 
 /// Who makes an access.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,10 +125,12 @@ pub(crate) enum Sync {
 pub(crate) trait Observer: Send + Sized {
     /// Whether anything is watched: lets the executor skip what only an observer needs.
     const ON: bool;
+    /// What all blocks of the launch share.
+    type Launch: Send + std::marker::Sync;
     /// A block begins.
-    fn start(entry: &Entry, block: [u32; 3], warps: u32) -> Self;
-    /// An instruction runs with these lanes; those of `active` outside `mask` are predicated off.
-    fn step(&mut self, _at: At, _mask: u32, _active: u32) {}
+    fn start(launch: &Self::Launch, block: [u32; 3], warps: u32) -> Self;
+    /// An instruction is about to run with these lanes; those of `active` outside `mask` are predicated off.
+    fn step(&mut self, _at: At, _mask: u32, _active: u32, _inst: &Inst, _regs: &Regs) {}
     /// Memory is touched.
     fn access(&mut self, _at: At, _access: &Access<'_>) {}
     /// Something orders accesses.
@@ -143,7 +145,8 @@ pub(crate) struct Silent;
 
 impl Observer for Silent {
     const ON: bool = false;
-    fn start(_: &Entry, _: [u32; 3], _: u32) -> Self {
+    type Launch = ();
+    fn start(&(): &(), _: [u32; 3], _: u32) -> Self {
         Self
     }
     fn merge(&mut self, _: Self) {}

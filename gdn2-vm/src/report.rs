@@ -1,5 +1,6 @@
 //! What a finished run tells.
 
+use crate::finding::Finding;
 use crate::trap::SourceLine;
 use serde::Serialize;
 
@@ -10,6 +11,8 @@ pub struct Report {
     pub instructions: u64,
     /// Present when the launch asked to `count`.
     pub counters: Option<Counters>,
+    /// What the full checks found; empty without them.
+    pub findings: Vec<Finding>,
 }
 
 /// Totals over the grid, and the same per PTX instruction.

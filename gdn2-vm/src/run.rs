@@ -1,16 +1,20 @@
 //! Runs one launch: checks it against the kernel and the GPU, then runs its blocks in parallel.
 
-use crate::api::{Landing, Launch, Value};
+use crate::api::{Address, Check, Landing, Launch, Value};
 use crate::block::{self, Grid, Scratch};
+use crate::check::{Full, Watch};
 use crate::count::Count;
 use crate::decode::Entry;
+use crate::finding::{Finding, Rule};
 use crate::global::Global;
+use crate::inst::{Mem, Op};
 use crate::memory::{Bytes, Memory};
 use crate::module::Module;
 use crate::observe::{Observer, Silent};
 use crate::report::Report;
 use crate::trap::{Fault, Trap};
 use rayon::prelude::*;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 fn refuse<T>(why: String) -> Result<T, Trap> {
@@ -28,32 +32,132 @@ pub fn run(module: &Module, launch: &Launch<'_>, memory: &mut Memory) -> Result<
         return refuse(format!("no entry `{}`; the module has {}", launch.entry, known.join(", ")));
     };
     check(module, entry, launch)?;
-    let params = parameters(entry, launch.args)?;
-    let mut variables = module.variables();
-    let global = Global::new(memory, &mut variables);
-    let grid = Grid {
-        entry,
-        files: &module.files,
-        global: &global,
-        params: &params,
-        grid: launch.grid,
-        block: launch.block,
-        dynamic_shared: launch.shared_bytes,
-        late: launch.landing == Landing::Late,
-    };
-    let order = order(launch);
-    if launch.count {
-        let (instructions, counts) = blocks::<Count>(&grid, &order)?;
-        let counters = Some(counts.map(|c| c.report(entry, &module.files)).unwrap_or_default());
-        Ok(Report { instructions, counters })
-    } else {
-        let (instructions, _) = blocks::<Silent>(&grid, &order)?;
-        Ok(Report { instructions, counters: None })
+    let ready = Ready { module, entry, launch, params: parameters(entry, launch.args)? };
+    if launch.check == Check::Full {
+        return ready.checked(memory);
+    }
+    let report = ready.plain(memory, launch.landing, launch.order)?;
+    for buffer in &mut memory.buffers {
+        buffer.written = None;
+    }
+    Ok(report)
+}
+
+/// A launch that fits its kernel and the GPU.
+struct Ready<'a> {
+    module: &'a Module,
+    entry: &'a Entry,
+    launch: &'a Launch<'a>,
+    params: Bytes,
+}
+
+impl Ready<'_> {
+    fn pass<O: Observer>(
+        &self,
+        memory: &mut Memory,
+        shared: &O::Launch,
+        landing: Landing,
+        order: Option<u64>,
+    ) -> Result<(u64, Option<O>), Trap> {
+        let mut variables = self.module.variables();
+        let global = Global::new(memory, &mut variables);
+        let grid = Grid {
+            entry: self.entry,
+            files: &self.module.files,
+            global: &global,
+            params: &self.params,
+            grid: self.launch.grid,
+            block: self.launch.block,
+            dynamic_shared: self.launch.shared_bytes,
+            late: landing == Landing::Late,
+        };
+        blocks::<O>(&grid, shared, &shuffled(self.launch.grid, order))
+    }
+
+    fn plain(&self, memory: &mut Memory, landing: Landing, order: Option<u64>) -> Result<Report, Trap> {
+        if self.launch.count {
+            let (instructions, counts) = self.pass::<Count>(memory, &self.entry.insts.len(), landing, order)?;
+            let counters = Some(counts.map(|c| c.report(self.entry, &self.module.files)).unwrap_or_default());
+            Ok(Report { instructions, counters, ..Report::default() })
+        } else {
+            let (instructions, _) = self.pass::<Silent>(memory, &(), landing, order)?;
+            Ok(Report { instructions, ..Report::default() })
+        }
+    }
+
+    /// A run under the full checks, and another with all that may vary varied.
+    fn checked(&self, memory: &mut Memory) -> Result<Report, Trap> {
+        let Launch { landing, order, count, .. } = *self.launch;
+        let watch = Arc::new(Watch::new(self.entry, memory, self.launch));
+        let copies = self.entry.insts.iter().any(|i| matches!(i.op, Op::Mem(Mem::CpAsync { .. })));
+        let several = self.launch.grid != [1, 1, 1];
+        let before = (copies || several || count).then(|| memory.clone());
+        let (instructions, full) = self.pass::<Full>(memory, &watch, landing, order)?;
+        let mut findings = full.map(|f| f.report(self.entry, &self.module.files)).unwrap_or_default();
+        for (i, buffer) in memory.buffers.iter_mut().enumerate() {
+            buffer.written = watch.written(i);
+        }
+        findings.extend(self.launch.outputs.iter().filter_map(|o| unwritten(memory, *o)));
+        let mut report = Report { instructions, findings, counters: None };
+        let Some(before) = before else { return Ok(report) };
+        let other = match landing {
+            Landing::Early => Landing::Late,
+            Landing::Late => Landing::Early,
+        };
+        let seed = Some(order.map_or(1, |seed| seed.wrapping_add(1)));
+        let mut varied = before.clone();
+        let again = self.plain(&mut varied, other, seed);
+        if let Some(what) = difference(memory, &varied, &again) {
+            // Which of the two it was, one more run tells.
+            let by_order = several && {
+                let mut reordered = before;
+                let again = self.plain(&mut reordered, landing, seed);
+                difference(memory, &reordered, &again).is_some()
+            };
+            let (rule, fix) = if by_order || !copies {
+                (Rule::OrderDependent, "blocks of one launch must not exchange data except through atomics")
+            } else {
+                (Rule::LandingDependent, "wait for each asynchronous copy before its bytes are touched")
+            };
+            let (what, fix) = (what.clone(), fix.to_owned());
+            report.findings.push(Finding { rule, what, place: None, other: None, fix, times: 1 });
+        }
+        report.counters = again.ok().and_then(|r| r.counters);
+        Ok(report)
     }
 }
 
+/// Where a buffer that should be all written is not.
+fn unwritten(memory: &Memory, output: Address) -> Option<Finding> {
+    let buffer = &memory.buffers[memory.index(output)?];
+    let written = buffer.written.as_ref()?;
+    let len = buffer.bytes.as_slice().len();
+    let missing = |i: &usize| written[i / 4] >> (i % 4) & 1 == 0;
+    let first = (0..len).find(missing)?;
+    let count = (first..len).filter(missing).count();
+    Some(Finding {
+        rule: Rule::OutputUnwritten,
+        what: format!("byte {first} is the first of {count} of buffer `{}` that no block wrote", buffer.name),
+        place: None,
+        other: None,
+        fix: "write every element, or do not ask for it as an output".to_owned(),
+        times: 1,
+    })
+}
+
+/// How a second run differs from the first.
+fn difference(first: &Memory, second: &Memory, again: &Result<Report, Trap>) -> Option<String> {
+    if let Err(trap) = again {
+        return Some(format!("a second run trapped: {trap}"));
+    }
+    let differs = first.buffers.iter().zip(&second.buffers).find(|(a, b)| a.bytes.as_slice() != b.bytes.as_slice());
+    let (a, b) = differs?;
+    let byte = a.bytes.as_slice().iter().zip(b.bytes.as_slice()).position(|(x, y)| x != y)?;
+    Some(format!("byte {byte} of buffer `{}` came out differently", a.name))
+}
+
 /// Runs all blocks; the observers are merged in launch order.
-fn blocks<O: Observer>(grid: &Grid<'_>, order: &[usize]) -> Result<(u64, Option<O>), Trap> {
+fn blocks<O: Observer>(grid: &Grid<'_>, launch: &O::Launch, order: &[usize]) -> Result<(u64, Option<O>), Trap> {
     let [gx, gy, _] = grid.grid.map(|n| n as usize);
     // Once a block has trapped, the later ones need not run.
     let failed = AtomicUsize::new(usize::MAX);
@@ -65,7 +169,7 @@ fn blocks<O: Observer>(grid: &Grid<'_>, order: &[usize]) -> Result<(u64, Option<
                 return None;
             }
             let index = [i % gx, i / gx % gy, i / gx / gy].map(|n| n as u32);
-            let r = block::run::<O>(grid, index, scratch);
+            let r = block::run::<O>(grid, launch, index, scratch);
             if r.is_err() {
                 failed.fetch_min(at, Ordering::Relaxed);
             }
@@ -85,10 +189,10 @@ fn blocks<O: Observer>(grid: &Grid<'_>, order: &[usize]) -> Result<(u64, Option<
 }
 
 /// Block numbers in the order of launch.
-fn order(launch: &Launch<'_>) -> Vec<usize> {
-    let n = launch.grid.iter().map(|&d| d as usize).product();
+fn shuffled(grid: [u32; 3], seed: Option<u64>) -> Vec<usize> {
+    let n = grid.iter().map(|&d| d as usize).product();
     let mut order: Vec<usize> = (0..n).collect();
-    if let Some(seed) = launch.order {
+    if let Some(seed) = seed {
         // Fisher and Yates, with a splitmix64 stream.
         let mut state = seed;
         for i in (1..n).rev() {

@@ -89,7 +89,7 @@ impl<O: Observer> Block<'_, O> {
             w.clock += 1;
             self.at.pc = pc;
             if O::ON {
-                self.observer.step(self.at, mask, active);
+                self.observer.step(self.at, mask, active, inst, &w.regs);
             }
             if mask != 0 {
                 let next = match &inst.op {

@@ -22,6 +22,7 @@ fn output(kernel: &Kernel) -> Result<Vec<u8>, String> {
         check: Check::Full,
         landing: Landing::Late,
         order: None,
+        outputs: &[],
         count: false,
     };
     run(&module, &launch, &mut memory).map_err(|trap| trap.to_string())?;

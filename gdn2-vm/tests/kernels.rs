@@ -17,6 +17,7 @@ fn launch<'a>(entry: &'a str, grid: u32, block: u32, shared_bytes: u32, args: &'
         check: Check::Basic,
         landing: Landing::Early,
         order: None,
+        outputs: &[],
         count: false,
     }
 }
@@ -34,7 +35,7 @@ fn small(i: usize) -> f32 {
     ((i * 7 + i / 5) % 9) as f32 - 4.0
 }
 
-fn gemm(landing: Landing, count: bool, pad: usize) -> (Vec<f32>, Vec<f32>, Result<Report, Trap>) {
+fn gemm(landing: Landing, check: Check, count: bool, pad: usize) -> (Vec<f32>, Vec<f32>, Result<Report, Trap>) {
     let k = 48;
     let a: Vec<f32> = (0..64 * k).map(small).collect();
     let b: Vec<f32> = (0..k * 8).map(|i| small(i + 3)).collect();
@@ -45,7 +46,8 @@ fn gemm(landing: Landing, count: bool, pad: usize) -> (Vec<f32>, Vec<f32>, Resul
     let pc = memory.poisoned("c", 64 * 8 * 4);
     let args = [Value::Pointer(pa.0), Value::Pointer(pb.0), Value::Pointer(pc.0), Value::I32(k as i32)];
     let module = Module::parse(AMPERE).unwrap();
-    let l = Launch { landing, count, ..launch("gemm", 1, 128, 2048 + 256, &args) };
+    let outputs = [pc];
+    let l = Launch { landing, check, count, outputs: &outputs, ..launch("gemm", 1, 128, 2048 + 256, &args) };
     let report = run(&module, &l, &mut memory);
     let expected = (0..64 * 8).map(|i| (0..k).map(|j| a[i / 8 * k + j] * b[j * 8 + i % 8]).sum()).collect();
     (floats(memory.read(pc)), expected, report)
@@ -54,7 +56,7 @@ fn gemm(landing: Landing, count: bool, pad: usize) -> (Vec<f32>, Vec<f32>, Resul
 #[test]
 fn matrix_product_through_cp_async_ldmatrix_and_mma() {
     for landing in [Landing::Early, Landing::Late] {
-        let (got, expected, report) = gemm(landing, false, 0);
+        let (got, expected, report) = gemm(landing, Check::Basic, false, 0);
         assert!(report.unwrap().instructions > 100);
         let wrong = got.iter().zip(&expected).position(|(g, e)| g != e);
         assert_eq!(wrong, None);
@@ -63,7 +65,7 @@ fn matrix_product_through_cp_async_ldmatrix_and_mma() {
 
 #[test]
 fn counters_of_the_matrix_product_are_those_on_paper() {
-    let (_, _, report) = gemm(Landing::Early, true, 0);
+    let (_, _, report) = gemm(Landing::Early, Check::Basic, true, 0);
     let c = report.unwrap().counters.unwrap();
     // Three chunks: A is 64 rows of 32 bytes, B 16 rows of 16 bytes (two to a sector); C is 2048 bytes, its four
     // stores a warp touch 8 rows of 32 bytes each.
@@ -82,7 +84,7 @@ fn counters_of_the_matrix_product_are_those_on_paper() {
 
 #[test]
 fn an_overrun_names_buffer_and_place() {
-    let (_, _, report) = gemm(Landing::Early, false, 32);
+    let (_, _, report) = gemm(Landing::Early, Check::Basic, false, 32);
     let trap = report.unwrap_err();
     let text = trap.to_string();
     assert!(text.contains("out of bounds") && text.contains("buffer `a`"), "{text}");
@@ -144,4 +146,13 @@ fn divergent_loops_meet_again() {
         sum += steps;
     }
     assert_eq!(memory.read(total), sum.to_le_bytes());
+}
+
+#[test]
+fn the_full_checks_find_nothing_in_correct_kernels() {
+    let (got, expected, report) = gemm(Landing::Early, Check::Full, true, 0);
+    let report = report.unwrap();
+    assert_eq!(report.findings, []);
+    assert_eq!(got, expected);
+    assert!(report.counters.unwrap().global_write_bytes == 2048);
 }

@@ -74,6 +74,7 @@ impl Loaded {
                 check: settings.check,
                 landing: settings.landing,
                 order: settings.order,
+                outputs: &[],
                 count: settings.count,
             };
             reports.push(gdn2_vm::run(&self.module, &launch, memory).map_err(Box::new)?);

@@ -1,0 +1,283 @@
+//! Which registers an instruction reads and writes.
+
+use crate::inst::{Addr, Alu, Flow, IntOp, Matrix, Mem, Op, Slot, Slow, WarpOp};
+use crate::num::Type;
+
+/// A register file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum File {
+    Pred,
+    Word,
+    Wide,
+}
+
+/// What an instruction does with a register.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    Use,
+    Def,
+}
+
+use File::{Pred, Wide, Word};
+use Role::{Def, Use};
+
+/// Takes note of one register.
+type See<'a> = dyn FnMut(Role, File, Slot) + 'a;
+
+fn of(wide: bool) -> File {
+    if wide { Wide } else { Word }
+}
+
+fn typed(ty: Type) -> File {
+    of(ty.bytes() == 8)
+}
+
+/// Tells `see` every register of an operation; its guard is not among them.
+pub(crate) fn visit(op: &Op, see: &mut See<'_>) {
+    match op {
+        Op::Alu(op) => alu(op, see),
+        Op::Slow(op) => slow(op, see),
+        Op::Mem(op) => mem(op, see),
+        Op::Warp(op) => warp(op, see),
+        Op::Matrix(op) => matrix(op, see),
+        Op::Flow(Flow::Bra { .. } | Flow::Exit | Flow::Trap | Flow::Yield) | Op::Nop => {}
+    }
+}
+
+fn all(see: &mut See<'_>, role: Role, file: File, slots: &[Slot]) {
+    for s in slots {
+        see(role, file, *s);
+    }
+}
+
+/// One destination and its sources, all of one file.
+fn same(see: &mut See<'_>, file: File, d: Slot, sources: &[Slot]) {
+    see(Def, file, d);
+    all(see, Use, file, sources);
+}
+
+fn alu(op: &Alu, see: &mut See<'_>) {
+    match *op {
+        Alu::Int32(_, d, a, b) | Alu::Add(d, a, b) | Alu::Sub(d, a, b) | Alu::Mul(d, a, b) | Alu::Bf16x2(d, a, b) => {
+            same(see, Word, d, &[a, b])
+        }
+        Alu::Int64(IntOp::Shl | IntOp::ShrU | IntOp::ShrS, d, a, n) => {
+            same(see, Wide, d, &[a]);
+            see(Use, Word, n);
+        }
+        Alu::Int64(_, d, a, b) => same(see, Wide, d, &[a, b]),
+        Alu::Un32(_, d, a) | Alu::Ex2(_, d, a) | Alu::F32FromS32(d, a) => same(see, Word, d, &[a]),
+        Alu::Un64(_, d, a) => same(see, Wide, d, &[a]),
+        Alu::Mad32(d, a, b, c) | Alu::Fma(d, a, b, c) | Alu::Lop3(_, d, a, b, c) => same(see, Word, d, &[a, b, c]),
+        Alu::Mad64(d, a, b, c) => same(see, Wide, d, &[a, b, c]),
+        Alu::MulWideU(d, a, b) | Alu::MulWideS(d, a, b) | Alu::Pack64(d, a, b) => {
+            see(Def, Wide, d);
+            all(see, Use, Word, &[a, b]);
+        }
+        Alu::MadWideU(d, a, b, c) | Alu::MadWideS(d, a, b, c) => {
+            same(see, Wide, d, &[c]);
+            all(see, Use, Word, &[a, b]);
+        }
+        Alu::Funnel(_, _, d, a, b, c) => same(see, Word, d, &[a, b, c]),
+        Alu::Bfi32([d, a, b, pos, len]) => same(see, Word, d, &[a, b, pos, len]),
+        Alu::Bfe32(_, [d, a, b, c]) | Alu::Prmt([d, a, b, c]) => same(see, Word, d, &[a, b, c]),
+        Alu::Cmp32S(_, p, a, b) | Alu::Cmp32U(_, p, a, b) | Alu::CmpF32(_, p, a, b) => {
+            see(Def, Pred, p);
+            all(see, Use, Word, &[a, b]);
+        }
+        Alu::Sel32(d, a, b, p) => {
+            same(see, Word, d, &[a, b]);
+            see(Use, Pred, p);
+        }
+        Alu::Sel64(d, a, b, p) => {
+            same(see, Wide, d, &[a, b]);
+            see(Use, Pred, p);
+        }
+        Alu::Pred(_, d, a, b, _) => same(see, Pred, d, &[a, b]),
+        Alu::WidenU(d, a) | Alu::WidenS(d, a) => {
+            see(Def, Wide, d);
+            see(Use, Word, a);
+        }
+        Alu::Narrow(d, a) => {
+            see(Def, Word, d);
+            see(Use, Wide, a);
+        }
+        Alu::Unpack64(lo, hi, a) => {
+            all(see, Def, Word, &[lo, hi]);
+            see(Use, Wide, a);
+        }
+    }
+}
+
+fn slow(op: &Slow, see: &mut See<'_>) {
+    match op {
+        Slow::Int16(_, d, a, b) | Slow::F32(_, _, d, a, b) | Slow::Half(_, _, _, d, a, b) => {
+            same(see, Word, *d, &[*a, *b]);
+        }
+        Slow::CvtPack { d, a, b, .. } => same(see, Word, *d, &[*a, *b]),
+        Slow::Un16(_, d, a) | Slow::F32Un(_, _, d, a) | Slow::HalfUn(_, _, _, d, a) => same(see, Word, *d, &[*a]),
+        Slow::Mad16(d, a, b, c) | Slow::FmaF32(_, d, a, b, c) | Slow::FmaHalf(_, _, d, a, b, c) => {
+            same(see, Word, *d, &[*a, *b, *c]);
+        }
+        Slow::Wide16(_, d, a, b, c) => {
+            same(see, Word, *d, &[*a, *b]);
+            c.iter().for_each(|c| see(Use, Word, *c));
+        }
+        Slow::MadHi(_, bits, d, a, b, c) => same(see, of(*bits == 64), *d, &[*a, *b, *c]),
+        Slow::Count(_, wide, d, a) => {
+            see(Def, Word, *d);
+            see(Use, of(*wide), *a);
+        }
+        Slow::Bfi64([d, a, b, pos, len]) => {
+            same(see, Wide, *d, &[*a, *b]);
+            all(see, Use, Word, &[*pos, *len]);
+        }
+        Slow::Bfe64(_, [d, a, pos, len]) => {
+            same(see, Wide, *d, &[*a]);
+            all(see, Use, Word, &[*pos, *len]);
+        }
+        Slow::PrmtMode(_, [d, a, b, c]) | Slow::Dp4a(_, _, [d, a, b, c]) | Slow::Sad(_, [d, a, b, c]) => {
+            same(see, Word, *d, &[*a, *b, *c]);
+        }
+        Slow::F64(_, d, a, b) => same(see, Wide, *d, &[*a, *b]),
+        Slow::F64Un(_, d, a) => same(see, Wide, *d, &[*a]),
+        Slow::FmaF64(d, a, b, c) => same(see, Wide, *d, &[*a, *b, *c]),
+        Slow::Setp { ty, p, q, a, b, with, .. } => {
+            see(Def, Pred, *p);
+            q.iter().for_each(|q| see(Def, Pred, *q));
+            all(see, Use, typed(*ty), &[*a, *b]);
+            with.iter().for_each(|(_, w, _)| see(Use, Pred, *w));
+        }
+        Slow::SetpPacked { p, q, a, b, with, .. } => {
+            all(see, Def, Pred, &[*p, *q]);
+            all(see, Use, Word, &[*a, *b]);
+            with.iter().for_each(|(_, w, _)| see(Use, Pred, *w));
+        }
+        Slow::Set { ty, dest, d, a, b, with, .. } => {
+            see(Def, typed(*dest), *d);
+            all(see, Use, typed(*ty), &[*a, *b]);
+            with.iter().for_each(|(_, w, _)| see(Use, Pred, *w));
+        }
+        Slow::Slct { wide, d, a, b, c, .. } => {
+            same(see, of(*wide), *d, &[*a, *b]);
+            see(Use, Word, *c);
+        }
+        Slow::Cvt { to, from, d, a, .. } => {
+            see(Def, typed(*to), *d);
+            see(Use, typed(*from), *a);
+        }
+        Slow::PredMov(d, a, _) => same(see, Pred, *d, &[*a]),
+        Slow::Pack { wide, d, parts, .. } => {
+            see(Def, of(*wide), *d);
+            all(see, Use, Word, parts);
+        }
+        Slow::Unpack { wide, parts, a, .. } => {
+            parts.iter().flatten().for_each(|p| see(Def, Word, *p));
+            see(Use, of(*wide), *a);
+        }
+        Slow::Testp(_, wide, p, a) => {
+            see(Def, Pred, *p);
+            see(Use, of(*wide), *a);
+        }
+        Slow::Carry { wide, d, a, b, .. } => same(see, of(*wide), *d, &[*a, *b]),
+        Slow::IsSpace(_, p, a) => {
+            see(Def, Pred, *p);
+            see(Use, Wide, *a);
+        }
+        Slow::Clock(wide, d) => see(Def, of(*wide), *d),
+        Slow::ActiveMask(d) => see(Def, Word, *d),
+    }
+}
+
+fn address(a: Addr, see: &mut See<'_>) {
+    see(Use, of(a.wide), a.base);
+}
+
+fn mem(op: &Mem, see: &mut See<'_>) {
+    match op {
+        Mem::Ld { elem, addr, to, .. } => {
+            address(*addr, see);
+            to.iter().flatten().for_each(|d| see(Def, of(elem.wide), *d));
+        }
+        Mem::St { elem, addr, from, .. } => {
+            address(*addr, see);
+            all(see, Use, of(elem.wide), from);
+        }
+        Mem::Atom { ty, addr, d, b, c, .. } => {
+            address(*addr, see);
+            d.iter().for_each(|d| see(Def, typed(*ty), *d));
+            all(see, Use, typed(*ty), &[*b, *c]);
+        }
+        Mem::LdMatrix { addr, to, .. } => {
+            address(*addr, see);
+            all(see, Def, Word, to);
+        }
+        Mem::StMatrix { addr, from, .. } => {
+            address(*addr, see);
+            all(see, Use, Word, from);
+        }
+        Mem::CpAsync { dst, src, size, ignore, .. } => {
+            address(*dst, see);
+            address(*src, see);
+            size.iter().for_each(|s| see(Use, Word, *s));
+            ignore.iter().for_each(|(p, _)| see(Use, Pred, *p));
+        }
+        Mem::Fence | Mem::FenceProxyAsync | Mem::CpAsyncCommit | Mem::CpAsyncWait(_) | Mem::CpAsyncWaitAll => {}
+    }
+}
+
+fn warp(op: &WarpOp, see: &mut See<'_>) {
+    match *op {
+        WarpOp::Shfl { d, p, a, b, c, members, .. } => {
+            same(see, Word, d, &[a, b, c, members]);
+            p.iter().for_each(|p| see(Def, Pred, *p));
+        }
+        WarpOp::Vote { op, to, src, members, .. } => {
+            let ballot = op == crate::inst::VoteOp::Ballot;
+            see(Def, if ballot { Word } else { Pred }, to);
+            see(Use, Pred, src);
+            see(Use, Word, members);
+        }
+        WarpOp::Match { wide, d, p, a, members, .. } => {
+            see(Def, Word, d);
+            p.iter().for_each(|p| see(Def, Pred, *p));
+            see(Use, of(wide), a);
+            see(Use, Word, members);
+        }
+        WarpOp::Redux { d, a, members, .. } => same(see, Word, d, &[a, members]),
+        WarpOp::Elect { d, p, members } => {
+            d.iter().for_each(|d| see(Def, Word, *d));
+            see(Def, Pred, p);
+            see(Use, Word, members);
+        }
+        WarpOp::SyncWarp { members } => see(Use, Word, members),
+        WarpOp::Bar { id, threads, .. } => {
+            see(Use, Word, id);
+            threads.iter().for_each(|t| see(Use, Word, *t));
+        }
+        WarpOp::BarRed { op, id, threads, src, d, .. } => {
+            see(Use, Word, id);
+            threads.iter().for_each(|t| see(Use, Word, *t));
+            see(Use, Pred, src);
+            see(Def, if op == crate::inst::BarRed::Popc { Word } else { Pred }, d);
+        }
+    }
+}
+
+fn matrix(op: &Matrix, see: &mut See<'_>) {
+    match op {
+        Matrix::Mma { d, a, b, c, .. } => {
+            all(see, Def, Word, d);
+            for s in [a.as_slice(), b, c] {
+                all(see, Use, Word, s);
+            }
+        }
+        Matrix::MmaF16 { d, a, b, c, .. } => {
+            all(see, Def, Word, d);
+            for s in [a.as_slice(), b, c] {
+                all(see, Use, Word, s);
+            }
+        }
+        Matrix::MovMatrix { d, a } => same(see, Word, *d, &[*a]),
+    }
+}

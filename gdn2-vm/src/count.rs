@@ -1,15 +1,9 @@
 //! Counts what a run does, per PTX instruction: executions, sectors and bytes of global memory, shared wavefronts.
 
 use crate::decode::Entry;
-<<<<<<< HEAD
-use crate::inst::Space;
-use crate::lanes::lanes;
-use crate::observe::{Access, Agent, At, Kind, Observer};
-=======
 use crate::inst::{Inst, Space};
 use crate::lanes::{Regs, lanes};
-use crate::observe::{Access, At, Kind, Observer};
->>>>>>> 52ecbbc (Check launches in full: races, definedness, two writers, landing and block order)
+use crate::observe::{Access, Agent, At, Kind, Observer};
 use crate::report::{Counters, InstructionCount};
 use crate::trap::SourceLine;
 

@@ -22,6 +22,9 @@ pub enum Rule {
     /// A write through the generic proxy reaches the asynchronous proxy with no fence between.
     #[error("missing proxy fence")]
     MissingProxyFence,
+    /// A `wgmma` uses a register touched since the last `wgmma.fence`.
+    #[error("missing wgmma.fence")]
+    MissingWgmmaFence,
     /// The bytes, or registers, belong to asynchronous work that this warp has not waited for.
     #[error("asynchronous work not waited for")]
     Unwaited,

@@ -29,7 +29,6 @@ mod lex;
 mod math;
 mod matrix;
 mod mbarrier;
-pub mod conformance;
 mod memory;
 mod module;
 mod num;

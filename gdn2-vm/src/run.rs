@@ -89,7 +89,7 @@ impl Ready<'_> {
     fn checked(&self, memory: &mut Memory) -> Result<Report, Trap> {
         let Launch { landing, order, count, .. } = *self.launch;
         let watch = Arc::new(Watch::new(self.entry, memory, self.launch));
-        let copies = self.entry.insts.iter().any(|i| matches!(i.op, Op::Mem(Mem::CpAsync { .. })));
+        let copies = self.entry.insts.iter().any(|i| matches!(i.op, Op::Mem(Mem::CpAsync { .. }) | Op::Async(_)));
         let several = self.launch.grid != [1, 1, 1];
         let before = (copies || several || count).then(|| memory.clone());
         let (instructions, full) = self.pass::<Full>(memory, &watch, landing, order)?;

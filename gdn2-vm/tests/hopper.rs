@@ -17,9 +17,10 @@ fn launch<'a>(entry: &'a str, grid: u32, block: u32, shared_bytes: u32, args: &'
         shared_bytes,
         args,
         limits: LIMITS,
-        check: Check::Basic,
+        check: Check::Full,
         landing: Landing::Early,
         order: None,
+        outputs: &[],
         count: false,
     }
 }
@@ -52,6 +53,12 @@ fn same(got: &[f32], expected: &[f32]) {
     assert_eq!(got.len(), expected.len());
     let wrong = got.iter().zip(expected).position(|(g, e)| g != e);
     assert_eq!(wrong.map(|i| (i, got[i], expected[i])), None);
+}
+
+/// The full checks found nothing.
+fn clean(report: &Report) {
+    let findings: Vec<String> = report.findings.iter().map(ToString::to_string).collect();
+    assert!(findings.is_empty(), "{}", findings.join("\n"));
 }
 
 fn small(n: usize, seed: usize) -> Vec<f32> {
@@ -96,7 +103,7 @@ fn ring_of_tensor_copies_and_wgmma() {
     // 100 rows: the second block's tiles hang over the edge, read as zero and are not written.
     for (m, landing) in [(64, Landing::Early), (100, Landing::Early), (100, Landing::Late)] {
         let (got, expected, report) = ring(HOPPER, m, landing);
-        report.unwrap();
+        clean(&report.unwrap());
         same(&got, &expected);
     }
 }
@@ -135,7 +142,7 @@ fn wgmma_with_a_in_registers_and_bulk_copies() {
             Value::Pointer(twice.0),
         ];
         let l = Launch { landing, ..launch("registers", 1, 128, 0, &args) };
-        run(&Module::parse(HOPPER).unwrap(), &l, &mut memory).unwrap();
+        clean(&run(&Module::parse(HOPPER).unwrap(), &l, &mut memory).unwrap());
         let expected: Vec<f32> = (0..64 * 24)
             .map(|i| bias[i % 24] - (0..32).map(|j| a[i / 24 * 32 + j] * b[i % 24 * 32 + j]).sum::<f32>())
             .collect();
@@ -150,7 +157,7 @@ fn wgmma_tf32_from_core_matrices() {
     let mut memory = Memory::new();
     let args = [memory.upload("a", &bytes(&a)), memory.upload("b", &bytes(&b)), memory.poisoned("c", 64 * 16 * 4)]
         .map(|p| Value::Pointer(p.0));
-    run(&Module::parse(HOPPER).unwrap(), &launch("core_matrices", 1, 128, 0, &args), &mut memory).unwrap();
+    clean(&run(&Module::parse(HOPPER).unwrap(), &launch("core_matrices", 1, 128, 0, &args), &mut memory).unwrap());
     let expected: Vec<f32> =
         (0..64 * 16).map(|i| (0..8).map(|j| a[i / 16 * 8 + j] * b[i % 16 * 8 + j]).sum()).collect();
     let Value::Pointer(c) = args[2] else { panic!("a pointer") };

@@ -103,7 +103,7 @@ impl Defined {
     #[cold]
     fn unset_used(&mut self, table: &Table, row: &Row, op: &Op, mask: u32, any: u32, regs: &Regs) -> u32 {
         let (result, decides) = match op {
-            Op::Mem(_) | Op::Matrix(_) | Op::Flow(_) => (0, any),
+            Op::Mem(_) | Op::Matrix(_) | Op::Async(_) | Op::Flow(_) => (0, any),
             Op::Warp(WarpOp::Shfl { .. }) => self.shuffled(table, op, mask, regs),
             Op::Warp(_) => (0, any),
             Op::Alu(op) => (self.computed(table, op, any, regs), 0),

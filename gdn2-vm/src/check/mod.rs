@@ -2,7 +2,10 @@
 
 mod defined;
 mod operands;
+mod phases;
+mod proxy;
 mod tracks;
+mod warpgroup;
 
 use crate::api::Launch;
 use crate::decode::{Entry, SHARED_BASE};
@@ -14,9 +17,12 @@ use crate::observe::{Access, Agent, At, Kind, Observer, Sync};
 use crate::race::{By, COLLECTIVE, Clock, Found, Hazard, Other, Races, Touch, Worker};
 use crate::trap::{Place, SourceLine};
 use defined::{Defined, Table};
+use phases::Mbars;
+use proxy::Held;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use tracks::{Rival, Tracks};
+use warpgroup::{Tracked, Warpgroup};
 
 /// Phases of a block barrier whose clocks are kept: a warp may pass late, but not by more than this.
 const PHASES: usize = 8;
@@ -25,6 +31,7 @@ const PHASES: usize = 8;
 #[derive(Debug)]
 pub(crate) struct Watch {
     table: Table,
+    products: Tracked,
     /// Instructions whose reads no lane can run ahead of.
     collective: Vec<bool>,
     tracks: Tracks,
@@ -39,6 +46,7 @@ impl Watch {
     pub(crate) fn new(entry: &Entry, memory: &Memory, launch: &Launch<'_>) -> Self {
         Self {
             table: Table::new(entry),
+            products: Tracked::new(entry),
             collective: entry.insts.iter().map(|i| matches!(i.op, Op::Mem(Mem::LdMatrix { .. }))).collect(),
             tracks: Tracks::new(memory),
             shared_bytes: (SHARED_BASE + entry.shared_static + launch.shared_bytes) as usize,
@@ -85,6 +93,13 @@ struct Watched {
     registers: Defined,
     /// Event counts of the committed cp.async groups.
     groups: Vec<u32>,
+    /// The same of bulk stores.
+    stores: Vec<u32>,
+    warpgroup: Warpgroup,
+    /// A `wgmma` is being told of.
+    product: bool,
+    /// Instruction, mbarrier and phase of the last wait that succeeded.
+    passed: Option<(u32, u32, u64)>,
     /// Lanes that have not exited.
     live: u32,
 }
@@ -99,6 +114,8 @@ pub(crate) struct Full {
     warps: Vec<Watched>,
     /// Per block barrier: clocks of its last phases.
     bars: Vec<VecDeque<(u64, Clock)>>,
+    mbars: Mbars,
+    held: Vec<Held>,
     found: BTreeMap<Key, Raw>,
 }
 
@@ -110,13 +127,23 @@ impl Observer for Full {
         let [x, y, _] = watch.grid.map(u64::from);
         let [i, j, k] = index.map(u64::from);
         let live = |w: u32| u32::MAX >> (32 - (watch.threads - w * 32).min(32));
-        let watched = |w| Watched { registers: Defined::new(&watch.table), groups: Vec::new(), live: live(w) };
+        let watched = |w| Watched {
+            registers: Defined::new(&watch.table),
+            groups: Vec::new(),
+            stores: Vec::new(),
+            warpgroup: Warpgroup::default(),
+            product: false,
+            passed: None,
+            live: live(w),
+        };
         Self {
             index,
             linear: i + x * (j + y * k),
             races: Races::new(warps as usize, watch.shared_bytes),
             warps: (0..warps).map(watched).collect(),
-            bars: vec![VecDeque::new(); 16],
+            bars: vec![VecDeque::new(); 17],
+            mbars: Mbars::default(),
+            held: Vec::new(),
             found: BTreeMap::new(),
             watch: Arc::clone(watch),
         }
@@ -130,14 +157,24 @@ impl Observer for Full {
         if matches!(inst.op, Op::Flow(Flow::Exit)) {
             warp.live &= !mask;
         }
+        let next = self.races.latest(self.races.agent(at.warp as usize, Worker::Wgmma)) + 1;
+        let wrong = warp.warpgroup.step(&self.watch.products, at.pc, &inst.op, next);
         if guard | decides != 0 {
             self.undefined(at, guard, decides);
+        }
+        if let Some(wrong) = wrong {
+            self.registers(at, wrong);
         }
     }
 
     fn access(&mut self, at: At, a: &Access<'_>) {
         match a.space {
-            Space::Shared => self.shared(at, a),
+            Space::Shared => match a.agent {
+                Agent::Warp => self.shared(at, a, Worker::Warp),
+                Agent::CpAsync => self.shared(at, a, Worker::Copies),
+                Agent::Bulk => self.hold(a),
+                Agent::WgmmaA | Agent::WgmmaB => self.factor(at, a),
+            },
             Space::Global => self.global(at, a),
             _ => {}
         }
@@ -165,8 +202,11 @@ impl Observer for Full {
                 }
             }
             Sync::WarpSync { .. } => self.races.warp_sync(w),
-            Sync::Fence => {}
-            Sync::FenceProxyAsync => self.races.proxy_fence(w),
+            Sync::Fence => self.mbars.fence(self.races.agent(w, Worker::Warp)),
+            Sync::FenceProxyAsync => {
+                self.races.proxy_fence(w);
+                self.mbars.fence(self.races.agent(w, Worker::Warp));
+            }
             Sync::CopyCommit => {
                 let copies = self.races.agent(w, Worker::Copies);
                 self.warps[w].groups.push(self.races.latest(copies));
@@ -182,6 +222,7 @@ impl Observer for Full {
                 let copies = self.races.agent(w, Worker::Copies);
                 self.races.complete(w, copies, self.races.latest(copies));
             }
+            other => self.asynchronous(at, mask, other),
         }
     }
 
@@ -227,12 +268,8 @@ impl Full {
         });
     }
 
-    fn shared(&mut self, at: At, a: &Access<'_>) {
+    fn shared(&mut self, at: At, a: &Access<'_>, worker: Worker) {
         let w = at.warp as usize;
-        let worker = match a.agent {
-            Agent::Warp => Worker::Warp,
-            Agent::CpAsync => Worker::Copies,
-        };
         let agent = self.races.agent(w, worker);
         if worker == Worker::Copies {
             self.races.issue(w, agent);

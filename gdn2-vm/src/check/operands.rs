@@ -1,5 +1,6 @@
 //! Which registers an instruction reads and writes.
 
+use crate::hopper::{Async, FactorA};
 use crate::inst::{Addr, Alu, Flow, IntOp, Matrix, Mem, Op, Slot, Slow, WarpOp};
 use crate::num::Type;
 
@@ -40,6 +41,7 @@ pub(crate) fn visit(op: &Op, see: &mut See<'_>) {
         Op::Mem(op) => mem(op, see),
         Op::Warp(op) => warp(op, see),
         Op::Matrix(op) => matrix(op, see),
+        Op::Async(op) => asynchronous(op, see),
         Op::Flow(Flow::Bra { .. } | Flow::Exit | Flow::Trap | Flow::Yield) | Op::Nop => {}
     }
 }
@@ -272,12 +274,69 @@ fn matrix(op: &Matrix, see: &mut See<'_>) {
                 all(see, Use, Word, s);
             }
         }
+        Matrix::Transpose { d, a } => same(see, Word, *d, &[*a]),
         Matrix::MmaF16 { d, a, b, c, .. } => {
             all(see, Def, Word, d);
             for s in [a.as_slice(), b, c] {
                 all(see, Use, Word, s);
             }
         }
-        Matrix::MovMatrix { d, a } => same(see, Word, *d, &[*a]),
+    }
+}
+
+fn asynchronous(op: &Async, see: &mut See<'_>) {
+    match op {
+        Async::MbarInit { at, count } => {
+            address(*at, see);
+            see(Use, Word, *count);
+        }
+        Async::MbarInval { at } | Async::CpAsyncArrive { at, .. } => address(*at, see),
+        Async::MbarArrive { at, expect, count, state, .. } => {
+            address(*at, see);
+            expect.iter().chain(count).for_each(|s| see(Use, Word, *s));
+            state.iter().for_each(|s| see(Def, Wide, *s));
+        }
+        Async::MbarComplete { at, bytes } => {
+            address(*at, see);
+            see(Use, Word, *bytes);
+        }
+        Async::MbarWait { at, p, state, parity } => {
+            address(*at, see);
+            see(Def, Pred, *p);
+            see(Use, of(!parity), *state);
+        }
+        Async::BulkIn { dst, src, bytes, mbar } => {
+            [dst, src, mbar].iter().for_each(|a| address(**a, see));
+            see(Use, Word, *bytes);
+        }
+        Async::BulkOut { dst, src, bytes, .. } => {
+            [dst, src].iter().for_each(|a| address(**a, see));
+            see(Use, Word, *bytes);
+        }
+        Async::TileIn { dst, map, at, mbar } => {
+            [dst, map, mbar].iter().for_each(|a| address(**a, see));
+            all(see, Use, Word, at);
+        }
+        Async::TileOut { map, at, src, .. } => {
+            [map, src].iter().for_each(|a| address(**a, see));
+            all(see, Use, Word, at);
+        }
+        Async::Wgmma(m) => {
+            // Where the sums start from zero, what the accumulator holds does not matter.
+            all(see, Def, Word, &m.d);
+            match &m.a {
+                FactorA::Registers(a) => all(see, Use, Word, a),
+                FactorA::Shared { descriptor, .. } => see(Use, Wide, *descriptor),
+            }
+            see(Use, Wide, m.b);
+            see(Use, Pred, m.scale_d.0);
+        }
+        Async::BulkCommit
+        | Async::BulkWait { .. }
+        | Async::WgmmaFence
+        | Async::WgmmaCommit
+        | Async::WgmmaWait { .. }
+        | Async::ClusterArrive
+        | Async::ClusterWait => {}
     }
 }

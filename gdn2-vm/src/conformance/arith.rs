@@ -88,7 +88,7 @@ const INTEGER: &[(&str, &str, Word)] = &[
     ("sub.sat.s32", "sub.sat.s32 %d, %a, %b;", |a, b, _| (a as i32).saturating_sub(b as i32) as u32),
     ("mul.lo.s32", "mul.lo.s32 %d, %a, %b;", |a, b, _| a.wrapping_mul(b)),
     ("mul.hi.s32", "mul.hi.s32 %d, %a, %b;", |a, b, _| (wide_signed(a, b) >> 32) as u32),
-    ("mul.hi.u32", "mul.hi.u32 %d, %a, %b;", |a, b, _| (u64::from(a) * u64::from(b) >> 32) as u32),
+    ("mul.hi.u32", "mul.hi.u32 %d, %a, %b;", |a, b, _| ((u64::from(a) * u64::from(b)) >> 32) as u32),
     ("mad.lo.s32", "mad.lo.s32 %d, %a, %b, %c;", |a, b, c| a.wrapping_mul(b).wrapping_add(c)),
     ("min.s32", "min.s32 %d, %a, %b;", |a, b, _| (a as i32).min(b as i32) as u32),
     ("max.s32", "max.s32 %d, %a, %b;", |a, b, _| (a as i32).max(b as i32) as u32),

@@ -165,6 +165,15 @@ impl Races {
     /// The warp has synchronised with all that released into `token`.
     pub(crate) fn acquire(&mut self, warp: usize, token: &Clock) {
         self.clocks[warp].join(token);
+        // Its own copies may have completed through an mbarrier, which tells all lanes.
+        let copies = token.seen(self.agent(warp, Worker::Copies));
+        self.waited[warp] = self.waited[warp].max(copies);
+        self.spread[warp] = self.spread[warp].max(copies);
+    }
+
+    /// Whether the warp knows of a lane's event.
+    pub(crate) fn knows(&self, warp: usize, agent: Agent, lane: u8, count: u32) -> bool {
+        self.clocks[warp].seen(agent) >= count || self.clocks[warp].seen_alone(agent, lane, count)
     }
 
     /// `fence.proxy.async`.

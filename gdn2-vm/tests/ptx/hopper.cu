@@ -117,12 +117,14 @@ registers(const unsigned short* a, const __grid_constant__ Map b, float* c, cons
   wait(address, 0);
   float d[12];
   for (int i = 0; i < 12; i++) d[i] = line[i / 4 * 8 + lane % 4 * 2 + i % 2];
-  asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
   for (int k = 0; k < 2; k++) {
     u32 r[4];
     for (int i = 0; i < 4; i++)
       r[i] = *(const u32*)(a + (warp * 16 + lane / 4 + i % 2 * 8) * 32 + k * 16 + lane % 4 * 2 + i / 2 * 8);
     u64 db = descriptor(shared_address(tile) + k * 32, 16, 512, 2);
+    // r is new: it must be in place before the product reads it.
+    asm volatile("wgmma.fence.sync.aligned;"
+                 : "+r"(r[0]), "+r"(r[1]), "+r"(r[2]), "+r"(r[3])::"memory");
     asm volatile(
         "wgmma.mma_async.sync.aligned.m64n24k16.f32.f16.f16 {%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11}, {%12,%13,%14,%15}, "
         "%16, 1, -1, 1, 0;"

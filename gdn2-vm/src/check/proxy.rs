@@ -1,0 +1,185 @@
+//! Hopper's asynchronous work: bulk copies through mbarriers and groups, and `wgmma`.
+
+use super::phases::Init;
+use super::warpgroup::Wrong;
+use super::{Full, Raw, Side};
+use crate::decode::SHARED_BASE;
+use crate::finding::Rule;
+use crate::lanes::lanes;
+use crate::observe::{Access, At, Kind, Sync};
+use crate::race::{Agent, By, COLLECTIVE, Touch, Worker};
+use std::ops::Range;
+
+/// Shared bytes of a bulk copy whose destination mbarrier or group the next event tells.
+#[derive(Debug)]
+pub(super) struct Held {
+    touch: Touch,
+    bytes: Range<u32>,
+    lane: usize,
+}
+
+impl Full {
+    pub(super) fn hold(&mut self, a: &Access<'_>) {
+        let touch = if a.kind == Kind::Read { Touch::Read } else { Touch::Write };
+        for lane in lanes(a.mask) {
+            let start = a.address[lane] as u32;
+            self.held.push(Held { touch, bytes: start..start + a.bytes, lane });
+        }
+    }
+
+    /// The held accesses belong to this agent.
+    fn settle(&mut self, at: At, agent: Agent, worker: Worker) -> u32 {
+        let w = at.warp as usize;
+        let count = self.races.issue(w, agent);
+        for held in std::mem::take(&mut self.held) {
+            let by = By { agent, warp: w as u16, lane: held.lane as u8, at: at.pc };
+            if let Some(found) = self.races.touch(by, held.touch, held.bytes) {
+                self.hazard(at, held.lane as u32, worker, held.touch, found);
+            }
+        }
+        count
+    }
+
+    /// The shared reads of a `wgmma`, all under one event.
+    pub(super) fn factor(&mut self, at: At, a: &Access<'_>) {
+        let w = at.warp as usize;
+        let agent = self.races.agent(w, Worker::Wgmma);
+        if !std::mem::replace(&mut self.warps[w].product, true) {
+            self.races.issue(w, agent);
+        }
+        let by = By { agent, warp: w as u16, lane: COLLECTIVE, at: at.pc };
+        for lane in lanes(a.mask) {
+            let start = a.address[lane] as u32;
+            if let Some(found) = self.races.touch(by, Touch::Read, start..start + a.bytes) {
+                self.hazard(at, lane as u32, Worker::Wgmma, Touch::Read, found);
+            }
+        }
+    }
+
+    /// Registers of a `wgmma` under way.
+    #[cold]
+    pub(super) fn registers(&mut self, at: At, wrong: Wrong) {
+        let (rule, other, what, fix) = match wrong {
+            Wrong::Busy(other) => (
+                Rule::Unwaited,
+                other,
+                "touches a register that a wgmma still uses",
+                "wgmma.wait_group before the register is touched",
+            ),
+            Wrong::Unfenced(other) => (
+                Rule::MissingWgmmaFence,
+                other,
+                "uses a register touched since the last wgmma.fence",
+                "wgmma.fence before the wgmma, after the last access to its registers",
+            ),
+        };
+        self.note(rule, at, None, Some(other), |full, side| {
+            let first = Side { at: At { pc: other, warp: at.warp }, block: full.index, lane: None };
+            let other = Some((first, format!("warp {}", at.warp), true));
+            Raw { side, what: what.to_owned(), other, fix, times: 1 }
+        });
+    }
+
+    pub(super) fn asynchronous(&mut self, at: At, mask: u32, sync: Sync) {
+        let w = at.warp as usize;
+        let (me, lane) = (self.races.agent(w, Worker::Warp), mask.trailing_zeros());
+        match sync {
+            Sync::MbarInit { address } => {
+                let count = self.races.latest(me);
+                self.mbars.init(address, Init { agent: me, lane: lane as u8, count, at: at.pc, fenced: false });
+            }
+            Sync::MbarArrive { address, phase, arrives } => {
+                self.published(at, lane, address, false);
+                let live = self.warps[w].live;
+                if arrives
+                    && let Some(i) = self.mbars.index(address)
+                    && let Some(token) = self.mbars.token(i, phase)
+                {
+                    self.races.release(w, [mask, live], token);
+                }
+            }
+            Sync::CopyArrive { address, phase } => {
+                self.published(at, lane, address, false);
+                let copies = self.races.agent(w, Worker::Copies);
+                let latest = self.races.latest(copies);
+                if let Some(i) = self.mbars.index(address)
+                    && let Some(token) = self.mbars.token(i, phase)
+                {
+                    token.learn(copies, latest);
+                }
+            }
+            Sync::MbarPass { address, phase } => {
+                self.published(at, lane, address, false);
+                // Lane by lane, but one is as good as all.
+                let pass = (at.pc, address, phase);
+                if phase != u64::MAX
+                    && self.warps[w].passed != Some(pass)
+                    && let Some(i) = self.mbars.index(address)
+                    && let Some(token) = self.mbars.ended(i, phase)
+                {
+                    self.races.acquire(w, token);
+                    self.warps[w].passed = Some(pass);
+                }
+            }
+            Sync::BulkToMbar { address, phase } => {
+                self.published(at, lane, address, true);
+                if let Some(i) = self.mbars.index(address) {
+                    let worker = Worker::Loads(i);
+                    let agent = self.races.agent(w, worker);
+                    let count = self.settle(at, agent, worker);
+                    if let Some(token) = self.mbars.token(i, phase) {
+                        token.learn(agent, count);
+                    }
+                }
+            }
+            Sync::BulkToGroup => {
+                let agent = self.races.agent(w, Worker::Stores);
+                self.settle(at, agent, Worker::Stores);
+            }
+            Sync::BulkCommit => {
+                let stores = self.races.agent(w, Worker::Stores);
+                self.warps[w].stores.push(self.races.latest(stores));
+            }
+            Sync::BulkWait { keep, .. } => {
+                let groups = &self.warps[w].stores;
+                if let Some(done) = groups.len().checked_sub(keep as usize + 1) {
+                    let stores = self.races.agent(w, Worker::Stores);
+                    self.races.complete(w, stores, groups[done]);
+                }
+            }
+            Sync::WgmmaFence => self.warps[w].warpgroup.fence(),
+            Sync::WgmmaIssue => self.warps[w].product = false,
+            Sync::WgmmaCommit => {
+                let latest = self.races.latest(self.races.agent(w, Worker::Wgmma));
+                self.warps[w].warpgroup.commit(latest);
+            }
+            Sync::WgmmaWait { keep } => {
+                let done = self.warps[w].warpgroup.wait(keep);
+                let wgmma = self.races.agent(w, Worker::Wgmma);
+                self.races.complete(w, wgmma, done);
+            }
+            _ => {}
+        }
+    }
+
+    /// An mbarrier is used: its initialisation must be known here, and to the copy engine through a fence.
+    fn published(&mut self, at: At, lane: u32, address: u32, by_engine: bool) {
+        let w = at.warp as usize;
+        let Some(mbar) = self.mbars.index(address).and_then(|i| self.mbars.get(i)) else { return };
+        let init = mbar.init;
+        let (_, owner) = self.races.describe(init.agent);
+        let (rule, fix) = if owner != w && !self.races.knows(w, init.agent, init.lane, init.count) {
+            (Rule::SharedRace, "a barrier (__syncthreads) between the initialisation and the first use")
+        } else if by_engine && !init.fenced {
+            (Rule::MissingProxyFence, "fence.mbarrier_init or fence.proxy.async after the initialisation")
+        } else {
+            return;
+        };
+        self.note(rule, at, Some(lane), Some(init.at), |full, side| {
+            let first = At { pc: init.at, warp: owner as u32 };
+            let first = Side { at: first, block: full.index, lane: Some(u32::from(init.lane)) };
+            let what = format!("uses the mbarrier at shared byte {}", address - SHARED_BASE);
+            Raw { side, what, other: Some((first, format!("warp {owner}"), true)), fix, times: 1 }
+        });
+    }
+}

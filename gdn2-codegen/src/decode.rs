@@ -188,3 +188,50 @@ fn shared_map(plan: &Plan, division: Division) -> Vec<Region> {
     }
     map
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+mod tests {
+    use crate::arch::Arch;
+    use crate::kernel::Pass;
+    use crate::schedule::Schedule;
+    use gdn2_dsl::{Rule, StateLayout};
+
+    fn rule(key_dim: u32, value_dim: u32, state: StateLayout) -> Rule {
+        let text = "rule r { decay: channel as f32; erase: channel as f32; write: channel as f32; \
+                    key_dim: 64; value_dim: 64; dtype: f16; }";
+        let rule = gdn2_dsl::parse_file(text).unwrap().remove(0);
+        Rule { state, ..rule.with_dims(key_dim, value_dim).unwrap() }
+    }
+
+    fn bind(rule: &Rule, arch: Arch, text: &str) -> Result<String, String> {
+        let schedule = Schedule::from_overrides(rule, Pass::Decode, arch, text).unwrap();
+        crate::bind(rule, Pass::Decode, schedule, arch).map_err(|illegal| illegal.field).map(|_| schedule.to_string())
+    }
+
+    #[test]
+    fn the_built_in_schedule_serves_every_shape_everywhere() {
+        for state in [StateLayout::Kv, StateLayout::Vk] {
+            for key_dim in (16..=256).step_by(16) {
+                for value_dim in (16..=512).step_by(16) {
+                    for arch in Arch::ALL {
+                        let bound = bind(&rule(key_dim, value_dim, state), arch, "");
+                        assert!(bound.is_ok(), "{key_dim} {value_dim} {state:?} {arch}: {bound:?}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_does_not_divide_is_refused_by_field() {
+        let rule = rule(128, 80, StateLayout::Kv);
+        let refused = |text| bind(&rule, Arch::Sm80, text).unwrap_err();
+        assert_eq!(refused("value_split=6"), "value_split"); // five tiles of 16 values
+        assert_eq!(refused("value_split=4"), "value_split"); // slices of 32 values: the fourth would be empty
+        assert_eq!(refused("value_split=1,warps=4"), "warps"); // three warps along V, or a multiple
+        assert_eq!(refused("warps=5"), "warps"); // K is four tiles of 32
+        assert_eq!(refused("warps=33"), "warps");
+        assert_eq!(refused("warps=1"), "registers");
+    }
+}

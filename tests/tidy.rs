@@ -35,7 +35,8 @@ fn no_file_is_longer_than_600_lines() {
 
 #[test]
 fn every_rust_file_says_what_it_owns() {
-    for (path, text) in files(&["rs"]) {
+    // Programs that must not compile are quoted whole in their expected messages.
+    for (path, text) in files(&["rs"]).into_iter().filter(|(path, _)| !is_below(path, "gdn2/tests/ui")) {
         assert!(text.starts_with("//!"), "{} does not begin with a //! line", path.display());
     }
 }
@@ -72,25 +73,26 @@ fn templates_hold_fields_flat_loops_and_partials_only() {
 }
 
 #[test]
-fn granularity_is_matched_in_the_language_and_the_plan_alone() {
+fn the_generator_matches_granularity_in_the_plan_alone() {
     for (path, text) in files(&["rs"]) {
-        let home = ["gdn2-dsl", "tests"].iter().any(|folder| is_below(&path, folder))
-            || path.ends_with("gdn2-codegen/src/plan.rs");
+        let scanned = ["gdn2-codegen/src", "gdn2-vm", "gdn2-cli", "gdn2-tune"].iter().any(|room| is_below(&path, room));
+        if !scanned || path.ends_with("gdn2-codegen/src/plan.rs") {
+            continue;
+        }
         let code = text.split("#[cfg(test)]").next().unwrap();
-        let matched = ["Grain::None", "Grain::Scalar", "Grain::Channel"];
-        let seen = code.lines().filter(|line| !line.trim_start().starts_with("//"));
-        let hit = seen.into_iter().find(|line| matched.iter().any(|word| line.contains(word)));
-        assert!(home || hit.is_none(), "{}: {}", path.display(), hit.unwrap().trim());
+        for line in code.lines().filter(|line| !line.trim_start().starts_with("//")) {
+            let matches = ["Grain::None", "Grain::Scalar", "Grain::Channel"].iter().any(|grain| line.contains(grain));
+            assert!(!matches, "{}: {}", path.display(), line.trim());
+        }
     }
 }
 
 #[test]
-fn generated_code_depends_on_arguments_alone() {
-    for folder in ["gdn2-dsl/src", "gdn2-codegen/src", "gdn2-macros/src"] {
+fn language_and_generator_read_no_environment() {
+    for folder in ["gdn2-dsl/src", "gdn2-codegen/src"] {
         for path in files_below(folder).unwrap() {
             let text = std::fs::read_to_string(&path).unwrap();
-            let knobs = text.contains("env::var(\"GDN2") || text.contains("env::var_os");
-            assert!(!knobs, "{} reads the environment", path.display());
+            assert!(!text.contains("env::var"), "{} reads the environment", path.display());
         }
     }
 }

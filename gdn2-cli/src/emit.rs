@@ -31,7 +31,7 @@ pub struct Args {
     /// What to print
     #[arg(long, value_enum)]
     emit: Form,
-    /// forward or decode
+    /// forward, decode, forward-for-backward or backward
     #[arg(long, default_value = "forward", value_parser = pass)]
     pass: Pass,
     /// sm_80, sm_86, sm_89, sm_90a or sm_120

@@ -2,7 +2,7 @@
 
 use comfy_table::{CellAlignment, Table, presets};
 use gdn2_codegen::abi::Tensor;
-use gdn2_codegen::kernel::Illegal;
+use gdn2_codegen::kernel::{Illegal, Pass};
 use gdn2_dsl::bars::{Deviation, bar};
 use gdn2_runtime::engine::{Engine, Run, RunError};
 use gdn2_runtime::nvrtc::NvrtcError;
@@ -11,6 +11,10 @@ use serde_json::json;
 
 use crate::Verdict;
 use crate::error::CliError;
+
+/// What backward gives.
+const GRADIENTS: [Tensor; 7] =
+    [Tensor::DQ, Tensor::DK, Tensor::DV, Tensor::DG, Tensor::DB, Tensor::DW, Tensor::DInitialState];
 
 /// What became of the cases looked at.
 #[derive(Default)]
@@ -61,7 +65,11 @@ impl Rows {
             }
         };
         let mut judged = false;
-        for tensor in [Tensor::O, Tensor::FinalState] {
+        let judges: &[Tensor] = match run.pass {
+            Pass::Backward => &GRADIENTS,
+            Pass::Forward | Pass::ForwardForBackward | Pass::Decode => &[Tensor::O, Tensor::FinalState],
+        };
+        for &tensor in judges {
             let (Some(expected), Some(bar)) = (case.tensors.get(&tensor), bar(tensor.name())) else { continue };
             let reference: Vec<f64> = expected.data.iter().copied().map(f64::from).collect();
             let got = outcome.tensors.get(&tensor).map(|array| array.data.as_slice()).unwrap_or_default();
@@ -72,7 +80,7 @@ impl Rows {
             judged = true;
         }
         if !judged {
-            self.fail(name, "the file holds inputs alone: no o or final_state to compare with");
+            self.fail(name, "the file holds nothing to compare this pass's results with");
         }
         Ok(())
     }

@@ -85,7 +85,7 @@ pub struct Overrides {
 
 /// A pass that kernels exist for, by its name.
 pub fn pass(name: &str) -> Result<Pass, String> {
-    const PASSES: [Pass; 2] = [Pass::Forward, Pass::Decode];
+    const PASSES: [Pass; 4] = [Pass::Forward, Pass::Decode, Pass::ForwardForBackward, Pass::Backward];
     PASSES
         .into_iter()
         .find(|pass| pass.name() == name)

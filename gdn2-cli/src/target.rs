@@ -15,7 +15,7 @@ use crate::select::pass;
 /// Pass, device, architecture and schedule.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Target {
-    /// forward or decode
+    /// forward, decode or backward
     #[arg(long, default_value = "forward", value_parser = pass)]
     pub pass: Pass,
     /// vm, cpu (f32), cpu:f64 or cuda:N

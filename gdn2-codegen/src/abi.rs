@@ -92,6 +92,24 @@ impl Tensor {
             Tensor::DInitialState => "dinitial_state",
         }
     }
+
+    /// Whether a pass writes it.
+    pub(crate) const fn is_output(self) -> bool {
+        match self {
+            Tensor::Q | Tensor::K | Tensor::V | Tensor::G | Tensor::B | Tensor::W => false,
+            Tensor::InitialState | Tensor::DO | Tensor::DFinalState => false,
+            Tensor::O | Tensor::FinalState | Tensor::DInitialState => true,
+            Tensor::DQ | Tensor::DK | Tensor::DV | Tensor::DG | Tensor::DB | Tensor::DW => true,
+        }
+    }
+
+    /// Name in CUDA text, where `do` is a keyword.
+    pub(crate) const fn cuda_name(self) -> &'static str {
+        match self {
+            Tensor::DO => "d_o",
+            other => other.name(),
+        }
+    }
 }
 
 /// A stride of a token tensor, counted in elements. The last axis is always contiguous.
@@ -173,6 +191,47 @@ impl Arg {
     }
 }
 
+/// Builds a parameter list: pointers, strides and sizes under the names every pass uses.
+#[derive(Debug, Default)]
+pub(crate) struct Params {
+    /// The list so far.
+    pub(crate) list: Vec<Param>,
+}
+
+impl Params {
+    pub(crate) fn push(&mut self, name: &str, arg: Arg) {
+        self.list.push(Param { name: name.to_owned(), arg });
+    }
+
+    pub(crate) fn pointers(&mut self, tensors: &[Tensor]) {
+        for &tensor in tensors {
+            self.push(tensor.cuda_name(), Arg::Pointer(tensor));
+        }
+    }
+
+    pub(crate) fn strides(&mut self, tensors: &[Tensor]) {
+        for &tensor in tensors {
+            for (axis, suffix) in [(Axis::Batch, "batch"), (Axis::Token, "token"), (Axis::Head, "head")] {
+                self.push(&format!("{}_{suffix}_stride", tensor.cuda_name()), Arg::Stride(tensor, axis));
+            }
+        }
+    }
+
+    pub(crate) fn workspaces(&mut self, names: &[&str]) {
+        for name in names {
+            self.push(name, Arg::Workspace((*name).to_owned()));
+        }
+    }
+
+    pub(crate) fn sizes(&mut self) {
+        self.push("cu_seqlens_is_64", Arg::CuSeqlensIs64);
+        self.push("sequences", Arg::Sequences);
+        self.push("tokens", Arg::Tokens);
+        self.push("key_heads", Arg::KeyHeads);
+        self.push("value_heads", Arg::ValueHeads);
+    }
+}
+
 /// A count that depends on the call, as a product of run-time extents and a constant: grids and workspace sizes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Extent {
@@ -201,6 +260,26 @@ pub enum Factor {
     },
 }
 
+/// When a launch or a workspace is wanted, decided by a call's sizes alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Condition {
+    /// Always.
+    Always,
+    /// Where value heads outnumber key heads.
+    GroupedHeads,
+}
+
+impl Condition {
+    /// Whether it holds for a call.
+    pub fn holds(self, extents: Extents) -> bool {
+        match self {
+            Condition::Always => true,
+            Condition::GroupedHeads => extents.value_heads > extents.key_heads,
+        }
+    }
+}
+
 /// Scratch memory a pass needs, sized before anything is launched.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Workspace {
@@ -210,6 +289,8 @@ pub struct Workspace {
     pub bytes: Extent,
     /// True when it is written by forward-for-backward and read by backward.
     pub saved: bool,
+    /// When it is needed; else its pointer is null.
+    pub when: Condition,
 }
 
 /// The run-time extents of one call.

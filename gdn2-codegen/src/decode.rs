@@ -5,7 +5,7 @@
 //! sums over K go through the lanes of a warp and then through shared memory, once per token. A row of state is read
 //! and written in 128 neighbouring bytes (64 where a block has only 16 values), a lane's share of it in 16.
 
-use crate::abi::{Extent, Factor};
+use crate::abi::{Condition, Extent, Factor};
 use crate::arch::Arch;
 use crate::forward;
 use crate::kernel::{Illegal, Kernel, Launch, Region};
@@ -115,6 +115,7 @@ pub(crate) fn bind(rule: &Rule, plan: Plan, numbers: Decode, arch: Arch) -> Resu
         block: numbers.warps * 32,
         shared_bytes: forward::shared_bytes(&shared),
         shared,
+        when: Condition::Always,
     };
     Ok(Kernel {
         rule: rule.clone(),

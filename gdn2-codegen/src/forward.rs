@@ -4,7 +4,7 @@
 //! A block serves one sequence, one value head and one slice of the value dim. Each of its warps holds 16 value rows
 //! of Sᵀ, all of K, in matrix accumulators for the whole sequence; everything else of a chunk lives in shared memory.
 
-use crate::abi::{Arg, Axis, Extent, Factor, Param, Tensor};
+use crate::abi::{Arg, Condition, Extent, Factor, Param, Params, Tensor, Workspace};
 use crate::arch::Arch;
 use crate::kernel::{Illegal, Kernel, Launch, Pass, Region};
 use crate::plan::{self, Fold, Plan};
@@ -51,13 +51,19 @@ pub(crate) fn bind(rule: &Rule, plan: Plan, numbers: Forward, arch: Arch) -> Res
     check(rule, &plan, numbers, arch)?;
     let shared = shared_map(rule, &plan, numbers);
     let launch = Launch {
-        entry: format!("{}_forward", rule.name),
+        entry: match plan.pass {
+            Pass::ForwardForBackward => format!("{}_forward_for_backward", rule.name),
+            Pass::Forward | Pass::Backward | Pass::Decode => format!("{}_forward", rule.name),
+        },
         params: params(&plan),
         grid: Extent { factors: vec![Factor::Sequences, Factor::ValueHeads], times: u64::from(numbers.value_split) },
         block: numbers.warps * 32,
         shared_bytes: shared_bytes(&shared),
         shared,
+        when: Condition::Always,
     };
+    let keeps = plan.pass == Pass::ForwardForBackward;
+    let workspaces = if keeps { vec![states(rule, numbers.chunk)] } else { Vec::new() };
     Ok(Kernel {
         rule: rule.clone(),
         pass: plan.pass,
@@ -65,11 +71,21 @@ pub(crate) fn bind(rule: &Rule, plan: Plan, numbers: Forward, arch: Arch) -> Res
         schedule: Schedule::Forward(numbers),
         arch,
         launches: vec![launch],
-        workspaces: Vec::new(),
+        workspaces,
     })
 }
 
 fn check(rule: &Rule, plan: &Plan, numbers: Forward, arch: Arch) -> Result<(), Illegal> {
+    check_numbers(rule, numbers, arch)?;
+    let (shared, limit) = (shared_bytes(&shared_map(rule, plan, numbers)), arch.limits().shared_per_block);
+    if shared > limit {
+        return Err(Illegal::new("shared memory", format!("{limit} bytes on {arch}"), shared));
+    }
+    Ok(())
+}
+
+/// All but shared memory: what every scan over a sequence needs of its numbers.
+pub(crate) fn check_numbers(rule: &Rule, numbers: Forward, arch: Arch) -> Result<(), Illegal> {
     let limits = arch.limits();
     let Forward { chunk, value_split, warps, stages } = numbers;
     if !CHUNKS.contains(&chunk) {
@@ -98,10 +114,6 @@ fn check(rule: &Rule, plan: &Plan, numbers: Forward, arch: Arch) -> Result<(), I
     if registers > granted {
         return Err(Illegal::new("registers", format!("{granted} per thread at {threads} threads"), registers));
     }
-    let shared = shared_bytes(&shared_map(rule, plan, numbers));
-    if shared > limits.shared_per_block {
-        return Err(Illegal::new("shared memory", format!("{} bytes on {arch}", limits.shared_per_block), shared));
-    }
     Ok(())
 }
 
@@ -111,7 +123,7 @@ pub(crate) fn block_tiles(rule: &Rule, numbers: Forward) -> u32 {
 }
 
 /// The map of dynamic shared memory. Every size is a multiple of 16 bytes, so every region is 16-byte aligned.
-fn shared_map(rule: &Rule, plan: &Plan, numbers: Forward) -> Vec<Region> {
+pub(crate) fn shared_map(rule: &Rule, plan: &Plan, numbers: Forward) -> Vec<Region> {
     let Forward { chunk, warps, stages, .. } = numbers;
     let (key, operand) = (rule.key_dim, rule.dtype.bytes());
     let channels = |fold: Fold| fold == Fold::Operand;
@@ -179,27 +191,31 @@ pub(crate) fn shared_bytes(map: &[Region]) -> u32 {
 }
 
 pub(crate) fn params(plan: &Plan) -> Vec<Param> {
-    let mut params: Vec<Param> = Vec::new();
-    let mut push = |name: &str, arg: Arg| params.push(Param { name: name.to_owned(), arg });
-    let inputs: Vec<Tensor> = [Tensor::Q, Tensor::K, Tensor::V].into_iter().chain(plan.gate_tensors()).collect();
-    let streams: Vec<Tensor> = inputs.into_iter().chain([Tensor::O]).collect();
-    for &tensor in &streams {
-        push(tensor.name(), Arg::Pointer(tensor));
+    let inputs = [Tensor::Q, Tensor::K, Tensor::V].into_iter().chain(plan.gate_tensors());
+    let streams: Vec<Tensor> = inputs.chain([Tensor::O]).collect();
+    let mut params = Params::default();
+    params.pointers(&streams);
+    params.pointers(&[Tensor::InitialState, Tensor::FinalState]);
+    params.push("initial_slots", Arg::InitialSlots);
+    params.push("final_slots", Arg::FinalSlots);
+    if plan.pass == Pass::ForwardForBackward {
+        params.workspaces(&["states"]);
     }
-    push("initial_state", Arg::Pointer(Tensor::InitialState));
-    push("final_state", Arg::Pointer(Tensor::FinalState));
-    push("initial_slots", Arg::InitialSlots);
-    push("final_slots", Arg::FinalSlots);
-    push("cu_seqlens", Arg::CuSeqlens);
-    for &tensor in &streams {
-        for (axis, suffix) in [(Axis::Batch, "batch"), (Axis::Token, "token"), (Axis::Head, "head")] {
-            push(&format!("{}_{suffix}_stride", tensor.name()), Arg::Stride(tensor, axis));
-        }
+    params.push("cu_seqlens", Arg::CuSeqlens);
+    params.strides(&streams);
+    params.sizes();
+    params.push("scale", Arg::Scale);
+    params.list
+}
+
+/// S as it enters every chunk, kept as operands.
+pub(crate) fn states(rule: &Rule, chunk: u32) -> Workspace {
+    let tiles = rule.value_dim.div_ceil(WARP_ROWS);
+    let bytes = u64::from(tiles * WARP_ROWS * rule.key_dim * rule.dtype.bytes());
+    Workspace {
+        name: "states".to_owned(),
+        bytes: Extent { factors: vec![Factor::Chunks { chunk }, Factor::ValueHeads], times: bytes },
+        saved: true,
+        when: Condition::Always,
     }
-    push("cu_seqlens_is_64", Arg::CuSeqlensIs64);
-    push("tokens", Arg::Tokens);
-    push("key_heads", Arg::KeyHeads);
-    push("value_heads", Arg::ValueHeads);
-    push("scale", Arg::Scale);
-    params
 }

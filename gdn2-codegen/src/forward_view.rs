@@ -2,7 +2,7 @@
 
 use crate::abi::Tensor;
 use crate::forward::{WARP_ROWS, block_tiles, decay_segments, own_erase_operand, token_vectors};
-use crate::kernel::{Kernel, Launch};
+use crate::kernel::{Kernel, Launch, Pass};
 use crate::plan::{Fold, Stage};
 use crate::schedule::Forward;
 use crate::signature::{describe, describe_write, params, regions, rows, shared_name, storage, type_name};
@@ -11,11 +11,12 @@ use serde_json::{Value, json};
 
 const TEMPLATE: &str = include_str!("../templates/forward.cu.hbs");
 
-macro_rules! device {
+macro_rules! device_file {
     ($name:literal) => {
         include_str!(concat!("../templates/device/", $name, ".cuh"))
     };
 }
+pub(crate) use device_file as device;
 
 /// The template and its view.
 pub(crate) fn view(kernel: &Kernel, numbers: Forward, launch: &Launch) -> (&'static str, Value) {
@@ -43,10 +44,13 @@ pub(crate) fn view(kernel: &Kernel, numbers: Forward, launch: &Launch) -> (&'sta
         "state_key_stride": state_key_stride, "state_value_stride": state_value_stride,
         "shared_bytes": launch.shared_bytes,
         "regions": regions(launch, region_meaning),
-        "device": text.device(), "aliases": text.aliases(), "params": params(kernel, launch), "rows": text.rows(),
+        "device": text.forward_device(), "aliases": text.aliases(), "params": params(kernel, launch), "rows": text.rows(),
         "copy_tiles": text.copies(&text.tile_tensors()), "copy_values": text.copy_values(),
         "token_gates": text.token_gates(), "prologue": text.prologue(), "chunk_tiles": text.chunk_tiles(launch),
-        "calls": text.calls(), "values_pending": stages - 1,
+        "calls": text.in_place(text.forward_last(), text.fetches(Some("(first + CHUNK)"), "exist - CHUNK")),
+        "values_pending": stages - 1, "keep": text.keep(), "advance": text.advance(), "initial_slots": text.slots(), "finish": text.finish(),
+        "open": text.scope(&format!("namespace {}_parts {{", launch.entry)),
+        "close": text.scope(&format!("}}  // namespace {}_parts", launch.entry)),
     });
     (TEMPLATE, view)
 }
@@ -55,7 +59,7 @@ fn every_warp_active(kernel: &Kernel, numbers: Forward) -> bool {
     numbers.warps * WARP_ROWS * numbers.value_split == kernel.rule.value_dim
 }
 
-fn region_meaning(region: &str) -> &'static str {
+pub(crate) fn region_meaning(region: &str) -> &'static str {
     match region {
         "q" => "queries, then scaled queries",
         "k" => "keys, then scaled keys",
@@ -80,16 +84,36 @@ fn region_meaning(region: &str) -> &'static str {
     }
 }
 
-struct Text<'a> {
-    kernel: &'a Kernel,
-    numbers: Forward,
+pub(crate) struct Text<'a> {
+    pub(crate) kernel: &'a Kernel,
+    pub(crate) numbers: Forward,
+}
+
+/// What a pass does its own way among the stages of a chunk.
+pub(crate) struct Own {
+    /// Waits for the chunk's tiles.
+    pub(crate) wait: String,
+    /// Where the residual finds its left operand.
+    pub(crate) left: &'static str,
+    /// The stage that scales operands by a channel-wise decay.
+    pub(crate) scaled: String,
+    /// Fetches the next chunk's token gates.
+    pub(crate) fetches: Vec<String>,
+    /// What follows the factors.
+    pub(crate) last: Vec<String>,
 }
 
 impl Text<'_> {
     /// The device files the stages need, in order of use.
-    fn device(&self) -> Vec<&'static str> {
-        let mut files =
-            vec![device!("base"), device!("tile"), device!("copy"), device!("sequence"), device!("factors")];
+    pub(crate) fn device(&self) -> Vec<&'static str> {
+        let mut files = vec![
+            device!("base"),
+            device!("tile"),
+            device!("copy"),
+            device!("offsets"),
+            device!("sequence"),
+            device!("factors"),
+        ];
         for stage in &self.kernel.plan.stages {
             files.extend_from_slice(match stage {
                 Stage::TokenGates => &[device!("token_gates")],
@@ -102,6 +126,7 @@ impl Text<'_> {
                 Stage::Solve => &[device!("solve")],
                 Stage::State => &[device!("values"), device!("state")],
                 Stage::TokenDelta | Stage::TokenWrite => &[],
+                Stage::ReverseState | Stage::Gradients | Stage::HeadSums => &[],
             });
         }
         files.extend_from_slice(match (self.kernel.plan.erase, self.kernel.plan.decay) {
@@ -112,8 +137,18 @@ impl Text<'_> {
         files
     }
 
+    fn forward_device(&self) -> Vec<&'static str> {
+        let mut files = self.device();
+        files.extend_from_slice(match self.kernel.pass {
+            Pass::Backward => &[device!("values"), device!("state"), device!("kept")],
+            Pass::ForwardForBackward => &[device!("kept")],
+            Pass::Forward | Pass::Decode => &[],
+        });
+        files
+    }
+
     /// Element types and factors, under the names the kernel uses.
-    fn aliases(&self) -> Vec<Value> {
+    pub(crate) fn aliases(&self) -> Vec<Value> {
         let plan = &self.kernel.plan;
         let each = |vector: &str| format!("Each<{}>", shared_name(vector));
         let one = || "One".to_owned();
@@ -137,11 +172,7 @@ impl Text<'_> {
         };
         // The erase gate's share that is one factor per token, on L and on the residual.
         let row = if plan.erase == Fold::Row { each("beta") } else { one() };
-        let residual = match (plan.erase, plan.decay) {
-            (Fold::Row, Fold::Pair) => each("erase_in"),
-            (_, Fold::Pair) => each("decay_in"),
-            _ => row.clone(),
-        };
+        let residual = self.residual();
         let gate = match plan.erase {
             Fold::Operand => format!("ChannelErase<{}>", type_name(plan.erase_storage)),
             Fold::Absent | Fold::Pair | Fold::Row => "TokenErase".to_owned(),
@@ -163,8 +194,20 @@ impl Text<'_> {
         aliases.into_iter().map(|(name, ty)| json!({ "name": name, "type": ty })).collect()
     }
 
+    /// What is left of Ê outside its tile: one factor per token.
+    pub(crate) fn residual(&self) -> String {
+        let plan = &self.kernel.plan;
+        let vector = match (plan.erase, plan.decay) {
+            (Fold::Row, Fold::Pair) => "erase_in",
+            (_, Fold::Pair) => "decay_in",
+            (Fold::Row, _) => "beta",
+            _ => return "One".to_owned(),
+        };
+        format!("Each<{}>", shared_name(vector))
+    }
+
     /// Tensors whose chunks are tiles of all K channels.
-    fn tile_tensors(&self) -> Vec<Tensor> {
+    pub(crate) fn tile_tensors(&self) -> Vec<Tensor> {
         let plan = &self.kernel.plan;
         let gates = [(Tensor::B, plan.erase), (Tensor::G, plan.decay)];
         let gates = gates.into_iter().filter(|(_, fold)| *fold == Fold::Operand).map(|(tensor, _)| tensor);
@@ -172,7 +215,7 @@ impl Text<'_> {
     }
 
     /// Gates with one number per token, with the vectors they fill.
-    fn token_tensors(&self) -> Vec<Tensor> {
+    pub(crate) fn token_tensors(&self) -> Vec<Tensor> {
         let plan = &self.kernel.plan;
         let folds = [
             (Tensor::G, plan.decay == Fold::Pair),
@@ -184,8 +227,9 @@ impl Text<'_> {
 
     fn rows(&self) -> Vec<String> {
         let gates = self.kernel.plan.gate_tensors();
-        let tensors = [Tensor::Q, Tensor::K, Tensor::V].into_iter().chain(gates).chain([Tensor::O]);
+        let tensors = [Tensor::Q, Tensor::K, Tensor::V].into_iter().chain(gates);
         tensors
+            .chain((!self.recomputes()).then_some(Tensor::O))
             .map(|tensor| {
                 let channel_write = tensor == Tensor::W && self.kernel.plan.write == Fold::Operand;
                 let shift = if matches!(tensor, Tensor::V | Tensor::O) || channel_write { " + value" } else { "" };
@@ -194,7 +238,7 @@ impl Text<'_> {
             .collect()
     }
 
-    fn copies(&self, tensors: &[Tensor]) -> Vec<String> {
+    pub(crate) fn copies(&self, tensors: &[Tensor]) -> Vec<String> {
         tensors
             .iter()
             .map(|&tensor| {
@@ -233,12 +277,12 @@ impl Text<'_> {
             .collect()
     }
 
-    fn token_gates(&self) -> Vec<String> {
+    pub(crate) fn token_gates(&self) -> Vec<String> {
         self.token_tensors().iter().map(|tensor| format!("TokenGate {}_gate;", tensor.name())).collect()
     }
 
     /// Fetches of token gates, `first` being what is added to the rows' start.
-    fn fetches(&self, first: Option<&str>, exist: &str) -> Vec<String> {
+    pub(crate) fn fetches(&self, first: Option<&str>, exist: &str) -> Vec<String> {
         let fetch = |tensor: &Tensor| {
             let name = tensor.name();
             let shift = first.map_or_else(String::new, |first| format!(" + {first} * {name}_token_stride"));
@@ -260,7 +304,7 @@ impl Text<'_> {
     }
 
     /// Offsets of this chunk's stage.
-    fn chunk_tiles(&self, _launch: &Launch) -> Vec<String> {
+    pub(crate) fn chunk_tiles(&self, _launch: &Launch) -> Vec<String> {
         let tile = |tensor: &Tensor| {
             let name = tensor.name();
             format!("const int {name}_tile = {} + stage * {};", shared_name(name), self.stage_bytes(*tensor))
@@ -268,27 +312,94 @@ impl Text<'_> {
         self.tile_tensors().iter().map(tile).collect()
     }
 
-    /// The stages of a chunk up to the point where only S is waited for.
-    fn calls(&self) -> Vec<String> {
-        let plan = &self.kernel.plan;
-        let mut lines = vec![format!("copy_wait<{}>();", 2 * (self.numbers.stages - 1))];
-        if !self.token_tensors().is_empty() {
-            lines.extend(self.token_calls());
+    fn forward_last(&self) -> Vec<String> {
+        vec![format!("const Writes writes{{{}}};", self.left_tile())]
+    }
+
+    /// Keeps S as it enters the chunk, where backward wants it.
+    fn keep(&self) -> Vec<String> {
+        let line = "if (active) keep_state(state, kept_words(states, chunk_slot(work.first + static_cast<i64>(work.batch) * \
+                    tokens, work.sequence, chunk), work.value_head, value_heads, tile));";
+        if self.kernel.pass == Pass::Forward { Vec::new() } else { vec![line.to_owned()] }
+    }
+
+    fn recomputes(&self) -> bool {
+        self.kernel.pass == Pass::Backward
+    }
+
+    fn slots(&self) -> &'static str {
+        if self.recomputes() { "nullptr" } else { "initial_slots" }
+    }
+
+    /// The state after the last chunk, where it is asked for.
+    fn finish(&self) -> Vec<String> {
+        if self.recomputes() {
+            return Vec::new();
         }
-        lines.push("__syncthreads();".to_owned());
-        // Where the residual finds the left operand, and what L is made from.
-        let tile = match plan.erase {
+        vec![
+            "float* const end = find_state(final_state, final_slots, work, value_heads);".to_owned(),
+            "if (active && end != nullptr) state.store(end, value);".to_owned(),
+        ]
+    }
+
+    /// A line around a launch that shares its file with others.
+    fn scope(&self, line: &str) -> Vec<String> {
+        if self.recomputes() { vec![line.to_owned()] } else { Vec::new() }
+    }
+
+    /// O and the next state; where backward recomputes, the state alone.
+    fn advance(&self) -> Vec<String> {
+        let line = if self.recomputes() {
+            "advance_only<Out, Carry>(state, n, k_tile);"
+        } else {
+            "advance_state<Into, Out, Carry>(state, n, q_tile, k_tile, SMEM_P, scale, o_rows + first * o_token_stride, \
+             o_token_stride, exist);"
+        };
+        vec![line.to_owned()]
+    }
+
+    /// Where the residual finds the left operand in forward, and what L is made from.
+    pub(crate) fn left_tile(&self) -> &'static str {
+        let plan = &self.kernel.plan;
+        match plan.erase {
             Fold::Absent | Fold::Pair => "",
             Fold::Row if plan.decay != Fold::Operand => "k_tile",
             Fold::Operand if !own_erase_operand(plan) => "b_tile",
             Fold::Row | Fold::Operand => "SMEM_E",
-        };
+        }
+    }
+
+    /// The tile of a channel-wise decay's prefix sums.
+    pub(crate) fn sums(&self) -> &'static str {
+        if self.kernel.plan.decay_storage == Dtype::F32 { "g_tile" } else { "SMEM_SUMS" }
+    }
+
+    /// The stages of a chunk as forward takes them, up to the point where only S is waited for.
+    pub(crate) fn in_place(&self, last: Vec<String>, fetches: Vec<String>) -> Vec<String> {
+        self.calls(Own {
+            wait: format!("copy_wait<{}>();", 2 * (self.numbers.stages - 1)),
+            left: self.left_tile(),
+            scaled: format!("scale_operands<Element>(left, q_tile, k_tile, {}, SMEM_STATE_DECAY);", self.sums()),
+            fetches,
+            last,
+        })
+    }
+
+    /// The stages of a chunk up to what a pass does with the factors.
+    pub(crate) fn calls(&self, own: Own) -> Vec<String> {
+        let plan = &self.kernel.plan;
+        let mut lines = vec![own.wait];
+        if !self.token_tensors().is_empty() {
+            lines.extend(self.token_calls(own.fetches));
+        }
+        lines.push("__syncthreads();".to_owned());
+        let tile = own.left;
         let left = match (plan.erase, plan.decay) {
             (Fold::Row, Fold::Operand) => format!("{{}}, {tile}"),
             (Fold::Operand, Fold::Operand) => format!("{{b_tile}}, {tile}"),
             _ => tile.to_owned(),
         };
-        let sums = if plan.decay_storage == Dtype::F32 { "g_tile" } else { "SMEM_SUMS" };
+        let sums = self.sums();
         let sync = || "__syncthreads();".to_owned();
         if plan.erase == Fold::Operand && plan.decay != Fold::Operand {
             lines.push(format!("gate_keys<Element, {}>(b_tile, k_tile, {tile});", type_name(plan.erase_storage)));
@@ -311,9 +422,7 @@ impl Text<'_> {
                     lines.push(format!("scores_anchored<Element>(left, q_tile, k_tile, {sums}, SMEM_P);"));
                     lines.push(sync());
                 }
-                Stage::ScaledOperands => {
-                    lines.push(format!("scale_operands<Element>(left, q_tile, k_tile, {sums}, SMEM_STATE_DECAY);"))
-                }
+                Stage::ScaledOperands => lines.push(own.scaled.clone()),
                 Stage::Solve => {
                     if plan.decay != Fold::Operand {
                         lines.push(sync());
@@ -322,14 +431,19 @@ impl Text<'_> {
                     lines.push(sync());
                     lines.push("solve_columns<Element>(SMEM_L, SMEM_M);".to_owned());
                 }
-                Stage::State => lines.push(format!("const Writes writes{{{tile}}};")),
-                Stage::TokenDelta | Stage::TokenWrite => {}
+                Stage::State
+                | Stage::TokenDelta
+                | Stage::TokenWrite
+                | Stage::ReverseState
+                | Stage::Gradients
+                | Stage::HeadSums => {}
             }
         }
+        lines.extend(own.last);
         lines
     }
 
-    fn token_calls(&self) -> Vec<String> {
+    fn token_calls(&self, fetches: Vec<String>) -> Vec<String> {
         let mut lines = vec!["if (warp_index() == 0) {".to_owned()];
         for vector in token_vectors(&self.kernel.plan) {
             let at = shared_name(vector);
@@ -344,7 +458,6 @@ impl Text<'_> {
                 _ => {}
             }
         }
-        let fetches = self.fetches(Some("(first + CHUNK)"), "exist - CHUNK");
         lines.extend(fetches.into_iter().map(|line| format!("  {line}")));
         lines.push("}".to_owned());
         lines

@@ -1,11 +1,10 @@
 //! A `Kernel` has every number fixed. Making one (`bind`) may refuse; nothing after it can.
 
-use crate::abi::{Extent, Param, Workspace};
+use crate::abi::{Arg, Condition, Extent, Param, Tensor, Workspace};
 use crate::arch::Arch;
-use crate::decode;
-use crate::forward;
 use crate::plan::{self, Plan};
 use crate::schedule::Schedule;
+use crate::{backward, decode, forward};
 use gdn2_dsl::Rule;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -68,7 +67,10 @@ impl Illegal {
 pub fn bind(rule: &Rule, pass: Pass, schedule: Schedule, arch: Arch) -> Result<Kernel, Illegal> {
     let plan = plan::plan(rule, pass);
     match (pass, schedule) {
-        (Pass::Forward, Schedule::Forward(numbers)) => forward::bind(rule, plan, numbers, arch),
+        (Pass::Forward | Pass::ForwardForBackward, Schedule::Forward(numbers)) => {
+            forward::bind(rule, plan, numbers, arch)
+        }
+        (Pass::Backward, Schedule::Backward(numbers)) => backward::bind(rule, plan, numbers, arch),
         (Pass::Decode, Schedule::Decode(numbers)) => decode::bind(rule, plan, numbers, arch),
         _ => Err(Illegal::new("pass", "a pass and its own schedule", format!("{pass:?} with {schedule}"))),
     }
@@ -98,8 +100,10 @@ pub struct Launch {
     pub block: u32,
     /// Dynamic shared memory in bytes.
     pub shared_bytes: u32,
-    /// What lies in it.
+    /// What lies in it; regions whose lives do not meet may share bytes.
     pub shared: Vec<Region>,
+    /// When it is launched at all.
+    pub when: Condition,
 }
 
 /// A pass of a rule with every number fixed.
@@ -138,6 +142,13 @@ impl CudaSource {
     }
 }
 
+impl Launch {
+    /// Whether the launch is given a tensor of this kind.
+    pub fn takes(&self, tensor: Tensor) -> bool {
+        self.params.iter().any(|param| param.arg == Arg::Pointer(tensor))
+    }
+}
+
 impl Kernel {
     /// Everything a caller needs to launch the compiled kernel, as JSON: parameters in signature order, grid and
     /// workspace formulas, block and shared bytes of each launch.
@@ -148,7 +159,7 @@ impl Kernel {
             "state": self.rule.state, "workspaces": self.workspaces,
             "launches": self.launches.iter().map(|launch| serde_json::json!({
                 "entry": launch.entry, "grid_x": launch.grid, "block_x": launch.block,
-                "shared_bytes": launch.shared_bytes,
+                "shared_bytes": launch.shared_bytes, "when": launch.when,
                 "params": launch.params.iter().map(|param| serde_json::json!({
                     "name": param.name, "type": param.arg.ty(), "arg": param.arg,
                 })).collect::<Vec<_>>(),

@@ -19,6 +19,8 @@
 
 pub mod abi;
 pub mod arch;
+mod backward;
+mod backward_view;
 pub mod committed;
 mod decode;
 mod decode_view;

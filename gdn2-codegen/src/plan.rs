@@ -58,6 +58,12 @@ pub enum Stage {
     TokenDelta,
     /// One token where nothing is erased: o and the next state.
     TokenWrite,
+    /// dN, dR and the gradient of the state, last chunk first.
+    ReverseState,
+    /// Every gradient of a chunk from the states on both its sides.
+    Gradients,
+    /// dq and dk summed over the value heads that share a key head.
+    HeadSums,
 }
 
 /// One pass of a rule, before any number is chosen.
@@ -105,7 +111,7 @@ pub fn plan(rule: &Rule, pass: Pass) -> Plan {
     let stages = match pass {
         Pass::Decode if erase == Fold::Absent => vec![Stage::TokenWrite],
         Pass::Decode => vec![Stage::TokenDelta],
-        Pass::Forward | Pass::ForwardForBackward | Pass::Backward => chunk_stages(decay, erase, write),
+        Pass::Forward | Pass::ForwardForBackward | Pass::Backward => chunk_stages(pass, decay, erase, write),
     };
     Plan {
         pass,
@@ -120,7 +126,7 @@ pub fn plan(rule: &Rule, pass: Pass) -> Plan {
     }
 }
 
-fn chunk_stages(decay: Fold, erase: Fold, write: Fold) -> Vec<Stage> {
+fn chunk_stages(pass: Pass, decay: Fold, erase: Fold, write: Fold) -> Vec<Stage> {
     let mut stages = Vec::new();
     if decay == Fold::Pair || erase == Fold::Row || write == Fold::Row {
         stages.push(Stage::TokenGates);
@@ -142,7 +148,10 @@ fn chunk_stages(decay: Fold, erase: Fold, write: Fold) -> Vec<Stage> {
     if erase != Fold::Absent {
         stages.push(Stage::Solve);
     }
-    stages.push(Stage::State);
+    match pass {
+        Pass::Backward => stages.extend([Stage::ReverseState, Stage::Gradients, Stage::HeadSums]),
+        Pass::Forward | Pass::ForwardForBackward | Pass::Decode => stages.push(Stage::State),
+    }
     stages
 }
 

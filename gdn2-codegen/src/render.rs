@@ -12,6 +12,7 @@ pub fn render(kernel: &Kernel) -> CudaSource {
         let (template, view) = match kernel.schedule {
             Schedule::Forward(numbers) => crate::forward_view::view(kernel, numbers, launch),
             Schedule::Decode(numbers) => crate::decode_view::view(kernel, numbers, launch),
+            Schedule::Backward(numbers) => crate::backward_view::view(kernel, numbers, launch),
         };
         fill(template, &view)
     });

@@ -17,6 +17,8 @@ pub enum Schedule {
     Forward(Forward),
     /// One token or a short run.
     Decode(Decode),
+    /// Chunked backward.
+    Backward(Backward),
 }
 
 /// Chunked forward.
@@ -30,6 +32,25 @@ pub struct Forward {
     pub warps: u32,
     /// Buffers of the chunk inputs in flight: 1 or 2.
     pub stages: u32,
+}
+
+/// Chunked backward: a reverse scan over the sequence, then every chunk on its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Backward {
+    /// Tokens per chunk: 16, 32, 64 or 128. Where forward keeps states, it must use the same.
+    pub chunk: u32,
+    /// Blocks of the scan that share one head's value dim.
+    pub value_split: u32,
+    /// Warps per block of the scan; each holds 16 value rows of the state's gradient.
+    pub warps: u32,
+    /// Buffers of the scan's chunk inputs in flight: 1 or 2.
+    pub stages: u32,
+    /// Tiles of 16 value rows the gradient launch serves at a time.
+    pub value_tiles: u32,
+    /// Warps per block of the gradient launch.
+    pub gradient_warps: u32,
+    /// 0: forward keeps the states at chunk boundaries. 1: nothing is kept, backward scans forward again.
+    pub recompute: u32,
 }
 
 /// Decode.
@@ -64,9 +85,6 @@ pub enum ScheduleError {
     /// A field written twice.
     #[error("schedule field `{0}` is given twice")]
     Twice(String),
-    /// A pass without a generator.
-    #[error("no kernel is generated for pass {0:?}")]
-    NoKernel(Pass),
 }
 
 /// A partly given schedule: field name and value, as written.
@@ -87,11 +105,23 @@ impl Overrides {
                 return Err(ScheduleError::Twice(name));
             }
             match value.parse::<u32>() {
-                Ok(number) if number > 0 => given.push((field, number)),
+                Ok(number) if number > 0 || field == "recompute" => given.push((field, number)),
                 _ => return Err(ScheduleError::BadValue { field: name, value: value.to_owned() }),
             }
         }
         Ok(Overrides(given))
+    }
+
+    /// Only what was given for one field.
+    fn only(&self, field: &str) -> Overrides {
+        Overrides(self.0.iter().copied().filter(|(name, _)| *name == field).collect())
+    }
+
+    /// Gives a field a value unless it has one.
+    fn fill(&mut self, field: &'static str, value: u32) {
+        if self.get(field).is_none() {
+            self.0.push((field, value));
+        }
     }
 
     /// The value given for a field.
@@ -109,11 +139,21 @@ impl Schedule {
                 let given = Overrides::parse(text, &Forward::FIELDS)?;
                 Ok(Schedule::Forward(crate::forward::complete(rule, arch, &given)))
             }
+            Pass::ForwardForBackward => {
+                // The chunk is backward's: the states kept lie between its chunks.
+                let mut given = Overrides::parse(text, &Forward::FIELDS)?;
+                let backward = crate::backward::complete(rule, arch, &given.only("chunk"));
+                given.fill("chunk", backward.chunk);
+                Ok(Schedule::Forward(crate::forward::complete(rule, arch, &given)))
+            }
+            Pass::Backward => {
+                let given = Overrides::parse(text, &Backward::FIELDS)?;
+                Ok(Schedule::Backward(crate::backward::complete(rule, arch, &given)))
+            }
             Pass::Decode => {
                 let given = Overrides::parse(text, &Decode::FIELDS)?;
                 Ok(Schedule::Decode(crate::decode::complete(rule, &given)))
             }
-            Pass::ForwardForBackward | Pass::Backward => Err(ScheduleError::NoKernel(pass)),
         }
     }
 
@@ -128,6 +168,12 @@ impl Forward {
     pub const FIELDS: [&'static str; 4] = ["chunk", "value_split", "warps", "stages"];
 }
 
+impl Backward {
+    /// Field names, in the order they are printed.
+    pub const FIELDS: [&'static str; 7] =
+        ["chunk", "value_split", "warps", "stages", "value_tiles", "gradient_warps", "recompute"];
+}
+
 impl Decode {
     /// Field names, in the order they are printed.
     pub const FIELDS: [&'static str; 2] = ["value_split", "warps"];
@@ -139,6 +185,11 @@ impl fmt::Display for Schedule {
             Schedule::Forward(s) => {
                 write!(f, "chunk={},value_split={},warps={},stages={}", s.chunk, s.value_split, s.warps, s.stages)
             }
+            Schedule::Backward(s) => write!(
+                f,
+                "chunk={},value_split={},warps={},stages={},value_tiles={},gradient_warps={},recompute={}",
+                s.chunk, s.value_split, s.warps, s.stages, s.value_tiles, s.gradient_warps, s.recompute
+            ),
             Schedule::Decode(s) => write!(f, "value_split={},warps={}", s.value_split, s.warps),
         }
     }

@@ -50,10 +50,10 @@ pub(crate) fn regions(launch: &Launch, meaning: fn(&str) -> &'static str) -> Vec
 pub(crate) fn storage(kernel: &Kernel, tensor: Tensor) -> &'static str {
     let plan = &kernel.plan;
     type_name(match tensor {
-        Tensor::G => plan.decay_storage,
-        Tensor::B => plan.erase_storage,
-        Tensor::W => plan.write_storage,
-        Tensor::InitialState | Tensor::FinalState => Dtype::F32,
+        Tensor::G | Tensor::DG => plan.decay_storage,
+        Tensor::B | Tensor::DB => plan.erase_storage,
+        Tensor::W | Tensor::DW => plan.write_storage,
+        Tensor::InitialState | Tensor::FinalState | Tensor::DInitialState | Tensor::DFinalState => Dtype::F32,
         _ => kernel.rule.dtype,
     })
 }
@@ -63,9 +63,10 @@ pub(crate) fn params(kernel: &Kernel, launch: &Launch) -> Vec<String> {
     let last = launch.params.len().saturating_sub(1);
     let print = |(index, param): (usize, &Param)| {
         let ty = match &param.arg {
-            Arg::Pointer(tensor @ Tensor::O) => format!("{}* __restrict__ ", storage(kernel, *tensor)),
+            // A final state may be the initial state's memory.
             Arg::Pointer(Tensor::InitialState) => "const float* ".to_owned(),
             Arg::Pointer(Tensor::FinalState) => "float* ".to_owned(),
+            Arg::Pointer(tensor) if tensor.is_output() => format!("{}* __restrict__ ", storage(kernel, *tensor)),
             Arg::Pointer(tensor) => format!("const {}* __restrict__ ", storage(kernel, *tensor)),
             Arg::InitialSlots | Arg::FinalSlots => "const int* __restrict__ ".to_owned(),
             Arg::CuSeqlens => "const void* __restrict__ ".to_owned(),
@@ -81,8 +82,11 @@ pub(crate) fn params(kernel: &Kernel, launch: &Launch) -> Vec<String> {
 
 /// Where a sequence's and head's rows of a token tensor begin.
 pub(crate) fn rows(tensor: Tensor) -> String {
-    let name = tensor.name();
-    let head = if matches!(tensor, Tensor::Q | Tensor::K) { "key_head" } else { "value_head" };
+    let name = tensor.cuda_name();
+    let head = match tensor {
+        Tensor::Q | Tensor::K | Tensor::DQ | Tensor::DK => "key_head",
+        _ => "value_head",
+    };
     format!(
         "auto* const {name}_rows = work.rows({name}, {name}_batch_stride, {name}_token_stride, {name}_head_stride, \
          work.{head})"

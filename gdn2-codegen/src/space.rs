@@ -3,7 +3,7 @@
 
 use crate::arch::Arch;
 use crate::kernel::Pass;
-use crate::schedule::{Decode, Forward, Schedule, ScheduleError};
+use crate::schedule::{Backward, Decode, Forward, Schedule, ScheduleError};
 use gdn2_dsl::Rule;
 
 const CHUNKS: [u32; 4] = [16, 32, 64, 128];
@@ -15,9 +15,9 @@ const STAGES: [u32; 2] = [1, 2];
 pub fn space(rule: &Rule, pass: Pass, arch: Arch) -> Result<Vec<Schedule>, ScheduleError> {
     let mut space = vec![Schedule::default_for(rule, pass, arch)?];
     let others = match pass {
-        Pass::Forward => forward(),
+        Pass::Forward | Pass::ForwardForBackward => forward(),
         Pass::Decode => decode(),
-        Pass::ForwardForBackward | Pass::Backward => return Err(ScheduleError::NoKernel(pass)),
+        Pass::Backward => backward(),
     };
     let built_in = space[0];
     space.extend(others.into_iter().filter(|schedule| *schedule != built_in));
@@ -31,6 +31,30 @@ fn forward() -> Vec<Schedule> {
             for warps in WARPS {
                 for stages in STAGES {
                     all.push(Schedule::Forward(Forward { chunk, value_split, warps, stages }));
+                }
+            }
+        }
+    }
+    all
+}
+
+fn backward() -> Vec<Schedule> {
+    let mut all = Vec::new();
+    for chunk in [16, 32, 64] {
+        for value_split in SPLITS {
+            for warps in [1, 2, 4, 8] {
+                for (value_tiles, gradient_warps) in [(1, 8), (2, 8), (4, 8), (8, 8), (4, 4)] {
+                    for recompute in [0, 1] {
+                        all.push(Schedule::Backward(Backward {
+                            chunk,
+                            value_split,
+                            warps,
+                            stages: 1,
+                            value_tiles,
+                            gradient_warps,
+                            recompute,
+                        }));
+                    }
                 }
             }
         }

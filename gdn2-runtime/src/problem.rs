@@ -39,7 +39,22 @@ impl<'a> Problem<'a> {
             scale: case.scale(rule.key_dim)? as f32,
         };
         problem.check_states()?;
-        for tensor in [Tensor::Q, Tensor::K, Tensor::V, Tensor::G, Tensor::B, Tensor::W, Tensor::InitialState] {
+        for tensor in [Tensor::DO, Tensor::DFinalState] {
+            if let Some(array) = case.tensors.get(&tensor) {
+                expect_shape(rule, &problem.dims, tensor, array, problem.final_slots)?;
+            }
+        }
+        for tensor in [
+            Tensor::Q,
+            Tensor::K,
+            Tensor::V,
+            Tensor::G,
+            Tensor::B,
+            Tensor::W,
+            Tensor::InitialState,
+            Tensor::DO,
+            Tensor::DFinalState,
+        ] {
             if let Some(array) = case.tensors.get(&tensor) {
                 check_storage(tensor, array, dtype(rule, tensor))?;
                 check_values(rule, tensor, array)?;
@@ -214,17 +229,17 @@ fn slot(pool: bool, table: &Option<Vec<i32>>, sequence: usize) -> Option<usize> 
     }
 }
 
-/// How a rule stores a tensor: gates in their own types, states and their gradients in f32, the rest in its dtype.
+/// How a rule stores a tensor: gates and their gradients in their own types, states and theirs in f32, the rest in its
+/// dtype.
 pub fn dtype(rule: &Rule, tensor: Tensor) -> Dtype {
     match tensor {
-        Tensor::G => rule.decay.storage,
-        Tensor::B => rule.erase.storage,
-        Tensor::W => match rule.write {
+        Tensor::G | Tensor::DG => rule.decay.storage,
+        Tensor::B | Tensor::DB => rule.erase.storage,
+        Tensor::W | Tensor::DW => match rule.write {
             Write::Own(gate) => gate.storage,
             Write::Tied => rule.erase.storage,
         },
         Tensor::InitialState | Tensor::FinalState | Tensor::DFinalState | Tensor::DInitialState => Dtype::F32,
-        Tensor::DG | Tensor::DB | Tensor::DW => Dtype::F32,
         Tensor::Q | Tensor::K | Tensor::V | Tensor::O => rule.dtype,
         Tensor::DO | Tensor::DQ | Tensor::DK | Tensor::DV => rule.dtype,
     }

@@ -273,6 +273,9 @@ pub fn resolve(kernel: &Kernel, arg: &Arg, call: &Arguments, workspaces: Workspa
 /// # Errors
 /// More than a launch may have.
 pub fn grid(launch: &Launch, extents: Extents) -> Result<u32, RawError> {
+    if !launch.when.holds(extents) {
+        return Ok(0);
+    }
     let blocks = launch.grid.eval(extents);
     let legal = blocks.and_then(|blocks| i32::try_from(blocks).ok());
     legal.map(i32::unsigned_abs).ok_or_else(|| RawError::Grid { entry: launch.entry.clone(), blocks })
@@ -288,6 +291,9 @@ pub fn workspace_bytes(kernel: &Kernel, extents: Extents) -> Result<Vec<usize>, 
         .workspaces
         .iter()
         .map(|workspace| {
+            if !workspace.when.holds(extents) {
+                return Ok(0);
+            }
             size(workspace.bytes.eval(extents)).ok_or_else(|| RawError::WorkspaceSize(workspace.name.clone()))
         })
         .collect()

@@ -3,7 +3,7 @@
 
 template <typename T>
 struct DecayTile {
-  static METHOD float at(int g, int row, int d) { return load_number(&::at<T>(g + Tile<KEY, sizeof(T)>::offset(row, d))); }
+  static METHOD float of(int g, int row, int d) { return load_number(&at<T>(g + Tile<KEY, sizeof(T)>::offset(row, d))); }
 };
 
 template <typename T>
@@ -13,7 +13,7 @@ DEVICE void channel_decay(int g, int sums, int totals) {
     for (int i = thread_index(); i < KEY * DECAY_SEGMENTS; i += THREADS) {
       float sum = 0.0f;
 #pragma unroll 8
-      for (int t = 0; t < LENGTH; ++t) sum += log2_decay(DecayTile<T>::at(g, i / KEY * LENGTH + t, i % KEY));
+      for (int t = 0; t < LENGTH; ++t) sum += log2_decay(DecayTile<T>::of(g, i / KEY * LENGTH + t, i % KEY));
       at<float>(totals + i * 4) = sum;
     }
     __syncthreads();
@@ -24,7 +24,7 @@ DEVICE void channel_decay(int g, int sums, int totals) {
     for (int before = 0; before < segment; ++before) sum += at<float>(totals + (before * KEY + d) * 4);
 #pragma unroll 8
     for (int t = segment * LENGTH; t < (segment + 1) * LENGTH; ++t) {
-      sum += log2_decay(DecayTile<T>::at(g, t, d));
+      sum += log2_decay(DecayTile<T>::of(g, t, d));
       at<float>(sums + Tile<KEY, 4>::offset(t, d)) = sum;
     }
   }

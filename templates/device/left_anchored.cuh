@@ -23,7 +23,7 @@ struct LeftAnchored {
   }
 
   METHOD void store(int i, int j, float2 value) const {
-    const float row = Row::at(i);
+    const float row = Row::of(i);
     at<float2>(L + Tile<CHUNK, 4>::offset(i, j)) = {value.x * row, value.y * row};
   }
   METHOD void store_below(const Sums& sums, int n, int half, int i, int j) const {

@@ -13,7 +13,7 @@ struct LeftTile {
     Element::mma(sums.sum[1], a, key[1], key[3]);
   }
   METHOD void store(const Sums& sums, int n, int half, int i, int j, float2 decay) const {
-    const float row = Row::at(i);
+    const float row = Row::of(i);
     const float l0 = i > j ? sums.sum[n][half * 2] * decay.x * row : 0.0f;
     const float l1 = i > j + 1 ? sums.sum[n][half * 2 + 1] * decay.y * row : 0.0f;
     at<float2>(L + Tile<CHUNK, 4>::offset(i, j)) = {l0, l1};

@@ -3,10 +3,6 @@
 // in 16x16 blocks on and below the diagonal, one block to a warp. Blocks above the diagonal are never read.
 // Tiles read: q, k, e of [CHUNK][KEY]. Written: p (operand type) and l (float32), [CHUNK][CHUNK].
 
-struct NoPairDecay {
-  static METHOD float at(int, int) { return 1.0f; }
-};
-
 template <typename Element, typename Left, typename Decay>
 DEVICE void scores_pair(const Left& left, int q, int k, int p) {
   constexpr int BLOCKS = CHUNK / 16;
@@ -32,7 +28,7 @@ DEVICE void scores_pair(const Left& left, int q, int k, int p) {
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
         const int i = i0 + half * 8 + lane / 4, j = j0 + n * 8 + lane % 4 * 2;
-        const float2 decay = {Decay::at(i, j), Decay::at(i, j + 1)};
+        const float2 decay = {Decay::of(i, j), Decay::of(i, j + 1)};
         const float p0 = i >= j ? query[n][half * 2] * decay.x : 0.0f;
         const float p1 = i >= j + 1 ? query[n][half * 2 + 1] * decay.y : 0.0f;
         at<u32>(p + Tile<CHUNK, 2>::offset(i, j)) = Element::pack(p0, p1);

@@ -16,10 +16,6 @@ struct Work {
   }
 };
 
-DEVICE i64 sequence_offset(const void* cu_seqlens, int is_64, int index) {
-  return is_64 ? static_cast<const i64*>(cu_seqlens)[index] : static_cast<const int*>(cu_seqlens)[index];
-}
-
 // Blocks of one sequence and head are neighbours; a null cu_seqlens means dense rows of `tokens`.
 DEVICE Work find_work(const void* cu_seqlens, int is_64, int tokens, int key_heads, int value_heads) {
   Work work;

@@ -25,7 +25,7 @@ DEVICE void token_decay(const TokenGate& g, int gamma, int into, int out) {
 // 2^(gamma_i - gamma_j) for i >= j; 1 above the diagonal, where the product is masked anyway.
 template <int GAMMA>
 struct PairDecay {
-  static METHOD float at(int i, int j) {
-    return exp2(fminf(::at<float>(GAMMA + i * 4) - ::at<float>(GAMMA + j * 4), 0.0f));
+  static METHOD float of(int i, int j) {
+    return exp2(fminf(at<float>(GAMMA + i * 4) - at<float>(GAMMA + j * 4), 0.0f));
   }
 };

@@ -5,6 +5,7 @@ use crate::artifact::Artifact;
 use crate::raw::{self, Arguments};
 use gdn2_codegen::kernel::Kernel;
 use gdn2_vm::{Address, Memory, Report};
+use std::collections::BTreeMap;
 
 /// A kernel loaded on a device, and memory there.
 #[derive(Debug)]
@@ -12,6 +13,8 @@ pub struct Session {
     place: Place,
     /// Scratch of the launches so far: bytes and addresses, kept while calls ask for the same.
     workspaces: (Vec<usize>, Vec<u64>),
+    /// Scratch an earlier kernel of the session leaves for a later one, by name: bytes and address.
+    saved: BTreeMap<String, (usize, u64)>,
 }
 
 #[derive(Debug)]
@@ -27,7 +30,11 @@ impl Session {
     /// PTX the machine does not know.
     pub fn vm(settings: vm::Settings, artifact: &Artifact) -> Result<Session, DeviceError> {
         let loaded = vm::Loaded::new(artifact)?;
-        Ok(Session { place: Place::Vm { memory: Memory::new(), settings, loaded }, workspaces: Default::default() })
+        Ok(Session {
+            place: Place::Vm { memory: Memory::new(), settings, loaded },
+            workspaces: Default::default(),
+            saved: BTreeMap::new(),
+        })
     }
 
     /// A session on a GPU.
@@ -37,7 +44,7 @@ impl Session {
     pub fn cuda(gpu: &cuda::Cuda, artifact: &Artifact) -> Result<Session, DeviceError> {
         let loaded = cuda::Loaded::new(gpu, artifact)?;
         let place = Place::Cuda { gpu: gpu.clone(), buffers: Vec::new(), loaded };
-        Ok(Session { place, workspaces: Default::default() })
+        Ok(Session { place, workspaces: Default::default(), saved: BTreeMap::new() })
     }
 
     /// The kernel.
@@ -100,11 +107,34 @@ impl Session {
         }
     }
 
+    /// Goes on with another kernel in the same memory; what this one saves, that one finds.
+    ///
+    /// # Errors
+    /// The kernel cannot be loaded there.
+    pub fn switch(&mut self, artifact: &Artifact) -> Result<(), DeviceError> {
+        let names: Vec<(String, bool)> =
+            self.kernel().workspaces.iter().map(|workspace| (workspace.name.clone(), workspace.saved)).collect();
+        let (sizes, addresses) = std::mem::take(&mut self.workspaces);
+        for ((name, saved), place) in names.into_iter().zip(sizes.into_iter().zip(addresses)) {
+            if saved {
+                self.saved.insert(name, place);
+            }
+        }
+        match &mut self.place {
+            Place::Vm { loaded, .. } => *loaded = vm::Loaded::new(artifact)?,
+            Place::Cuda { gpu, loaded, .. } => *loaded = cuda::Loaded::new(gpu, artifact)?,
+        }
+        Ok(())
+    }
+
     fn scratch(&mut self, call: &Arguments) -> Result<(), DeviceError> {
         let sizes = raw::workspace_bytes(self.kernel(), call.extents()?)?;
         if sizes != self.workspaces.0 {
             let names: Vec<String> = self.kernel().workspaces.iter().map(|workspace| workspace.name.clone()).collect();
-            let place = |(name, bytes): (&String, &usize)| self.poisoned(name, *bytes);
+            let place = |(name, bytes): (&String, &usize)| match self.saved.get(name) {
+                Some((kept, address)) if kept == bytes => Ok(*address),
+                _ => self.poisoned(name, *bytes),
+            };
             let addresses = names.iter().zip(&sizes).map(place).collect::<Result<Vec<u64>, _>>()?;
             self.workspaces = (sizes, addresses);
         }

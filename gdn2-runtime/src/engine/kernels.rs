@@ -25,7 +25,7 @@ struct Step {
 }
 
 /// How the tokens are cut into launches.
-struct Steps {
+pub(super) struct Steps {
     steps: Vec<Step>,
     /// Uploaded row → row of the case, where they differ: packed sequences are laid out step after step.
     order: Option<Vec<usize>>,
@@ -57,7 +57,7 @@ pub(super) fn run(mut session: Session, problem: &Problem<'_>, run: &Run<'_>) ->
 
 impl Steps {
     /// One launch for everything, or launches of `per_launch` tokens of every sequence.
-    fn new(problem: &Problem<'_>, per_launch: Option<usize>) -> Steps {
+    pub(super) fn new(problem: &Problem<'_>, per_launch: Option<usize>) -> Steps {
         let sequences = problem.sequences();
         let longest = sequences.iter().map(|sequence| sequence.tokens).max().unwrap_or(0);
         let per_launch = per_launch.unwrap_or(longest).max(1);
@@ -110,7 +110,7 @@ impl Steps {
 }
 
 /// Every token tensor on the device, o poisoned, sizes filled in.
-fn upload(session: &mut Session, problem: &Problem<'_>, steps: &Steps) -> Result<Arguments, RunError> {
+pub(super) fn upload(session: &mut Session, problem: &Problem<'_>, steps: &Steps) -> Result<Arguments, RunError> {
     let Dims { batch, tokens, heads, value_heads, .. } = problem.dims();
     let mut call = Arguments {
         sequences: int(problem.sequences().len()),
@@ -120,7 +120,7 @@ fn upload(session: &mut Session, problem: &Problem<'_>, steps: &Steps) -> Result
         scale: problem.scale(),
         ..Arguments::default()
     };
-    for tensor in INPUTS.into_iter().chain([Tensor::O]) {
+    for tensor in INPUTS.into_iter().chain([Tensor::O, Tensor::DO]) {
         let (heads, channels) = layout(problem, tensor);
         let address = if tensor == Tensor::O {
             let elements = batch * tokens * heads * channels;
@@ -130,8 +130,7 @@ fn upload(session: &mut Session, problem: &Problem<'_>, steps: &Steps) -> Result
             let values = steps.arranged(array.data.clone(), heads * channels);
             session.upload(tensor.name(), &storage::encode(values.into_iter(), problem.dtype(tensor)))?
         };
-        let (token, head) = ((heads * channels) as i64, channels as i64);
-        let view = View { address, batch: token * tokens as i64, token, head };
+        let view = at(problem, tensor, address);
         if let Some(field) = call.view_mut(tensor) {
             *field = view;
         }
@@ -145,13 +144,22 @@ fn upload(session: &mut Session, problem: &Problem<'_>, steps: &Steps) -> Result
     Ok(call)
 }
 
+/// A token tensor laid out densely from an address.
+pub(super) fn at(problem: &Problem<'_>, tensor: Tensor, address: u64) -> View {
+    let (heads, channels) = layout(problem, tensor);
+    let (token, head) = ((heads * channels) as i64, channels as i64);
+    View { address, batch: token * problem.dims().tokens as i64, token, head }
+}
+
 /// Heads and channels of a token tensor; a scalar gate has one channel.
 fn layout(problem: &Problem<'_>, tensor: Tensor) -> (usize, usize) {
     let Dims { heads, value_heads, key_dim, value_dim, .. } = problem.dims();
     match tensor {
-        Tensor::Q | Tensor::K => (heads, key_dim),
-        Tensor::G | Tensor::B if has_channels(problem.rule(), tensor) => (value_heads, key_dim),
-        Tensor::G | Tensor::B => (value_heads, 1),
+        Tensor::Q | Tensor::K | Tensor::DQ | Tensor::DK => (heads, key_dim),
+        Tensor::G | Tensor::B | Tensor::DG | Tensor::DB if has_channels(problem.rule(), tensor) => {
+            (value_heads, key_dim)
+        }
+        Tensor::G | Tensor::B | Tensor::DG | Tensor::DB => (value_heads, 1),
         _ if has_channels(problem.rule(), tensor) => (value_heads, value_dim),
         _ => (value_heads, 1),
     }
@@ -170,7 +178,7 @@ fn at_row(mut call: Arguments, problem: &Problem<'_>, step: &Step) -> Arguments 
 }
 
 /// Address of each step's offsets; empty when dense.
-fn offset_tables(session: &mut Session, problem: &Problem<'_>, steps: &Steps) -> Result<Vec<u64>, RunError> {
+pub(super) fn offset_tables(session: &mut Session, problem: &Problem<'_>, steps: &Steps) -> Result<Vec<u64>, RunError> {
     let Some(packed) = &problem.case().cu_seqlens else { return Ok(Vec::new()) };
     let bytes = |offset: &i64| {
         if packed.is_64 { offset.to_le_bytes().to_vec() } else { (*offset as i32).to_le_bytes().to_vec() }
@@ -226,7 +234,7 @@ impl States {
 }
 
 /// A pool `[slots,HV,K,V]` in the rule's layout.
-fn to_layout(problem: &Problem<'_>, pool: Vec<f32>) -> Vec<f32> {
+pub(super) fn to_layout(problem: &Problem<'_>, pool: Vec<f32>) -> Vec<f32> {
     let Dims { key_dim, value_dim, .. } = problem.dims();
     match problem.rule().state {
         StateLayout::Kv => pool,
@@ -234,7 +242,7 @@ fn to_layout(problem: &Problem<'_>, pool: Vec<f32>) -> Vec<f32> {
     }
 }
 
-fn from_layout(problem: &Problem<'_>, pool: Vec<f32>) -> Vec<f32> {
+pub(super) fn from_layout(problem: &Problem<'_>, pool: Vec<f32>) -> Vec<f32> {
     let Dims { key_dim, value_dim, .. } = problem.dims();
     match problem.rule().state {
         StateLayout::Kv => pool,

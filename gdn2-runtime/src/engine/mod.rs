@@ -1,5 +1,6 @@
 //! A whole case on any device: storage, launches, results.
 
+mod backward;
 mod kernels;
 
 use crate::artifact::{Artifact, Compiler};
@@ -76,8 +77,11 @@ pub enum RunError {
     /// The float64 definition does not take the case.
     #[error(transparent)]
     Definition(#[from] InputError),
+    /// Slot tables, which serve inference.
+    #[error("initial_slots and final_slots: backward takes no slot tables, give each sequence its own state")]
+    Slots,
     /// A pass the engine does not run.
-    #[error("pass {0:?} cannot be run on a case: use forward or decode")]
+    #[error("pass {0:?} cannot be run on a case: use forward, decode or backward")]
     Pass(Pass),
 }
 
@@ -115,6 +119,9 @@ impl Engine {
     /// The case does not fit the rule, the kernel cannot be made, or the device refuses it.
     pub fn run(&self, run: &Run<'_>, case: &Case) -> Result<Outcome, RunError> {
         let problem = Problem::new(run.rule, case)?;
+        if run.pass == Pass::Backward {
+            return backward::run(self, run, &problem);
+        }
         let artifact = match run.device {
             Device::Cpu(_) => None,
             Device::Vm(_) | Device::Cuda(_) => Some(self.artifact(run)?),

@@ -1,0 +1,362 @@
+//! What the backward templates print. The stages up to the factors are forward's; what follows them is here.
+
+use crate::abi::Tensor;
+use crate::backward::{gradient_numbers, gradient_of, scan, scan_plan, slices};
+use crate::forward::{WARP_ROWS, decay_segments};
+use crate::forward_view::{Own, Text, device, region_meaning};
+use crate::kernel::{Kernel, Launch};
+use crate::plan::Fold;
+use crate::schedule::Backward;
+use crate::signature::{describe, describe_write, params, regions, rows, shared_name, storage, type_name};
+use gdn2_dsl::{Dtype, StateLayout};
+use serde_json::{Value, json};
+
+const STATES: &str = include_str!("../templates/backward_states.cu.hbs");
+const GRADIENTS: &str = include_str!("../templates/backward_gradients.cu.hbs");
+const HEADS: &str = include_str!("../templates/backward_heads.cu.hbs");
+
+/// The template and the view of one launch.
+pub(crate) fn view(kernel: &Kernel, numbers: Backward, launch: &Launch) -> (&'static str, Value) {
+    if launch.entry.ends_with("_recompute") {
+        crate::forward_view::view(kernel, scan(numbers), launch)
+    } else if launch.entry.ends_with("_states") {
+        (STATES, states(kernel, numbers, launch))
+    } else if launch.entry.ends_with("_gradients") {
+        (GRADIENTS, gradients(kernel, numbers, launch))
+    } else {
+        (HEADS, heads(kernel, launch))
+    }
+}
+
+/// What every launch prints of itself.
+fn common(text: &Text<'_>, launch: &Launch) -> Value {
+    let kernel = text.kernel;
+    json!({
+        "entry": launch.entry, "rule": kernel.rule.name, "arch": kernel.arch.target(),
+        "schedule": kernel.schedule.to_string(),
+        "decay": describe(kernel.plan.decay), "erase": describe(kernel.plan.erase),
+        "write": describe_write(&kernel.plan),
+        "key": kernel.rule.key_dim, "value": kernel.rule.value_dim, "chunk": text.numbers.chunk,
+        "warps": text.numbers.warps, "threads": launch.block, "shared_bytes": launch.shared_bytes,
+        "decay_segments": decay_segments(&kernel.rule, text.numbers),
+        "regions": regions(launch, meaning), "params": params(kernel, launch),
+    })
+}
+
+fn meaning(region: &str) -> &'static str {
+    match region {
+        "do" => "dO, a slice per 16 value rows",
+        "end_keys" => "keys decayed to the chunk's end",
+        "n" => "N, a slice per 16 value rows",
+        "dr" => "dR, likewise",
+        "s" => "S before the chunk, as kept",
+        "ds" => "dS after the chunk, as kept",
+        "dp" => "dP below the diagonal",
+        "dl" => "dL",
+        "diagonal" => "the diagonal of dP",
+        "erase_rows" => "sums of the erase gate's gradient",
+        "decay_rows" => "sums of the decay's gradient",
+        "decay_tail" => "what the chunk's end adds to the decay's gradient",
+        "value_rows" => "sums of the write gate's gradient",
+        other => region_meaning(other),
+    }
+}
+
+fn extend(mut view: Value, more: Value) -> Value {
+    if let (Value::Object(view), Value::Object(more)) = (&mut view, more) {
+        view.extend(more);
+    }
+    view
+}
+
+fn row(tensor: Tensor, suffix: &str) -> String {
+    format!("{}{suffix};", rows(tensor))
+}
+
+fn states(kernel: &Kernel, numbers: Backward, launch: &Launch) -> Value {
+    let kernel = &Kernel { plan: scan_plan(&kernel.plan), ..kernel.clone() };
+    let text = Text { kernel, numbers: scan(numbers) };
+    let plan = &kernel.plan;
+    let (state_key_stride, state_value_stride) = match kernel.rule.state {
+        StateLayout::Kv => (kernel.rule.value_dim, 1),
+        StateLayout::Vk => (1, kernel.rule.key_dim),
+    };
+    let mut heads: Vec<String> =
+        [Tensor::Q, Tensor::K].into_iter().chain(plan.gate_tensors()).map(|tensor| row(tensor, "")).collect();
+    heads.push(row(Tensor::DO, " + value"));
+    let mut prologue = vec!["copy_tiles(chunks - 1);".to_owned(), "copy_values(chunks - 1);".to_owned()];
+    prologue.extend((1..numbers.stages).map(|stage| format!("copy_tiles(chunks - 1 - {stage});")));
+    let fetches = text.fetches(Some("(chunks - 1) * CHUNK"), "work.length - (chunks - 1) * CHUNK");
+    if !fetches.is_empty() {
+        prologue.push("if (warp_index() == 0 && chunks > 0) {".to_owned());
+        prologue.extend(fetches.into_iter().map(|line| format!("  {line}")));
+        prologue.push("}".to_owned());
+    }
+    let mut next = text.fetches(Some("(first - CHUNK)"), "CHUNK");
+    for line in &mut next {
+        *line = format!("if (chunk > 0) {line}");
+    }
+    let last = vec![match plan.erase {
+        Fold::Absent | Fold::Pair => "const Reverse reverse{};".to_owned(),
+        Fold::Row | Fold::Operand => format!("const Reverse reverse{{{}}};", text.left_tile()),
+    }];
+    let mut aliases = text.aliases();
+    aliases.retain(|alias| !["Write", "Writes"].iter().any(|name| alias["name"] == *name));
+    let reverse = match plan.erase {
+        Fold::Absent | Fold::Pair => "KeepAll".to_owned(),
+        Fold::Row | Fold::Operand => format!("ReverseResidual<{}, {}>", text.residual(), shared_name("m")),
+    };
+    aliases.push(json!({ "name": "Reverse", "type": reverse }));
+    let mut device_files = text.device();
+    device_files.extend([device!("values"), device!("state"), device!("kept"), device!("reverse")]);
+    let more = json!({
+        "grid": format!("sequences * value_heads * {}", numbers.value_split),
+        "stages": numbers.stages, "value_split": numbers.value_split,
+        "value_tiles": crate::forward::block_tiles(&kernel.rule, text.numbers),
+        "state_key_stride": state_key_stride, "state_value_stride": state_value_stride,
+        "device": device_files, "aliases": aliases, "rows": heads,
+        "copy_tiles": text.copies(&text.tile_tensors()),
+        "copy_values": ["copy_slice(SMEM_DO, d_o_rows + first * d_o_token_stride, d_o_token_stride, exist);"],
+        "token_gates": text.token_gates(),
+        "prologue": prologue, "chunk_tiles": text.chunk_tiles(launch), "calls": text.in_place(last, next),
+        "values_pending": numbers.stages - 1, "grad_slice": "SMEM_DO",
+    });
+    extend(common(&text, launch), more)
+}
+
+fn gradients(kernel: &Kernel, numbers: Backward, launch: &Launch) -> Value {
+    let text = Text { kernel, numbers: gradient_numbers(numbers) };
+    let plan = &kernel.plan;
+    let inputs: Vec<Tensor> = [Tensor::Q, Tensor::K, Tensor::V].into_iter().chain(plan.gate_tensors()).collect();
+    let outputs: Vec<Tensor> = inputs.iter().copied().map(gradient_of).collect();
+    let heads: Vec<String> =
+        inputs.iter().copied().chain([Tensor::DO]).chain(outputs).map(|tensor| row(tensor, "")).collect();
+    let copies = text.tile_tensors().into_iter().map(|tensor| {
+        let name = tensor.name();
+        let ty = storage(kernel, tensor);
+        format!("copy_tile<{ty}, KEY>({}, {name}_rows, {name}_token_stride, exist);", shared_name(name))
+    });
+    let mut token_gates = text.token_gates();
+    let tokens = text.token_tensors();
+    if !tokens.is_empty() {
+        token_gates.push("if (warp == 0) {".to_owned());
+        token_gates.extend(text.fetches(None, "exist").into_iter().map(|line| format!("  {line}")));
+        token_gates.push("}".to_owned());
+    }
+    let left = match (plan.erase, plan.decay) {
+        (Fold::Absent | Fold::Pair, _) => "",
+        (Fold::Row, Fold::Absent | Fold::Pair | Fold::Row) => "k_tile",
+        (Fold::Row, Fold::Operand) | (Fold::Operand, _) => "SMEM_E",
+    };
+    let mut calls: Vec<String> = text
+        .tile_tensors()
+        .iter()
+        .map(|tensor| format!("const int {}_tile = {};", tensor.name(), shared_name(tensor.name())))
+        .collect();
+    calls.extend(text.calls(Own {
+        wait: "copy_wait<0>();".to_owned(),
+        left,
+        scaled: format!("scale_ends<Element>(left, k_tile, {}, SMEM_END_KEYS);", text.sums()),
+        fetches: Vec::new(),
+        last: Vec::new(),
+    }));
+    let mut device_files = text.device();
+    device_files.retain(|file| *file != device!("sequence"));
+    device_files.extend([
+        device!("chunk_work"),
+        device!("values"),
+        device!("state"),
+        device!("kept"),
+        device!("reverse"),
+        device!("value_rows"),
+        device!("gradient_values"),
+        device!("gradient_pairs"),
+        device!("gradient_keys"),
+        device!("gradient_erase"),
+        device!("gradient_finish"),
+    ]);
+    device_files.push(match plan.decay {
+        Fold::Absent | Fold::Row => device!("gradient_no_decay"),
+        Fold::Pair => device!("gradient_token_decay"),
+        Fold::Operand => device!("gradient_channel_decay"),
+    });
+    device_files.push(if plan.decay == Fold::Operand {
+        device!("gradient_anchored")
+    } else {
+        device!("gradient_pair_sums")
+    });
+    if plan.decay == Fold::Operand {
+        device_files.retain(|file| *file != device!("scaled_operands"));
+        device_files.push(device!("scaled_ends"));
+    }
+    let policies = Policies { text: &text, left };
+    let more = json!({
+        "grid": format!("(total_tokens / {} + sequences) * value_heads", numbers.chunk),
+        "value_tiles": numbers.value_tiles,
+        "value_blocks": kernel.rule.value_dim.div_ceil(WARP_ROWS).div_ceil(numbers.value_tiles),
+        "device": device_files, "aliases": policies.aliases(), "rows": heads,
+        "copy_tiles": copies.collect::<Vec<_>>(), "token_gates": token_gates, "calls": calls,
+        "policies": policies.policies(), "write_gate": policies.write_gate(),
+        "grad_slice": "SMEM_DO",
+        "end_keys": if plan.decay == Fold::Operand { "SMEM_END_KEYS" } else { "k_tile" },
+        "sum_pairs": policies.sum_pairs(),
+        "finish": policies.finish(), "store": policies.store(),
+        "write": policies.write(slices(&kernel.rule, numbers)),
+    });
+    extend(common(&text, launch), more)
+}
+
+/// Which of the device code's alternatives a rule's gradients take.
+struct Policies<'a> {
+    text: &'a Text<'a>,
+    left: &'static str,
+}
+
+impl Policies<'_> {
+    fn aliases(&self) -> Vec<Value> {
+        let plan = &self.text.kernel.plan;
+        let mut aliases = self.text.aliases();
+        aliases.retain(|alias| !["Write", "Writes", "Carry"].iter().any(|name| alias["name"] == *name));
+        if plan.decay == Fold::Operand {
+            aliases.push(json!({ "name": "Pair", "type": "NoPairDecay" }));
+        }
+        let (erased, pair_erase, key_left) = match plan.erase {
+            Fold::Absent | Fold::Pair => {
+                ("NothingErased".to_owned(), "NoErasePairs".to_owned(), "NoKeyErase".to_owned())
+            }
+            Fold::Row | Fold::Operand => {
+                let storage = type_name(plan.erase_storage);
+                let key_left = if plan.erase == Fold::Row {
+                    "TokenKeyErase<Element, SMEM_DR, SMEM_DL, SMEM_BETA>".to_owned()
+                } else {
+                    format!("ChannelKeyErase<Element, {storage}, SMEM_DR, SMEM_DL>")
+                };
+                let erased = format!("ErasedValues<{}, SMEM_M>", self.text.residual());
+                (erased, "ErasePairs<Element, SMEM_DR, SMEM_DL>".to_owned(), key_left)
+            }
+        };
+        let key_decay = match plan.decay {
+            Fold::Absent | Fold::Row => "NoDecayGradient",
+            Fold::Pair => {
+                "TokenDecayGradient<Element, SMEM_DECAY_IN, SMEM_DECAY_OUT, SMEM_DECAY_ROWS, SMEM_DECAY_TAIL>"
+            }
+            Fold::Operand => "ChannelDecayGradient<Element, SMEM_DECAY_TAIL>",
+        };
+        let write = match plan.write {
+            Fold::Absent | Fold::Pair => "NoWriteGate".to_owned(),
+            Fold::Row => {
+                let vector = if plan.tied { "SMEM_BETA" } else { "SMEM_WRITE" };
+                format!("TokenWriteGate<Each<{vector}>, SMEM_VALUE_ROWS>")
+            }
+            Fold::Operand => format!("ChannelWriteGate<{}>", type_name(plan.write_storage)),
+        };
+        let named = [
+            ("Erased", erased),
+            ("PairErase", pair_erase),
+            ("KeyLeft", key_left),
+            ("KeyDecay", key_decay.to_owned()),
+            ("WriteGate", write),
+        ];
+        aliases.extend(named.into_iter().map(|(name, ty)| json!({ "name": name, "type": ty })));
+        aliases
+    }
+
+    fn policies(&self) -> Vec<String> {
+        let plan = &self.text.kernel.plan;
+        let key_left = match plan.erase {
+            Fold::Operand if plan.decay == Fold::Operand => "{}, b_tile, 0",
+            Fold::Operand => "{}, b_tile, SMEM_E",
+            Fold::Row | Fold::Absent | Fold::Pair => "",
+        };
+        let key_decay = if plan.decay == Fold::Operand { self.text.sums() } else { "" };
+        vec![
+            format!("const Erased erased{{{}}};", self.left),
+            "const PairErase pair_erase{};".to_owned(),
+            format!("const KeyLeft key_left{{{key_left}}};"),
+            format!("const KeyDecay key_decay{{{key_decay}}};"),
+        ]
+    }
+
+    fn write_gate(&self) -> Vec<String> {
+        if self.text.kernel.plan.write == Fold::Operand {
+            vec![
+                "WriteGate write{{}, dw_rows + value, dw_token_stride, exist};".to_owned(),
+                "write.w.fetch(w_rows + value, w_token_stride, exist);".to_owned(),
+            ]
+        } else {
+            vec!["const WriteGate write{};".to_owned()]
+        }
+    }
+
+    fn sum_pairs(&self) -> String {
+        let plan = &self.text.kernel.plan;
+        let erased = if plan.erase == Fold::Absent { "NoErased" } else { "Erased" };
+        if plan.decay == Fold::Operand {
+            format!(
+                "sum_pairs_anchored<Element, {erased}Anchored>(sums, left_sums, key_left, task, q_tile, k_tile, SMEM_DP, {});",
+                self.text.sums()
+            )
+        } else {
+            format!("sum_pairs<Element, {erased}Pairs>(sums, left_sums, key_left, task, q_tile, k_tile, SMEM_DP);")
+        }
+    }
+
+    fn finish(&self) -> Vec<String> {
+        let token_erase = self.text.kernel.plan.erase == Fold::Row;
+        if token_erase { vec!["key_left.finish(left_words, task, SMEM_ERASE_ROWS);".to_owned()] } else { Vec::new() }
+    }
+
+    fn store(&self) -> Vec<String> {
+        let plan = &self.text.kernel.plan;
+        let mut lines = Vec::new();
+        if plan.erase == Fold::Operand {
+            lines.push("key_left.store(left_words, task);".to_owned());
+        }
+        if plan.decay == Fold::Operand {
+            lines.push("key_decay.store(decay_words, task);".to_owned());
+        }
+        lines
+    }
+
+    fn write(&self, slices: u32) -> Vec<String> {
+        let plan = &self.text.kernel.plan;
+        let tiles = self.text.kernel.rule.value_dim.div_ceil(WARP_ROWS);
+        let values = format!("sum_partials<{tiles}>(SMEM_VALUE_ROWS, token)");
+        let token_gate = |name: &str, sum: String| {
+            format!(
+                "if (warp == 0) write_token_gradient(d{name}_rows, d{name}_token_stride, exist, [&](int token) {{ \
+                 return {sum}; }});"
+            )
+        };
+        let mut lines = Vec::new();
+        match plan.decay {
+            Fold::Absent | Fold::Row => {}
+            Fold::Pair => lines.push("if (warp == 0) key_decay.write(dg_rows, dg_token_stride, exist);".to_owned()),
+            Fold::Operand => lines.push("key_decay.write(dg_rows, dg_token_stride, exist);".to_owned()),
+        }
+        match plan.erase {
+            Fold::Absent | Fold::Pair => {}
+            Fold::Operand => lines.push("write_tile(b_tile, db_rows, db_token_stride, exist);".to_owned()),
+            Fold::Row => {
+                let keys = format!("sum_partials<{slices}>(SMEM_ERASE_ROWS, token)");
+                let sum = if plan.tied { format!("{keys} + {values}") } else { keys };
+                lines.push(token_gate("b", sum));
+            }
+        }
+        if plan.write == Fold::Row && !plan.tied {
+            lines.push(token_gate("w", values));
+        }
+        lines
+    }
+}
+
+fn heads(kernel: &Kernel, launch: &Launch) -> Value {
+    let text = Text { kernel, numbers: crate::schedule::Forward { chunk: 16, value_split: 1, warps: 1, stages: 1 } };
+    let element = type_name(kernel.rule.dtype);
+    debug_assert_ne!(kernel.rule.dtype, Dtype::F32);
+    let more = json!({
+        "grid": "total_tokens * key_heads", "element": element,
+        "device": [device!("base"), device!("sum_heads")],
+    });
+    extend(common(&text, launch), more)
+}

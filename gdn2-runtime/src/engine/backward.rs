@@ -1,0 +1,120 @@
+//! Backward of a case: forward first where it keeps what backward reads, then the gradients, all in one session.
+
+use super::kernels::{Steps, at, from_layout, offset_tables, to_layout, upload};
+use super::{Engine, Outcome, Run, RunError, array};
+use crate::device::Device;
+use crate::device::session::Session;
+use crate::problem::Problem;
+use crate::storage;
+use crate::tensors::CaseError;
+use gdn2_codegen::abi::Tensor;
+use gdn2_codegen::kernel::{Kernel, Pass};
+use gdn2_codegen::schedule::Schedule;
+use gdn2_dsl::{Dtype, OutputGradients, reference};
+use std::collections::BTreeMap;
+
+/// Gradients of tensors with a row per token, in the order of their inputs.
+const GRADIENTS: [Tensor; 6] = [Tensor::DQ, Tensor::DK, Tensor::DV, Tensor::DG, Tensor::DB, Tensor::DW];
+
+/// The schedule of the forward pass that keeps what a backward kernel reads.
+fn forward_schedule(backward: &Kernel) -> String {
+    match backward.schedule {
+        Schedule::Backward(numbers) => format!("chunk={}", numbers.chunk),
+        Schedule::Forward(_) | Schedule::Decode(_) => String::new(),
+    }
+}
+
+/// Runs forward-for-backward, unless backward recomputes, and backward.
+pub(super) fn run(engine: &Engine, run: &Run<'_>, problem: &Problem<'_>) -> Result<Outcome, RunError> {
+    if !problem.case().tensors.contains_key(&Tensor::DO) {
+        return Err(
+            CaseError::Missing { tensor: "do", shape: "[B,T,HV,V]: backward starts from the gradient of o" }.into()
+        );
+    }
+    if problem.case().initial_slots.is_some() || problem.case().final_slots.is_some() {
+        return Err(RunError::Slots);
+    }
+    if let Device::Cpu(_) = run.device {
+        return defined(problem);
+    }
+    let backward = engine.artifact(run)?;
+    let keeps = backward.kernel.workspaces.iter().any(|workspace| workspace.saved);
+    let schedule = forward_schedule(&backward.kernel);
+    let forward = Run { pass: Pass::ForwardForBackward, schedule: &schedule, ..run.clone() };
+    let first = if keeps { engine.artifact(&forward)? } else { backward.clone() };
+    let mut session = match run.device {
+        Device::Vm(settings) => Session::vm(*settings, &first)?,
+        Device::Cuda(gpu) => Session::cuda(gpu, &first)?,
+        Device::Cpu(_) => return defined(problem),
+    };
+    let steps = Steps::new(problem, None);
+    let mut call = upload(&mut session, problem, &steps)?;
+    let encoded = |pool: Vec<f32>| storage::encode(to_layout(problem, pool).into_iter(), Dtype::F32);
+    let case = problem.case();
+    if let Some(initial) = case.tensors.get(&Tensor::InitialState) {
+        call.initial_state = session.upload("initial_state", &encoded(initial.data.clone()))?;
+    }
+    call.cu_seqlens = offset_tables(&mut session, problem, &steps)?.first().copied().unwrap_or(0);
+    call.cu_seqlens_is_64 = i32::from(case.cu_seqlens.as_ref().is_some_and(|packed| packed.is_64));
+    let mut reports = Vec::new();
+    if keeps {
+        reports.extend(session.launch(&call)?);
+        session.switch(&backward)?;
+    }
+    if let Some(grad) = case.tensors.get(&Tensor::DFinalState) {
+        call.gradients.d_final_state = session.upload("d_final_state", &encoded(grad.data.clone()))?;
+    }
+    let state = problem.dims().value_heads * problem.dims().state() * 4;
+    if case.tensors.contains_key(&Tensor::InitialState) {
+        call.gradients.d_initial_state = session.poisoned("dinitial_state", problem.initial_pool() * state)?;
+    }
+    for tensor in GRADIENTS {
+        let elements: usize = problem.shape(tensor).iter().product();
+        if !backward.kernel.launches.iter().any(|launch| launch.takes(tensor)) {
+            continue;
+        }
+        let address = session.poisoned(tensor.name(), elements * problem.dtype(tensor).bytes() as usize)?;
+        let view = at(problem, tensor, address);
+        if let Some(field) = call.view_mut(tensor) {
+            *field = view;
+        }
+    }
+    reports.extend(session.launch(&call)?);
+    let mut tensors = BTreeMap::new();
+    for tensor in GRADIENTS {
+        if let Some(view) = call.view_mut(tensor).copied().filter(|view| view.address != 0) {
+            let values = storage::decode(&session.read(view.address)?, problem.dtype(tensor));
+            tensors.insert(tensor, array(problem, tensor, values));
+        }
+    }
+    if call.gradients.d_initial_state != 0 {
+        let pool = storage::decode(&session.read(call.gradients.d_initial_state)?, Dtype::F32);
+        tensors.insert(Tensor::DInitialState, array(problem, Tensor::DInitialState, from_layout(problem, pool)));
+    }
+    Ok(Outcome { tensors, kernel: Some((backward.kernel.arch, backward.kernel.schedule)), reports })
+}
+
+/// The definition's gradients, on the CPU.
+fn defined(problem: &Problem<'_>) -> Result<Outcome, RunError> {
+    let wide = |tensor| {
+        let array = problem.case().tensors.get(&tensor);
+        array.map(|array| array.data.iter().map(|value| f64::from(*value)).collect::<Vec<f64>>())
+    };
+    let given = OutputGradients { d_out: wide(Tensor::DO).unwrap_or_default(), d_final_state: wide(Tensor::DFinalState) };
+    let gradients = reference::backward(problem.rule().combination(), &problem.inputs64(), &given)?;
+    let named = [
+        (Tensor::DQ, Some(gradients.dq)),
+        (Tensor::DK, Some(gradients.dk)),
+        (Tensor::DV, Some(gradients.dv)),
+        (Tensor::DG, gradients.dg),
+        (Tensor::DB, gradients.db),
+        (Tensor::DW, gradients.dw),
+        (Tensor::DInitialState, Some(gradients.d_initial_state)),
+    ];
+    let narrow = |values: Vec<f64>| values.into_iter().map(|value| value as f32).collect::<Vec<f32>>();
+    let tensors = named
+        .into_iter()
+        .filter_map(|(tensor, values)| Some((tensor, array(problem, tensor, narrow(values?)))))
+        .collect();
+    Ok(Outcome { tensors, kernel: None, reports: Vec::new() })
+}

@@ -427,7 +427,7 @@ impl Text<'_> {
                     if plan.decay != Fold::Operand {
                         lines.push(sync());
                     }
-                    lines.push("invert_diagonal(SMEM_L);".to_owned());
+                    lines.push("invert_diagonal<Element>(SMEM_L);".to_owned());
                     lines.push(sync());
                     lines.push("solve_columns<Element>(SMEM_L, SMEM_M);".to_owned());
                 }

@@ -1,4 +1,4 @@
-// source 4af5f56f9e7af141e302367b387267935d5239b013fc485ca6f9e201cd7e09e7
+// source 776cfe096afeb600484333e0353456ff092584a448037f4a0b8fb8070b5bfac5
 // kda_decode: one token, or a short run of tokens, of rule `kda` on sm_80, value_split=4,warps=4.
 //
 //   S_t = (I - k_t e_t^T) Diag(exp g_t) S_(t-1) + k_t z_t^T     e = b k     z = w v     o_t = scale S_t^T q_t
@@ -26,7 +26,7 @@ using u16 = unsigned short;
 using u32 = unsigned int;
 using i64 = long long;
 
-#define DEVICE static __device__ __forceinline__
+#define DEVICE [[maybe_unused]] static __device__ __forceinline__
 #define METHOD __device__ __forceinline__
 
 // Dynamic shared memory. The map above names byte offsets into it.
@@ -117,6 +117,12 @@ DEVICE float load_number(const T* address) {
   return T::low(address->bits);
 }
 
+// Offsets of packed sequences, int32 or int64.
+
+DEVICE i64 sequence_offset(const void* cu_seqlens, int is_64, int index) {
+  return is_64 ? static_cast<const i64*>(cu_seqlens)[index] : static_cast<const int*>(cu_seqlens)[index];
+}
+
 // Which sequence, head and value rows a block serves.
 
 struct Work {
@@ -134,10 +140,6 @@ struct Work {
     return base + batch * batch_stride + first * token_stride + head * head_stride;
   }
 };
-
-DEVICE i64 sequence_offset(const void* cu_seqlens, int is_64, int index) {
-  return is_64 ? static_cast<const i64*>(cu_seqlens)[index] : static_cast<const int*>(cu_seqlens)[index];
-}
 
 // Blocks of one sequence and head are neighbours; a null cu_seqlens means dense rows of `tokens`.
 DEVICE Work find_work(const void* cu_seqlens, int is_64, int tokens, int key_heads, int value_heads) {
@@ -250,18 +252,31 @@ struct ValueNumbers {
   METHOD float at(int j) const { return tile.at(j); }
 };
 
-// Rounds a tile's outputs and stores them as one word sequence of 8 or 16 bytes.
+// Vector stores as instructions, at addresses in global memory: left to the compiler, some are broken up into words,
+// each a request of its own.
+DEVICE void store_row(size_t to, float x, float y, float z, float w) {
+  asm volatile("st.global.v4.f32 [%0], {%1, %2, %3, %4};" ::"l"(to), "f"(x), "f"(y), "f"(z), "f"(w)
+               : "memory");
+}
+
+DEVICE void store_words(size_t to, const u32 (&words)[2]) {
+  asm volatile("st.global.v2.u32 [%0], {%1, %2};" ::"l"(to), "r"(words[0]), "r"(words[1])
+               : "memory");
+}
+
+DEVICE void store_words(size_t to, const u32 (&words)[4]) {
+  asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(to), "r"(words[0]), "r"(words[1]), "r"(words[2]),
+               "r"(words[3])
+               : "memory");
+}
+
+// A tile's outputs, rounded, in one store.
 template <typename T>
 DEVICE void store_values(T* row, const Place& place, const float (&x)[TILE_VALUES]) {
   u32 words[TILE_VALUES / 2];
 #pragma unroll
   for (int i = 0; i < TILE_VALUES / 2; ++i) words[i] = T::pack(x[i * 2], x[i * 2 + 1]);
-  T* const to = row + place.value;
-  if (TILE_VALUES == 4) {
-    *reinterpret_cast<uint2*>(to) = {words[0], words[1]};
-  } else {
-    *reinterpret_cast<uint4*>(to) = {words[0], words[1], words[TILE_VALUES / 2 - 2], words[TILE_VALUES / 2 - 1]};
-  }
+  store_words(__cvta_generic_to_global(row + place.value), words);
 }
 
 // A head's state in memory is [KEY][VALUE]: a tile's keys are rows of 16 bytes, neighbouring lanes hold neighbouring
@@ -273,12 +288,11 @@ struct State {
   METHOD void load(const float* head, const Place& place) {
 #pragma unroll
     for (int step = 0; step < KEY_STEPS; ++step) {
+      const float* const tile = head + (place.key(step) * VALUE + place.value);
 #pragma unroll
       for (int i = 0; i < TILE_KEYS; ++i) {
         float4 row = {};
-        if (head != nullptr && place.has(step)) {
-          row = *reinterpret_cast<const float4*>(head + (place.key(step) + i) * VALUE + place.value);
-        }
+        if (head != nullptr && place.has(step)) row = *reinterpret_cast<const float4*>(tile + i * VALUE);
         s[step][i][0] = row.x;
         s[step][i][1] = row.y;
         s[step][i][2] = row.z;
@@ -289,11 +303,11 @@ struct State {
   METHOD void store(float* head, const Place& place) const {
 #pragma unroll
     for (int step = 0; step < KEY_STEPS; ++step) {
+      const size_t tile = __cvta_generic_to_global(head + (place.key(step) * VALUE + place.value));
       if (place.has(step)) {
 #pragma unroll
         for (int i = 0; i < TILE_KEYS; ++i) {
-          *reinterpret_cast<float4*>(head + (place.key(step) + i) * VALUE + place.value) = {
-              s[step][i][0], s[step][i][1], s[step][i][2], s[step][i][3]};
+          store_row(tile + i * VALUE * 4, s[step][i][0], s[step][i][1], s[step][i][2], s[step][i][3]);
         }
       }
     }
@@ -530,6 +544,7 @@ kda_decode(
     i64 o_token_stride,
     i64 o_head_stride,
     int cu_seqlens_is_64,
+    int sequences,
     int tokens,
     int key_heads,
     int value_heads,

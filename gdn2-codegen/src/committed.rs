@@ -10,7 +10,9 @@ use crate::schedule::{Schedule, ScheduleError};
 use gdn2_dsl::Rule;
 
 /// Passes with a committed kernel.
-pub const PASSES: [Pass; 2] = [Pass::Forward, Pass::Decode];
+pub const PASSES: [Pass; 4] = [Pass::Forward, Pass::ForwardForBackward, Pass::Backward, Pass::Decode];
+/// Passes whose PTX is committed too: backward's is ten times as long.
+pub const PTX_PASSES: [Pass; 2] = [Pass::Forward, Pass::Decode];
 /// Architectures with a committed kernel: PTX for sm_80 also loads on every later GPU, PTX for sm_90a on Hopper alone.
 pub const ARCHES: [Arch; 2] = [Arch::Sm80, Arch::Sm90a];
 /// Rules whose PTX is committed too, so that the project runs where NVRTC cannot be had.

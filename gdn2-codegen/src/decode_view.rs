@@ -64,6 +64,7 @@ fn device(kernel: &Kernel) -> Vec<&'static str> {
     };
     let mut files = vec![
         device!("base"),
+        device!("offsets"),
         device!("sequence"),
         device!("decode_tile"),
         state,

@@ -9,7 +9,7 @@ use crate::error::Error;
 use crate::view::Tensor;
 use gdn2_codegen::abi::Tensor as Name;
 use gdn2_codegen::arch::Arch;
-use gdn2_codegen::committed::PASSES;
+use gdn2_codegen::committed::PTX_PASSES as PASSES;
 use gdn2_codegen::kernel::{CudaSource, Pass};
 use gdn2_codegen::schedule::Schedule;
 use gdn2_dsl::{Dtype, Rule};

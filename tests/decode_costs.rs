@@ -7,7 +7,7 @@ use gdn2_runtime::device::Device;
 use gdn2_runtime::device::vm::Settings;
 use gdn2_runtime::engine::{Engine, Run};
 use gdn2_runtime::tensors::Case;
-use gdn2_tests::engine;
+use gdn2_tests::{engine, with_one_gate_less};
 use gdn2_vm::Report;
 use rayon::prelude::*;
 
@@ -21,17 +21,6 @@ fn counted(engine: &Engine, rule: &Rule, tokens: usize) -> Report {
     let mut reports = engine.run(&run, &case).unwrap().reports;
     assert_eq!(reports.len(), 1);
     reports.pop().unwrap()
-}
-
-/// The combinations with one gate less. A tie goes before the erase gate it is tied to.
-fn with_one_gate_less(of: Combination) -> Vec<Combination> {
-    let none = Some(Grain::None);
-    let mut less = vec![Combination { decay: Grain::None, ..of }, Combination { write: none, ..of }];
-    if of.write.is_some() {
-        less.push(Combination { erase: Grain::None, ..of });
-    }
-    less.retain(|combination| *combination != of);
-    less
 }
 
 #[test]

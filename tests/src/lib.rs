@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use gdn2_dsl::{Combination, Grain};
 use gdn2_runtime::artifact::Compiler;
 use gdn2_runtime::engine::Engine;
 use gdn2_runtime::toolchain::{self, Search};
@@ -39,4 +40,15 @@ pub fn engine() -> Engine {
     // What goes wrong here shows, with its reason, as soon as something is compiled.
     let _ = toolchain::install(None, &mut |line| eprintln!("{line}"));
     Engine::new(Compiler::new(Search::from_environment(None, None)))
+}
+
+/// The combinations with one gate less. A tie goes before the erase gate it is tied to.
+pub fn with_one_gate_less(of: Combination) -> Vec<Combination> {
+    let none = Some(Grain::None);
+    let mut less = vec![Combination { decay: Grain::None, ..of }, Combination { write: none, ..of }];
+    if of.write.is_some() {
+        less.push(Combination { erase: Grain::None, ..of });
+    }
+    less.retain(|combination| *combination != of);
+    less
 }

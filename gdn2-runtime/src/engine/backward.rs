@@ -100,7 +100,8 @@ fn defined(problem: &Problem<'_>) -> Result<Outcome, RunError> {
         let array = problem.case().tensors.get(&tensor);
         array.map(|array| array.data.iter().map(|value| f64::from(*value)).collect::<Vec<f64>>())
     };
-    let given = OutputGradients { d_out: wide(Tensor::DO).unwrap_or_default(), d_final_state: wide(Tensor::DFinalState) };
+    let given =
+        OutputGradients { d_out: wide(Tensor::DO).unwrap_or_default(), d_final_state: wide(Tensor::DFinalState) };
     let gradients = reference::backward(problem.rule().combination(), &problem.inputs64(), &given)?;
     let named = [
         (Tensor::DQ, Some(gradients.dq)),

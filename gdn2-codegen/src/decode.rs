@@ -13,12 +13,16 @@ use crate::plan::{Fold, Plan};
 use crate::schedule::{Decode, Overrides, Schedule};
 use gdn2_dsl::{Dtype, Rule, StateLayout};
 
-/// Registers a thread needs beyond its state and the inputs of two tokens: sums, factors, addresses.
+/// Registers a thread needs beyond its state, the inputs of two tokens and a token's sums: factors and addresses.
 const OVERHEAD_REGISTERS: u32 = 48;
+
+/// Blocks that every architecture can hold at once (CUDA C++ Programming Guide, "Technical Specifications per Compute
+/// Capability": 16 on 8.6, more on the others).
+const RESIDENT_BLOCKS_MAX: u32 = 16;
 
 /// Warps a block is given along K and V together when the schedule does not say: more would leave a thread too few
 /// registers for its tiles.
-const DEFAULT_WARPS_MAX: u32 = 16;
+const DEFAULT_WARPS_MAX: u32 = 8;
 
 /// One warp's share of a state: lanes along K and V, each with a tile whose rows are 16 bytes in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -160,7 +164,7 @@ fn check(rule: &Rule, plan: &Plan, numbers: Decode, arch: Arch) -> Result<Divisi
     Ok(division)
 }
 
-/// Registers of a thread: its tiles, and its share of the inputs of this token and the next.
+/// Registers of a thread: its tiles, its share of the inputs of this token and the next, and what it sums and writes.
 fn registers(rule: &Rule, plan: &Plan, division: Division) -> u32 {
     let words = |fold: Fold, numbers: u32, storage: Dtype| match fold {
         Fold::Absent => 0,
@@ -172,7 +176,15 @@ fn registers(rule: &Rule, plan: &Plan, division: Division) -> u32 {
         + words(plan.decay, keys, plan.decay_storage)
         + words(plan.erase, keys, plan.erase_storage)
         + if plan.tied { 0 } else { words(plan.write, values, plan.write_storage) };
-    keys * values + 2 * token + OVERHEAD_REGISTERS
+    keys * values + 2 * token + 4 * values + OVERHEAD_REGISTERS
+}
+
+/// Blocks the registers of a streaming multiprocessor are to hold. The compiler is told: left to itself it spills where
+/// that makes room for one more.
+pub(crate) fn resident_blocks(rule: &Rule, plan: &Plan, numbers: Decode, arch: Arch) -> u32 {
+    let limits = arch.limits();
+    let registers = registers(rule, plan, Division::new(rule, numbers)).next_multiple_of(limits.register_granule);
+    (limits.registers_per_block / (registers * numbers.warps * 32)).clamp(1, RESIDENT_BLOCKS_MAX)
 }
 
 /// The map of dynamic shared memory: each warp's sums, two buffers.

@@ -1,7 +1,7 @@
 //! What `decode.cu.hbs` prints: every number, name, type and call of a decode kernel as a ready string.
 
 use crate::abi::Tensor;
-use crate::decode::{Division, Lanes};
+use crate::decode::{Division, Lanes, resident_blocks};
 use crate::kernel::{Kernel, Launch};
 use crate::plan::{Fold, Plan, Stage};
 use crate::schedule::Decode;
@@ -33,6 +33,7 @@ pub(crate) fn view(kernel: &Kernel, numbers: Decode, launch: &Launch) -> (&'stat
         "decay": describe(plan.decay), "erase": describe(plan.erase), "write": describe_write(plan),
         "grid": format!("sequences * value_heads * {}", numbers.value_split),
         "key": rule.key_dim, "value": rule.value_dim, "warps": numbers.warps, "threads": launch.block,
+        "resident_blocks": resident_blocks(rule, plan, numbers, kernel.arch),
         "value_split": numbers.value_split, "block_values": division.block_values(),
         "key_warps": division.key_warps, "key_steps": division.key_steps,
         "key_lanes": key_lanes, "key_lane_stride": key_lane_stride,

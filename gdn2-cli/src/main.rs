@@ -1,5 +1,6 @@
 //! The `gdn2` command: arguments to calls of the crates beneath, results to tables and files.
 
+mod bench;
 mod case;
 mod check;
 mod compiler;
@@ -46,6 +47,7 @@ enum Command {
     Case(case::Args),
     Run(run::Args),
     Verify(verify::Args),
+    Bench(bench::Args),
     Devices(devices::Args),
     Toolchain(toolchain::Args),
     Prepare(prepare::Args),
@@ -65,6 +67,7 @@ fn main() -> ExitCode {
         Command::Case(args) => args.run(),
         Command::Run(args) => args.run(),
         Command::Verify(args) => args.run(),
+        Command::Bench(args) => args.run(),
         Command::Devices(args) => args.run(),
         Command::Toolchain(args) => args.run(),
         Command::Prepare(args) => args.run(),

@@ -212,6 +212,8 @@ fn arguments_that_mean_nothing() {
         (vec!["case", rule, "--shape", "B=2,T=5,H=1", "--seqlens", "2,3", "-o", out], "B=1"),
         (vec!["case", rule, "--shape", "B=1,T=5,H=1", "-o", "/nowhere/out"], "/nowhere/out"),
         (vec!["run", rule, "--device", "gpu", "--inputs", rule, "--out", out], "vm, cpu"),
+        (vec!["bench", rule, "--shape", "B=1,T=5,H=1", "--device", "vm"], "cuda:N"),
+        (vec!["bench", rule, "--shape", "B=1,T=5,H=1", "--device", "cuda:99"], "cuda"),
         (vec!["verify", "--cases", rule, "--device", "cpu:f32"], "vm, cpu"),
     ] {
         bench.refused(&gdn2(&arguments), &[says]);

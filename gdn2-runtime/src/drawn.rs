@@ -3,8 +3,7 @@
 use crate::problem;
 use crate::tensors::{Array, Case, CaseError, CuSeqlens};
 use gdn2_codegen::abi::Tensor;
-use gdn2_dsl::{Draw, Dtype, Rule, Write, reference};
-use std::collections::BTreeMap;
+use gdn2_dsl::{Draw, Dtype, InputError, Inputs, Rule, Write, reference};
 
 impl Case {
     /// Draws inputs for a rule and computes outputs, and gradients if asked for, with the float64 reference.
@@ -12,44 +11,33 @@ impl Case {
     /// # Errors
     /// A draw whose sizes contradict one another.
     pub fn drawn(rule: &Rule, draw: &Draw, gradients: bool) -> Result<Case, CaseError> {
-        let refused = |error: gdn2_dsl::InputError| CaseError::Size {
-            field: "draw",
-            got: format!("{draw:?}"),
-            limit: error.to_string(),
-        };
+        let mut case = Case::drawn_inputs(rule, draw, gradients)?;
         let inputs = draw.inputs(rule);
-        let outputs = reference::forward(rule.combination(), &inputs).map_err(refused)?;
-        let mut tensors = BTreeMap::new();
-        let mut put = |tensor: Tensor, numbers: Option<&Vec<f64>>| {
-            let Some(numbers) = numbers else { return Ok(()) };
-            let (letters, want) = problem::shape(rule, &inputs.dims, tensor, inputs.states());
-            let array = Array::new(&want, numbers.iter().map(|x| *x as f32).collect());
-            let got = vec![numbers.len()];
-            tensors.insert(tensor, array.ok_or(CaseError::Shape { tensor: tensor.name(), got, letters, want })?);
-            Ok::<(), CaseError>(())
-        };
-        put(Tensor::Q, Some(&inputs.q))?;
-        put(Tensor::K, Some(&inputs.k))?;
-        put(Tensor::V, Some(&inputs.v))?;
-        put(Tensor::G, inputs.g.as_ref())?;
-        put(Tensor::B, inputs.b.as_ref())?;
-        put(Tensor::W, inputs.w.as_ref())?;
-        put(Tensor::InitialState, inputs.initial_state.as_ref())?;
-        put(Tensor::O, Some(&outputs.o))?;
-        put(Tensor::FinalState, Some(&outputs.final_state))?;
+        let outputs = reference::forward(rule.combination(), &inputs).map_err(|error| refused(draw, error))?;
+        case.put(rule, &inputs, Tensor::O, Some(&outputs.o))?;
+        case.put(rule, &inputs, Tensor::FinalState, Some(&outputs.final_state))?;
         if gradients {
             let upstream = draw.output_gradients(rule, &inputs);
-            let found = reference::backward(rule.combination(), &inputs, &upstream).map_err(refused)?;
-            put(Tensor::DO, Some(&upstream.d_out))?;
-            put(Tensor::DFinalState, upstream.d_final_state.as_ref())?;
-            put(Tensor::DQ, Some(&found.dq))?;
-            put(Tensor::DK, Some(&found.dk))?;
-            put(Tensor::DV, Some(&found.dv))?;
-            put(Tensor::DG, found.dg.as_ref())?;
-            put(Tensor::DB, found.db.as_ref())?;
-            put(Tensor::DW, found.dw.as_ref())?;
-            put(Tensor::DInitialState, Some(&found.d_initial_state))?;
+            let found = reference::backward(rule.combination(), &inputs, &upstream);
+            let found = found.map_err(|error| refused(draw, error))?;
+            case.put(rule, &inputs, Tensor::DQ, Some(&found.dq))?;
+            case.put(rule, &inputs, Tensor::DK, Some(&found.dk))?;
+            case.put(rule, &inputs, Tensor::DV, Some(&found.dv))?;
+            case.put(rule, &inputs, Tensor::DG, found.dg.as_ref())?;
+            case.put(rule, &inputs, Tensor::DB, found.db.as_ref())?;
+            case.put(rule, &inputs, Tensor::DW, found.dw.as_ref())?;
+            case.put(rule, &inputs, Tensor::DInitialState, Some(&found.d_initial_state))?;
         }
+        Ok(case)
+    }
+
+    /// Draws inputs, and the gradients backward starts from if asked for, and computes nothing.
+    ///
+    /// # Errors
+    /// A draw whose sizes contradict one another.
+    pub fn drawn_inputs(rule: &Rule, draw: &Draw, gradients: bool) -> Result<Case, CaseError> {
+        let inputs = draw.inputs(rule);
+        inputs.check(rule.combination()).map_err(|error| refused(draw, error))?;
         let write = match rule.write {
             Write::Tied => "tied".to_owned(),
             Write::Own(gate) => gate.grain.to_string(),
@@ -72,13 +60,44 @@ impl Case {
             offsets: offsets.iter().map(|offset| *offset as i64).collect(),
             is_64: false,
         };
-        Ok(Case {
+        let mut case = Case {
             metadata: metadata.into_iter().map(|(key, value)| (key.to_owned(), value)).collect(),
-            tensors,
             cu_seqlens: inputs.cu_seqlens.as_ref().map(offsets),
             ..Case::default()
-        })
+        };
+        case.put(rule, &inputs, Tensor::Q, Some(&inputs.q))?;
+        case.put(rule, &inputs, Tensor::K, Some(&inputs.k))?;
+        case.put(rule, &inputs, Tensor::V, Some(&inputs.v))?;
+        case.put(rule, &inputs, Tensor::G, inputs.g.as_ref())?;
+        case.put(rule, &inputs, Tensor::B, inputs.b.as_ref())?;
+        case.put(rule, &inputs, Tensor::W, inputs.w.as_ref())?;
+        case.put(rule, &inputs, Tensor::InitialState, inputs.initial_state.as_ref())?;
+        if gradients {
+            let upstream = draw.output_gradients(rule, &inputs);
+            case.put(rule, &inputs, Tensor::DO, Some(&upstream.d_out))?;
+            case.put(rule, &inputs, Tensor::DFinalState, upstream.d_final_state.as_ref())?;
+        }
+        Ok(case)
     }
+
+    fn put(
+        &mut self,
+        rule: &Rule,
+        inputs: &Inputs,
+        tensor: Tensor,
+        numbers: Option<&Vec<f64>>,
+    ) -> Result<(), CaseError> {
+        let Some(numbers) = numbers else { return Ok(()) };
+        let (letters, want) = problem::shape(rule, &inputs.dims, tensor, inputs.states());
+        let array = Array::new(&want, numbers.iter().map(|x| *x as f32).collect());
+        let got = vec![numbers.len()];
+        self.tensors.insert(tensor, array.ok_or(CaseError::Shape { tensor: tensor.name(), got, letters, want })?);
+        Ok(())
+    }
+}
+
+fn refused(draw: &Draw, error: InputError) -> CaseError {
+    CaseError::Size { field: "draw", got: format!("{draw:?}"), limit: error.to_string() }
 }
 
 /// What the metadata of every case says about its tensors.

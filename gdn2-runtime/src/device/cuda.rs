@@ -280,6 +280,33 @@ impl Loaded {
         }
         Ok(())
     }
+
+    /// Launches `repeats` times on the GPU's stream and waits; the milliseconds of each time, between two events.
+    ///
+    /// # Errors
+    /// As [`Loaded::launch`].
+    ///
+    /// # Safety
+    /// As [`Loaded::launch`].
+    pub(super) unsafe fn timed(
+        &self,
+        gpu: &Cuda,
+        repeats: usize,
+        call: &Arguments,
+        workspaces: Workspaces<'_>,
+    ) -> Result<Vec<f32>, DeviceError> {
+        let mark = || {
+            gpu.stream.record_event(Some(sys::CUevent_flags::CU_EVENT_DEFAULT)).map_err(driver("recording an event"))
+        };
+        let mut marks = Vec::with_capacity(repeats);
+        for _ in 0..repeats {
+            let start = mark()?;
+            // SAFETY: the caller's promise.
+            unsafe { self.launch(gpu.stream.cu_stream(), call, workspaces)? };
+            marks.push((start, mark()?));
+        }
+        marks.iter().map(|(start, end)| start.elapsed_ms(end).map_err(driver("timing a kernel"))).collect()
+    }
 }
 
 /// A parameter as the first bytes of a 64-bit word.

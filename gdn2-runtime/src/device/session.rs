@@ -15,6 +15,8 @@ pub struct Session {
     workspaces: (Vec<usize>, Vec<u64>),
     /// Scratch an earlier kernel of the session leaves for a later one, by name: bytes and address.
     saved: BTreeMap<String, (usize, u64)>,
+    /// How often a GPU repeats each call to time it, and the times of the last one.
+    timing: (usize, Vec<f32>),
 }
 
 #[derive(Debug)]
@@ -34,6 +36,7 @@ impl Session {
             place: Place::Vm { memory: Memory::new(), settings, loaded },
             workspaces: Default::default(),
             saved: BTreeMap::new(),
+            timing: Default::default(),
         })
     }
 
@@ -44,7 +47,17 @@ impl Session {
     pub fn cuda(gpu: &cuda::Cuda, artifact: &Artifact) -> Result<Session, DeviceError> {
         let loaded = cuda::Loaded::new(gpu, artifact)?;
         let place = Place::Cuda { gpu: gpu.clone(), buffers: Vec::new(), loaded };
-        Ok(Session { place, workspaces: Default::default(), saved: BTreeMap::new() })
+        Ok(Session { place, workspaces: Default::default(), saved: BTreeMap::new(), timing: Default::default() })
+    }
+
+    /// From now on a GPU repeats each call this often and times it.
+    pub fn time(&mut self, repeats: usize) {
+        self.timing.0 = repeats;
+    }
+
+    /// Milliseconds of each repetition of the last call; none where nothing is timed.
+    pub fn milliseconds(&self) -> &[f32] {
+        &self.timing.1
     }
 
     /// The kernel.
@@ -100,7 +113,10 @@ impl Session {
             Place::Cuda { gpu, loaded, .. } => {
                 // SAFETY: the stream is the GPU's own. Buffers of the session outlive the launch, which is waited for
                 // here; the engine sizes them from a checked `Problem`.
-                unsafe { loaded.launch(gpu.stream().cu_stream(), call, workspaces)? };
+                unsafe {
+                    loaded.launch(gpu.stream().cu_stream(), call, workspaces)?;
+                    self.timing.1 = loaded.timed(gpu, self.timing.0, call, workspaces)?;
+                }
                 cuda::synchronize(gpu)?;
                 Ok(Vec::new())
             }

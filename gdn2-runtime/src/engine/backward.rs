@@ -79,6 +79,7 @@ pub(super) fn run(engine: &Engine, run: &Run<'_>, problem: &Problem<'_>) -> Resu
             *field = view;
         }
     }
+    session.time(run.repeats);
     reports.extend(session.launch(&call)?);
     let mut tensors = BTreeMap::new();
     for tensor in GRADIENTS {
@@ -91,7 +92,8 @@ pub(super) fn run(engine: &Engine, run: &Run<'_>, problem: &Problem<'_>) -> Resu
         let pool = storage::decode(&session.read(call.gradients.d_initial_state)?, Dtype::F32);
         tensors.insert(Tensor::DInitialState, array(problem, Tensor::DInitialState, from_layout(problem, pool)));
     }
-    Ok(Outcome { tensors, kernel: Some((backward.kernel.arch, backward.kernel.schedule)), reports })
+    let kernel = Some((backward.kernel.arch, backward.kernel.schedule));
+    Ok(Outcome { tensors, kernel, reports, milliseconds: session.milliseconds().to_vec() })
 }
 
 /// The definition's gradients, on the CPU.
@@ -117,5 +119,5 @@ fn defined(problem: &Problem<'_>) -> Result<Outcome, RunError> {
         .into_iter()
         .filter_map(|(tensor, values)| Some((tensor, array(problem, tensor, narrow(values?)))))
         .collect();
-    Ok(Outcome { tensors, kernel: None, reports: Vec::new() })
+    Ok(Outcome { tensors, kernel: None, reports: Vec::new(), milliseconds: Vec::new() })
 }

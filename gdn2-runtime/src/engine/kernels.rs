@@ -32,6 +32,7 @@ pub(super) struct Steps {
 }
 
 pub(super) fn run(mut session: Session, problem: &Problem<'_>, run: &Run<'_>) -> Result<Outcome, RunError> {
+    session.time(run.repeats);
     let (arch, schedule) = (session.kernel().arch, session.kernel().schedule);
     let steps = Steps::new(problem, (run.pass == Pass::Decode).then(|| run.tokens_per_launch.max(1)));
     let mut call = upload(&mut session, problem, &steps)?;
@@ -52,7 +53,7 @@ pub(super) fn run(mut session: Session, problem: &Problem<'_>, run: &Run<'_>) ->
         let pool = storage::decode(&session.read(states.last)?, Dtype::F32);
         tensors.insert(Tensor::FinalState, array(problem, Tensor::FinalState, from_layout(problem, pool)));
     }
-    Ok(Outcome { tensors, kernel: Some((arch, schedule)), reports })
+    Ok(Outcome { tensors, kernel: Some((arch, schedule)), reports, milliseconds: session.milliseconds().to_vec() })
 }
 
 impl Steps {

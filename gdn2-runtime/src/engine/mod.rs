@@ -35,12 +35,14 @@ pub struct Run<'a> {
     pub tokens_per_launch: usize,
     /// Whether final states are asked for.
     pub final_state: bool,
+    /// How often a GPU repeats the last call to time it.
+    pub repeats: usize,
 }
 
 impl<'a> Run<'a> {
     /// A run with the built-in schedule, one token per decode launch, final states asked for.
     pub fn new(rule: &'a Rule, pass: Pass, device: &'a Device) -> Run<'a> {
-        Run { rule, pass, device, arch: None, schedule: "", tokens_per_launch: 1, final_state: true }
+        Run { rule, pass, device, arch: None, schedule: "", tokens_per_launch: 1, final_state: true, repeats: 0 }
     }
 }
 
@@ -53,6 +55,8 @@ pub struct Outcome {
     pub kernel: Option<(Arch, Schedule)>,
     /// The virtual machine's report on each launch, in order.
     pub reports: Vec<Report>,
+    /// Milliseconds of each repetition of the last call, on a GPU that was asked to time it.
+    pub milliseconds: Vec<f32>,
 }
 
 /// Why a run gave nothing.
@@ -156,7 +160,7 @@ fn native(problem: &Problem<'_>, precision: Precision, final_state: bool) -> Res
     if final_state {
         tensors.insert(Tensor::FinalState, array(problem, Tensor::FinalState, state));
     }
-    Ok(Outcome { tensors, kernel: None, reports: Vec::new() })
+    Ok(Outcome { tensors, kernel: None, reports: Vec::new(), milliseconds: Vec::new() })
 }
 
 fn array(problem: &Problem<'_>, tensor: Tensor, data: Vec<f32>) -> Array {

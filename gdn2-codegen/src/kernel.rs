@@ -167,6 +167,17 @@ impl Kernel {
         })
     }
 
+    /// The schedule, as overrides, of the forward pass that keeps what this backward kernel reads; `None` where it reads
+    /// nothing of the kind.
+    pub fn keeping_forward(&self) -> Option<String> {
+        match self.schedule {
+            Schedule::Backward(numbers) if self.workspaces.iter().any(|workspace| workspace.saved) => {
+                Some(format!("chunk={}", numbers.chunk))
+            }
+            Schedule::Forward(_) | Schedule::Backward(_) | Schedule::Decode(_) => None,
+        }
+    }
+
     /// What the kernel takes of the GPU, as JSON: threads, the shared-memory map, workspaces.
     pub fn resources_json(&self) -> serde_json::Value {
         serde_json::json!({

@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use gdn2_codegen::arch::Arch;
-use gdn2_codegen::committed::{ARCHES, Committed, StampedPtx, stem};
+use gdn2_codegen::committed::{ARCHES, Committed, PASSES, StampedPtx, stem};
 use gdn2_codegen::kernel::{Kernel, Pass};
 use gdn2_codegen::schedule::Schedule;
 use gdn2_codegen::{bind, render};
@@ -18,39 +18,56 @@ use crate::input::compile_error;
 /// architecture; head dims that cannot get what the next larger GPU has.
 const FALLBACK: [Arch; 3] = [Arch::Sm86, Arch::Sm80, Arch::Sm90a];
 
-/// The passes that a module has kernels for.
-const PASSES: [Pass; 2] = [Pass::Forward, Pass::Decode];
-
-/// The entries of the module's table of embedded kernels, or the compile error that says why a pass has none.
-pub(crate) fn embed(rule: &Rule, name: &Ident, span: Span) -> Result<Vec<TokenStream>, TokenStream> {
-    PASSES.into_iter().map(|pass| entry(rule, pass, name, span)).collect()
+/// The kernels of a rule in their fallback schedules: inference, and training where a backward kernel fits any GPU.
+/// The error is the compile error that says why inference has none.
+pub(crate) fn kernels(rule: &Rule, name: &Ident) -> Result<Vec<Kernel>, TokenStream> {
+    let needed = |pass: Pass| {
+        fallback(rule, pass).map_err(|reason| {
+            let message = format!("no {pass} kernel can be generated for rule `{}`: {reason}", rule.name);
+            compile_error(name.span(), &message)
+        })
+    };
+    let mut kernels = PASSES.into_iter().map(needed).collect::<Result<Vec<_>, _>>()?;
+    if let Ok(backward) = fallback(rule, Pass::Backward) {
+        let keeping = backward.keeping_forward().map(|schedule| {
+            let pass = Pass::ForwardForBackward;
+            let schedule = Schedule::from_overrides(rule, pass, backward.arch, &schedule).ok()?;
+            bind(rule, pass, schedule, backward.arch).ok()
+        });
+        match keeping {
+            None => kernels.push(backward),
+            Some(Some(forward)) => kernels.extend([forward, backward]),
+            Some(None) => {}
+        }
+    }
+    Ok(kernels)
 }
 
-fn entry(rule: &Rule, pass: Pass, name: &Ident, span: Span) -> Result<TokenStream, TokenStream> {
-    let kernel = fallback(rule, pass).map_err(|reason| {
-        compile_error(name.span(), &format!("no {pass:?} kernel can be generated for rule `{}`: {reason}", rule.name))
-    })?;
-    let source = render(&kernel);
-    let pass = format_ident!("{}", format!("{pass:?}"));
-    let (schedule, text) = (kernel.schedule.to_string(), source.text);
+/// The entry of a kernel in the module's table.
+pub(crate) fn entry(kernel: &Kernel, span: Span) -> TokenStream {
+    let pass = format_ident!("{}", format!("{:?}", kernel.pass));
+    let (schedule, text) = (kernel.schedule.to_string(), render(kernel).text);
     let ptx = ARCHES.into_iter().filter_map(|arch| {
-        let path = committed_ptx(rule, kernel.pass, arch)?;
+        let path = committed_ptx(&kernel.rule, kernel.pass, arch)?;
         let arch = format_ident!("{}", format!("{arch:?}"));
         Some(quote_spanned! { span=> (__gdn2::Arch::#arch, ::core::include_str!(#path)) })
     });
-    Ok(quote_spanned! { span=>
+    quote_spanned! { span=>
         __gdn2::Embedded {
             pass: __gdn2::Pass::#pass,
             schedule: #schedule,
             cuda: #text,
             ptx: &[#(#ptx),*],
         }
-    })
+    }
 }
 
 /// The path of the committed PTX of a pass, the user's own before the project's. What was compiled from another text
 /// than is generated now is left alone: `gdn2 prepare --check` tells of it.
 fn committed_ptx(rule: &Rule, pass: Pass, arch: Arch) -> Option<String> {
+    if !PASSES.contains(&pass) {
+        return None;
+    }
     let users = std::env::var("CARGO_MANIFEST_DIR").ok();
     let folders = users.iter().map(String::as_str).chain([env!("CARGO_MANIFEST_DIR")]);
     let name = format!("{}.ptx", stem(rule, pass, arch));

@@ -1,11 +1,12 @@
 //! A rule to its module: typed inputs with documentation, and thin calls into the façade's untyped code.
 
+use gdn2_codegen::kernel::Pass;
 use gdn2_dsl::{Bound, Gate, Grain, Rule, StateLayout, Write};
 use proc_macro2::{Ident, Span, TokenStream};
 use quote::{ToTokens, format_ident, quote_spanned};
 use syn::{Path, Visibility};
 
-use crate::embed::embed;
+use crate::embed::{entry, kernels};
 use crate::fields::{Field, state_shape, token_tensors, variant};
 
 /// What one module is made from.
@@ -29,11 +30,14 @@ pub(crate) fn module(from: &Module<'_>) -> TokenStream {
     let tensors = token_tensors(rule);
     let doc = module_doc(rule);
     let description = describe(rule, span);
-    let embedded = if wants_kernels { embed(rule, name, span) } else { Ok(Vec::new()) };
-    let (embedded, refusal) = match embedded {
-        Ok(entries) => (entries, None),
-        Err(error) => (Vec::new(), Some(error)),
+    let (kernels, refusal) = match kernels(rule, name) {
+        Ok(kernels) => (kernels, None),
+        // Where the rule itself has mistakes, what does not fit it is not news.
+        Err(refusal) => (Vec::new(), wants_kernels.then_some(refusal)),
     };
+    let embedded = kernels.iter().filter(|_| wants_kernels).map(|kernel| entry(kernel, span));
+    let trainable = kernels.iter().any(|kernel| kernel.pass == Pass::Backward);
+    let training = trainable.then(|| training(rule, &tensors, span));
     let forward = forward(rule, &tensors, span);
     let decode = decode(rule, &tensors, span);
     let (key_dim, value_dim) = (rule.key_dim as usize, rule.value_dim as usize);
@@ -79,6 +83,7 @@ pub(crate) fn module(from: &Module<'_>) -> TokenStream {
             }
 
             #forward
+            #training
             #decode
         }
     }
@@ -127,6 +132,65 @@ fn forward(rule: &Rule, tensors: &[Field], span: Span) -> TokenStream {
             /// A tensor whose shape, dtype or strides do not fit, named with what would.
             pub fn forward(&self, inputs: Forward<'_>) -> ::core::result::Result<__gdn2::Output, __gdn2::Error> {
                 self.loaded.forward(inputs.call())
+            }
+        }
+    }
+}
+
+/// What training adds: forward that saves, backward, gradients.
+fn training(rule: &Rule, tensors: &[Field], span: Span) -> TokenStream {
+    let grads: Vec<_> = tensors.iter().map(|field| format_ident!("d{}", field.name, span = span)).collect();
+    let docs = tensors.iter().map(|field| format!("Gradient of `{}`, shaped and stored as it.", field.name));
+    let members =
+        grads.iter().zip(docs).map(|(name, doc)| quote_spanned! { span=> #[doc = #doc] pub #name: __gdn2::Tensor, });
+    let names = tensors.iter().map(|field| format_ident!("D{}", field.tensor.to_uppercase(), span = span));
+    let (out, state) = (format!("Gradient of `o`, `[B,T,HV,{}]`.", rule.value_dim), state_shape(rule));
+    let state = format!("Gradient of the final state, `{state}`, f32; none is zeros.");
+    quote_spanned! { span=>
+        /// Inputs of the backward pass.
+        #[derive(Clone, Copy, Debug)]
+        pub struct Backward<'a> {
+            #[doc = #out]
+            pub d_out: __gdn2::View<'a>,
+            #[doc = #state]
+            pub d_final_state: ::core::option::Option<__gdn2::View<'a>>,
+        }
+
+        /// What the backward pass gives: the gradient of each input.
+        #[derive(Clone, Debug, PartialEq)]
+        #[non_exhaustive]
+        pub struct Gradients {
+            #(#members)*
+            /// Gradient of the initial state, f32, where the forward pass was given one.
+            pub d_initial_state: ::core::option::Option<__gdn2::Tensor>,
+        }
+
+        impl Kernels {
+            /// Runs the chunked forward pass and saves what [`Kernels::backward`] needs of it.
+            ///
+            /// # Errors
+            /// As [`Kernels::forward`].
+            pub fn forward_for_backward(
+                &self,
+                inputs: Forward<'_>,
+            ) -> ::core::result::Result<(__gdn2::Output, __gdn2::Saved), __gdn2::Error> {
+                self.loaded.forward_for_backward(inputs.call())
+            }
+
+            /// Runs the backward pass: the gradient of `sum(o · d_out) + sum(final_state · d_final_state)`.
+            ///
+            /// # Errors
+            /// A gradient that does not fit what was saved, a compiler that is needed and missing.
+            pub fn backward(
+                &self,
+                saved: &__gdn2::Saved,
+                outputs: Backward<'_>,
+            ) -> ::core::result::Result<Gradients, __gdn2::Error> {
+                let mut grads = self.loaded.backward(saved, outputs.d_out, outputs.d_final_state)?;
+                ::core::result::Result::Ok(Gradients {
+                    #(#grads: grads.take(__gdn2::Name::#names),)*
+                    d_initial_state: grads.take_initial_state(),
+                })
             }
         }
     }

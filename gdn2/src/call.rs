@@ -74,7 +74,7 @@ pub(crate) fn swapped(rule: &Rule, states: Array) -> Array {
 }
 
 /// The numbers of a view, row-major.
-fn array(view: &View<'_>) -> Array {
+pub(crate) fn array(view: &View<'_>) -> Array {
     let data = match view.data {
         Data::F32(slice) => gather(view, slice, |x| x),
         Data::Bf16(slice) => gather(view, slice, half::bf16::to_f32),

@@ -4,9 +4,10 @@
 //!
 //! - `load(&Device)`, which makes the embedded kernels ready on a [`Device`]: `Device::cpu()` computes natively,
 //!   `Device::vm()` runs the kernels' PTX on a virtual machine, `Device::cuda(n)?` on a GPU;
-//! - `Forward` and `Decode`, structs with exactly the tensors the rule has, each field documented with its shape,
+//! - `Forward`, `Backward` and `Decode`, structs with exactly the tensors the rule has, each field documented with its shape,
 //!   granularity and dtype;
-//! - `Kernels`, a handle that is cheap to clone and shared between threads, with `forward` and `decode`, and what is the
+//! - `Kernels`, a handle that is cheap to clone and shared between threads, with `forward`,
+//!   `forward_for_backward`, `backward` and `decode`, and what is the
 //!   same for every rule, on [`Loaded`]: [`Loaded::explain`], and raw calls on device memory such as
 //!   [`Loaded::forward_raw`].
 //!
@@ -78,7 +79,7 @@ pub use gdn2_macros::include_rule;
 pub use gdn2_runtime::device::{Device, DeviceError};
 pub use gdn2_runtime::raw;
 pub use half::{bf16, f16};
-pub use loaded::{Explanation, Loaded, Origin, Output};
+pub use loaded::{Explanation, Loaded, Origin, Output, Saved};
 pub use shape::{Axes, IntoAxes};
 pub use view::{Element, Offsets, Tensor, View};
 

@@ -1,12 +1,13 @@
 //! A rule's kernels on one device. The generated modules are thin over this.
 
+use std::collections::BTreeMap;
 use std::ffi::c_void;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use crate::call::{Call, swapped};
+use crate::call::{Call, array, swapped};
 use crate::error::Error;
-use crate::view::Tensor;
+use crate::view::{Tensor, View};
 use gdn2_codegen::abi::Tensor as Name;
 use gdn2_codegen::arch::Arch;
 use gdn2_codegen::committed::PTX_PASSES as PASSES;
@@ -15,7 +16,7 @@ use gdn2_codegen::schedule::Schedule;
 use gdn2_dsl::{Dtype, Rule};
 use gdn2_runtime::artifact::{Artifact, Compiler};
 use gdn2_runtime::device::{Device, cuda};
-use gdn2_runtime::engine::{self, Engine, Run, RunError};
+use gdn2_runtime::engine::{self, Engine, Run, RunError, Training};
 use gdn2_runtime::nvrtc::NvrtcError;
 use gdn2_runtime::problem::Problem;
 use gdn2_runtime::raw::Arguments;
@@ -55,6 +56,15 @@ struct Shared {
     rule: Rule,
     device: Device,
     kernels: Vec<Ready>,
+    /// What the kernels of training are made from, and these, once they were asked for.
+    source: Source,
+    training: OnceLock<Training>,
+}
+
+/// Where kernels that are made later come from.
+enum Source {
+    Embedded(&'static [Embedded]),
+    Generator(Engine),
 }
 
 /// A pass that is ready to run.
@@ -109,12 +119,12 @@ impl fmt::Display for Explanation {
 const OLDEST: Arch = Arch::Sm80;
 
 impl Loaded {
-    /// Makes every embedded pass ready for the device.
+    /// Makes the embedded inference passes ready for the device; training is made ready when it is first asked for.
     ///
     /// # Errors
     /// Kernels that the device cannot hold, or a compiler that is needed and missing.
     #[doc(hidden)]
-    pub fn new(rule: Rule, embedded: &[Embedded], device: &Device) -> Result<Loaded, Error> {
+    pub fn new(rule: Rule, embedded: &'static [Embedded], device: &Device) -> Result<Loaded, Error> {
         let compiler = Compiler::new(Search::from_environment(None, None));
         let kernels = match device {
             Device::Cpu(_) => Vec::new(),
@@ -124,10 +134,11 @@ impl Loaded {
                     let (artifact, origin) = entry.artifact(&rule, arch, &compiler)?;
                     Ready::new(artifact, origin, device)
                 };
-                embedded.iter().map(ready).collect::<Result<Vec<_>, RunError>>()?
+                let inference = embedded.iter().filter(|entry| PASSES.contains(&entry.pass));
+                inference.map(ready).collect::<Result<Vec<_>, RunError>>()?
             }
         };
-        Ok(Loaded { shared: Arc::new(Shared { rule, device: device.clone(), kernels }) })
+        Ok(Loaded::from_parts(rule, device, kernels, Source::Embedded(embedded)))
     }
 
     /// Generates every pass of a rule that is known only at run time, in its built-in schedule.
@@ -147,7 +158,44 @@ impl Loaded {
                 PASSES.into_iter().map(ready).collect::<Result<Vec<_>, RunError>>()?
             }
         };
-        Ok(Loaded { shared: Arc::new(Shared { rule, device: device.clone(), kernels }) })
+        Ok(Loaded::from_parts(rule, device, kernels, Source::Generator(engine)))
+    }
+
+    fn from_parts(rule: Rule, device: &Device, kernels: Vec<Ready>, source: Source) -> Loaded {
+        let shared = Shared { rule, device: device.clone(), kernels, source, training: OnceLock::new() };
+        Loaded { shared: Arc::new(shared) }
+    }
+
+    /// Makes the kernels of training ready too, which otherwise happens on the first backward call.
+    ///
+    /// # Errors
+    /// A compiler that is needed and missing.
+    pub fn warmup(&self) -> Result<(), Error> {
+        self.training()?;
+        Ok(())
+    }
+
+    /// The kernels of training; nothing on the CPU, which needs none.
+    fn training(&self) -> Result<Option<&Training>, RunError> {
+        let Shared { rule, device, source, training, .. } = &*self.shared;
+        if let (Device::Cpu(_), _) | (_, Some(_)) = (device, training.get()) {
+            return Ok(training.get());
+        }
+        let made = match source {
+            Source::Embedded(entries) => {
+                let arch = device.arch().unwrap_or(OLDEST);
+                let compiler = Compiler::new(Search::from_environment(None, None));
+                let make = |pass| {
+                    let entry = entries.iter().find(|entry| entry.pass == pass);
+                    entry.map(|entry| Ok::<_, RunError>(entry.artifact(rule, arch, &compiler)?.0)).transpose()
+                };
+                let backward = make(Pass::Backward)?.ok_or(RunError::Pass(Pass::Backward))?;
+                Training { forward: make(Pass::ForwardForBackward)?, backward }
+            }
+            Source::Generator(engine) => engine.training(&Run::new(rule, Pass::Backward, device))?,
+        };
+        // Another thread may have been faster; its kernels are the same.
+        Ok(Some(training.get_or_init(|| made)))
     }
 
     /// The device.
@@ -166,6 +214,43 @@ impl Loaded {
         let o = Tensor::from_f32(&results.o.shape, results.o.data, rule.dtype)?;
         let state = swapped(rule, results.final_state);
         Ok(Output { o, final_state: Tensor::from_f32(&state.shape, state.data, Dtype::F32)? })
+    }
+
+    /// The forward pass, and what backward will need of it.
+    ///
+    /// # Errors
+    /// The first input that does not fit.
+    #[doc(hidden)]
+    pub fn forward_for_backward(&self, call: Call<'_>) -> Result<(Output, Saved), Error> {
+        let output = self.forward(call)?;
+        Ok((output, Saved { case: call.case(&self.shared.rule) }))
+    }
+
+    /// Every gradient of a call.
+    ///
+    /// # Errors
+    /// Gradients of outputs that do not fit the call.
+    #[doc(hidden)]
+    pub fn backward(
+        &self,
+        saved: &Saved,
+        d_out: View<'_>,
+        d_final_state: Option<View<'_>>,
+    ) -> Result<Gradients, Error> {
+        let Shared { rule, device, .. } = &*self.shared;
+        let mut case = saved.case.clone();
+        case.tensors.insert(Name::DO, array(&d_out));
+        if let Some(grad) = d_final_state {
+            case.tensors.insert(Name::DFinalState, swapped(rule, array(&grad)));
+        }
+        let problem = Problem::new(rule, &case).map_err(RunError::from)?;
+        let run = Run::new(rule, Pass::Backward, device);
+        let tensors = engine::gradients(&run, self.training()?, &problem)?.tensors;
+        let narrow = |(name, array): (Name, Array)| {
+            let array = if name == Name::DInitialState { swapped(rule, array) } else { array };
+            Ok((name, Tensor::from_f32(&array.shape, array.data, problem.dtype(name))?))
+        };
+        Ok(Gradients(tensors.into_iter().map(narrow).collect::<Result<_, Error>>()?))
     }
 
     /// One token or a short run of them; the states of the pool are read and written in place.
@@ -233,7 +318,7 @@ impl Loaded {
     }
 
     fn run(&self, pass: Pass, case: &Case) -> Result<Results, Error> {
-        let Shared { rule, device, kernels } = &*self.shared;
+        let Shared { rule, device, kernels, .. } = &*self.shared;
         let problem = Problem::new(rule, case).map_err(RunError::from)?;
         let run = Run { tokens_per_launch: usize::MAX, ..Run::new(rule, pass, device) };
         let artifact = kernels.iter().map(|ready| &ready.artifact).find(|artifact| artifact.kernel.pass == pass);
@@ -241,6 +326,29 @@ impl Loaded {
         let mut take =
             |name| tensors.remove(&name).unwrap_or(Array { shape: Vec::new(), data: Vec::new(), stored: Dtype::F32 });
         Ok(Results { o: take(Name::O), final_state: take(Name::FinalState) })
+    }
+}
+
+/// What backward needs of a forward call: on host memory, its inputs. The states in between are recomputed.
+#[derive(Clone, Debug)]
+pub struct Saved {
+    case: Case,
+}
+
+/// The gradients of a call, by the names of files.
+#[doc(hidden)]
+#[derive(Debug)]
+pub struct Gradients(BTreeMap<Name, Tensor>);
+
+impl Gradients {
+    /// Takes the gradient of a tensor that the rule has: there is one for each.
+    pub fn take(&mut self, name: Name) -> Tensor {
+        self.0.remove(&name).unwrap_or_default()
+    }
+
+    /// Takes the gradient of the initial state, which is there where the call had one.
+    pub fn take_initial_state(&mut self) -> Option<Tensor> {
+        self.0.remove(&Name::DInitialState)
     }
 }
 

@@ -2,8 +2,9 @@
 
 pub use crate::call::Call;
 pub use crate::error::Error;
-pub use crate::loaded::{Embedded, Loaded, Output};
+pub use crate::loaded::{Embedded, Gradients, Loaded, Output, Saved};
 pub use crate::view::{Offsets, Tensor, View};
+pub use gdn2_codegen::abi::Tensor as Name;
 pub use gdn2_codegen::arch::Arch;
 pub use gdn2_codegen::kernel::Pass;
 pub use gdn2_dsl::{Bound, Dtype, Gate, Grain, Rule, StateLayout, Write};

@@ -6,7 +6,7 @@ use std::fmt;
 pub const MAX_RANK: usize = 4;
 
 /// Sizes or strides, outermost first.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub struct Axes {
     values: [usize; MAX_RANK],
     rank: usize,

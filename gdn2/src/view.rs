@@ -171,6 +171,13 @@ pub enum Values {
     F16(Vec<f16>),
 }
 
+/// No axes and no elements, f32.
+impl Default for Tensor {
+    fn default() -> Self {
+        Tensor { values: Values::F32(Vec::new()), shape: Axes::default() }
+    }
+}
+
 impl Tensor {
     /// Zeros.
     ///

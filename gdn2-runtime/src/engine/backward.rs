@@ -2,30 +2,51 @@
 
 use super::kernels::{Steps, at, from_layout, offset_tables, to_layout, upload};
 use super::{Engine, Outcome, Run, RunError, array};
+use crate::artifact::Artifact;
 use crate::device::Device;
 use crate::device::session::Session;
 use crate::problem::Problem;
 use crate::storage;
 use crate::tensors::CaseError;
 use gdn2_codegen::abi::Tensor;
-use gdn2_codegen::kernel::{Kernel, Pass};
-use gdn2_codegen::schedule::Schedule;
+use gdn2_codegen::kernel::Pass;
 use gdn2_dsl::{Dtype, OutputGradients, reference};
 use std::collections::BTreeMap;
 
 /// Gradients of tensors with a row per token, in the order of their inputs.
 const GRADIENTS: [Tensor; 6] = [Tensor::DQ, Tensor::DK, Tensor::DV, Tensor::DG, Tensor::DB, Tensor::DW];
 
-/// The schedule of the forward pass that keeps what a backward kernel reads.
-fn forward_schedule(backward: &Kernel) -> String {
-    match backward.schedule {
-        Schedule::Backward(numbers) => format!("chunk={}", numbers.chunk),
-        Schedule::Forward(_) | Schedule::Decode(_) => String::new(),
+/// The kernels of a training step.
+#[derive(Clone, Debug)]
+pub struct Training {
+    /// Forward that keeps what backward reads; `None` where backward recomputes all of it.
+    pub forward: Option<Artifact>,
+    /// Backward.
+    pub backward: Artifact,
+}
+
+impl Engine {
+    /// The compiled kernels of a backward run.
+    ///
+    /// # Errors
+    /// The schedule is refused or nothing compiles it.
+    pub fn training(&self, run: &Run<'_>) -> Result<Training, RunError> {
+        let backward = self.artifact(run)?;
+        let forward = match backward.kernel.keeping_forward() {
+            Some(schedule) => {
+                Some(self.artifact(&Run { pass: Pass::ForwardForBackward, schedule: &schedule, ..run.clone() })?)
+            }
+            None => None,
+        };
+        Ok(Training { forward, backward })
     }
 }
 
-/// Runs forward-for-backward, unless backward recomputes, and backward.
-pub(super) fn run(engine: &Engine, run: &Run<'_>, problem: &Problem<'_>) -> Result<Outcome, RunError> {
+/// Runs forward-for-backward, unless backward recomputes, and backward; the CPU needs no kernels.
+///
+/// # Errors
+/// A problem without the gradient of o, or with slot tables; a device that refuses a kernel or the call.
+pub fn gradients(run: &Run<'_>, training: Option<&Training>, problem: &Problem<'_>) -> Result<Outcome, RunError> {
     if !problem.case().tensors.contains_key(&Tensor::DO) {
         return Err(
             CaseError::Missing { tensor: "do", shape: "[B,T,HV,V]: backward starts from the gradient of o" }.into()
@@ -34,17 +55,13 @@ pub(super) fn run(engine: &Engine, run: &Run<'_>, problem: &Problem<'_>) -> Resu
     if problem.case().initial_slots.is_some() || problem.case().final_slots.is_some() {
         return Err(RunError::Slots);
     }
-    if let Device::Cpu(_) = run.device {
+    let (Some(Training { forward, backward }), Device::Vm(_) | Device::Cuda(_)) = (training, run.device) else {
         return defined(problem);
-    }
-    let backward = engine.artifact(run)?;
-    let keeps = backward.kernel.workspaces.iter().any(|workspace| workspace.saved);
-    let schedule = forward_schedule(&backward.kernel);
-    let forward = Run { pass: Pass::ForwardForBackward, schedule: &schedule, ..run.clone() };
-    let first = if keeps { engine.artifact(&forward)? } else { backward.clone() };
+    };
+    let first = forward.as_ref().unwrap_or(backward);
     let mut session = match run.device {
-        Device::Vm(settings) => Session::vm(*settings, &first)?,
-        Device::Cuda(gpu) => Session::cuda(gpu, &first)?,
+        Device::Vm(settings) => Session::vm(*settings, first)?,
+        Device::Cuda(gpu) => Session::cuda(gpu, first)?,
         Device::Cpu(_) => return defined(problem),
     };
     let steps = Steps::new(problem, None);
@@ -57,9 +74,9 @@ pub(super) fn run(engine: &Engine, run: &Run<'_>, problem: &Problem<'_>) -> Resu
     call.cu_seqlens = offset_tables(&mut session, problem, &steps)?.first().copied().unwrap_or(0);
     call.cu_seqlens_is_64 = i32::from(case.cu_seqlens.as_ref().is_some_and(|packed| packed.is_64));
     let mut reports = Vec::new();
-    if keeps {
+    if forward.is_some() {
         reports.extend(session.launch(&call)?);
-        session.switch(&backward)?;
+        session.switch(backward)?;
     }
     if let Some(grad) = case.tensors.get(&Tensor::DFinalState) {
         call.gradients.d_final_state = session.upload("d_final_state", &encoded(grad.data.clone()))?;

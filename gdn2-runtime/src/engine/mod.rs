@@ -3,6 +3,8 @@
 mod backward;
 mod kernels;
 
+pub use backward::{Training, gradients};
+
 use crate::artifact::{Artifact, Compiler};
 use crate::cpu;
 use crate::device::session::Session;
@@ -124,7 +126,11 @@ impl Engine {
     pub fn run(&self, run: &Run<'_>, case: &Case) -> Result<Outcome, RunError> {
         let problem = Problem::new(run.rule, case)?;
         if run.pass == Pass::Backward {
-            return backward::run(self, run, &problem);
+            let training = match run.device {
+                Device::Cpu(_) => None,
+                Device::Vm(_) | Device::Cuda(_) => Some(self.training(run)?),
+            };
+            return gradients(run, training.as_ref(), &problem);
         }
         let artifact = match run.device {
             Device::Cpu(_) => None,

@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use gdn2_codegen::arch::Arch;
-use gdn2_codegen::committed::{ARCHES, Committed, PASSES, StampedPtx, stem};
+use gdn2_codegen::committed::{ARCHES, Committed, PTX_PASSES, StampedPtx, stem};
 use gdn2_codegen::kernel::{Kernel, Pass};
 use gdn2_codegen::schedule::Schedule;
 use gdn2_codegen::{bind, render};
@@ -27,7 +27,7 @@ pub(crate) fn kernels(rule: &Rule, name: &Ident) -> Result<Vec<Kernel>, TokenStr
             compile_error(name.span(), &message)
         })
     };
-    let mut kernels = PASSES.into_iter().map(needed).collect::<Result<Vec<_>, _>>()?;
+    let mut kernels = [Pass::Forward, Pass::Decode].into_iter().map(needed).collect::<Result<Vec<_>, _>>()?;
     if let Ok(backward) = fallback(rule, Pass::Backward) {
         let keeping = backward.keeping_forward().map(|schedule| {
             let pass = Pass::ForwardForBackward;
@@ -65,7 +65,7 @@ pub(crate) fn entry(kernel: &Kernel, span: Span) -> TokenStream {
 /// The path of the committed PTX of a pass, the user's own before the project's. What was compiled from another text
 /// than is generated now is left alone: `gdn2 prepare --check` tells of it.
 fn committed_ptx(rule: &Rule, pass: Pass, arch: Arch) -> Option<String> {
-    if !PASSES.contains(&pass) {
+    if !PTX_PASSES.contains(&pass) {
         return None;
     }
     let users = std::env::var("CARGO_MANIFEST_DIR").ok();

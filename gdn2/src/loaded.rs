@@ -10,7 +10,6 @@ use crate::error::Error;
 use crate::view::{Tensor, View};
 use gdn2_codegen::abi::Tensor as Name;
 use gdn2_codegen::arch::Arch;
-use gdn2_codegen::committed::PTX_PASSES as PASSES;
 use gdn2_codegen::kernel::{CudaSource, Pass};
 use gdn2_codegen::schedule::Schedule;
 use gdn2_dsl::{Dtype, Rule};
@@ -115,6 +114,9 @@ impl fmt::Display for Explanation {
     }
 }
 
+/// The passes that are made ready on load; those of training wait until they are asked for.
+const INFERENCE: [Pass; 2] = [Pass::Forward, Pass::Decode];
+
 /// The architecture whose PTX every later one understands, and that the virtual machine stands in for.
 const OLDEST: Arch = Arch::Sm80;
 
@@ -134,7 +136,7 @@ impl Loaded {
                     let (artifact, origin) = entry.artifact(&rule, arch, &compiler)?;
                     Ready::new(artifact, origin, device)
                 };
-                let inference = embedded.iter().filter(|entry| PASSES.contains(&entry.pass));
+                let inference = embedded.iter().filter(|entry| INFERENCE.contains(&entry.pass));
                 inference.map(ready).collect::<Result<Vec<_>, RunError>>()?
             }
         };
@@ -155,7 +157,7 @@ impl Loaded {
                     let artifact = engine.artifact(&Run::new(&rule, pass, device))?;
                     Ready::new(artifact, Origin::Generated, device)
                 };
-                PASSES.into_iter().map(ready).collect::<Result<Vec<_>, RunError>>()?
+                INFERENCE.into_iter().map(ready).collect::<Result<Vec<_>, RunError>>()?
             }
         };
         Ok(Loaded::from_parts(rule, device, kernels, Source::Generator(engine)))

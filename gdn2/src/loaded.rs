@@ -63,7 +63,7 @@ struct Shared {
 /// Where kernels that are made later come from.
 enum Source {
     Embedded(&'static [Embedded]),
-    Generator(Engine),
+    Generator(Box<Engine>),
 }
 
 /// A pass that is ready to run.
@@ -160,7 +160,7 @@ impl Loaded {
                 INFERENCE.into_iter().map(ready).collect::<Result<Vec<_>, RunError>>()?
             }
         };
-        Ok(Loaded::from_parts(rule, device, kernels, Source::Generator(engine)))
+        Ok(Loaded::from_parts(rule, device, kernels, Source::Generator(Box::new(engine))))
     }
 
     fn from_parts(rule: Rule, device: &Device, kernels: Vec<Ready>, source: Source) -> Loaded {

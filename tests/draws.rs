@@ -46,6 +46,7 @@ fn agrees(engine: &Engine, run: &Run<'_>, draw: &Draw, slots: bool) -> Result<bo
     let (arch, schedule) = outcome.kernel.unwrap();
     let chunk = match schedule {
         Schedule::Forward(forward) => forward.chunk,
+        Schedule::Backward(backward) => backward.chunk,
         Schedule::Decode(_) => 16,
     };
     for (tensor, limit) in limits(run.rule, draw, &exact, chunk) {

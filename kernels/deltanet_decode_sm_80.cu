@@ -1,4 +1,4 @@
-// source 126c558dd5f8ff7861e35cc52e9e99e1db6056bc66e5b58829a18747c8980919
+// source d8eaecfe0d80f065ff1a86e3d8b67fde84502bb174fde9d73a7b6ec3865806ea
 // deltanet_decode: one token, or a short run of tokens, of rule `deltanet` on sm_80, value_split=4,warps=4.
 //
 //   S_t = (I - k_t e_t^T) Diag(exp g_t) S_(t-1) + k_t z_t^T     e = b k     z = w v     o_t = scale S_t^T q_t
@@ -8,7 +8,7 @@
 // A block reads its part of the state once and writes it once, however many tokens there are.
 
 constexpr int KEY = 128, VALUE = 128;
-constexpr int WARPS = 4, THREADS = 128;
+constexpr int WARPS = 4, THREADS = 128, RESIDENT_BLOCKS = 4;
 constexpr int VALUE_SPLIT = 4, BLOCK_VALUES = 32;  // slices; values of a slice
 constexpr int KEY_WARPS = 4, KEY_STEPS = 1;  // warps along K; tiles a thread holds along K
 constexpr int KEY_LANES = 4, KEY_LANE_STRIDE = 8;
@@ -511,7 +511,7 @@ struct Token {
   float b;
 };
 
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT_BLOCKS)
 deltanet_decode(
     const Bf16* __restrict__ q,
     const Bf16* __restrict__ k,

@@ -1,4 +1,4 @@
-// source 9189e9cd4f68f69800ed9c07dd36fcd61c97ad0cdae6e3c9fecb5a4e069115f4
+// source eaaf331f8e16d9e79ae9f3e4a15be04a209ba6fd8945b80e4a0fbc7f07269fd1
 // deltanet_decode: one token, or a short run of tokens, of rule `deltanet` on sm_90a, value_split=4,warps=4.
 //
 //   S_t = (I - k_t e_t^T) Diag(exp g_t) S_(t-1) + k_t z_t^T     e = b k     z = w v     o_t = scale S_t^T q_t
@@ -8,7 +8,7 @@
 // A block reads its part of the state once and writes it once, however many tokens there are.
 
 constexpr int KEY = 128, VALUE = 128;
-constexpr int WARPS = 4, THREADS = 128;
+constexpr int WARPS = 4, THREADS = 128, RESIDENT_BLOCKS = 4;
 constexpr int VALUE_SPLIT = 4, BLOCK_VALUES = 32;  // slices; values of a slice
 constexpr int KEY_WARPS = 4, KEY_STEPS = 1;  // warps along K; tiles a thread holds along K
 constexpr int KEY_LANES = 4, KEY_LANE_STRIDE = 8;
@@ -511,7 +511,7 @@ struct Token {
   float b;
 };
 
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT_BLOCKS)
 deltanet_decode(
     const Bf16* __restrict__ q,
     const Bf16* __restrict__ k,

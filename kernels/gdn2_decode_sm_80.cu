@@ -1,4 +1,4 @@
-// source 22c1e11496e03e1791d629130c490eac904660fa05c244608b1d1e19a5ce587c
+// source 53dcf001382c5144793f0b4e6b9635bed653e02aa82eb78cc85c9e2ec749bd82
 // gdn2_decode: one token, or a short run of tokens, of rule `gdn2` on sm_80, value_split=4,warps=4.
 //
 //   S_t = (I - k_t e_t^T) Diag(exp g_t) S_(t-1) + k_t z_t^T     e = b k     z = w v     o_t = scale S_t^T q_t
@@ -8,7 +8,7 @@
 // A block reads its part of the state once and writes it once, however many tokens there are.
 
 constexpr int KEY = 128, VALUE = 128;
-constexpr int WARPS = 4, THREADS = 128;
+constexpr int WARPS = 4, THREADS = 128, RESIDENT_BLOCKS = 3;
 constexpr int VALUE_SPLIT = 4, BLOCK_VALUES = 32;  // slices; values of a slice
 constexpr int KEY_WARPS = 4, KEY_STEPS = 1;  // warps along K; tiles a thread holds along K
 constexpr int KEY_LANES = 4, KEY_LANE_STRIDE = 8;
@@ -513,7 +513,7 @@ struct Token {
   ValueNumbers<Bf16> w;
 };
 
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT_BLOCKS)
 gdn2_decode(
     const Bf16* __restrict__ q,
     const Bf16* __restrict__ k,

@@ -1,4 +1,4 @@
-// source 413d121ad0669338caecd023ae4822c272c2c99716fcba1aa146cc74b81bb3b0
+// source c4a7856f283606a0996e500b2950012d15a4e8262e46fce77bde7aaea1589d23
 // gdn_forward_for_backward: the chunked forward pass of rule `gdn` on sm_90a, chunk=64,value_split=1,warps=8,stages=2.
 //
 //   S_t = (I - k_t e_t^T) Diag(exp g_t) S_(t-1) + k_t z_t^T     e = b k     z = w v     o_t = scale S_t^T q_t
@@ -480,8 +480,13 @@ DEVICE void scores_pair(const Left& left, int q, int k, int p) {
 // M = (I + L)^-1, unit lower triangular, [CHUNK][CHUNK], in 16x16 blocks.
 // Reads l (float32; its diagonal blocks are replaced by their inverses), writes m (operand type). Blocks above the
 // diagonal are neither read nor written.
+//
+// Each entry of M is rounded to the operand type before later rows are computed from it: they then make up for what
+// the rounding changed, as a token erases what the tokens before it really wrote. With repeated keys, no
+// decay and bf16, an inverse rounded at the end loses 1.7 times as much.
 
 // Inverts I + L of each diagonal block by forward substitution in float32: a column to a lane, two blocks to a warp.
+template <typename Element>
 DEVICE void invert_diagonal(int l) {
   constexpr int BLOCKS = CHUNK / 16;
   const int lane = lane_index(), col = lane % 16;
@@ -499,6 +504,7 @@ DEVICE void invert_diagonal(int l) {
         if (j + 2 < i) x[i] -= row.z * x[j + 2];
         if (j + 3 < i) x[i] -= row.w * x[j + 3];
       }
+      x[i] = Element::low(Element::pack(x[i], 0.0f));
     }
     __syncwarp();
     if (block == first + lane / 16) {
@@ -510,7 +516,7 @@ DEVICE void invert_diagonal(int l) {
   }
 }
 
-// float32 as a sum of two tf32 numbers: products of such sums keep about 21 bits.
+// float32 as a sum of two tf32 numbers, about 21 bits.
 struct Split {
   u32 high, low;
   METHOD explicit Split(float x) {
@@ -528,17 +534,34 @@ DEVICE void mma_tf32(float (&d)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 
 // sum[j][i] += x[j][s] y[i][s] over a 16x16 block, x in accumulator layout, y a block of tile l at (row, col). The
 // depth index is permuted so that accumulators serve as the A operand as they are: slot t of a step is column 2t,
 // slot t + 4 column 2t + 1, which makes a lane's two B numbers neighbours in memory.
-DEVICE void multiply_transposed(float (&sum)[2][4], const float (&x)[2][4], int l, int row, int col, int lane) {
+//
+// Here x holds rounded entries of M, exact in tf32, and y entries of L in full.
+DEVICE void multiply_by_l(float (&sum)[2][4], const float (&x)[2][4], int l, int row, int col, int lane) {
+#pragma unroll
+  for (int s = 0; s < 2; ++s) {
+    const u32 a0 = __float_as_uint(x[s][0]), a1 = __float_as_uint(x[s][2]);
+    const u32 a2 = __float_as_uint(x[s][1]), a3 = __float_as_uint(x[s][3]);
+#pragma unroll
+    for (int n = 0; n < 2; ++n) {
+      const float2 y = at<float2>(l + Tile<CHUNK, 4>::offset(row + n * 8 + lane / 4, col + s * 8 + lane % 4 * 2));
+      const Split b0(y.x), b1(y.y);
+      mma_tf32(sum[n], a0, a1, a2, a3, b0.low, b1.low);
+      mma_tf32(sum[n], a0, a1, a2, a3, b0.high, b1.high);
+    }
+  }
+}
+
+// The same where y is exact in tf32, an inverted diagonal block, and x is not.
+DEVICE void multiply_by_inverse(float (&sum)[2][4], const float (&x)[2][4], int l, int row, int col, int lane) {
 #pragma unroll
   for (int s = 0; s < 2; ++s) {
     const Split a0(x[s][0]), a1(x[s][2]), a2(x[s][1]), a3(x[s][3]);
 #pragma unroll
     for (int n = 0; n < 2; ++n) {
       const float2 y = at<float2>(l + Tile<CHUNK, 4>::offset(row + n * 8 + lane / 4, col + s * 8 + lane % 4 * 2));
-      const Split b0(y.x), b1(y.y);
-      mma_tf32(sum[n], a0.low, a1.low, a2.low, a3.low, b0.high, b1.high);
-      mma_tf32(sum[n], a0.high, a1.high, a2.high, a3.high, b0.low, b1.low);
-      mma_tf32(sum[n], a0.high, a1.high, a2.high, a3.high, b0.high, b1.high);
+      const u32 b0 = __float_as_uint(y.x), b1 = __float_as_uint(y.y);
+      mma_tf32(sum[n], a0.low, a1.low, a2.low, a3.low, b0, b1);
+      mma_tf32(sum[n], a0.high, a1.high, a2.high, a3.high, b0, b1);
     }
   }
 }
@@ -568,7 +591,7 @@ DEVICE void solve_columns(int l, int m) {
           float sum[2][4] = {};
 #pragma unroll
           for (int before = 0; before < step; ++before) {
-            multiply_transposed(sum, x[before], l, i0, j0 + before * 16, lane);
+            multiply_by_l(sum, x[before], l, i0, j0 + before * 16, lane);
           }
 #pragma unroll
           for (int n = 0; n < 2; ++n) {
@@ -578,14 +601,16 @@ DEVICE void solve_columns(int l, int m) {
               x[step][n][c] = 0.0f;
             }
           }
-          multiply_transposed(x[step], sum, l, i0, i0, lane);
+          multiply_by_inverse(x[step], sum, l, i0, i0, lane);
         }
 #pragma unroll
         for (int n = 0; n < 2; ++n) {
 #pragma unroll
           for (int half = 0; half < 2; ++half) {
-            at<u32>(m + Tile<CHUNK, 2>::offset(i0 + n * 8 + lane / 4, j0 + half * 8 + lane % 4 * 2)) =
-                transpose(Element::pack(x[step][n][half * 2], x[step][n][half * 2 + 1]));
+            const u32 pair = Element::pack(x[step][n][half * 2], x[step][n][half * 2 + 1]);
+            x[step][n][half * 2] = Element::low(pair);
+            x[step][n][half * 2 + 1] = Element::high(pair);
+            at<u32>(m + Tile<CHUNK, 2>::offset(i0 + n * 8 + lane / 4, j0 + half * 8 + lane % 4 * 2)) = transpose(pair);
           }
         }
       }
@@ -1024,7 +1049,7 @@ gdn_forward_for_backward(
     const Left left{k_tile};
     scores_pair<Element, Left, Pair>(left, q_tile, k_tile, SMEM_P);
     __syncthreads();
-    invert_diagonal(SMEM_L);
+    invert_diagonal<Element>(SMEM_L);
     __syncthreads();
     solve_columns<Element>(SMEM_L, SMEM_M);
     const Writes writes{k_tile};

@@ -1,4 +1,4 @@
-// source 7adb8c43a2fe581889cbb3c956ea12c38f510197b0f82969ca2b91fe0119c2de
+// source d95ceffc131ba46a621b93f9ac244371f305d8dede67cea54119c8626defaf8c
 // gla_decode: one token, or a short run of tokens, of rule `gla` on sm_80, value_split=4,warps=4.
 //
 //   S_t = (I - k_t e_t^T) Diag(exp g_t) S_(t-1) + k_t z_t^T     e = b k     z = w v     o_t = scale S_t^T q_t
@@ -8,7 +8,7 @@
 // A block reads its part of the state once and writes it once, however many tokens there are.
 
 constexpr int KEY = 128, VALUE = 128;
-constexpr int WARPS = 4, THREADS = 128;
+constexpr int WARPS = 4, THREADS = 128, RESIDENT_BLOCKS = 3;
 constexpr int VALUE_SPLIT = 4, BLOCK_VALUES = 32;  // slices; values of a slice
 constexpr int KEY_WARPS = 4, KEY_STEPS = 1;  // warps along K; tiles a thread holds along K
 constexpr int KEY_LANES = 4, KEY_LANE_STRIDE = 8;
@@ -480,7 +480,7 @@ struct Token {
   KeyNumbers<float> g;
 };
 
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT_BLOCKS)
 gla_decode(
     const Bf16* __restrict__ q,
     const Bf16* __restrict__ k,

@@ -1,4 +1,4 @@
-// source fff5629db06c16a62da66df860153924accfe62f0e5d41be3c529d67ef574179
+// source 567c6493daa0009e06aaedd39b911b520b33e8cdd4125650f1f76560c40180c5
 // kda_safe_decode: one token, or a short run of tokens, of rule `kda_safe` on sm_90a, value_split=4,warps=4.
 //
 //   S_t = (I - k_t e_t^T) Diag(exp g_t) S_(t-1) + k_t z_t^T     e = b k     z = w v     o_t = scale S_t^T q_t
@@ -8,7 +8,7 @@
 // A block reads its part of the state once and writes it once, however many tokens there are.
 
 constexpr int KEY = 128, VALUE = 128;
-constexpr int WARPS = 4, THREADS = 128;
+constexpr int WARPS = 4, THREADS = 128, RESIDENT_BLOCKS = 3;
 constexpr int VALUE_SPLIT = 4, BLOCK_VALUES = 32;  // slices; values of a slice
 constexpr int KEY_WARPS = 4, KEY_STEPS = 1;  // warps along K; tiles a thread holds along K
 constexpr int KEY_LANES = 4, KEY_LANE_STRIDE = 8;
@@ -512,7 +512,7 @@ struct Token {
   float b;
 };
 
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT_BLOCKS)
 kda_safe_decode(
     const Bf16* __restrict__ q,
     const Bf16* __restrict__ k,

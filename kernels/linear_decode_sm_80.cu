@@ -1,4 +1,4 @@
-// source 589e9b71819398c7468ff73b9c6a95764857ca21bf2f44e61135ff9707340219
+// source 0b0e6c0ef8e48c901a693ea209588a8da4b9d1b56e296772f4ee044c9ccd8082
 // linear_decode: one token, or a short run of tokens, of rule `linear` on sm_80, value_split=4,warps=4.
 //
 //   S_t = (I - k_t e_t^T) Diag(exp g_t) S_(t-1) + k_t z_t^T     e = b k     z = w v     o_t = scale S_t^T q_t
@@ -8,7 +8,7 @@
 // A block reads its part of the state once and writes it once, however many tokens there are.
 
 constexpr int KEY = 128, VALUE = 128;
-constexpr int WARPS = 4, THREADS = 128;
+constexpr int WARPS = 4, THREADS = 128, RESIDENT_BLOCKS = 4;
 constexpr int VALUE_SPLIT = 4, BLOCK_VALUES = 32;  // slices; values of a slice
 constexpr int KEY_WARPS = 4, KEY_STEPS = 1;  // warps along K; tiles a thread holds along K
 constexpr int KEY_LANES = 4, KEY_LANE_STRIDE = 8;
@@ -479,7 +479,7 @@ struct Token {
   ValueNumbers<Bf16> v;
 };
 
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT_BLOCKS)
 linear_decode(
     const Bf16* __restrict__ q,
     const Bf16* __restrict__ k,

@@ -1,4 +1,4 @@
-// source a88111e9731ffcd9ee0a343135f55cf848bea90a188082ea067190b6a52396a5
+// source 6e121d8af2d9c14b9e8106cb614f9e0254f72eee5219133e10a16e4d2898550b
 // linear_decode: one token, or a short run of tokens, of rule `linear` on sm_90a, value_split=4,warps=4.
 //
 //   S_t = (I - k_t e_t^T) Diag(exp g_t) S_(t-1) + k_t z_t^T     e = b k     z = w v     o_t = scale S_t^T q_t
@@ -8,7 +8,7 @@
 // A block reads its part of the state once and writes it once, however many tokens there are.
 
 constexpr int KEY = 128, VALUE = 128;
-constexpr int WARPS = 4, THREADS = 128;
+constexpr int WARPS = 4, THREADS = 128, RESIDENT_BLOCKS = 4;
 constexpr int VALUE_SPLIT = 4, BLOCK_VALUES = 32;  // slices; values of a slice
 constexpr int KEY_WARPS = 4, KEY_STEPS = 1;  // warps along K; tiles a thread holds along K
 constexpr int KEY_LANES = 4, KEY_LANE_STRIDE = 8;
@@ -479,7 +479,7 @@ struct Token {
   ValueNumbers<Bf16> v;
 };
 
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT_BLOCKS)
 linear_decode(
     const Bf16* __restrict__ q,
     const Bf16* __restrict__ k,

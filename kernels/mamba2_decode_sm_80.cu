@@ -1,4 +1,4 @@
-// source 5c5f6d8d2a93bd25c6ec4145b9293ba07890eacc692f9087651e1ab308e4341c
+// source 62ff72491d2530cae041e5c946b33fed41ff283c6bf5118ca98eab2f36dd7d3a
 // mamba2_decode: one token, or a short run of tokens, of rule `mamba2` on sm_80, value_split=4,warps=4.
 //
 //   S_t = (I - k_t e_t^T) Diag(exp g_t) S_(t-1) + k_t z_t^T     e = b k     z = w v     o_t = scale S_t^T q_t
@@ -8,7 +8,7 @@
 // A block reads its part of the state once and writes it once, however many tokens there are.
 
 constexpr int KEY = 128, VALUE = 128;
-constexpr int WARPS = 4, THREADS = 128;
+constexpr int WARPS = 4, THREADS = 128, RESIDENT_BLOCKS = 4;
 constexpr int VALUE_SPLIT = 4, BLOCK_VALUES = 32;  // slices; values of a slice
 constexpr int KEY_WARPS = 4, KEY_STEPS = 1;  // warps along K; tiles a thread holds along K
 constexpr int KEY_LANES = 4, KEY_LANE_STRIDE = 8;
@@ -481,7 +481,7 @@ struct Token {
   float w;
 };
 
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT_BLOCKS)
 mamba2_decode(
     const Bf16* __restrict__ q,
     const Bf16* __restrict__ k,

@@ -1,4 +1,4 @@
-// source 4b5349bd38165af3614de82f284d52cbf96f48001ce9c896be1e3aab76a4b4b0
+// source c2c964d52900dc86535eaaf11bf83ad3617992cbf257e773d84e313ac98de068
 // mamba2_decode: one token, or a short run of tokens, of rule `mamba2` on sm_90a, value_split=4,warps=4.
 //
 //   S_t = (I - k_t e_t^T) Diag(exp g_t) S_(t-1) + k_t z_t^T     e = b k     z = w v     o_t = scale S_t^T q_t
@@ -8,7 +8,7 @@
 // A block reads its part of the state once and writes it once, however many tokens there are.
 
 constexpr int KEY = 128, VALUE = 128;
-constexpr int WARPS = 4, THREADS = 128;
+constexpr int WARPS = 4, THREADS = 128, RESIDENT_BLOCKS = 4;
 constexpr int VALUE_SPLIT = 4, BLOCK_VALUES = 32;  // slices; values of a slice
 constexpr int KEY_WARPS = 4, KEY_STEPS = 1;  // warps along K; tiles a thread holds along K
 constexpr int KEY_LANES = 4, KEY_LANE_STRIDE = 8;
@@ -481,7 +481,7 @@ struct Token {
   float w;
 };
 
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT_BLOCKS)
 mamba2_decode(
     const Bf16* __restrict__ q,
     const Bf16* __restrict__ k,

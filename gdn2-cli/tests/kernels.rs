@@ -23,14 +23,18 @@ fn nothing_has_drifted() {
 #[test]
 fn drift_is_found() {
     let folder = tempfile::tempdir().unwrap();
-    let kernels = folder.path().to_str().unwrap();
-    for entry in std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../kernels")).unwrap() {
-        let from = entry.unwrap().path();
-        std::fs::copy(&from, folder.path().join(from.file_name().unwrap())).unwrap();
-    }
-    let check = || gdn2(&["prepare", "--check", "--kernels", kernels]).output().unwrap();
-    assert!(check().status.success());
-    let (cuda, ptx) = (folder.path().join("gla_forward_sm_80.cu"), folder.path().join("kda_decode_sm_80.ptx"));
+    let rules = folder.path().join("rules");
+    std::fs::create_dir(&rules).unwrap();
+    // Small, and of a name whose PTX is kept.
+    let rule = "rule gdn { decay: none; erase: none; write: none; key_dim: 16; value_dim: 16; dtype: bf16; }";
+    std::fs::write(rules.join("gdn.gdn2"), rule).unwrap();
+    let kernels = folder.path().join("kernels");
+    let folders = ["--rules", rules.to_str().unwrap(), "--kernels", kernels.to_str().unwrap()];
+    let prepared = gdn2(&["prepare"]).args(folders).output().unwrap();
+    assert!(prepared.status.success(), "{}", text(&prepared));
+    let check = || gdn2(&["prepare", "--check"]).args(folders).output().unwrap();
+    assert!(check().status.success(), "{}", text(&check()));
+    let (cuda, ptx) = (kernels.join("gdn_forward_sm_80.cu"), kernels.join("gdn_decode_sm_80.ptx"));
     for (file, spoilt) in [(cuda, "spoilt"), (ptx, "// source 00, ptx 00, NVRTC 13.0\n")] {
         let whole = std::fs::read(&file).unwrap();
         std::fs::write(&file, spoilt).unwrap();
@@ -39,7 +43,7 @@ fn drift_is_found() {
         assert!(text(&check()).contains("missing"));
         std::fs::write(&file, whole).unwrap();
     }
-    std::fs::write(folder.path().join("gone_forward_sm_80.cu"), "").unwrap();
+    std::fs::write(kernels.join("gone_forward_sm_80.cu"), "").unwrap();
     assert!(text(&check()).contains("gone_forward_sm_80.cu: left over"));
 }
 

@@ -3,7 +3,10 @@
     import gdn2
     kda = gdn2.load("rules/kda.gdn2", device="cpu")          # or "vm", "cpu:f64", "cuda:0"
     o, final_state = kda.forward(q, k, v, g=g, b=beta)
+    grads = kda.backward(d_o, q, k, v, g=g, b=beta)          # {"dq": …, "dk": …, …}
     o = kda.decode(state, q, k, v, g=g, b=beta)              # state is updated in place
+
+On tensors of PyTorch that require gradients, `forward` is differentiable.
 
 Shapes: q, k [B,T,H,K]; v, o [B,T,HV,V]; gates [B,T,HV] or [B,T,HV,channels]; states [N,HV,K,V], f32. The library is
 looked for in GDN2_LIBRARY, beside this file and in ../target; `cargo build --release -p gdn2-capi` makes it.
@@ -45,6 +48,10 @@ class _Call(ctypes.Structure):
     ]
 
 
+class _Gradients(ctypes.Structure):
+    _fields_ = [(name, _Tensor) for name in ("dq", "dk", "dv", "dg", "db", "dw", "dinitial_state")]
+
+
 def _open():
     name = {"darwin": "libgdn2_c.dylib", "win32": "gdn2_c.dll"}.get(sys.platform, "libgdn2_c.so")
     here = pathlib.Path(__file__).resolve().parent
@@ -66,6 +73,7 @@ def _open():
     library.gdn2_free.restype = None
     library.gdn2_forward.argtypes = [pointer, call, tensor, tensor]
     library.gdn2_decode.argtypes = [pointer, call, tensor, tensor]
+    library.gdn2_backward.argtypes = [pointer, call, tensor, tensor, ctypes.POINTER(_Gradients)]
     library.gdn2_last_error.restype = text
     return library
 
@@ -135,6 +143,12 @@ class Kernels:
 
     def forward(self, q, k, v, g=None, b=None, w=None, initial_state=None, cu_seqlens=None, scale=None):
         """The chunked forward pass: o in v's dtype, and the final states in float32. `b` is beta where tied."""
+        inputs = (q, k, v, g, b, w, initial_state)
+        if _is_torch(v) and any(array is not None and array.requires_grad for array in inputs):
+            return _function().apply(self, cu_seqlens, scale, *inputs)
+        return self._forward(*inputs, cu_seqlens, scale)
+
+    def _forward(self, q, k, v, g, b, w, initial_state, cu_seqlens, scale):
         call, keep = _call(q, k, v, g, b, w, initial_state, cu_seqlens, None, scale)
         sequences = len(keep[0]) - 1 if cu_seqlens is not None else v.shape[0]
         o = _like(v, v.shape)
@@ -142,6 +156,20 @@ class Kernels:
         outputs = ctypes.byref(_describe(o, "o")), ctypes.byref(_describe(final_state, "final_state"))
         _checked(_library.gdn2_forward(self._handle, ctypes.byref(call), *outputs))
         return o, final_state
+
+    def backward(
+        self, d_o, q, k, v, g=None, b=None, w=None, initial_state=None, cu_seqlens=None, scale=None, d_final_state=None
+    ):
+        """Gradients of sum(o·d_o) + sum(final_state·d_final_state), by name: dq, dk, dv, and dg, db, dw and
+        dinitial_state where the call has what they are gradients of."""
+        tensors = dict(q=q, k=k, v=v, g=g, b=b, w=w, initial_state=initial_state)
+        call, keep = _call(*tensors.values(), cu_seqlens, None, scale)
+        grads = {f"d{name}": _like(array, array.shape) for name, array in tensors.items() if array is not None}
+        places = _Gradients(**{name: _describe(grad, name) for name, grad in grads.items()})
+        given = ctypes.byref(_describe(d_o, "d_o")), ctypes.byref(_describe(d_final_state, "d_final_state"))
+        _checked(_library.gdn2_backward(self._handle, ctypes.byref(call), *given, ctypes.byref(places)))
+        del keep
+        return grads
 
     def decode(self, state, q, k, v, g=None, b=None, w=None, slots=None, scale=None):
         """One token, or a short run of tokens, per sequence; `state` is float32 and updated in place. Gives o."""
@@ -169,3 +197,38 @@ def _call(q, k, v, g, b, w, initial_state, cu_seqlens, slots, scale):
             setattr(call, f"{field}_len", values.size)
     call.scale = scale or 0.0
     return call, keep
+
+
+_FUNCTION = None
+
+
+def _function():
+    """The torch.autograd.Function of a call, made when torch is first met."""
+    global _FUNCTION
+    if _FUNCTION is not None:
+        return _FUNCTION
+    import torch
+
+    class Delta(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, kernels, cu_seqlens, scale, *inputs):
+            ctx.kernels, ctx.cu_seqlens, ctx.scale = kernels, cu_seqlens, scale
+            ctx.save_for_backward(*inputs)
+            plain = [array if array is None else array.detach() for array in inputs]
+            return kernels._forward(*plain, cu_seqlens, scale)
+
+        @staticmethod
+        def backward(ctx, d_o, d_final_state):
+            inputs = ctx.saved_tensors
+            grads = ctx.kernels.backward(
+                d_o.contiguous(),
+                *[array if array is None else array.detach() for array in inputs],
+                cu_seqlens=ctx.cu_seqlens,
+                scale=ctx.scale,
+                d_final_state=d_final_state.contiguous(),
+            )
+            names = ("dq", "dk", "dv", "dg", "db", "dw", "dinitial_state")
+            return None, None, None, *[grads.get(name) for name in names]
+
+    _FUNCTION = Delta
+    return Delta

@@ -43,6 +43,11 @@ typedef struct {
   float scale; /* factor on q; 0 = 1/sqrt(K) */
 } gdn2_call;
 
+/* Where gradients go, each shaped as what it is the gradient of, row-major; absent ones are not wanted. */
+typedef struct {
+  gdn2_tensor dq, dk, dv, dg, db, dw, dinitial_state;
+} gdn2_gradients;
+
 /* Loads one rule of a rule file's text. name NULL = the only one. device: "cpu", "cpu:f64", "vm" or "cuda:N". */
 int gdn2_load(const char *rules, const char *name, const char *device, gdn2_kernels **kernels);
 void gdn2_free(gdn2_kernels *kernels);
@@ -50,6 +55,11 @@ void gdn2_free(gdn2_kernels *kernels);
 /* The chunked forward pass. o [B,T,HV,V] and final_state f32 are row-major and written; either may be absent. */
 int gdn2_forward(const gdn2_kernels *kernels, const gdn2_call *call, const gdn2_tensor *o,
                  const gdn2_tensor *final_state);
+
+/* The gradients of sum(o * d_o) + sum(final_state * d_final_state) for the inputs of a forward call. d_final_state may
+ * be NULL or absent: zeros. */
+int gdn2_backward(const gdn2_kernels *kernels, const gdn2_call *call, const gdn2_tensor *d_o,
+                  const gdn2_tensor *d_final_state, const gdn2_gradients *gradients);
 
 /* One token, or a short run of tokens, per sequence. state is f32, row-major, read and written in place. */
 int gdn2_decode(const gdn2_kernels *kernels, const gdn2_call *call, const gdn2_tensor *state, const gdn2_tensor *o);

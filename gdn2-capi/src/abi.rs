@@ -51,6 +51,26 @@ pub struct Call {
     pub scale: f32,
 }
 
+/// `gdn2_gradients`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Gradients {
+    /// Of q.
+    pub dq: Tensor,
+    /// Of k.
+    pub dk: Tensor,
+    /// Of v.
+    pub dv: Tensor,
+    /// Of g.
+    pub dg: Tensor,
+    /// Of b.
+    pub db: Tensor,
+    /// Of w.
+    pub dw: Tensor,
+    /// Of the initial state.
+    pub dinitial_state: Tensor,
+}
+
 /// What is wrong with a struct.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -81,6 +101,9 @@ pub enum AbiError {
         /// The number.
         got: i32,
     },
+    /// A gradient of a tensor that the call does not have.
+    #[error("{0}: there is no such gradient, since the rule or the call has no such tensor; leave it absent")]
+    NoGradient(&'static str),
     /// An output of another shape or layout than is written.
     #[error("{tensor}: shape {got:?}, must be row-major {want:?}")]
     Output {
@@ -118,7 +141,7 @@ impl Tensor {
     ///
     /// # Safety
     /// `data` is null or points to memory that holds the tensor for as long as the view lives.
-    unsafe fn view<'a>(&self, name: &'static str) -> Result<Option<View<'a>>, CallError> {
+    pub(crate) unsafe fn view<'a>(&self, name: &'static str) -> Result<Option<View<'a>>, CallError> {
         if self.data.is_null() {
             return Ok(None);
         }

@@ -3,5 +3,5 @@
 mod abi;
 mod calls;
 
-pub use abi::{Call, Tensor};
-pub use calls::{Kernels, gdn2_decode, gdn2_forward, gdn2_free, gdn2_last_error, gdn2_load};
+pub use abi::{Call, Gradients, Tensor};
+pub use calls::{Kernels, gdn2_backward, gdn2_decode, gdn2_forward, gdn2_free, gdn2_last_error, gdn2_load};

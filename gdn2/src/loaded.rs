@@ -224,8 +224,13 @@ impl Loaded {
     /// The first input that does not fit.
     #[doc(hidden)]
     pub fn forward_for_backward(&self, call: Call<'_>) -> Result<(Output, Saved), Error> {
-        let output = self.forward(call)?;
-        Ok((output, Saved { case: call.case(&self.shared.rule) }))
+        Ok((self.forward(call)?, self.save(call)))
+    }
+
+    /// What backward will need of a forward call.
+    #[doc(hidden)]
+    pub fn save(&self, call: Call<'_>) -> Saved {
+        Saved { case: call.case(&self.shared.rule) }
     }
 
     /// Every gradient of a call.
@@ -343,6 +348,11 @@ pub struct Saved {
 pub struct Gradients(BTreeMap<Name, Tensor>);
 
 impl Gradients {
+    /// The gradient of a tensor, where the rule has it.
+    pub fn get(&self, name: Name) -> Option<&Tensor> {
+        self.0.get(&name)
+    }
+
     /// Takes the gradient of a tensor that the rule has: there is one for each.
     pub fn take(&mut self, name: Name) -> Tensor {
         self.0.remove(&name).unwrap_or_default()

@@ -64,6 +64,38 @@ int gdn2_backward(const gdn2_kernels *kernels, const gdn2_call *call, const gdn2
 /* One token, or a short run of tokens, per sequence. state is f32, row-major, read and written in place. */
 int gdn2_decode(const gdn2_kernels *kernels, const gdn2_call *call, const gdn2_tensor *state, const gdn2_tensor *o);
 
+/* ---- Raw calls on a GPU: device addresses, a CUDA stream, no copies, no waiting, one driver call per kernel. ---- */
+
+/* A token tensor in device memory. Strides count elements; the last axis is contiguous. With channels, address and
+ * strides are multiples of 16 bytes. */
+typedef struct {
+  uint64_t address; /* 0 = absent */
+  int64_t batch, token, head;
+} gdn2_view;
+
+/* Tensors in the dtypes that the rule stores them in. Must be zeroed before its fields are set. */
+typedef struct {
+  gdn2_view q, k, v, g, b, w, o;
+  uint64_t initial_state; /* f32 pool [slots,HV,K,V] in the rule's layout; 0 = zeros */
+  uint64_t final_state;   /* f32 pool, written; 0 = not asked for */
+  uint64_t initial_slots; /* int32 [N], negative = none; 0 = sequence index */
+  uint64_t final_slots;   /* int32 [N], negative = none; 0 = sequence index */
+  uint64_t cu_seqlens;    /* [N+1] ascending offsets from 0; 0 = dense rows */
+  int32_t cu_seqlens_is_64;
+  int32_t sequences;   /* N: batch rows, or packed sequences */
+  int32_t tokens;      /* T: tokens per dense row, or of all packed sequences together */
+  int32_t key_heads;   /* H */
+  int32_t value_heads; /* HV, a multiple of H */
+  float scale;
+  struct {
+    gdn2_view d_o, dq, dk, dv, dg, db, dw;
+    uint64_t d_final_state, d_initial_state;
+  } gradients; /* unused by these calls */
+} gdn2_arguments;
+
+int gdn2_forward_raw(const gdn2_kernels *kernels, void *stream, const gdn2_arguments *call);
+int gdn2_decode_raw(const gdn2_kernels *kernels, void *stream, const gdn2_arguments *call);
+
 /* What was wrong with this thread's last failed call; "" before any. Valid until the thread's next call. */
 const char *gdn2_last_error(void);
 

@@ -4,4 +4,7 @@ mod abi;
 mod calls;
 
 pub use abi::{Call, Gradients, Tensor};
-pub use calls::{Kernels, gdn2_backward, gdn2_decode, gdn2_forward, gdn2_free, gdn2_last_error, gdn2_load};
+pub use calls::{
+    Kernels, gdn2_backward, gdn2_decode, gdn2_decode_raw, gdn2_forward, gdn2_forward_raw, gdn2_free, gdn2_last_error,
+    gdn2_load,
+};

@@ -47,6 +47,14 @@ pub enum Error {
     /// A raw call on a device that has no streams.
     #[error("raw calls take device pointers and a stream: load the kernels on Device::cuda(n)")]
     NoStream,
+    /// Fewer scratch addresses than training needs.
+    #[error("{got} scratch addresses, training takes {want}: one for each entry of training_scratch")]
+    Scratch {
+        /// Addresses given.
+        got: usize,
+        /// Addresses needed.
+        want: usize,
+    },
     /// Inputs that do not fit the rule or one another, a compiler that is needed and missing, a device that fails.
     #[error(transparent)]
     Run(#[from] RunError),

@@ -39,11 +39,14 @@
 #[path = "private.rs"]
 pub mod __private;
 mod call;
+mod embedded;
 mod error;
 mod loaded;
 mod shape;
+mod training;
 mod view;
 
+pub use embedded::{Explanation, Origin};
 pub use error::Error;
 pub use gdn2_codegen::kernel::Pass;
 pub use gdn2_dsl::{Dtype, Rule};
@@ -79,8 +82,9 @@ pub use gdn2_macros::include_rule;
 pub use gdn2_runtime::device::{Device, DeviceError};
 pub use gdn2_runtime::raw;
 pub use half::{bf16, f16};
-pub use loaded::{Explanation, Loaded, Origin, Output, Saved};
+pub use loaded::{Loaded, Output, Saved};
 pub use shape::{Axes, IntoAxes};
+pub use training::Scratch;
 pub use view::{Element, Offsets, Tensor, View};
 
 #[cfg(doctest)]

@@ -6,34 +6,20 @@ use std::fmt;
 use std::sync::{Arc, OnceLock};
 
 use crate::call::{Call, array, swapped};
+use crate::embedded::{Embedded, Explanation, OLDEST, Origin};
 use crate::error::Error;
+use crate::training::{OnGpu, Scratch, Trained};
 use crate::view::{Tensor, View};
 use gdn2_codegen::abi::Tensor as Name;
-use gdn2_codegen::arch::Arch;
-use gdn2_codegen::kernel::{CudaSource, Pass};
-use gdn2_codegen::schedule::Schedule;
+use gdn2_codegen::kernel::Pass;
 use gdn2_dsl::{Dtype, Rule};
 use gdn2_runtime::artifact::{Artifact, Compiler};
 use gdn2_runtime::device::{Device, cuda};
 use gdn2_runtime::engine::{self, Engine, Run, RunError, Training};
-use gdn2_runtime::nvrtc::NvrtcError;
 use gdn2_runtime::problem::Problem;
 use gdn2_runtime::raw::Arguments;
 use gdn2_runtime::tensors::{Array, Case};
 use gdn2_runtime::toolchain::Search;
-
-/// One pass of a rule as the macro embeds it.
-#[derive(Clone, Copy, Debug)]
-pub struct Embedded {
-    /// The pass.
-    pub pass: Pass,
-    /// The fallback schedule, which fits every architecture that can hold the rule's head dims.
-    pub schedule: &'static str,
-    /// CUDA text of the pass in that schedule.
-    pub cuda: &'static str,
-    /// PTX compiled ahead, by architecture, each in the built-in schedule of its architecture.
-    pub ptx: &'static [(Arch, &'static str)],
-}
 
 /// What a forward call gives.
 #[derive(Clone, Debug, PartialEq)]
@@ -57,7 +43,7 @@ struct Shared {
     kernels: Vec<Ready>,
     /// What the kernels of training are made from, and these, once they were asked for.
     source: Source,
-    training: OnceLock<Training>,
+    training: OnceLock<Trained>,
 }
 
 /// Where kernels that are made later come from.
@@ -74,51 +60,8 @@ struct Ready {
     gpu: Option<cuda::Loaded>,
 }
 
-/// Where a kernel's code came from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Origin {
-    /// PTX that was compiled ahead of time for this architecture and embedded.
-    EmbeddedPtx,
-    /// PTX that was compiled ahead of time for an older architecture and embedded, since no compiler is here.
-    OlderPtx,
-    /// The embedded CUDA text in its fallback schedule, compiled by NVRTC when it was first loaded.
-    EmbeddedSource,
-    /// Generated in the built-in schedule and compiled when it was loaded.
-    Generated,
-}
-
-/// Which kernel serves a pass, and why.
-#[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
-pub struct Explanation {
-    /// The pass.
-    pub pass: Pass,
-    /// The architecture it was generated for.
-    pub arch: Arch,
-    /// Its schedule.
-    pub schedule: Schedule,
-    /// Where its code came from.
-    pub origin: Origin,
-}
-
-impl fmt::Display for Explanation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let origin = match self.origin {
-            Origin::EmbeddedPtx => "embedded PTX of this architecture",
-            Origin::OlderPtx => "embedded PTX of an older architecture: no compiler was found",
-            Origin::EmbeddedSource => "embedded CUDA, compiled here: no PTX of this architecture is embedded",
-            Origin::Generated => "generated and compiled here: the rule was given at run time",
-        };
-        write!(f, "{} on {}, {}: {origin}", self.pass, self.arch, self.schedule)
-    }
-}
-
 /// The passes that are made ready on load; those of training wait until they are asked for.
 const INFERENCE: [Pass; 2] = [Pass::Forward, Pass::Decode];
-
-/// The architecture whose PTX every later one understands, and that the virtual machine stands in for.
-const OLDEST: Arch = Arch::Sm80;
 
 impl Loaded {
     /// Makes the embedded inference passes ready for the device; training is made ready when it is first asked for.
@@ -178,7 +121,7 @@ impl Loaded {
     }
 
     /// The kernels of training; nothing on the CPU, which needs none.
-    fn training(&self) -> Result<Option<&Training>, RunError> {
+    fn training(&self) -> Result<Option<&Trained>, RunError> {
         let Shared { rule, device, source, training, .. } = &*self.shared;
         if let (Device::Cpu(_), _) | (_, Some(_)) = (device, training.get()) {
             return Ok(training.get());
@@ -196,6 +139,7 @@ impl Loaded {
             }
             Source::Generator(engine) => engine.training(&Run::new(rule, Pass::Backward, device))?,
         };
+        let made = Trained::new(made, device)?;
         // Another thread may have been faster; its kernels are the same.
         Ok(Some(training.get_or_init(|| made)))
     }
@@ -252,7 +196,7 @@ impl Loaded {
         }
         let problem = Problem::new(rule, &case).map_err(RunError::from)?;
         let run = Run::new(rule, Pass::Backward, device);
-        let tensors = engine::gradients(&run, self.training()?, &problem)?.tensors;
+        let tensors = engine::gradients(&run, self.training()?.map(|trained| &trained.kernels), &problem)?.tensors;
         let narrow = |(name, array): (Name, Array)| {
             let array = if name == Name::DInitialState { swapped(rule, array) } else { array };
             Ok((name, Tensor::from_f32(&array.shape, array.data, problem.dtype(name))?))
@@ -317,6 +261,58 @@ impl Loaded {
         unsafe { self.launch(Pass::Decode, stream, call) }
     }
 
+    /// The scratch memory that the raw passes of training share for a call, in the order in which they take it. What
+    /// forward leaves there must be unchanged when backward reads it.
+    ///
+    /// # Errors
+    /// A device that is no GPU, sizes that cannot be.
+    pub fn training_scratch(&self, call: &Arguments) -> Result<Vec<Scratch>, Error> {
+        let (training, _) = self.training_on_gpu()?;
+        training.scratch(call)
+    }
+
+    /// [`Loaded::forward_raw`], which also leaves in the scratch memory what backward needs. One address for each of
+    /// [`Loaded::training_scratch`].
+    ///
+    /// # Errors
+    /// As there.
+    ///
+    /// # Safety
+    /// As there; each scratch address is device memory of the size that was stated for the call.
+    pub unsafe fn forward_for_backward_raw(
+        &self,
+        stream: *mut c_void,
+        call: &Arguments,
+        scratch: &[u64],
+    ) -> Result<(), Error> {
+        let (training, gpu) = self.training_on_gpu()?;
+        match &gpu.forward {
+            // SAFETY: the caller's promise.
+            Some(kernel) => unsafe { training.launch(kernel, stream, call, scratch) },
+            // SAFETY: the caller's promise.
+            None => unsafe { self.forward_raw(stream, call) },
+        }
+    }
+
+    /// The backward pass on device memory, after [`Loaded::forward_for_backward_raw`] with the same scratch memory.
+    /// `call.gradients` says where gradients are read and written.
+    ///
+    /// # Errors
+    /// As there.
+    ///
+    /// # Safety
+    /// As there.
+    pub unsafe fn backward_raw(&self, stream: *mut c_void, call: &Arguments, scratch: &[u64]) -> Result<(), Error> {
+        let (training, gpu) = self.training_on_gpu()?;
+        // SAFETY: the caller's promise.
+        unsafe { training.launch(&gpu.backward, stream, call, scratch) }
+    }
+
+    fn training_on_gpu(&self) -> Result<(&Trained, &OnGpu), Error> {
+        let training = self.training()?.ok_or(Error::NoStream)?;
+        Ok((training, training.gpu.as_ref().ok_or(Error::NoStream)?))
+    }
+
     unsafe fn launch(&self, pass: Pass, stream: *mut c_void, call: &Arguments) -> Result<(), Error> {
         let ready = self.shared.kernels.iter().find(|ready| ready.artifact.kernel.pass == pass);
         let gpu = ready.and_then(|ready| ready.gpu.as_ref()).ok_or(Error::NoStream)?;
@@ -377,36 +373,6 @@ impl Ready {
             Device::Cpu(_) | Device::Vm(_) => None,
         };
         Ok(Ready { artifact, origin, gpu })
-    }
-}
-
-impl Embedded {
-    /// The pass for an architecture: compiled ahead of time where that was done, else now, or earlier and cached. Where
-    /// no compiler is found, PTX of the oldest architecture serves the newer ones that can hold its schedule.
-    fn artifact(&self, rule: &Rule, arch: Arch, compiler: &Compiler) -> Result<(Artifact, Origin), RunError> {
-        if let Some(ready) = self.compiled(rule, arch, arch)? {
-            return Ok((ready, Origin::EmbeddedPtx));
-        }
-        let schedule = Schedule::from_overrides(rule, self.pass, arch, self.schedule)?;
-        let kernel = gdn2_codegen::bind(rule, self.pass, schedule, arch)?;
-        match compiler.compile_source(kernel, CudaSource::new(self.cuda.to_owned())) {
-            Ok(artifact) => Ok((artifact, Origin::EmbeddedSource)),
-            Err(missing @ NvrtcError::Missing { .. }) => {
-                let older = self.compiled(rule, OLDEST, arch).ok().flatten();
-                older.map(|artifact| (artifact, Origin::OlderPtx)).ok_or(missing.into())
-            }
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    /// The PTX made for one architecture, to run on another.
-    fn compiled(&self, rule: &Rule, made_for: Arch, arch: Arch) -> Result<Option<Artifact>, RunError> {
-        let Some((_, ptx)) = self.ptx.iter().find(|(compiled_for, _)| *compiled_for == made_for) else {
-            return Ok(None);
-        };
-        let schedule = Schedule::default_for(rule, self.pass, made_for)?;
-        let kernel = gdn2_codegen::bind(rule, self.pass, schedule, arch)?;
-        Ok(Some(Artifact::from_ptx(kernel, (*ptx).to_owned())))
     }
 }
 

@@ -1,0 +1,102 @@
+//! Kernels as the macro embeds them, and how each is made ready for an architecture.
+
+use std::fmt;
+
+use gdn2_codegen::arch::Arch;
+use gdn2_codegen::kernel::{CudaSource, Pass};
+use gdn2_codegen::schedule::Schedule;
+use gdn2_dsl::Rule;
+use gdn2_runtime::artifact::{Artifact, Compiler};
+use gdn2_runtime::engine::RunError;
+use gdn2_runtime::nvrtc::NvrtcError;
+
+/// One pass of a rule as the macro embeds it.
+#[derive(Clone, Copy, Debug)]
+pub struct Embedded {
+    /// The pass.
+    pub pass: Pass,
+    /// The fallback schedule, which fits every architecture that can hold the rule's head dims.
+    pub schedule: &'static str,
+    /// CUDA text of the pass in that schedule.
+    pub cuda: &'static str,
+    /// PTX compiled ahead, by architecture, each in the built-in schedule of its architecture.
+    pub ptx: &'static [(Arch, &'static str)],
+}
+
+/// Where a kernel's code came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Origin {
+    /// PTX that was compiled ahead of time for this architecture and embedded.
+    EmbeddedPtx,
+    /// PTX that was compiled ahead of time for an older architecture and embedded, since no compiler is here.
+    OlderPtx,
+    /// The embedded CUDA text in its fallback schedule, compiled by NVRTC when it was first loaded.
+    EmbeddedSource,
+    /// Generated in the built-in schedule and compiled when it was loaded.
+    Generated,
+}
+
+/// Which kernel serves a pass, and why.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Explanation {
+    /// The pass.
+    pub pass: Pass,
+    /// The architecture it was generated for.
+    pub arch: Arch,
+    /// Its schedule.
+    pub schedule: Schedule,
+    /// Where its code came from.
+    pub origin: Origin,
+}
+
+impl fmt::Display for Explanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let origin = match self.origin {
+            Origin::EmbeddedPtx => "embedded PTX of this architecture",
+            Origin::OlderPtx => "embedded PTX of an older architecture: no compiler was found",
+            Origin::EmbeddedSource => "embedded CUDA, compiled here: no PTX of this architecture is embedded",
+            Origin::Generated => "generated and compiled here: the rule was given at run time",
+        };
+        write!(f, "{} on {}, {}: {origin}", self.pass, self.arch, self.schedule)
+    }
+}
+
+/// The architecture whose PTX every later one understands, and that the virtual machine stands in for.
+pub(crate) const OLDEST: Arch = Arch::Sm80;
+
+impl Embedded {
+    /// The pass for an architecture: compiled ahead of time where that was done, else now, or earlier and cached. Where
+    /// no compiler is found, PTX of the oldest architecture serves the newer ones that can hold its schedule.
+    pub(crate) fn artifact(
+        &self,
+        rule: &Rule,
+        arch: Arch,
+        compiler: &Compiler,
+    ) -> Result<(Artifact, Origin), RunError> {
+        if let Some(ready) = self.compiled(rule, arch, arch)? {
+            return Ok((ready, Origin::EmbeddedPtx));
+        }
+        let schedule = Schedule::from_overrides(rule, self.pass, arch, self.schedule)?;
+        let kernel = gdn2_codegen::bind(rule, self.pass, schedule, arch)?;
+        match compiler.compile_source(kernel, CudaSource::new(self.cuda.to_owned())) {
+            Ok(artifact) => Ok((artifact, Origin::EmbeddedSource)),
+            Err(missing @ NvrtcError::Missing { .. }) => {
+                let older = self.compiled(rule, OLDEST, arch).ok().flatten();
+                older.map(|artifact| (artifact, Origin::OlderPtx)).ok_or(missing.into())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The PTX made for one architecture, to run on another.
+    fn compiled(&self, rule: &Rule, made_for: Arch, arch: Arch) -> Result<Option<Artifact>, RunError> {
+        let Some((_, ptx)) = self.ptx.iter().find(|(compiled_for, _)| *compiled_for == made_for) else {
+            return Ok(None);
+        };
+        let schedule = Schedule::default_for(rule, self.pass, made_for)?;
+        let kernel = gdn2_codegen::bind(rule, self.pass, schedule, arch)?;
+        Ok(Some(Artifact::from_ptx(kernel, (*ptx).to_owned())))
+    }
+}

@@ -99,7 +99,8 @@ impl Ready<'_> {
         }
         findings.extend(self.launch.outputs.iter().filter_map(|o| unwritten(memory, *o)));
         let mut report = Report { instructions, findings, counters: None };
-        let Some(before) = before else { return Ok(report) };
+        // What is already known to be wrong would only show again.
+        let Some(before) = before.filter(|_| report.findings.is_empty() || count) else { return Ok(report) };
         let other = match landing {
             Landing::Early => Landing::Late,
             Landing::Late => Landing::Early,

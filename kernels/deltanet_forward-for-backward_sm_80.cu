@@ -1,4 +1,4 @@
-// source 1e2a8540b9c82d33c6c4ccd5f85f7158d92d28d4e1ea2de5a70ed26385384760
+// source 4fc70e477568354e48b2c513c5d66e2b712c9c0b1377d325f25bad5376f057a1
 // deltanet_forward_for_backward: the chunked forward pass of rule `deltanet` on sm_80, chunk=64,value_split=1,warps=8,stages=2.
 //
 //   S_t = (I - k_t e_t^T) Diag(exp g_t) S_(t-1) + k_t z_t^T     e = b k     z = w v     o_t = scale S_t^T q_t
@@ -1011,10 +1011,8 @@ deltanet_forward_for_backward(
 
     // N = M (Z - E^ S), then O and the next S: the only part that waits for the chunk before.
     copy_wait<1>();
-    __syncwarp();
     float n[CHUNK / 8][4] = {};
     if (active) writes.residual<Element, Write>(n, state, SMEM_V);
-    __syncwarp();
     copy_values(chunk + 1);
     __syncthreads();
     if (active) {
@@ -1024,7 +1022,6 @@ deltanet_forward_for_backward(
     __syncthreads();
     copy_tiles(chunk + STAGES);
   }
-  copy_wait<0>();
   float* const end = find_state(final_state, final_slots, work, value_heads);
   if (active && end != nullptr) state.store(end, value);
 }

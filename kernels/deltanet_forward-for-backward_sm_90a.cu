@@ -1,4 +1,4 @@
-// source 6c6c879d44331dda4759fd72489d390365e958169c0be5bebef065fec73db56e
+// source 1b418fa990488e25c4ac5a12f8be034a73c3934897a2b6ffe7c7ad39c5b4824d
 // deltanet_forward_for_backward: the chunked forward pass of rule `deltanet` on sm_90a, chunk=64,value_split=1,warps=8,stages=2.
 //
 //   S_t = (I - k_t e_t^T) Diag(exp g_t) S_(t-1) + k_t z_t^T     e = b k     z = w v     o_t = scale S_t^T q_t
@@ -1011,10 +1011,8 @@ deltanet_forward_for_backward(
 
     // N = M (Z - E^ S), then O and the next S: the only part that waits for the chunk before.
     copy_wait<1>();
-    __syncwarp();
     float n[CHUNK / 8][4] = {};
     if (active) writes.residual<Element, Write>(n, state, SMEM_V);
-    __syncwarp();
     copy_values(chunk + 1);
     __syncthreads();
     if (active) {
@@ -1024,7 +1022,6 @@ deltanet_forward_for_backward(
     __syncthreads();
     copy_tiles(chunk + STAGES);
   }
-  copy_wait<0>();
   float* const end = find_state(final_state, final_slots, work, value_heads);
   if (active && end != nullptr) state.store(end, value);
 }

@@ -1,4 +1,4 @@
-// source afd3445eddc71892f04162d687710dcf69fd583004db1010931452779d6c8045
+// source f8f203f21f116ff1e5b59db76f3274ea727b86226b3c2e68528536cfb1185bc0
 // gdn2_forward_for_backward: the chunked forward pass of rule `gdn2` on sm_80, chunk=32,value_split=1,warps=8,stages=2.
 //
 //   S_t = (I - k_t e_t^T) Diag(exp g_t) S_(t-1) + k_t z_t^T     e = b k     z = w v     o_t = scale S_t^T q_t
@@ -1199,10 +1199,8 @@ gdn2_forward_for_backward(
 
     // N = M (Z - E^ S), then O and the next S: the only part that waits for the chunk before.
     copy_wait<1>();
-    __syncwarp();
     float n[CHUNK / 8][4] = {};
     if (active) writes.residual<Element, Write>(n, state, SMEM_V);
-    __syncwarp();
     copy_values(chunk + 1);
     __syncthreads();
     if (active) {
@@ -1212,7 +1210,6 @@ gdn2_forward_for_backward(
     __syncthreads();
     copy_tiles(chunk + STAGES);
   }
-  copy_wait<0>();
   float* const end = find_state(final_state, final_slots, work, value_heads);
   if (active && end != nullptr) state.store(end, value);
 }

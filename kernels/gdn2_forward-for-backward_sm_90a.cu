@@ -1,4 +1,4 @@
-// source d58f64f0273bd5eb7095cd0276d11b121ff0c8f7f7ac9d31cc54e218b31fef92
+// source e1ab7f6adf5e4c04f0fbc685319b08c6b3952956b940a45ac20ab05f76e5befa
 // gdn2_forward_for_backward: the chunked forward pass of rule `gdn2` on sm_90a, chunk=64,value_split=1,warps=8,stages=2.
 //
 //   S_t = (I - k_t e_t^T) Diag(exp g_t) S_(t-1) + k_t z_t^T     e = b k     z = w v     o_t = scale S_t^T q_t
@@ -1199,10 +1199,8 @@ gdn2_forward_for_backward(
 
     // N = M (Z - E^ S), then O and the next S: the only part that waits for the chunk before.
     copy_wait<1>();
-    __syncwarp();
     float n[CHUNK / 8][4] = {};
     if (active) writes.residual<Element, Write>(n, state, SMEM_V);
-    __syncwarp();
     copy_values(chunk + 1);
     __syncthreads();
     if (active) {
@@ -1212,7 +1210,6 @@ gdn2_forward_for_backward(
     __syncthreads();
     copy_tiles(chunk + STAGES);
   }
-  copy_wait<0>();
   float* const end = find_state(final_state, final_slots, work, value_heads);
   if (active && end != nullptr) state.store(end, value);
 }

@@ -1,4 +1,4 @@
-// source 2d59ea9740678a73f40a58ca7e346b637b377e02c357440ad5fd718c47c42700
+// source 482d2925d74420eb72799785d72865e453d4bc15960935881105e80055d3e63a
 // gdn2_forward: the chunked forward pass of rule `gdn2` on sm_80, chunk=64,value_split=1,warps=8,stages=1.
 //
 //   S_t = (I - k_t e_t^T) Diag(exp g_t) S_(t-1) + k_t z_t^T     e = b k     z = w v     o_t = scale S_t^T q_t
@@ -1167,11 +1167,8 @@ gdn2_forward(
     const Writes writes{b_tile};
 
     // N = M (Z - E^ S), then O and the next S: the only part that waits for the chunk before.
-    copy_wait<0>();
-    __syncwarp();
     float n[CHUNK / 8][4] = {};
     if (active) writes.residual<Element, Write>(n, state, SMEM_V);
-    __syncwarp();
     copy_values(chunk + 1);
     __syncthreads();
     if (active) {
@@ -1181,7 +1178,6 @@ gdn2_forward(
     __syncthreads();
     copy_tiles(chunk + STAGES);
   }
-  copy_wait<0>();
   float* const end = find_state(final_state, final_slots, work, value_heads);
   if (active && end != nullptr) state.store(end, value);
 }

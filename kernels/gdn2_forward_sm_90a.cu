@@ -1,4 +1,4 @@
-// source f43bb96bf23b3061cdbf9791a5f94ba424ae5f860da9d323ae7abad9a4b0219f
+// source 266a510284cf823d19379d594f50cc924905da5162818f9633d8ddc2cba9ca25
 // gdn2_forward: the chunked forward pass of rule `gdn2` on sm_90a, chunk=64,value_split=1,warps=8,stages=2.
 //
 //   S_t = (I - k_t e_t^T) Diag(exp g_t) S_(t-1) + k_t z_t^T     e = b k     z = w v     o_t = scale S_t^T q_t
@@ -1169,10 +1169,8 @@ gdn2_forward(
 
     // N = M (Z - E^ S), then O and the next S: the only part that waits for the chunk before.
     copy_wait<1>();
-    __syncwarp();
     float n[CHUNK / 8][4] = {};
     if (active) writes.residual<Element, Write>(n, state, SMEM_V);
-    __syncwarp();
     copy_values(chunk + 1);
     __syncthreads();
     if (active) {
@@ -1182,7 +1180,6 @@ gdn2_forward(
     __syncthreads();
     copy_tiles(chunk + STAGES);
   }
-  copy_wait<0>();
   float* const end = find_state(final_state, final_slots, work, value_heads);
   if (active && end != nullptr) state.store(end, value);
 }

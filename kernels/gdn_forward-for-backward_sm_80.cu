@@ -1,4 +1,4 @@
-// source 104166b471691e0d6792eecebf51528b3814d0597d85f38b077216e893ed6df5
+// source 53923cfa97a3549bc52047d0905fe63b4d867ddbdcbc4fa8d6e89c0f8455996c
 // gdn_forward_for_backward: the chunked forward pass of rule `gdn` on sm_80, chunk=64,value_split=1,warps=8,stages=2.
 //
 //   S_t = (I - k_t e_t^T) Diag(exp g_t) S_(t-1) + k_t z_t^T     e = b k     z = w v     o_t = scale S_t^T q_t
@@ -1057,10 +1057,8 @@ gdn_forward_for_backward(
 
     // N = M (Z - E^ S), then O and the next S: the only part that waits for the chunk before.
     copy_wait<1>();
-    __syncwarp();
     float n[CHUNK / 8][4] = {};
     if (active) writes.residual<Element, Write>(n, state, SMEM_V);
-    __syncwarp();
     copy_values(chunk + 1);
     __syncthreads();
     if (active) {
@@ -1070,7 +1068,6 @@ gdn_forward_for_backward(
     __syncthreads();
     copy_tiles(chunk + STAGES);
   }
-  copy_wait<0>();
   float* const end = find_state(final_state, final_slots, work, value_heads);
   if (active && end != nullptr) state.store(end, value);
 }

@@ -1,4 +1,4 @@
-// source c000b52ad87bbfa06d28dc2dd672def7ef406c50275a509b23b3812b6c2bffdb
+// source a77630478b3424bd04a393ce3aa84bfd189f013bd8b2ebd48041bcebe4f20c38
 // gdn_forward: the chunked forward pass of rule `gdn` on sm_80, chunk=64,value_split=1,warps=8,stages=2.
 //
 //   S_t = (I - k_t e_t^T) Diag(exp g_t) S_(t-1) + k_t z_t^T     e = b k     z = w v     o_t = scale S_t^T q_t
@@ -1027,10 +1027,8 @@ gdn_forward(
 
     // N = M (Z - E^ S), then O and the next S: the only part that waits for the chunk before.
     copy_wait<1>();
-    __syncwarp();
     float n[CHUNK / 8][4] = {};
     if (active) writes.residual<Element, Write>(n, state, SMEM_V);
-    __syncwarp();
     copy_values(chunk + 1);
     __syncthreads();
     if (active) {
@@ -1040,7 +1038,6 @@ gdn_forward(
     __syncthreads();
     copy_tiles(chunk + STAGES);
   }
-  copy_wait<0>();
   float* const end = find_state(final_state, final_slots, work, value_heads);
   if (active && end != nullptr) state.store(end, value);
 }

@@ -1,4 +1,4 @@
-// source a63ba611babbe126b9a8b8aa88cbe343f44574549a421124f53b9d5f04089b23
+// source 147d01dd2d8999bdefee17f8b286573925c79045ad9ffdf455976bb57f91ec66
 // gla_forward_for_backward: the chunked forward pass of rule `gla` on sm_80, chunk=64,value_split=1,warps=8,stages=2.
 //
 //   S_t = (I - k_t e_t^T) Diag(exp g_t) S_(t-1) + k_t z_t^T     e = b k     z = w v     o_t = scale S_t^T q_t
@@ -978,10 +978,8 @@ gla_forward_for_backward(
 
     // N = M (Z - E^ S), then O and the next S: the only part that waits for the chunk before.
     copy_wait<1>();
-    __syncwarp();
     float n[CHUNK / 8][4] = {};
     if (active) writes.residual<Element, Write>(n, state, SMEM_V);
-    __syncwarp();
     copy_values(chunk + 1);
     __syncthreads();
     if (active) {
@@ -991,7 +989,6 @@ gla_forward_for_backward(
     __syncthreads();
     copy_tiles(chunk + STAGES);
   }
-  copy_wait<0>();
   float* const end = find_state(final_state, final_slots, work, value_heads);
   if (active && end != nullptr) state.store(end, value);
 }

@@ -1,4 +1,4 @@
-// source 0abd77826a07864ff02449b2582d540c791f954edfa77a2751560a008dea36e2
+// source 77d1cf808889cae0c1f13b20daf125e98e3ae3d19319d552cbdb2e7f148295f1
 // gla_forward: the chunked forward pass of rule `gla` on sm_80, chunk=64,value_split=1,warps=8,stages=2.
 //
 //   S_t = (I - k_t e_t^T) Diag(exp g_t) S_(t-1) + k_t z_t^T     e = b k     z = w v     o_t = scale S_t^T q_t
@@ -948,10 +948,8 @@ gla_forward(
 
     // N = M (Z - E^ S), then O and the next S: the only part that waits for the chunk before.
     copy_wait<1>();
-    __syncwarp();
     float n[CHUNK / 8][4] = {};
     if (active) writes.residual<Element, Write>(n, state, SMEM_V);
-    __syncwarp();
     copy_values(chunk + 1);
     __syncthreads();
     if (active) {
@@ -961,7 +959,6 @@ gla_forward(
     __syncthreads();
     copy_tiles(chunk + STAGES);
   }
-  copy_wait<0>();
   float* const end = find_state(final_state, final_slots, work, value_heads);
   if (active && end != nullptr) state.store(end, value);
 }

@@ -1,4 +1,4 @@
-// source 269e70ae68e271395a3fc9cb3b8f332cfb4f07443c565ef16b28bf23860bf228
+// source 5da3cb09c4bd997bb904dea59ee5b280f628e8c88d722b54fca988c0aa83eeb1
 // kda_forward: the chunked forward pass of rule `kda` on sm_80, chunk=64,value_split=1,warps=8,stages=1.
 //
 //   S_t = (I - k_t e_t^T) Diag(exp g_t) S_(t-1) + k_t z_t^T     e = b k     z = w v     o_t = scale S_t^T q_t
@@ -1199,11 +1199,8 @@ kda_forward(
     const Writes writes{SMEM_E};
 
     // N = M (Z - E^ S), then O and the next S: the only part that waits for the chunk before.
-    copy_wait<0>();
-    __syncwarp();
     float n[CHUNK / 8][4] = {};
     if (active) writes.residual<Element, Write>(n, state, SMEM_V);
-    __syncwarp();
     copy_values(chunk + 1);
     __syncthreads();
     if (active) {
@@ -1213,7 +1210,6 @@ kda_forward(
     __syncthreads();
     copy_tiles(chunk + STAGES);
   }
-  copy_wait<0>();
   float* const end = find_state(final_state, final_slots, work, value_heads);
   if (active && end != nullptr) state.store(end, value);
 }

@@ -1,4 +1,4 @@
-// source b9cb9026aa30f954c5ebf4b15dd70ece27dce26763c520f14747119899e74d2f
+// source e74b514c903ffbdeaad94b5da98de7940a3fb82e383f1d1fb88f72c1845a69c9
 // kda_forward: the chunked forward pass of rule `kda` on sm_90a, chunk=64,value_split=1,warps=8,stages=2.
 //
 //   S_t = (I - k_t e_t^T) Diag(exp g_t) S_(t-1) + k_t z_t^T     e = b k     z = w v     o_t = scale S_t^T q_t
@@ -1201,10 +1201,8 @@ kda_forward(
 
     // N = M (Z - E^ S), then O and the next S: the only part that waits for the chunk before.
     copy_wait<1>();
-    __syncwarp();
     float n[CHUNK / 8][4] = {};
     if (active) writes.residual<Element, Write>(n, state, SMEM_V);
-    __syncwarp();
     copy_values(chunk + 1);
     __syncthreads();
     if (active) {
@@ -1214,7 +1212,6 @@ kda_forward(
     __syncthreads();
     copy_tiles(chunk + STAGES);
   }
-  copy_wait<0>();
   float* const end = find_state(final_state, final_slots, work, value_heads);
   if (active && end != nullptr) state.store(end, value);
 }

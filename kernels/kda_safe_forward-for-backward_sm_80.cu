@@ -1,4 +1,4 @@
-// source 3afc56d8cdb714d04b6fcdeb15940c3fd537d2958ff63ba7ca876293c104aa46
+// source 2b0c004b487ca78085975a36835b39ad566a6026d00bf4e11214252ca73d997a
 // kda_safe_forward_for_backward: the chunked forward pass of rule `kda_safe` on sm_80, chunk=64,value_split=1,warps=8,stages=1.
 //
 //   S_t = (I - k_t e_t^T) Diag(exp g_t) S_(t-1) + k_t z_t^T     e = b k     z = w v     o_t = scale S_t^T q_t
@@ -1229,11 +1229,8 @@ kda_safe_forward_for_backward(
     if (active) keep_state(state, kept_words(states, chunk_slot(work.first + static_cast<i64>(work.batch) * tokens, work.sequence, chunk), work.value_head, value_heads, tile));
 
     // N = M (Z - E^ S), then O and the next S: the only part that waits for the chunk before.
-    copy_wait<0>();
-    __syncwarp();
     float n[CHUNK / 8][4] = {};
     if (active) writes.residual<Element, Write>(n, state, SMEM_V);
-    __syncwarp();
     copy_values(chunk + 1);
     __syncthreads();
     if (active) {
@@ -1243,7 +1240,6 @@ kda_safe_forward_for_backward(
     __syncthreads();
     copy_tiles(chunk + STAGES);
   }
-  copy_wait<0>();
   float* const end = find_state(final_state, final_slots, work, value_heads);
   if (active && end != nullptr) state.store(end, value);
 }

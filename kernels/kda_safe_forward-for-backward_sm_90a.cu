@@ -1,4 +1,4 @@
-// source ee775094a6cc44c92f8c554e71c91cc12ba2a721ad6c0eaa8be0a8de7d6d9f86
+// source 5677e6d6d41ed63d42f8fe1cbc2505a4316c0201f707676448e6acd127f3a044
 // kda_safe_forward_for_backward: the chunked forward pass of rule `kda_safe` on sm_90a, chunk=64,value_split=1,warps=8,stages=2.
 //
 //   S_t = (I - k_t e_t^T) Diag(exp g_t) S_(t-1) + k_t z_t^T     e = b k     z = w v     o_t = scale S_t^T q_t
@@ -1231,10 +1231,8 @@ kda_safe_forward_for_backward(
 
     // N = M (Z - E^ S), then O and the next S: the only part that waits for the chunk before.
     copy_wait<1>();
-    __syncwarp();
     float n[CHUNK / 8][4] = {};
     if (active) writes.residual<Element, Write>(n, state, SMEM_V);
-    __syncwarp();
     copy_values(chunk + 1);
     __syncthreads();
     if (active) {
@@ -1244,7 +1242,6 @@ kda_safe_forward_for_backward(
     __syncthreads();
     copy_tiles(chunk + STAGES);
   }
-  copy_wait<0>();
   float* const end = find_state(final_state, final_slots, work, value_heads);
   if (active && end != nullptr) state.store(end, value);
 }

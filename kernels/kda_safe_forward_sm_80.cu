@@ -1,4 +1,4 @@
-// source 991adc2b9fc3b8f185cbd6d59f0cba4eacb4e2bfbc89c2dfab52347d34fd8e31
+// source 06af6ad8491d06dbd2baf22fa93b09bef3356bde073d0fc047a566a96f109b91
 // kda_safe_forward: the chunked forward pass of rule `kda_safe` on sm_80, chunk=64,value_split=1,warps=8,stages=1.
 //
 //   S_t = (I - k_t e_t^T) Diag(exp g_t) S_(t-1) + k_t z_t^T     e = b k     z = w v     o_t = scale S_t^T q_t
@@ -1199,11 +1199,8 @@ kda_safe_forward(
     const Writes writes{SMEM_E};
 
     // N = M (Z - E^ S), then O and the next S: the only part that waits for the chunk before.
-    copy_wait<0>();
-    __syncwarp();
     float n[CHUNK / 8][4] = {};
     if (active) writes.residual<Element, Write>(n, state, SMEM_V);
-    __syncwarp();
     copy_values(chunk + 1);
     __syncthreads();
     if (active) {
@@ -1213,7 +1210,6 @@ kda_safe_forward(
     __syncthreads();
     copy_tiles(chunk + STAGES);
   }
-  copy_wait<0>();
   float* const end = find_state(final_state, final_slots, work, value_heads);
   if (active && end != nullptr) state.store(end, value);
 }

@@ -1,4 +1,4 @@
-// source dddf90aa911eb7b41e3b2670b60f9b581a3d40699a6a8bca7743c541f0bf913e
+// source 4e2f3bbeb7630b383150229b8bcd53c1b65230461fd876e4a8431a6ee99dda76
 // linear_forward: the chunked forward pass of rule `linear` on sm_80, chunk=64,value_split=1,warps=8,stages=2.
 //
 //   S_t = (I - k_t e_t^T) Diag(exp g_t) S_(t-1) + k_t z_t^T     e = b k     z = w v     o_t = scale S_t^T q_t
@@ -782,10 +782,8 @@ linear_forward(
 
     // N = M (Z - E^ S), then O and the next S: the only part that waits for the chunk before.
     copy_wait<1>();
-    __syncwarp();
     float n[CHUNK / 8][4] = {};
     if (active) writes.residual<Element, Write>(n, state, SMEM_V);
-    __syncwarp();
     copy_values(chunk + 1);
     __syncthreads();
     if (active) {
@@ -795,7 +793,6 @@ linear_forward(
     __syncthreads();
     copy_tiles(chunk + STAGES);
   }
-  copy_wait<0>();
   float* const end = find_state(final_state, final_slots, work, value_heads);
   if (active && end != nullptr) state.store(end, value);
 }

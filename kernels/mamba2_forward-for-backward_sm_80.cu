@@ -1,4 +1,4 @@
-// source 990e682d02fcf1646cc653e485c1251e3f8c1ea2aa6f126469f6b6472baa4bcf
+// source c5e221673b754d38a12a6e534a932ff3066807e23267eff1a87ea1db3caca5c6
 // mamba2_forward_for_backward: the chunked forward pass of rule `mamba2` on sm_80, chunk=64,value_split=1,warps=8,stages=2.
 //
 //   S_t = (I - k_t e_t^T) Diag(exp g_t) S_(t-1) + k_t z_t^T     e = b k     z = w v     o_t = scale S_t^T q_t
@@ -902,10 +902,8 @@ mamba2_forward_for_backward(
 
     // N = M (Z - E^ S), then O and the next S: the only part that waits for the chunk before.
     copy_wait<1>();
-    __syncwarp();
     float n[CHUNK / 8][4] = {};
     if (active) writes.residual<Element, Write>(n, state, SMEM_V);
-    __syncwarp();
     copy_values(chunk + 1);
     __syncthreads();
     if (active) {
@@ -915,7 +913,6 @@ mamba2_forward_for_backward(
     __syncthreads();
     copy_tiles(chunk + STAGES);
   }
-  copy_wait<0>();
   float* const end = find_state(final_state, final_slots, work, value_heads);
   if (active && end != nullptr) state.store(end, value);
 }

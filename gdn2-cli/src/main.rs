@@ -18,6 +18,7 @@ mod shape;
 mod target;
 mod toolchain;
 mod verify;
+mod vm;
 mod write;
 
 use clap::{Parser, Subcommand};
@@ -48,6 +49,7 @@ enum Command {
     Run(run::Args),
     Verify(verify::Args),
     Bench(bench::Args),
+    Vm(vm::Args),
     Devices(devices::Args),
     Toolchain(toolchain::Args),
     Prepare(prepare::Args),
@@ -68,6 +70,7 @@ fn main() -> ExitCode {
         Command::Run(args) => args.run(),
         Command::Verify(args) => args.run(),
         Command::Bench(args) => args.run(),
+        Command::Vm(args) => args.run(),
         Command::Devices(args) => args.run(),
         Command::Toolchain(args) => args.run(),
         Command::Prepare(args) => args.run(),

@@ -57,6 +57,9 @@ impl Rows {
             Some((arch, schedule)) => format!("{} {} {arch} {schedule}", run.rule.name, run.pass),
             None => format!("{} native", run.rule.name),
         };
+        for finding in outcome.reports.iter().flat_map(|report| &report.findings) {
+            self.fail(name, &finding.to_string());
+        }
         let bar_scale = match case.bar_scale() {
             Ok(scale) => scale,
             Err(error) => {

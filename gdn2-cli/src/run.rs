@@ -53,6 +53,9 @@ impl Args {
         write::file(&self.out, &results.to_bytes()?)?;
         let text = format!("{}: {} ({how})\n", self.out.display(), shapes.join(", "));
         write::stdout(text.as_bytes())?;
-        Ok(Verdict::Good)
+        let findings: Vec<String> =
+            outcome.reports.iter().flat_map(|report| &report.findings).map(ToString::to_string).collect();
+        findings.iter().for_each(|finding| eprintln!("{finding}"));
+        Ok(if findings.is_empty() { Verdict::Good } else { Verdict::Bad })
     }
 }

@@ -7,6 +7,7 @@ use gdn2_codegen::kernel::Pass;
 use gdn2_dsl::Rule;
 use gdn2_runtime::device::Device;
 use gdn2_runtime::engine::{Engine, Run};
+use gdn2_vm::Check;
 
 use crate::compiler;
 use crate::error::CliError;
@@ -31,7 +32,33 @@ pub struct Target {
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = positive)]
     pub tokens_per_launch: usize,
     #[command(flatten)]
+    pub check: VmCheck,
+    #[command(flatten)]
     pub compiler: compiler::Flags,
+}
+
+/// How strictly the virtual machine runs.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub struct VmCheck {
+    /// Checks of the virtual machine. basic: bounds, alignment, divergence, barriers, deadlock. full: races, missing
+    /// fences and waits, uninitialised reads, double writers, results that depend on when copies land, as well
+    #[arg(long, default_value = "basic", value_name = "basic|full", value_parser = vm_check)]
+    vm_check: Check,
+}
+
+impl VmCheck {
+    /// The checks asked for.
+    pub fn get(self) -> Check {
+        self.vm_check
+    }
+}
+
+fn vm_check(name: &str) -> Result<Check, String> {
+    match name {
+        "basic" => Ok(Check::Basic),
+        "full" => Ok(Check::Full),
+        _ => Err("use basic or full".to_owned()),
+    }
 }
 
 fn positive(text: &str) -> Result<usize, String> {
@@ -41,7 +68,11 @@ fn positive(text: &str) -> Result<usize, String> {
 impl Target {
     /// The device.
     pub fn device(&self) -> Result<Device, CliError> {
-        Ok(self.device.parse()?)
+        let mut device = self.device.parse()?;
+        if let Device::Vm(settings) = &mut device {
+            settings.check = self.check.get();
+        }
+        Ok(device)
     }
 
     /// An engine whose compiler knows the committed PTX.

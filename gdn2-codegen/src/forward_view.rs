@@ -48,7 +48,7 @@ pub(crate) fn view(kernel: &Kernel, numbers: Forward, launch: &Launch) -> (&'sta
         "copy_tiles": text.copies(&text.tile_tensors()), "copy_values": text.copy_values(),
         "token_gates": text.token_gates(), "prologue": text.prologue(), "chunk_tiles": text.chunk_tiles(launch),
         "calls": text.in_place(text.forward_last(), text.fetches(Some("(first + CHUNK)"), "exist - CHUNK")),
-        "values_pending": stages - 1, "keep": text.keep(), "advance": text.advance(), "initial_slots": text.slots(), "finish": text.finish(),
+        "values_wait": text.values_wait(), "values_read": text.values_read(), "keep": text.keep(), "advance": text.advance(), "initial_slots": text.slots(), "finish": text.finish(),
         "open": text.scope(&format!("namespace {}_parts {{", launch.entry)),
         "close": text.scope(&format!("}}  // namespace {}_parts", launch.entry)),
     });
@@ -275,6 +275,20 @@ impl Text<'_> {
                 )
             })
             .collect()
+    }
+
+    /// Before a chunk's slices are read. A thread reads the 16-bit numbers it copied itself; only f32 gates cross lanes.
+    fn values_wait(&self) -> Vec<String> {
+        let pending = self.numbers.stages - 1;
+        // With one stage the wait for the chunk's tiles has covered the slices, which were asked for before them.
+        let wait = (pending > 0).then(|| format!("copy_wait<{pending}>();"));
+        wait.into_iter().chain(self.values_read()).collect()
+    }
+
+    /// Before copies overwrite what other lanes have read.
+    fn values_read(&self) -> Vec<String> {
+        let crosses = self.kernel.plan.write == Fold::Operand && self.kernel.plan.write_storage == Dtype::F32;
+        crosses.then(|| "__syncwarp();".to_owned()).into_iter().collect()
     }
 
     pub(crate) fn token_gates(&self) -> Vec<String> {

@@ -163,3 +163,43 @@ fn handles_are_shared_between_threads() {
     fn shared<T: Send + Sync + Clone + 'static>(_: &T) {}
     shared(&kda::load(&Device::cpu()).unwrap());
 }
+
+#[test]
+fn the_virtual_machine_gives_the_bits_of_the_command() {
+    use gdn2::Pass;
+    use gdn2_codegen::abi::Tensor as Name;
+    use gdn2_runtime::artifact::Compiler;
+    use gdn2_runtime::engine::{Engine, Run};
+    use gdn2_runtime::tensors::{Array, Case};
+    use gdn2_runtime::toolchain::Search;
+
+    // What `gdn2 run --device vm` does with a file of these tensors, for a rule with embedded PTX.
+    let (t, rule) = (70, rules::gdn2::rule());
+    let wide = |seed, low, high| draw(seed, t * 128, low, high);
+    let (q, k, v) = (unit(wide(1, -1.0, 1.0), 128), unit(wide(2, -1.0, 1.0), 128), wide(3, -1.0, 1.0));
+    let (g, b, w) = (wide(4, -0.2, 0.0), wide(5, 0.0, 1.0), wide(6, 0.0, 1.0));
+    let named = [(Name::Q, &q), (Name::K, &k), (Name::V, &v), (Name::G, &g), (Name::B, &b), (Name::W, &w)];
+    let array = |data: &Vec<f32>| Array::new(&[1, t, 1, 128], data.clone()).unwrap();
+    let case = Case { tensors: named.map(|(name, data)| (name, array(data))).into(), ..Case::default() };
+    let device = Device::vm();
+    let engine = Engine::new(Compiler::new(Search::from_environment(None, None)));
+    let want = engine.run(&Run::new(&rule, Pass::Forward, &device), &case).unwrap();
+
+    let view = |data| View::new(data, [1, t, 1, 128]).unwrap();
+    let kernels = rules::gdn2::load(&device).unwrap();
+    let got = kernels.forward(rules::gdn2::Forward {
+        q: view(&q),
+        k: view(&k),
+        v: view(&v),
+        g: view(&g),
+        b: view(&b),
+        w: view(&w),
+        initial_state: None,
+        cu_seqlens: None,
+        scale: None,
+    });
+    let got = got.unwrap();
+    assert_eq!(got.o.to_f32(), want.tensors[&Name::O].data);
+    assert_eq!(got.final_state.to_f32(), want.tensors[&Name::FinalState].data);
+    assert!(kernels.explain().iter().all(|kernel| kernel.origin == gdn2::Origin::EmbeddedPtx));
+}

@@ -129,8 +129,12 @@ fn gradients(kernel: &Kernel, numbers: Backward, launch: &Launch) -> Value {
     let plan = &kernel.plan;
     let inputs: Vec<Tensor> = [Tensor::Q, Tensor::K, Tensor::V].into_iter().chain(plan.gate_tensors()).collect();
     let outputs: Vec<Tensor> = inputs.iter().copied().map(gradient_of).collect();
+    // dv and a channel-wise dw leave as they are made, the rest at the end.
+    let early = |tensor: &Tensor| *tensor == Tensor::DV || *tensor == Tensor::DW && plan.write == Fold::Operand;
+    let (first, last): (Vec<Tensor>, Vec<Tensor>) = outputs.into_iter().partition(early);
     let heads: Vec<String> =
-        inputs.iter().copied().chain([Tensor::DO]).chain(outputs).map(|tensor| row(tensor, "")).collect();
+        inputs.iter().copied().chain([Tensor::DO]).chain(first).map(|tensor| row(tensor, "")).collect();
+    let gradient_heads: Vec<String> = last.into_iter().map(|tensor| row(tensor, "")).collect();
     let copies = text.tile_tensors().into_iter().map(|tensor| {
         let name = tensor.name();
         let ty = storage(kernel, tensor);
@@ -195,6 +199,7 @@ fn gradients(kernel: &Kernel, numbers: Backward, launch: &Launch) -> Value {
         "value_tiles": numbers.value_tiles,
         "value_blocks": kernel.rule.value_dim.div_ceil(WARP_ROWS).div_ceil(numbers.value_tiles),
         "device": device_files, "aliases": policies.aliases(), "rows": heads,
+        "gradient_rows": gradient_heads,
         "copy_tiles": copies.collect::<Vec<_>>(), "token_gates": token_gates, "calls": calls,
         "policies": policies.policies(), "write_gate": policies.write_gate(),
         "grad_slice": "SMEM_DO",

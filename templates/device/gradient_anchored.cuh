@@ -37,14 +37,13 @@ DEVICE void add_anchored(float (&sum)[4], const float (&part)[4], int sums, int 
 }
 
 // Keeps of a diagonal block of dP or dL, as an A operand, the pairs of level h: rows and depth differ there first.
-template <int H>
-DEVICE void keep_level(u32 (&a)[4]) {
+DEVICE void keep_level(u32 (&a)[4], int h) {
   const int lane = lane_index();
 #pragma unroll
   for (int r = 0; r < 4; ++r) {
     const int row = lane / 4 + r % 2 * 8, col = lane % 4 * 2 + r / 2 * 8;
     const int near = row ^ col, far = row ^ (col + 1);
-    const u32 mask = (near >= H && near < 2 * H ? 0x0000ffffu : 0u) | (far >= H && far < 2 * H ? 0xffff0000u : 0u);
+    const u32 mask = (near >= h && near < 2 * h ? 0x0000ffffu : 0u) | (far >= h && far < 2 * h ? 0xffff0000u : 0u);
     a[r] &= mask;
   }
 }
@@ -54,8 +53,7 @@ struct NoErasedAnchored {
   template <typename Element>
   static METHOD void add(float (&)[2][4], const NoKeyErase&, const u32 (&)[4], const Fragment&, const Fragment&, int, int) {}
   static METHOD void load(u32 (&)[4], const NoKeyErase&, int, int) {}
-  template <int H>
-  static METHOD void keep(u32 (&)[4]) {}
+  static METHOD void keep(u32 (&)[4], int) {}
   template <typename Element>
   static METHOD void part(Parts&, const u32 (&)[4], const u32 (&)[4]) {}
   template <typename Sums, typename Anchor>
@@ -79,10 +77,7 @@ struct ErasedAnchored {
   static METHOD void load(u32 (&a)[4], const Erase& erase, int i0, int j0) {
     erase.load_left_transposed(a, i0, j0);
   }
-  template <int H>
-  static METHOD void keep(u32 (&a)[4]) {
-    keep_level<H>(a);
-  }
+  static METHOD void keep(u32 (&a)[4], int h) { keep_level(a, h); }
   template <typename Element>
   static METHOD void part(Parts& parts, const u32 (&a)[4], const u32 (&b)[4]) {
     Element::mma(parts.part[0], a, b[0], b[1]);
@@ -96,35 +91,35 @@ struct ErasedAnchored {
 };
 
 // One level of a diagonal block, 16 channels from d, accumulators from n-tile n.
-template <int H, typename Element, typename Erased, typename Erase>
+template <typename Element, typename Erased, typename Erase>
 DEVICE void sum_level(KeySums& sums, typename Erase::Sums& left, const Erase& erase, const KeyTask& task, int n, int d,
                       const Fragment& key, const Fragment& query, const u32 (&dp)[4], const u32 (&dl)[4],
-                      const u32 (&dp_turned)[4], const u32 (&dl_turned)[4], int prefix) {
+                      const u32 (&dp_turned)[4], const u32 (&dl_turned)[4], int prefix, int h) {
   const int row = task.row;
-  auto anchor = [=](int r) { return row + anchor_row<H>(r - row); };
+  auto anchor = [=](int r) { return row + ((r - row) & -2 * h) + h; };
   const Fragment factor = anchored_rows(prefix, row, d, anchor);
   float query_part[2][4] = {}, key_part[2][4] = {};
   typename Erased::Parts left_part;
   u32 a[4], b[4];
 #pragma unroll
   for (int r = 0; r < 4; ++r) a[r] = dp[r];
-  keep_level<H>(a);
+  keep_level(a, h);
   pack_product<Element>(b, key, factor);
   Element::mma(query_part[0], a, b[0], b[1]);
   Element::mma(query_part[1], a, b[2], b[3]);
 #pragma unroll
   for (int r = 0; r < 4; ++r) a[r] = dl[r];
-  Erased::template keep<H>(a);
+  Erased::keep(a, h);
   Erased::template part<Element>(left_part, a, b);
 #pragma unroll
   for (int r = 0; r < 4; ++r) a[r] = dp_turned[r];
-  keep_level<H>(a);
+  keep_level(a, h);
   pack_product<Element>(b, query, factor);
   Element::mma(key_part[0], a, b[0], b[1]);
   Element::mma(key_part[1], a, b[2], b[3]);
 #pragma unroll
   for (int r = 0; r < 4; ++r) a[r] = dl_turned[r];
-  Erased::template keep<H>(a);
+  Erased::keep(a, h);
   Erased::template add<Element>(key_part, erase, a, key, factor, row, d);
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
@@ -147,6 +142,7 @@ DEVICE void sum_pairs_anchored(KeySums& sums, typename Erase::Sums& left, const 
       float query_part[2][4] = {};
       typename Erased::Parts left_part;
       auto anchor = [=](int) { return row; };
+#pragma unroll 1
       for (int j0 = 0; j0 < row; j0 += 16) {
         u32 a[4], l[4] = {}, b[4];
         pack_product<Element>(b, Turned<Element, KEY>::fragment(k, j0, d), anchored_rows(prefix, j0, d, anchor));
@@ -163,6 +159,7 @@ DEVICE void sum_pairs_anchored(KeySums& sums, typename Erase::Sums& left, const 
     if (row + 16 < CHUNK) {
       float key_part[2][4] = {};
       auto anchor = [=](int) { return row + 16; };
+#pragma unroll 1
       for (int i0 = row + 16; i0 < CHUNK; i0 += 16) {
         u32 a[4], l[4] = {}, b[4];
         const Fragment factor = anchored_rows(prefix, i0, d, anchor);
@@ -182,9 +179,10 @@ DEVICE void sum_pairs_anchored(KeySums& sums, typename Erase::Sums& left, const 
     load_pairs_transposed(dp_turned, dp, row, row);
     erase.load_left(dl_block, row, row);
     Erased::load(dl_turned, erase, row, row);
-    sum_level<8, Element, Erased>(sums, left, erase, task, n, d, key, query, dp_block, dl_block, dp_turned, dl_turned, prefix);
-    sum_level<4, Element, Erased>(sums, left, erase, task, n, d, key, query, dp_block, dl_block, dp_turned, dl_turned, prefix);
-    sum_level<2, Element, Erased>(sums, left, erase, task, n, d, key, query, dp_block, dl_block, dp_turned, dl_turned, prefix);
-    sum_level<1, Element, Erased>(sums, left, erase, task, n, d, key, query, dp_block, dl_block, dp_turned, dl_turned, prefix);
+    // A loop, unrolled neither here nor by the compiler: four copies of a level cost more registers than there are.
+#pragma unroll 1
+    for (int h = 8; h > 0; h /= 2) {
+      sum_level<Element, Erased>(sums, left, erase, task, n, d, key, query, dp_block, dl_block, dp_turned, dl_turned, prefix, h);
+    }
   }
 }

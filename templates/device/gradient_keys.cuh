@@ -100,6 +100,7 @@ DEVICE void load_pairs_transposed(u32 (&a)[4], int tile, int i0, int j0) {
 template <typename Element, typename Erase>
 DEVICE void state_products(KeySums& sums, typename Erase::Sums& left, const Erase& erase, const KeyTask& task, int grad,
                            int n, int kept, int kept_grad, int tiles) {
+#pragma unroll 1
   for (int tile = 0; tile < tiles; ++tile) {
     u32 a[4], writes[4], residual[4];
     load_tokens(a, grad + tile * SLICE<Element>, task.row);
@@ -126,6 +127,7 @@ template <typename Element>
 DEVICE float4 state_overlap(int kept, int kept_grad, int group, int tiles) {
   const int lane = lane_index();
   float4 sum = {0.0f, 0.0f, 0.0f, 0.0f};
+#pragma unroll 1
   for (int tile = 0; tile < tiles; ++tile) {
     const int at_word = tile * KEPT_TILE + group * 512 + lane * 16;
     const uint4 s = at<uint4>(kept + at_word), ds = at<uint4>(kept_grad + at_word);

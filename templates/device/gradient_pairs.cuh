@@ -61,6 +61,7 @@ struct PairGradients {
 
   METHOD void multiply(const Erase& erase, int grad, int n, int tiles) {
     each_block([&](int t, int i0, int j0) {
+#pragma unroll 1
       for (int tile = 0; tile < tiles; ++tile) {
         u32 a[4];
         load_tokens(a, grad + tile * SLICE<Element>, i0);

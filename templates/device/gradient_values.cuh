@@ -6,7 +6,8 @@
 template <typename Element>
 DEVICE void read_kept(float (&sum)[CHUNK / 8][4], int kept, int tile) {
 const int lane = lane_index();
-#pragma unroll
+  // Two steps at a time: unrolled in full, what follows would be mixed in and everything held at once.
+#pragma unroll 2
   for (int d = 0; d < KEY / 16; ++d) {
     const uint4 words = at<uint4>(kept + d * 512 + lane * 16);
     const u32 a[4] = {words.x, words.y, words.z, words.w};
@@ -137,15 +138,20 @@ struct ChannelWriteGate {
   }
 };
 
-// N and dR of a warp's value rows.
-template <typename Out, typename Element, typename Values, typename WriteGate, typename Erased>
-DEVICE void value_gradients(float (&n)[CHUNK / 8][4], float (&dr)[CHUNK / 8][4], const Values& v, const WriteGate& write,
-                            const Erased& erased, int grad, int kept, int kept_grad, int k, int p, float scale) {
-const int lane = lane_index();
+// N of a warp's value rows.
+template <typename Element, typename Values, typename WriteGate, typename Erased>
+DEVICE void chunk_writes(float (&n)[CHUNK / 8][4], const Values& v, const WriteGate& write, const Erased& erased, int kept) {
 #pragma unroll
   for (int group = 0; group < CHUNK / 8; ++group) v.column(n[group], group);
   write.scale(n);
   erased.template residual<Element>(n, kept);
+}
+
+// dR of a warp's value rows.
+template <typename Out, typename Element, typename Erased>
+DEVICE void residual_gradients(float (&dr)[CHUNK / 8][4], const Erased& erased, int grad, int kept_grad, int k, int p,
+                               float scale) {
+  const int lane = lane_index();
   u32 a[CHUNK / 16][4];
   {
     float x[CHUNK / 8][4];

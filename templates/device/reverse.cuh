@@ -97,21 +97,38 @@ struct ReverseResidual {
   }
 };
 
+// Columns of operands, which are tokens, times `scale` and the factor of their token.
+template <typename Element, typename Factor>
+DEVICE void scale_operands(u32 (&a)[CHUNK / 16][4], float scale) {
+  const int lane = lane_index();
+#pragma unroll
+  for (int t = 0; t < CHUNK / 16; ++t) {
+    const float2 near = Factor::pair(t * 16 + lane % 4 * 2), far = Factor::pair(t * 16 + lane % 4 * 2 + 8);
+#pragma unroll
+    for (int r = 0; r < 4; ++r) {
+      const float2 factor = r < 2 ? near : far;
+      a[t][r] = Element::pack(Element::low(a[t][r]) * (scale * factor.x), Element::high(a[t][r]) * (scale * factor.y));
+    }
+  }
+}
+
 // dS over one chunk. dO lies in the warp's slice `grad`.
 template <typename Into, typename Out, typename Carry, typename Element, typename Erase>
 DEVICE void reverse_state(State<Element>& state, const Erase& erase, int grad, int q, int k, int p, float scale) {
   const int lane = lane_index();
-  float x[CHUNK / 8][4], dn[CHUNK / 8][4];
+  float dn[CHUNK / 8][4];
   u32 a[CHUNK / 16][4];
+  {
+    float x[CHUNK / 8][4];
 #pragma unroll
-  for (int group = 0; group < CHUNK / 8; ++group) Slice<Element>::load(x[group], grad, group, lane);
-  to_operands<Element, One>(a, x);
+    for (int group = 0; group < CHUNK / 8; ++group) Slice<Element>::load(x[group], grad, group, lane);
+    to_operands<Element, One>(a, x);
+  }
   float held[CHUNK / 8][4] = {};
   state.read(held, k, lane);
   write_gradient<Element, Out>(dn, a, p, scale, held);
   erase.template solve<Element>(dn);
-  scale_tokens<Into>(x, scale);
-  to_operands<Element, One>(a, x);
+  scale_operands<Element, Into>(a, scale);
   state.template advance<Carry>(a, q, lane);
   erase.subtract(state, dn);
 }

@@ -9,13 +9,13 @@ use gdn2_codegen::arch::Arch;
 use gdn2_codegen::kernel::Pass;
 use gdn2_codegen::schedule::Schedule;
 use gdn2_dsl::bars::{Deviation, bar, drawn_bar};
-use gdn2_dsl::{Bound, Combination, Draw, Dtype, Grain, Regime, Rule, StateLayout, granularity_combinations, simulate};
+use gdn2_dsl::{Draw, Dtype, Rule, granularity_combinations, simulate};
 use gdn2_runtime::device::Device;
 use gdn2_runtime::engine::{Engine, Run, RunError};
 use gdn2_runtime::tensors::{Array, Case};
+use gdn2_tests::draws::{draws, rules, runner};
 use gdn2_tests::engine;
 use proptest::prelude::*;
-use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
 use rayon::prelude::*;
 
 /// How far each output of a draw may be from the definition.
@@ -95,22 +95,6 @@ fn slotted(case: &Case) -> Case {
     case
 }
 
-/// Three draws that between them hold what kernels get wrong: a ragged end, grouped heads, packed sequences with one
-/// token and none, strong decay, resets, near-identical keys, erase gates up to 2.
-fn telling_draws(seed: u64) -> [Draw; 3] {
-    [
-        Draw { ..Draw::new(1, 75, 1, 2, seed) },
-        Draw { cu_seqlens: Some(vec![0, 1, 1, 65, 98]), regime: Regime::Strong, ..Draw::new(1, 98, 1, 1, seed + 1) },
-        Draw {
-            regime: Regime::Reset,
-            near_identical_keys: true,
-            largest_erase: 2.0,
-            initial_state: false,
-            ..Draw::new(2, 33, 1, 1, seed + 2)
-        },
-    ]
-}
-
 /// All 30 combinations at K = V = 64 and 128, bf16 and f16, sm_80 and sm_90a. Of the eight kernels of a combination and
 /// pass, half are made here, such that neighbouring combinations make the other half and each value of each choice meets
 /// each value of every other; all of them with GDN2_TEST_EVERY_KERNEL set.
@@ -146,7 +130,7 @@ fn every_combination(pass: Pass) {
                 ),
                 Err(error) => failures.push(format!("{} {arch}: {error}", rule.name)),
             }
-            let draws = telling_draws(u64::from(rule.key_dim));
+            let draws = Draw::telling(u64::from(rule.key_dim));
             failures.extend(draws.iter().filter_map(|draw| match agrees(&engine, &run, draw, false) {
                 Ok(served) => (!served).then(|| format!("{} {arch}: the default schedule is illegal", rule.name)),
                 Err(error) => Some(error),
@@ -165,61 +149,6 @@ fn every_combination_forward() {
 #[test]
 fn every_combination_decode() {
     every_combination(Pass::Decode);
-}
-
-/// A rule of any shape that the language allows.
-fn rules() -> impl Strategy<Value = Rule> {
-    let combinations = granularity_combinations();
-    let storage = || prop_oneof![Just(Dtype::F32), Just(Dtype::Bf16)];
-    (
-        (0..combinations.len(), 1u32..=16, prop_oneof![3 => 1u32..=16, 1 => 17u32..=32]),
-        (prop_oneof![Just(Dtype::Bf16), Just(Dtype::F16)], storage(), storage(), any::<bool>()),
-        prop_oneof![2 => Just(None), 1 => Just(Some(Bound { lower: -5.0, upper: -0.5 }))],
-    )
-        .prop_map(move |((combination, keys, values), (dtype, decay, erase, transposed), bound)| {
-            let combination: Combination = combinations[combination];
-            let mut rule = combination.rule(16 * keys, 16 * values, dtype).unwrap();
-            rule.decay.storage = decay;
-            rule.erase.storage = erase;
-            rule.state = if transposed { StateLayout::Vk } else { StateLayout::Kv };
-            rule.bound = bound.filter(|_| combination.decay != Grain::None);
-            rule.checked().unwrap()
-        })
-}
-
-/// Sizes and regimes; packed where there are lengths.
-fn draws() -> impl Strategy<Value = Draw> {
-    (
-        (1usize..=2, 0usize..=140, 1usize..=2, 1usize..=2, any::<u64>()),
-        prop_oneof![1 => Just(None), 1 => prop::collection::vec(prop_oneof![Just(0), Just(1), 1usize..=70], 1..5).prop_map(Some)],
-        prop_oneof![Just(Regime::None), Just(Regime::Mild), Just(Regime::Strong), Just(Regime::Reset)],
-        (prop_oneof![Just(1.0), Just(2.0)], any::<bool>(), any::<bool>()),
-    )
-        .prop_map(|((batch, tokens, heads, group, seed), lengths, regime, (largest_erase, near, initial_state))| {
-            let mut draw = Draw {
-                regime,
-                largest_erase,
-                near_identical_keys: near,
-                initial_state,
-                ..Draw::new(batch, tokens, heads, heads * group, seed)
-            };
-            if let Some(lengths) = lengths {
-                let mut offsets = vec![0];
-                offsets.extend(lengths.iter().scan(0, |end, length| {
-                    *end += length;
-                    Some(*end)
-                }));
-                (draw.batch, draw.tokens) = (1, offsets[lengths.len()]);
-                draw.cu_seqlens = Some(offsets);
-            }
-            draw
-        })
-}
-
-/// The same draws on every machine: a failure is found again where it is looked into.
-fn runner(cases: u32) -> TestRunner {
-    let config = ProptestConfig { cases, max_shrink_iters: 30, failure_persistence: None, ..ProptestConfig::default() };
-    TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &[7; 32]))
 }
 
 fn any_rule_any_draw(pass: Pass, cases: u32) {

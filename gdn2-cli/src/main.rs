@@ -8,6 +8,7 @@ mod demo;
 mod devices;
 mod emit;
 mod error;
+mod gradcheck;
 mod kernels;
 mod prepare;
 mod progress;
@@ -50,6 +51,7 @@ enum Command {
     Verify(verify::Args),
     Bench(bench::Args),
     Vm(vm::Args),
+    Gradcheck(gradcheck::Args),
     Devices(devices::Args),
     Toolchain(toolchain::Args),
     Prepare(prepare::Args),
@@ -71,6 +73,7 @@ fn main() -> ExitCode {
         Command::Verify(args) => args.run(),
         Command::Bench(args) => args.run(),
         Command::Vm(args) => args.run(),
+        Command::Gradcheck(args) => args.run(),
         Command::Devices(args) => args.run(),
         Command::Toolchain(args) => args.run(),
         Command::Prepare(args) => args.run(),

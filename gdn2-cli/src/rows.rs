@@ -3,11 +3,13 @@
 use comfy_table::{CellAlignment, Table, presets};
 use gdn2_codegen::abi::Tensor;
 use gdn2_codegen::kernel::{Illegal, Pass};
+use gdn2_codegen::schedule::Schedule;
 use gdn2_dsl::bars::{Deviation, bar};
 use gdn2_runtime::engine::{Engine, Run, RunError};
 use gdn2_runtime::nvrtc::NvrtcError;
-use gdn2_runtime::tensors::Case;
+use gdn2_runtime::tensors::{Case, CaseError};
 use serde_json::json;
+use std::collections::BTreeMap;
 
 use crate::Verdict;
 use crate::error::CliError;
@@ -36,9 +38,28 @@ enum Judged {
 }
 
 impl Rows {
-    /// Runs a case and judges each expected output. Only what concerns every case alike, such as a compiler that is
-    /// nowhere, is an error.
+    /// Runs a case and judges each expected output by its bar. Only what concerns every case alike, such as a compiler
+    /// that is nowhere, is an error.
     pub fn judge(&mut self, name: &str, case: &Case, engine: &Engine, run: &Run<'_>) -> Result<(), CliError> {
+        self.judge_by(name, case, engine, run, |_| {
+            let scale = case.bar_scale()?;
+            let judges: &[Tensor] = match run.pass {
+                Pass::Backward => &GRADIENTS,
+                Pass::Forward | Pass::ForwardForBackward | Pass::Decode => &[Tensor::O, Tensor::FinalState],
+            };
+            Ok(judges.iter().filter_map(|tensor| Some((*tensor, bar(tensor.name())? * scale))).collect())
+        })
+    }
+
+    /// The same by bars that may depend on the kernel's schedule.
+    pub fn judge_by(
+        &mut self,
+        name: &str,
+        case: &Case,
+        engine: &Engine,
+        run: &Run<'_>,
+        bars: impl FnOnce(Option<Schedule>) -> Result<BTreeMap<Tensor, f64>, CaseError>,
+    ) -> Result<(), CliError> {
         let outcome = match engine.run(run, case) {
             Ok(outcome) => outcome,
             Err(RunError::Illegal(illegal)) => {
@@ -60,24 +81,19 @@ impl Rows {
         for finding in outcome.reports.iter().flat_map(|report| &report.findings) {
             self.fail(name, &finding.to_string());
         }
-        let bar_scale = match case.bar_scale() {
-            Ok(scale) => scale,
+        let bars = match bars(outcome.kernel.map(|(_, schedule)| schedule)) {
+            Ok(bars) => bars,
             Err(error) => {
                 self.fail(name, &error.to_string());
                 return Ok(());
             }
         };
         let mut judged = false;
-        let judges: &[Tensor] = match run.pass {
-            Pass::Backward => &GRADIENTS,
-            Pass::Forward | Pass::ForwardForBackward | Pass::Decode => &[Tensor::O, Tensor::FinalState],
-        };
-        for &tensor in judges {
-            let (Some(expected), Some(bar)) = (case.tensors.get(&tensor), bar(tensor.name())) else { continue };
+        for (tensor, bar) in bars {
+            let Some(expected) = case.tensors.get(&tensor) else { continue };
             let reference: Vec<f64> = expected.data.iter().copied().map(f64::from).collect();
             let got = outcome.tensors.get(&tensor).map(|array| array.data.as_slice()).unwrap_or_default();
             let deviation = Deviation::of(got.iter().copied().map(f64::from), &reference);
-            let bar = bar * bar_scale;
             let passed = deviation.passes(bar);
             self.push(name, kernel.clone(), Judged::Tensor { tensor, deviation, bar, passed });
             judged = true;

@@ -91,6 +91,23 @@ impl Draw {
         }
     }
 
+    /// Three draws that between them hold what kernels get wrong: a ragged end, grouped heads, packed sequences with one
+    /// token and none, strong decay, resets, near-identical keys, erase gates up to 2.
+    pub fn telling(seed: u64) -> [Draw; 3] {
+        let packed = vec![0, 1, 1, 65, 98];
+        [
+            Draw::new(1, 75, 1, 2, seed),
+            Draw { cu_seqlens: Some(packed), regime: Regime::Strong, ..Draw::new(1, 98, 1, 1, seed.wrapping_add(1)) },
+            Draw {
+                regime: Regime::Reset,
+                near_identical_keys: true,
+                largest_erase: 2.0,
+                initial_state: false,
+                ..Draw::new(2, 33, 1, 1, seed.wrapping_add(2))
+            },
+        ]
+    }
+
     /// The call's dims for a rule.
     pub fn dims(&self, rule: &Rule) -> Dims {
         Dims {

@@ -3,7 +3,9 @@
 use crate::problem;
 use crate::tensors::{Array, Case, CaseError, CuSeqlens};
 use gdn2_codegen::abi::Tensor;
-use gdn2_dsl::{Draw, Dtype, InputError, Inputs, Rule, Write, reference};
+use gdn2_dsl::bars::{Deviation, bar, drawn_bar};
+use gdn2_dsl::{Draw, Dtype, InputError, Inputs, Rule, Write, reference, simulate};
+use std::collections::BTreeMap;
 
 impl Case {
     /// Draws inputs for a rule and computes outputs, and gradients if asked for, with the float64 reference.
@@ -98,6 +100,38 @@ impl Case {
 
 fn refused(draw: &Draw, error: InputError) -> CaseError {
     CaseError::Size { field: "draw", got: format!("{draw:?}"), limit: error.to_string() }
+}
+
+/// How far each gradient of a draw may be from the definition when a kernel goes `chunk` tokens at a time: the larger of
+/// 1.5 bars and 1.5 times what rounding the matrix operands costs in simulation on that very draw, and never more than 6
+/// bars. `exact` is the draw's case, gradients included.
+///
+/// # Errors
+/// A draw whose sizes contradict one another.
+pub fn gradient_bars(
+    rule: &Rule,
+    draw: &Draw,
+    exact: &Case,
+    chunk: u32,
+) -> Result<BTreeMap<Tensor, f64>, CaseError> {
+    let inputs = draw.inputs(rule);
+    let upstream = draw.output_gradients(rule, &inputs);
+    let rounded = simulate::backward(rule, &inputs, &upstream, chunk as usize).map_err(|error| refused(draw, error))?;
+    let simulated = [
+        (Tensor::DQ, Some(rounded.dq)),
+        (Tensor::DK, Some(rounded.dk)),
+        (Tensor::DV, Some(rounded.dv)),
+        (Tensor::DG, rounded.dg),
+        (Tensor::DB, rounded.db),
+        (Tensor::DW, rounded.dw),
+        (Tensor::DInitialState, Some(rounded.d_initial_state).filter(|_| draw.initial_state)),
+    ];
+    let limit = |(tensor, numbers): (Tensor, Option<Vec<f64>>)| {
+        let reference: Vec<f64> = exact.tensors.get(&tensor)?.data.iter().copied().map(f64::from).collect();
+        let rounding = Deviation::of(numbers?.into_iter(), &reference).relative;
+        Some((tensor, drawn_bar(bar(tensor.name())?, rounding)))
+    };
+    Ok(simulated.into_iter().filter_map(limit).collect())
 }
 
 /// What the metadata of every case says about its tensors.

@@ -2,13 +2,13 @@
 //!
 //! From the bottom: [`nvrtc`] and [`toolchain`] find the compiler, [`cache`] keeps what it made, [`artifact`] hands out
 //! compiled kernels, [`raw`] turns pointers and strides into launch arguments, [`device`] launches, [`cpu`] computes
-//! without any kernel, and [`engine`] runs a whole [`tensors::Case`] on any of them.
+//! without any kernel, [`engine`] runs a whole [`tensors::Case`] on any of them, and [`drawn`] makes cases.
 
 pub mod artifact;
 pub mod cache;
 pub mod cpu;
 pub mod device;
-mod drawn;
+pub mod drawn;
 pub mod engine;
 pub mod nvrtc;
 pub mod problem;

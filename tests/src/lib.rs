@@ -1,5 +1,7 @@
 //! What the workspace's tests share: where the repository is and which files it is made of.
 
+pub mod draws;
+
 use std::path::{Path, PathBuf};
 
 use gdn2_dsl::{Combination, Grain};

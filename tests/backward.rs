@@ -1,0 +1,168 @@
+//! Generated backward kernels on the virtual machine: gradients against float64, the same bits whatever the order of
+//! blocks, recomputed states against kept ones, and the bytes a token costs.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed unwrap is a failed test")]
+
+use gdn2_codegen::arch::Arch;
+use gdn2_codegen::kernel::Pass;
+use gdn2_codegen::schedule::Schedule;
+use gdn2_dsl::bars::Deviation;
+use gdn2_dsl::{Draw, Dtype, Grain, Rule, StateLayout, Write, granularity_combinations};
+use gdn2_runtime::device::Device;
+use gdn2_runtime::device::vm::Settings;
+use gdn2_runtime::drawn::gradient_bars;
+use gdn2_runtime::engine::{Engine, Outcome, Run, RunError};
+use gdn2_runtime::tensors::Case;
+use gdn2_tests::draws::{draws, rules, runner};
+use gdn2_tests::{engine, root};
+use gdn2_vm::Report;
+use proptest::prelude::*;
+use rayon::prelude::*;
+
+/// Runs a draw backward and compares every gradient. Whether the schedule could serve it is the answer; anything wrong
+/// is the error.
+fn agrees(engine: &Engine, run: &Run<'_>, draw: &Draw) -> Result<bool, String> {
+    let case = Case::drawn(run.rule, draw, true).unwrap();
+    let what = || format!("{}{draw:?} {}", run.rule, run.schedule);
+    let outcome = match engine.run(run, &case) {
+        Ok(outcome) => outcome,
+        Err(RunError::Illegal(_)) => return Ok(false),
+        Err(error) => return Err(format!("{error}: {}", what())),
+    };
+    let (arch, schedule) = outcome.kernel.unwrap();
+    let Schedule::Backward(numbers) = schedule else { return Err(format!("{schedule} is no schedule of backward")) };
+    for (tensor, limit) in gradient_bars(run.rule, draw, &case, numbers.chunk).unwrap() {
+        let got = outcome.tensors[&tensor].data.iter().copied().map(f64::from);
+        let exact: Vec<f64> = case.tensors[&tensor].data.iter().copied().map(f64::from).collect();
+        let deviation = Deviation::of(got, &exact);
+        if !deviation.passes(limit) {
+            let name = tensor.name();
+            return Err(format!("{name}: {deviation:?}, limit {limit}, {arch} {schedule}: {}", what()));
+        }
+    }
+    Ok(true)
+}
+
+/// Every combination once, neighbours with other dims, dtypes, storage, layouts, chunks and architectures.
+fn kernels() -> Vec<(Rule, Arch, &'static str)> {
+    const DIMS: [(u32, u32); 5] = [(32, 48), (64, 32), (16, 64), (48, 16), (32, 32)];
+    const SCHEDULES: [&str; 4] = ["chunk=32", "chunk=16,recompute=1", "chunk=64", "recompute=1"];
+    let kernel = |(index, combination): (usize, gdn2_dsl::Combination)| {
+        let (keys, values) = DIMS[index % DIMS.len()];
+        let dtype = if index % 2 == 0 { Dtype::Bf16 } else { Dtype::F16 };
+        let mut rule = combination.rule(keys, values, dtype).unwrap();
+        let wide = |on: bool| if on { Dtype::F32 } else { Dtype::Bf16 };
+        rule.decay.storage = wide(index % 2 == 1);
+        rule.erase.storage = wide(index / 2 % 2 == 1);
+        if let Write::Own(gate) = &mut rule.write {
+            gate.storage = wide(index % 3 == 1 && gate.grain != Grain::None);
+        }
+        rule.state = if index / 4 % 2 == 0 { StateLayout::Kv } else { StateLayout::Vk };
+        let arch = if index % 3 == 0 { Arch::Sm80 } else { Arch::Sm90a };
+        (rule.checked().unwrap(), arch, SCHEDULES[index / 2 % SCHEDULES.len()])
+    };
+    granularity_combinations().into_iter().enumerate().map(kernel).collect()
+}
+
+#[test]
+fn every_combination() {
+    let engine = engine();
+    let device = Device::vm();
+    let failures: Vec<String> = kernels()
+        .par_iter()
+        .enumerate()
+        .flat_map_iter(|(index, (rule, arch, schedule))| {
+            let run = Run { arch: Some(*arch), schedule, ..Run::new(rule, Pass::Backward, &device) };
+            let fails = |draw: &Draw| match agrees(&engine, &run, draw) {
+                Ok(served) => (!served).then(|| format!("{} {arch} {schedule} is illegal", rule.name)),
+                Err(error) => Some(error),
+            };
+            Draw::telling(index as u64).iter().filter_map(fails).collect::<Vec<_>>()
+        })
+        .collect();
+    assert!(failures.is_empty(), "{} failures:\n{}", failures.len(), failures.join("\n"));
+}
+
+#[test]
+fn any_rule_any_draw() {
+    let engine = engine();
+    let device = Device::vm();
+    let schedules = prop::sample::select(vec!["chunk=16", "chunk=32", "recompute=1", "value_tiles=1", "stages=2"]);
+    let arches = prop::sample::select(Arch::ALL.to_vec());
+    runner(10)
+        .run(&(rules(), draws(), schedules, arches), |(rule, draw, schedule, arch)| {
+            let run = Run { arch: Some(arch), schedule, ..Run::new(&rule, Pass::Backward, &device) };
+            let served = agrees(&engine, &run, &draw).map_err(TestCaseError::fail)?;
+            if served { Ok(()) } else { Err(TestCaseError::reject("illegal schedule")) }
+        })
+        .unwrap();
+}
+
+/// A rule of `rules/`, gates as bf16.
+fn rule(name: &str, dim: u32) -> Rule {
+    let text = std::fs::read_to_string(root().join("rules").join(format!("{name}.gdn2"))).unwrap();
+    let mut rule = gdn2_dsl::parse_file(&text).unwrap().remove(0).with_dims(dim, dim).unwrap();
+    rule.decay.storage = Dtype::Bf16;
+    rule.erase.storage = Dtype::Bf16;
+    if let Write::Own(gate) = &mut rule.write {
+        gate.storage = Dtype::Bf16;
+    }
+    rule.checked().unwrap()
+}
+
+fn on_vm(engine: &Engine, rule: &Rule, schedule: &str, settings: Settings, case: &Case) -> Outcome {
+    let device = Device::Vm(settings);
+    let run = Run { arch: Some(Arch::Sm90a), schedule, ..Run::new(rule, Pass::Backward, &device) };
+    engine.run(&run, case).unwrap()
+}
+
+/// Compared as bits: gradients that are NaN in both would be equal here, and are not where float64 is asked.
+fn bits(outcome: &Outcome) -> Vec<(&'static str, Vec<u32>)> {
+    let of = |array: &[f32]| array.iter().map(|x| x.to_bits()).collect();
+    outcome.tensors.iter().map(|(tensor, array)| (tensor.name(), of(&array.data))).collect()
+}
+
+#[test]
+fn neither_another_run_nor_another_block_order_nor_recomputed_states_change_a_bit() {
+    let engine = engine();
+    for name in ["gdn", "kda", "gdn2"] {
+        let rule = rule(name, 32);
+        let draw = Draw { cu_seqlens: Some(vec![0, 40, 40, 41, 110]), ..Draw::new(1, 110, 2, 4, 3) };
+        let case = Case::drawn(&rule, &draw, true).unwrap();
+        let run = |schedule, order| on_vm(&engine, &rule, schedule, Settings { order, ..Settings::default() }, &case);
+        let first = bits(&run("chunk=32", None));
+        assert_eq!(first, bits(&run("chunk=32", None)), "{name}: run twice");
+        for seed in [1, 2] {
+            assert_eq!(first, bits(&run("chunk=32", Some(seed))), "{name}: blocks in order {seed}");
+        }
+        assert_eq!(first, bits(&run("chunk=32,recompute=1", None)), "{name}: states recomputed");
+    }
+}
+
+fn sectors(reports: &[Report]) -> (u64, u64) {
+    let counters = || reports.iter().map(|report| report.counters.as_ref().unwrap());
+    (counters().map(|c| c.global_read_sectors).sum(), counters().map(|c| c.global_write_sectors).sum())
+}
+
+#[test]
+fn a_token_moves_few_bytes() {
+    const TOKENS: usize = 1024;
+    let engine = engine();
+    let case = |rule: &Rule| Case::drawn(rule, &Draw::new(1, TOKENS, 1, 1, 5), true).unwrap();
+    let settings = Settings { count: true, ..Settings::default() };
+    let device = Device::Vm(settings);
+    for (name, most) in [("gdn", 4700.0), ("kda", 5500.0), ("gdn2", 6800.0)] {
+        let rule = rule(name, 128);
+        let case = case(&rule);
+        let all = on_vm(&engine, &rule, "chunk=64,value_split=1", settings, &case);
+        // The first report is forward's, which keeps the states; plain forward says what it writes anyway.
+        let plain = Run { arch: Some(Arch::Sm90a), schedule: "chunk=64,value_split=1", ..Run::new(&rule, Pass::Forward, &device) };
+        let plain = engine.run(&Run { final_state: false, ..plain }, &case).unwrap();
+        let (forward, backward) = all.reports.split_at(1);
+        let (read, written) = sectors(backward);
+        let kept = sectors(forward).1 - sectors(&plain.reports).1;
+        let bytes = (read + written + kept) as f64 * 32.0 / TOKENS as f64;
+        let per = |sectors: u64| sectors as f64 * 32.0 / TOKENS as f64;
+        println!("{name}: {bytes} bytes per token and head: read {}, written {}, kept by forward {}", per(read), per(written), per(kept));
+        assert!(bytes <= most, "{name}: {bytes} bytes per token and head, at most {most}");
+    }
+}

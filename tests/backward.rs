@@ -155,14 +155,23 @@ fn a_token_moves_few_bytes() {
         let case = case(&rule);
         let all = on_vm(&engine, &rule, "chunk=64,value_split=1", settings, &case);
         // The first report is forward's, which keeps the states; plain forward says what it writes anyway.
-        let plain = Run { arch: Some(Arch::Sm90a), schedule: "chunk=64,value_split=1", ..Run::new(&rule, Pass::Forward, &device) };
+        let plain = Run {
+            arch: Some(Arch::Sm90a),
+            schedule: "chunk=64,value_split=1",
+            ..Run::new(&rule, Pass::Forward, &device)
+        };
         let plain = engine.run(&Run { final_state: false, ..plain }, &case).unwrap();
         let (forward, backward) = all.reports.split_at(1);
         let (read, written) = sectors(backward);
         let kept = sectors(forward).1 - sectors(&plain.reports).1;
         let bytes = (read + written + kept) as f64 * 32.0 / TOKENS as f64;
         let per = |sectors: u64| sectors as f64 * 32.0 / TOKENS as f64;
-        println!("{name}: {bytes} bytes per token and head: read {}, written {}, kept by forward {}", per(read), per(written), per(kept));
+        println!(
+            "{name}: {bytes} bytes per token and head: read {}, written {}, kept by forward {}",
+            per(read),
+            per(written),
+            per(kept)
+        );
         assert!(bytes <= most, "{name}: {bytes} bytes per token and head, at most {most}");
     }
 }

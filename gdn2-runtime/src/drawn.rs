@@ -108,12 +108,7 @@ fn refused(draw: &Draw, error: InputError) -> CaseError {
 ///
 /// # Errors
 /// A draw whose sizes contradict one another.
-pub fn gradient_bars(
-    rule: &Rule,
-    draw: &Draw,
-    exact: &Case,
-    chunk: u32,
-) -> Result<BTreeMap<Tensor, f64>, CaseError> {
+pub fn gradient_bars(rule: &Rule, draw: &Draw, exact: &Case, chunk: u32) -> Result<BTreeMap<Tensor, f64>, CaseError> {
     let inputs = draw.inputs(rule);
     let upstream = draw.output_gradients(rule, &inputs);
     let rounded = simulate::backward(rule, &inputs, &upstream, chunk as usize).map_err(|error| refused(draw, error))?;

@@ -103,7 +103,7 @@ fn kernels() -> Vec<(Rule, Arch)> {
     let mut kernels = Vec::new();
     for (index, combination) in granularity_combinations().into_iter().enumerate() {
         for choice in 0..8u32 {
-            if every || (choice.count_ones() as usize + index) % 2 == 0 {
+            if every || (choice.count_ones() as usize + index).is_multiple_of(2) {
                 let dim = if choice & 1 == 0 { 64 } else { 128 };
                 let dtype = if choice & 2 == 0 { Dtype::Bf16 } else { Dtype::F16 };
                 let arch = if choice & 4 == 0 { Arch::Sm80 } else { Arch::Sm90a };

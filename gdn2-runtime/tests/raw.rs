@@ -95,7 +95,7 @@ fn grids_and_workspaces_that_overflow_are_refused() {
     assert!(matches!(grid(&kernel.launches[0], extents), Err(RawError::Grid { blocks: None, .. })));
     kernel.launches[0].grid = many(0);
     assert_eq!(grid(&kernel.launches[0], extents), Ok(0));
-    let workspace = |times| Workspace { name: "states".into(), bytes: many(times), saved: false };
+    let workspace = |times| Workspace { name: "states".into(), bytes: many(times), saved: false, when: Condition::Always };
     kernel.workspaces = vec![workspace(16), workspace(1)];
     assert_eq!(workspace_bytes(&kernel, extents), Ok(vec![4800, 300]));
     kernel.workspaces = vec![workspace(1 << 60)];

@@ -142,7 +142,7 @@ mod tests {
         assert_eq!(won(72.0, 0.4, Basis::Predicted), Some(false), "28 % off is within a band of 40 %");
         assert_eq!(won(70.0, 0.4, Basis::Predicted), Some(true));
         assert_eq!(won(95.0, 0.01, Basis::Measured), Some(false), "the built-in one spreads by 40 %");
-        assert_eq!(podium(&[], built_in.0, Basis::Measured).is_none(), true);
+        assert!(podium(&[], built_in.0, Basis::Measured).is_none());
     }
 
     #[test]

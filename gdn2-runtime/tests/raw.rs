@@ -1,7 +1,7 @@
 //! The raw layer refuses what would run out of a tensor or misalign a load, before anything is launched.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
-use gdn2_codegen::abi::{Arg, Axis, Extent, Factor, Tensor, Workspace};
+use gdn2_codegen::abi::{Arg, Axis, Condition, Extent, Factor, Tensor, Workspace};
 use gdn2_codegen::arch::Arch;
 use gdn2_codegen::kernel::{Kernel, Pass};
 use gdn2_codegen::schedule::Schedule;
@@ -95,7 +95,8 @@ fn grids_and_workspaces_that_overflow_are_refused() {
     assert!(matches!(grid(&kernel.launches[0], extents), Err(RawError::Grid { blocks: None, .. })));
     kernel.launches[0].grid = many(0);
     assert_eq!(grid(&kernel.launches[0], extents), Ok(0));
-    let workspace = |times| Workspace { name: "states".into(), bytes: many(times), saved: false, when: Condition::Always };
+    let workspace =
+        |times| Workspace { name: "states".into(), bytes: many(times), saved: false, when: Condition::Always };
     kernel.workspaces = vec![workspace(16), workspace(1)];
     assert_eq!(workspace_bytes(&kernel, extents), Ok(vec![4800, 300]));
     kernel.workspaces = vec![workspace(1 << 60)];

@@ -1,6 +1,6 @@
 //! What callers of the virtual machine see: a module, memory, a launch, a report.
 //!
-//! ```ignore
+//! ```text
 //! let module = Module::parse(&ptx)?;                       // unknown instructions are errors here
 //! let mut memory = Memory::new();
 //! let q = memory.upload("q", &bytes);                      // exact-size buffers, each in its own window

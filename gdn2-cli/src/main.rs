@@ -11,6 +11,7 @@ mod error;
 mod gradcheck;
 mod kernels;
 mod prepare;
+mod profile;
 mod progress;
 mod rows;
 mod run;
@@ -52,6 +53,7 @@ enum Command {
     Bench(bench::Args),
     Vm(vm::Args),
     Gradcheck(gradcheck::Args),
+    Profile(profile::Args),
     Devices(devices::Args),
     Toolchain(toolchain::Args),
     Prepare(prepare::Args),
@@ -74,6 +76,7 @@ fn main() -> ExitCode {
         Command::Bench(args) => args.run(),
         Command::Vm(args) => args.run(),
         Command::Gradcheck(args) => args.run(),
+        Command::Profile(args) => args.run(),
         Command::Devices(args) => args.run(),
         Command::Toolchain(args) => args.run(),
         Command::Prepare(args) => args.run(),

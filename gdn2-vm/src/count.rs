@@ -1,16 +1,18 @@
 //! Counts what a run does, per PTX instruction: executions, sectors and bytes of global memory, shared wavefronts.
 
 use crate::decode::Entry;
-use crate::inst::{Inst, Space};
+use crate::hopper::Async;
+use crate::inst::{Alu, FloatUnary, Inst, Matrix, Mem, Op, Slow, Space, WarpOp};
 use crate::lanes::{Regs, lanes};
 use crate::observe::{Access, Agent, At, Kind, Observer};
-use crate::report::{Counters, InstructionCount};
+use crate::report::{Class, Counters, InstructionCount};
 use crate::trap::SourceLine;
 
 /// Counts of one instruction.
 #[derive(Clone, Copy, Debug, Default)]
 struct Row {
     executed: u64,
+    partial: u64,
     lanes: u64,
     read_sectors: u64,
     write_sectors: u64,
@@ -39,6 +41,7 @@ impl Observer for Count {
     fn step(&mut self, at: At, mask: u32, _: u32, _: &Inst, _: &Regs) {
         let row = &mut self.rows[at.pc as usize];
         row.executed += 1;
+        row.partial += u64::from(mask != u32::MAX);
         row.lanes += u64::from(mask.count_ones());
     }
 
@@ -76,6 +79,7 @@ impl Observer for Count {
     fn merge(&mut self, other: Self) {
         for (a, b) in self.rows.iter_mut().zip(other.rows) {
             a.executed += b.executed;
+            a.partial += b.partial;
             a.lanes += b.lanes;
             a.read_sectors += b.read_sectors;
             a.write_sectors += b.write_sectors;
@@ -141,7 +145,7 @@ impl Count {
     /// The totals, and a row for every instruction.
     pub(crate) fn report(self, entry: &Entry, files: &[String]) -> Counters {
         let mut out = Counters::default();
-        for (row, site) in self.rows.iter().zip(&entry.sites) {
+        for ((row, site), inst) in self.rows.iter().zip(&entry.sites).zip(&entry.insts) {
             out.global_read_sectors += row.read_sectors;
             out.global_write_sectors += row.write_sectors;
             out.global_read_bytes += row.read_bytes;
@@ -153,15 +157,64 @@ impl Count {
                     ptx_line: site.ptx_line,
                     instruction: site.text.clone(),
                     source: site.loc.map(|(f, line)| SourceLine { file: files[f as usize].clone(), line }),
+                    class: class(&inst.op),
                     executed: row.executed,
+                    partial: row.partial,
+                    matrix_fmas: row.executed * fmas(&inst.op),
                     lanes: row.lanes,
                     global_read_sectors: row.read_sectors,
                     global_write_sectors: row.write_sectors,
+                    global_read_bytes: row.read_bytes,
+                    global_write_bytes: row.write_bytes,
                     shared_wavefronts: row.wavefronts,
                     shared_ideal_wavefronts: row.ideal,
                 });
             }
         }
         out
+    }
+}
+
+/// The kind of work an operation is.
+fn class(op: &Op) -> Class {
+    let of = |space: &Space| match space {
+        Space::Shared => Class::Shared,
+        Space::Global | Space::Generic => Class::Global,
+        Space::Local | Space::Const | Space::Param => Class::Local,
+    };
+    match op {
+        Op::Alu(Alu::Add(..) | Alu::Sub(..) | Alu::Mul(..) | Alu::Fma(..) | Alu::CmpF32(..)) => Class::Float,
+        Op::Alu(Alu::Ex2(..)) => Class::Special,
+        Op::Alu(Alu::Bf16x2(..) | Alu::F32FromS32(..)) | Op::Slow(Slow::Cvt { .. } | Slow::CvtPack { .. }) => {
+            Class::Convert
+        }
+        Op::Slow(Slow::F32Un(f, ..) | Slow::F64Un(f, ..) | Slow::HalfUn(f, ..)) => match f {
+            FloatUnary::Neg | FloatUnary::Abs => Class::Float,
+            _ => Class::Special,
+        },
+        Op::Slow(
+            Slow::F32(..) | Slow::FmaF32(..) | Slow::F64(..) | Slow::FmaF64(..) | Slow::Half(..) | Slow::FmaHalf(..),
+        ) => Class::Float,
+        Op::Alu(_) | Op::Slow(_) | Op::Nop => Class::Integer,
+        Op::Mem(Mem::Ld { space, .. } | Mem::St { space, .. } | Mem::Atom { space, .. }) => of(space),
+        Op::Mem(Mem::LdMatrix { .. } | Mem::StMatrix { .. }) => Class::Shared,
+        Op::Mem(Mem::CpAsync { .. })
+        | Op::Async(Async::BulkIn { .. } | Async::BulkOut { .. } | Async::TileIn { .. } | Async::TileOut { .. }) => {
+            Class::Copy
+        }
+        Op::Mem(_) | Op::Warp(WarpOp::Bar { .. } | WarpOp::BarRed { .. } | WarpOp::SyncWarp { .. }) => Class::Wait,
+        Op::Matrix(Matrix::Mma { .. } | Matrix::MmaF16 { .. }) | Op::Async(Async::Wgmma(_)) => Class::Matrix,
+        Op::Warp(_) | Op::Matrix(Matrix::Transpose { .. }) => Class::Exchange,
+        Op::Async(_) => Class::Wait,
+        Op::Flow(_) => Class::Branch,
+    }
+}
+
+/// Multiply-adds of one execution by one warp: 16 rows of a warpgroup's 64.
+fn fmas(op: &Op) -> u64 {
+    match op {
+        Op::Matrix(Matrix::Mma { k, .. } | Matrix::MmaF16 { k, .. }) => 16 * 8 * u64::from(*k),
+        Op::Async(Async::Wgmma(m)) => 16 * u64::from(m.n) * u64::from(m.k),
+        _ => 0,
     }
 }

@@ -48,7 +48,7 @@ pub use api::{Address, Check, Landing, Launch, Limits, Value};
 pub use finding::{Finding, Party, Rule};
 pub use memory::Memory;
 pub use module::{LoadError, Module};
-pub use report::{Counters, InstructionCount, Report};
+pub use report::{Class, Counters, InstructionCount, Report};
 pub use run::run;
 pub use tensor_map::{MapType, Swizzle, TensorMap, TensorMapError};
 pub use trap::{Fault, Place, SourceLine, Trap};

@@ -43,16 +43,56 @@ pub struct InstructionCount {
     pub instruction: String,
     /// CUDA source line, where the PTX has `.loc` lines.
     pub source: Option<SourceLine>,
+    /// What kind of work it is.
+    pub class: Class,
     /// Times a warp executed it.
     pub executed: u64,
+    /// Those times with fewer than all 32 lanes.
+    pub partial: u64,
+    /// Products and sums (a multiply-add counts once) over all those times; 0 unless it is a matrix operation.
+    pub matrix_fmas: u64,
     /// Lanes active over all those times.
     pub lanes: u64,
     /// 32-byte sectors read.
     pub global_read_sectors: u64,
     /// 32-byte sectors written.
     pub global_write_sectors: u64,
+    /// Bytes of global memory asked for.
+    pub global_read_bytes: u64,
+    /// Bytes of global memory written.
+    pub global_write_bytes: u64,
     /// Passes over the shared-memory banks.
     pub shared_wavefronts: u64,
     /// Passes without conflicts.
     pub shared_ideal_wavefronts: u64,
+}
+
+/// Kinds of instructions, by the unit that does the work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Class {
+    /// Integer and logic, comparisons and moves.
+    Integer,
+    /// Floating point.
+    Float,
+    /// Conversions between types.
+    Convert,
+    /// Special functions: exponentials, logarithms, reciprocals, roots.
+    Special,
+    /// Matrix products.
+    Matrix,
+    /// Loads and stores of shared memory.
+    Shared,
+    /// Loads and stores of device memory.
+    Global,
+    /// Other memory: parameters, constants, local.
+    Local,
+    /// Asynchronous copies.
+    Copy,
+    /// Exchange between lanes.
+    Exchange,
+    /// Barriers, waits and fences.
+    Wait,
+    /// Branches and exits.
+    Branch,
 }

@@ -3,6 +3,7 @@
 use crate::bulk::Flight;
 use crate::decode::{Entry, Fixed, SHARED_BASE, Special};
 use crate::global::Global;
+use crate::level::Level;
 use crate::mbarrier::Mbar;
 use crate::memory::Bytes;
 use crate::observe::{At, Observer};
@@ -31,6 +32,7 @@ pub(crate) struct Grid<'a> {
     pub(crate) dynamic_shared: u32,
     /// Asynchronous copies land at the wait.
     pub(crate) late: bool,
+    pub(crate) level: Level,
 }
 
 /// A block barrier.

@@ -1,7 +1,7 @@
 //! Decoding of integer, logic, comparison, selection and data-movement instructions.
 
 use crate::decode::{Decoder, Res, SINK_PRED};
-use crate::inst::{Alu, Bool, Cmp, Count, IntOp, IntUnary, Mode, Op, PrmtMode, Slot, Slow, Space};
+use crate::inst::{Alu, Bool, Cmp, Count, IntOp, IntUnary, Mode, Op, PrmtMode, Round, Slot, Slow, Space};
 use crate::num::Type;
 use crate::parse::Operand;
 
@@ -291,6 +291,9 @@ impl<'a> Decoder<'_, 'a> {
                 if wide && bits == 32 {
                     return Ok(Op::Alu(Alu::Unpack64(self.dest(&parts[0], false)?, self.dest(&parts[1], false)?, a)));
                 }
+                if !wide && bits == 16 {
+                    return Ok(Op::Alu(Alu::Unpack32(self.dest(&parts[0], false)?, self.dest(&parts[1], false)?, a)));
+                }
                 let parts = parts
                     .iter()
                     .map(|o| if *o == Operand::Sink { Ok(None) } else { self.dest(o, false).map(Some) })
@@ -309,6 +312,9 @@ impl<'a> Decoder<'_, 'a> {
                 let parts: Vec<Slot> = parts.iter().map(|o| self.source(o, part)).collect::<Res<_>>()?;
                 if wide && bits == 32 {
                     return Ok(Op::Alu(Alu::Pack64(d, parts[0], parts[1])));
+                }
+                if !wide && bits == 16 {
+                    return Ok(Op::Alu(Alu::Pack32(d, parts[0], parts[1])));
                 }
                 Ok(Op::Slow(Slow::Pack { bits, wide, d, parts }))
             }
@@ -396,19 +402,16 @@ impl<'a> Decoder<'_, 'a> {
         let mut mode =
             Mode { ftz: self.take("ftz"), sat: self.take("sat"), relu: self.take("relu"), ..Mode::default() };
         self.take("satfinite");
-        let integral = self.pick(&[
-            ("rni", crate::inst::Round::Nearest),
-            ("rzi", crate::inst::Round::Zero),
-            ("rmi", crate::inst::Round::Down),
-            ("rpi", crate::inst::Round::Up),
-        ]);
+        let integral =
+            self.pick(&[("rni", Round::Nearest), ("rzi", Round::Zero), ("rmi", Round::Down), ("rpi", Round::Up)]);
         mode.integral = integral.is_some();
         let round = self.round();
         mode.round = integral.or(round).unwrap_or_default();
         if to.packed() {
             let (d, a, b) = (self.dst(0, to)?, self.src(1, from)?, self.src(2, from)?);
-            if to == Type::Bf16x2 && from == Type::F32 && mode == Mode::default() {
-                return Ok(Op::Alu(Alu::Bf16x2(d, a, b)));
+            if from == Type::F32 && mode == Mode::default() {
+                let half = to == Type::F16x2;
+                return Ok(Op::Alu(if half { Alu::F16x2(d, a, b) } else { Alu::Bf16x2(d, a, b) }));
             }
             return if from == Type::F32 { Ok(Op::Slow(Slow::CvtPack { to, mode, d, a, b })) } else { self.unknown() };
         }
@@ -422,9 +425,16 @@ impl<'a> Decoder<'_, 'a> {
         } else {
             (self.dst(0, to)?, self.src(1, from)?)
         };
-        use Type::{B32, B64, F32, S32, S64, U32, U64};
+        use Type::{B32, B64, Bf16, F16, F32, S32, S64, Tf32, U32, U64};
+        let plain = mode == Mode::default();
         Ok(match (to, from) {
-            (F32, S32) if mode == Mode::default() => Op::Alu(Alu::F32FromS32(d, a)),
+            (F32, S32) if plain => Op::Alu(Alu::F32FromS32(d, a)),
+            (F32, U32) if plain => Op::Alu(Alu::F32FromU32(d, a)),
+            (F32, Bf16) if plain => Op::Alu(Alu::F32FromBf16(d, a)),
+            (F32, F16) if plain => Op::Alu(Alu::F32FromF16(d, a)),
+            (Bf16, F32) if plain => Op::Alu(Alu::Bf16FromF32(d, a)),
+            (F16, F32) if plain => Op::Alu(Alu::F16FromF32(d, a)),
+            (Tf32, F32) if mode == (Mode { round: Round::Away, ..Mode::default() }) => Op::Alu(Alu::Tf32(d, a)),
             (U64 | S64 | B64, U32 | B32) => Op::Alu(Alu::WidenU(d, a)),
             (U64 | S64 | B64, S32) if !mode.sat => Op::Alu(Alu::WidenS(d, a)),
             (U32 | S32 | B32, U64 | S64 | B64) if !mode.sat => Op::Alu(Alu::Narrow(d, a)),

@@ -58,8 +58,13 @@ impl Decoder<'_, '_> {
             }
         };
         let (d, a, b) = (self.dst(0, t)?, self.src(1, t)?, self.src(2, t)?);
+        let ftz = mode == Mode { ftz: true, ..Mode::default() };
         Ok(match t {
+            Type::F32 if ftz && op == FloatOp::Add => Op::Alu(Alu::AddFtz(d, a, b)),
+            Type::F32 if ftz && op == FloatOp::Mul => Op::Alu(Alu::MulFtz(d, a, b)),
             Type::F32 if mode == Mode::default() => match op {
+                FloatOp::Min => Op::Alu(Alu::Min(d, a, b)),
+                FloatOp::Max => Op::Alu(Alu::Max(d, a, b)),
                 FloatOp::Add => Op::Alu(Alu::Add(d, a, b)),
                 FloatOp::Sub => Op::Alu(Alu::Sub(d, a, b)),
                 FloatOp::Mul => Op::Alu(Alu::Mul(d, a, b)),
@@ -80,6 +85,7 @@ impl Decoder<'_, '_> {
         let (d, a, b, c) = (self.dst(0, t)?, self.src(1, t)?, self.src(2, t)?, self.src(3, t)?);
         Ok(match t {
             Type::F32 if mode == Mode::default() => Op::Alu(Alu::Fma(d, a, b, c)),
+            Type::F32 if mode == (Mode { ftz: true, ..Mode::default() }) => Op::Alu(Alu::FmaFtz(d, a, b, c)),
             Type::F32 => Op::Slow(Slow::FmaF32(mode, d, a, b, c)),
             Type::F64 if mode == Mode::default() => Op::Slow(Slow::FmaF64(d, a, b, c)),
             Type::F16 | Type::Bf16 | Type::F16x2 | Type::Bf16x2 => Op::Slow(Slow::FmaHalf(t, mode, d, a, b, c)),
@@ -105,6 +111,8 @@ impl Decoder<'_, '_> {
         };
         let (d, a) = (self.dst(0, t)?, self.src(1, t)?);
         Ok(match t {
+            Type::F32 if op == FloatUnary::Neg && mode == Mode::default() => Op::Alu(Alu::Neg(d, a)),
+            Type::F32 if op == FloatUnary::Abs && mode == Mode::default() => Op::Alu(Alu::Abs(d, a)),
             Type::F32 if op == FloatUnary::Ex2 && !mode.sat => Op::Alu(Alu::Ex2(mode.ftz, d, a)),
             Type::F32 => Op::Slow(Slow::F32Un(op, mode, d, a)),
             Type::F64 if mode == Mode::default() => Op::Slow(Slow::F64Un(op, d, a)),

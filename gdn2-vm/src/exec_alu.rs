@@ -1,13 +1,13 @@
 //! The hot register-to-register instructions, 32 lanes at a time.
 
-use crate::inst::{Alu, Bool, Cmp, IntOp, IntUnary};
+use crate::inst::{Alu, Bool, Cmp, IntOp, IntUnary, Round};
 use crate::lanes::{Regs, mask_of, put};
 use crate::math;
-use crate::num::bf16_bits;
+use crate::num::{NAN32, bf16_bits, f16_bits, flush, fma32, from_f16};
 
 /// Runs one; `mask` is not empty.
 #[inline(always)]
-pub(crate) fn run(g: &mut Regs, mask: u32, op: &Alu) {
+pub(crate) fn run<const FMA: bool>(g: &mut Regs, mask: u32, op: &Alu) {
     match *op {
         Alu::Int32(o, d, a, b) => int32(g, mask, o, d, a, b),
         Alu::Int64(o, d, a, b) => int64(g, mask, o, d, a, b),
@@ -30,7 +30,10 @@ pub(crate) fn run(g: &mut Regs, mask: u32, op: &Alu) {
         Alu::Mad32(d, a, b, c) => g.w3(mask, d, [a, b, c], |a, b, c| a.wrapping_mul(b).wrapping_add(c)),
         Alu::Mad64(d, a, b, c) => {
             let (a, b, c) = (&g.x[a as usize], &g.x[b as usize], &g.x[c as usize]);
-            let o: [u64; 32] = std::array::from_fn(|i| a[i].wrapping_mul(b[i]).wrapping_add(c[i]));
+            let mut o = [0u64; 32];
+            for i in 0..32 {
+                o[i] = a[i].wrapping_mul(b[i]).wrapping_add(c[i]);
+            }
             put(&mut g.x[d as usize], &o, mask);
         }
         Alu::MulWideU(d, a, b) => wide(g, mask, d, a, b, |a, b| u64::from(a) * u64::from(b)),
@@ -45,12 +48,13 @@ pub(crate) fn run(g: &mut Regs, mask: u32, op: &Alu) {
         }),
         Alu::Bfi32([d, a, b, pos, len]) => {
             let (a, b, pos, len) = (&g.r[a as usize], &g.r[b as usize], &g.r[pos as usize], &g.r[len as usize]);
-            let o: [u32; 32] = std::array::from_fn(|i| {
+            let mut o = [0u32; 32];
+            for i in 0..32 {
                 let (pos, len) = (pos[i] & 0xff, len[i] & 0xff);
                 let field = if len >= 32 { u64::from(u32::MAX) } else { (1 << len) - 1 };
                 let field = if pos >= 32 { 0 } else { (field << pos) as u32 };
-                (b[i] & !field) | (a[i].checked_shl(pos).unwrap_or(0) & field)
-            });
+                o[i] = (b[i] & !field) | (a[i].checked_shl(pos).unwrap_or(0) & field);
+            }
             put(&mut g.r[d as usize], &o, mask);
         }
         Alu::Bfe32(signed, [d, a, pos, len]) => {
@@ -60,10 +64,14 @@ pub(crate) fn run(g: &mut Regs, mask: u32, op: &Alu) {
         Alu::Add(d, a, b) => g.f2(mask, d, a, b, |a, b| a + b),
         Alu::Sub(d, a, b) => g.f2(mask, d, a, b, |a, b| a - b),
         Alu::Mul(d, a, b) => g.f2(mask, d, a, b, |a, b| a * b),
-        Alu::Fma(d, a, b, c) => {
-            let o = crate::level::fma(&g.r[a as usize], &g.r[b as usize], &g.r[c as usize]);
-            put(&mut g.r[d as usize], &o, mask);
-        }
+        Alu::Fma(d, a, b, c) => g.w3(mask, d, [a, b, c], |a, b, c| fma::<FMA>(a, b, c, false)),
+        Alu::FmaFtz(d, a, b, c) => g.w3(mask, d, [a, b, c], |a, b, c| fma::<FMA>(a, b, c, true)),
+        Alu::AddFtz(d, a, b) => g.f2(mask, d, a, b, |a, b| flush(flush(a) + flush(b))),
+        Alu::MulFtz(d, a, b) => g.f2(mask, d, a, b, |a, b| flush(flush(a) * flush(b))),
+        Alu::Min(d, a, b) => g.f2(mask, d, a, b, smaller),
+        Alu::Max(d, a, b) => g.f2(mask, d, a, b, |a, b| -smaller(-a, -b)),
+        Alu::Neg(d, a) => g.w1(mask, d, a, |a| a ^ 0x8000_0000),
+        Alu::Abs(d, a) => g.w1(mask, d, a, |a| a & 0x7fff_ffff),
         Alu::Ex2(ftz, d, a) => g.w1(mask, d, a, |a| {
             let r = math::ex2(math::ftz(f32::from_bits(a), ftz));
             math::ftz(r, ftz).to_bits()
@@ -74,13 +82,19 @@ pub(crate) fn run(g: &mut Regs, mask: u32, op: &Alu) {
         Alu::Sel32(d, a, b, p) => {
             let p = g.p[p as usize];
             let (a, b) = (&g.r[a as usize], &g.r[b as usize]);
-            let o: [u32; 32] = std::array::from_fn(|i| if p >> i & 1 != 0 { a[i] } else { b[i] });
+            let mut o = [0u32; 32];
+            for i in 0..32 {
+                o[i] = if p >> i & 1 != 0 { a[i] } else { b[i] };
+            }
             put(&mut g.r[d as usize], &o, mask);
         }
         Alu::Sel64(d, a, b, p) => {
             let p = g.p[p as usize];
             let (a, b) = (&g.x[a as usize], &g.x[b as usize]);
-            let o: [u64; 32] = std::array::from_fn(|i| if p >> i & 1 != 0 { a[i] } else { b[i] });
+            let mut o = [0u64; 32];
+            for i in 0..32 {
+                o[i] = if p >> i & 1 != 0 { a[i] } else { b[i] };
+            }
             put(&mut g.x[d as usize], &o, mask);
         }
         Alu::Pred(o, d, a, b, flip) => {
@@ -95,25 +109,85 @@ pub(crate) fn run(g: &mut Regs, mask: u32, op: &Alu) {
         Alu::Bf16x2(d, a, b) => {
             g.w2(mask, d, a, b, |a, b| bf16_bits(f32::from_bits(a)) << 16 | bf16_bits(f32::from_bits(b)));
         }
+        Alu::F16x2(d, a, b) => {
+            g.w2(mask, d, a, b, |a, b| f16_bits(f32::from_bits(a)) << 16 | f16_bits(f32::from_bits(b)));
+        }
+        Alu::Bf16FromF32(d, a) => g.w1(mask, d, a, |a| bf16_bits(f32::from_bits(a))),
+        Alu::F16FromF32(d, a) => g.w1(mask, d, a, |a| f16_bits(f32::from_bits(a))),
+        // A NaN converted is the canonical one.
+        Alu::F32FromBf16(d, a) => g.w1(mask, d, a, |a| canonical(f32::from_bits(a << 16))),
+        Alu::F32FromF16(d, a) => g.w1(mask, d, a, |a| canonical(from_f16(a & 0xffff))),
+        Alu::Tf32(d, a) => {
+            g.w1(mask, d, a, |a| if f32::from_bits(a).is_nan() { NAN32 } else { a.wrapping_add(0x1000) & 0xffff_e000 })
+        }
+        Alu::Pack32(d, a, b) => g.w2(mask, d, a, b, |a, b| (a & 0xffff) | b << 16),
+        Alu::Unpack32(lo, hi, a) => {
+            let a = g.r[a as usize];
+            put(&mut g.r[lo as usize], &each(&a, |a| a & 0xffff), mask);
+            put(&mut g.r[hi as usize], &each(&a, |a| a >> 16), mask);
+        }
+        Alu::F32FromU32(d, a) => g.w1(mask, d, a, |a| (a as f32).to_bits()),
         Alu::F32FromS32(d, a) => g.w1(mask, d, a, |a| (a as i32 as f32).to_bits()),
         Alu::WidenU(d, a) => {
-            let o = g.r[a as usize].map(u64::from);
+            let o = each(&g.r[a as usize], u64::from);
             put(&mut g.x[d as usize], &o, mask);
         }
         Alu::WidenS(d, a) => {
-            let o = g.r[a as usize].map(|a| i64::from(a as i32) as u64);
+            let o = each(&g.r[a as usize], |a| i64::from(a as i32) as u64);
             put(&mut g.x[d as usize], &o, mask);
         }
         Alu::Narrow(d, a) => {
-            let o = g.x[a as usize].map(|a| a as u32);
+            let o = each(&g.x[a as usize], |a| a as u32);
             put(&mut g.r[d as usize], &o, mask);
         }
         Alu::Pack64(d, a, b) => wide(g, mask, d, a, b, |a, b| u64::from(b) << 32 | u64::from(a)),
         Alu::Unpack64(lo, hi, a) => {
             let a = g.x[a as usize];
-            put(&mut g.r[lo as usize], &a.map(|a| a as u32), mask);
-            put(&mut g.r[hi as usize], &a.map(|a| (a >> 32) as u32), mask);
+            put(&mut g.r[lo as usize], &each(&a, |a| a as u32), mask);
+            put(&mut g.r[hi as usize], &each(&a, |a| (a >> 32) as u32), mask);
         }
+    }
+}
+
+/// `map`, inlined into each feature level.
+#[inline(always)]
+fn each<T: Copy, U: Copy + Default>(v: &[T; 32], f: impl Fn(T) -> U) -> [U; 32] {
+    let mut o = [U::default(); 32];
+    for i in 0..32 {
+        o[i] = f(v[i]);
+    }
+    o
+}
+
+#[inline(always)]
+fn canonical(x: f32) -> u32 {
+    if x.is_nan() { NAN32 } else { x.to_bits() }
+}
+
+#[inline(always)]
+fn fma<const FMA: bool>(a: u32, b: u32, c: u32, ftz: bool) -> u32 {
+    let [a, b, c] = [a, b, c].map(|v| math::ftz(f32::from_bits(v), ftz));
+    let r = if FMA { a.mul_add(b, c) } else { fma32(a, b, c, Round::Nearest) };
+    canonical(math::ftz(r, ftz))
+}
+
+/// The smaller; a NaN loses, and -0 < +0.
+#[inline(always)]
+fn smaller(a: f32, b: f32) -> f32 {
+    let zeros = f32::from_bits(a.to_bits() | b.to_bits());
+    let least = if a == b {
+        zeros
+    } else if a < b {
+        a
+    } else {
+        b
+    };
+    if a.is_nan() {
+        b
+    } else if b.is_nan() {
+        a
+    } else {
+        least
     }
 }
 
@@ -142,6 +216,7 @@ fn mad_wide(g: &mut Regs, mask: u32, d: u32, [a, b, c]: [u32; 3], f: impl Fn(u32
     put(&mut g.x[d as usize], &o, mask);
 }
 
+#[inline(always)]
 fn int32(g: &mut Regs, m: u32, op: IntOp, d: u32, a: u32, b: u32) {
     match op {
         IntOp::Add => g.w2(m, d, a, b, u32::wrapping_add),
@@ -178,17 +253,21 @@ fn int64(g: &mut Regs, m: u32, op: IntOp, d: u32, a: u32, b: u32) {
         IntOp::Add => g.x2(m, d, a, b, u64::wrapping_add),
         IntOp::Shl | IntOp::ShrU | IntOp::ShrS => {
             let (a, n) = (&g.x[a as usize], &g.r[b as usize]);
-            let o: [u64; 32] = std::array::from_fn(|i| match op {
-                IntOp::Shl => a[i].checked_shl(n[i]).unwrap_or(0),
-                IntOp::ShrU => a[i].checked_shr(n[i]).unwrap_or(0),
-                _ => ((a[i] as i64) >> n[i].min(63)) as u64,
-            });
+            let mut o = [0u64; 32];
+            for i in 0..32 {
+                o[i] = match op {
+                    IntOp::Shl => a[i].checked_shl(n[i]).unwrap_or(0),
+                    IntOp::ShrU => a[i].checked_shr(n[i]).unwrap_or(0),
+                    _ => ((a[i] as i64) >> n[i].min(63)) as u64,
+                };
+            }
             put(&mut g.x[d as usize], &o, m);
         }
         _ => g.x2(m, d, a, b, |a, b| int64_lane(op, a, b)),
     }
 }
 
+#[inline(always)]
 fn int64_lane(op: IntOp, a: u64, b: u64) -> u64 {
     let (sa, sb) = (a as i64, b as i64);
     match op {
@@ -218,6 +297,7 @@ fn int64_lane(op: IntOp, a: u64, b: u64) -> u64 {
     }
 }
 
+#[inline(always)]
 fn lop3(g: &mut Regs, mask: u32, table: u8, d: u32, abc: [u32; 3]) {
     // Row i of the table has a = bit 2, b = bit 1, c = bit 0 of i.
     let on: [u32; 8] = std::array::from_fn(|i| if table >> i & 1 != 0 { u32::MAX } else { 0 });
@@ -233,10 +313,12 @@ fn lop3(g: &mut Regs, mask: u32, table: u8, d: u32, abc: [u32; 3]) {
     });
 }
 
+#[inline(always)]
 fn bfe32(signed: bool, a: u32, pos: u32, len: u32) -> u32 {
     crate::exec_slow::bfe(signed, 32, if signed { i64::from(a as i32) as u64 } else { u64::from(a) }, pos, len) as u32
 }
 
+#[inline(always)]
 fn prmt(a: u32, b: u32, sel: u32) -> u32 {
     let v = u64::from(b) << 32 | u64::from(a);
     let mut r = 0;
@@ -263,6 +345,7 @@ fn cmp32<T: PartialOrd>(g: &mut Regs, m: u32, c: Cmp, p: u32, a: u32, b: u32, as
     }
 }
 
+#[inline(always)]
 fn cmp_f32(g: &mut Regs, mask: u32, c: Cmp, p: u32, a: u32, b: u32) {
     let (a, b) = (&g.r[a as usize], &g.r[b as usize]);
     let f = |i: usize| (f32::from_bits(a[i]), f32::from_bits(b[i]));

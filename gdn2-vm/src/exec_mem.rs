@@ -3,7 +3,8 @@
 use crate::block::Block;
 use crate::decode::LOCAL_BASE;
 use crate::inst::{Addr, Elem, Mem, Slot, Space};
-use crate::lanes::{Wide, lanes};
+use crate::lanes::{Wide, Word, lanes};
+use crate::level;
 use crate::memory::WINDOW_BITS;
 use crate::observe::{Access, Agent, Kind, Observer, Sync};
 use crate::space;
@@ -38,11 +39,17 @@ fn name(s: Space) -> &'static str {
 
 /// Each lane's `base + offset`.
 pub(crate) fn addresses(w: &Warp, a: Addr) -> Wide {
+    let mut out = [0; 32];
     if a.wide {
-        w.regs.x[a.base as usize].map(|v| v.wrapping_add(a.offset as u64))
+        for (o, v) in out.iter_mut().zip(&w.regs.x[a.base as usize]) {
+            *o = v.wrapping_add(a.offset as u64);
+        }
     } else {
-        w.regs.r[a.base as usize].map(|v| u64::from(v.wrapping_add(a.offset as u32)))
+        for (o, v) in out.iter_mut().zip(&w.regs.r[a.base as usize]) {
+            *o = u64::from(v.wrapping_add(a.offset as u32));
+        }
     }
+    out
 }
 
 impl<O: Observer> Block<'_, O> {
@@ -70,6 +77,38 @@ impl<O: Observer> Block<'_, O> {
 
     /// Checks a warp's addresses and turns them into pointers; `mask` is not empty.
     pub(crate) fn pointers(&mut self, w: &Warp, mask: u32, at: &Wide, q: Request) -> Exec<Pointers> {
+        Ok(self.resolve(w, mask, at, q)?.0)
+    }
+
+    /// The same, and whether the lanes' ranges follow one another in memory, all 32 of them.
+    fn resolve(&mut self, w: &Warp, mask: u32, at: &Wide, q: Request) -> Exec<(Pointers, bool)> {
+        let lead = mask.trailing_zeros() as usize;
+        let space = if q.space == Space::Generic { space::split(at[lead]).0 } else { q.space };
+        let tag = if q.space == Space::Generic { space::tag(space) } else { 0 };
+        if space != Space::Local
+            && let Some((start, len, base)) = self.region(w, space, at[lead] ^ tag)
+        {
+            // All lanes in one buffer: the common case.
+            let mut own = [0; 32];
+            let span = level::span(self.grid.level, at, mask, tag, base, q.bytes, &mut own);
+            let bytes = u64::from(q.bytes);
+            if len >= bytes && span.high <= len - bytes && span.low & u64::from(q.align - 1) == 0 {
+                if O::ON && !matches!(space, Space::Param | Space::Const) {
+                    let access = Access { agent: q.agent, kind: q.kind, space, address: &own, bytes: q.bytes, mask };
+                    self.observer.access(self.at, &access);
+                }
+                let mut out = [start; 32];
+                for (p, a) in out.iter_mut().zip(own) {
+                    *p = start.wrapping_add((a - base) as usize);
+                }
+                return Ok((out, span.dense && mask == u32::MAX));
+            }
+        }
+        Ok((self.scattered(w, mask, at, q)?, false))
+    }
+
+    /// The general case: lanes in several buffers or spaces, local memory, or a fault.
+    fn scattered(&mut self, w: &Warp, mask: u32, at: &Wide, q: Request) -> Exec<Pointers> {
         let mut out = [std::ptr::null_mut(); 32];
         let mut rest = mask;
         while rest != 0 {
@@ -158,7 +197,12 @@ impl<O: Observer> Block<'_, O> {
                 let at = addresses(w, *addr);
                 let bytes = u32::from(elem.bytes) * to.len() as u32;
                 let q = Request { space: *space, kind: Kind::Read, agent: Agent::Warp, bytes, align: bytes };
-                let p = self.pointers(w, mask, &at, q)?;
+                let (p, dense) = self.resolve(w, mask, &at, q)?;
+                if let ([Some(d)], 4, false, true) = (&to[..], elem.bytes, elem.wide, dense) {
+                    // SAFETY: 32 checked words in a row.
+                    w.regs.r[*d as usize] = unsafe { p[0].cast::<Word>().read_unaligned() };
+                    return Ok(());
+                }
                 for (k, d) in to.iter().enumerate() {
                     if let Some(d) = d {
                         load(w, mask, &p, k * usize::from(elem.bytes), *elem, *d);
@@ -169,7 +213,12 @@ impl<O: Observer> Block<'_, O> {
                 let at = addresses(w, *addr);
                 let bytes = u32::from(elem.bytes) * from.len() as u32;
                 let q = Request { space: *space, kind: Kind::Write, agent: Agent::Warp, bytes, align: bytes };
-                let p = self.pointers(w, mask, &at, q)?;
+                let (p, dense) = self.resolve(w, mask, &at, q)?;
+                if let ([s], 4, false, true) = (&from[..], elem.bytes, elem.wide, dense) {
+                    // SAFETY: as for loads.
+                    unsafe { p[0].cast::<Word>().write_unaligned(w.regs.r[*s as usize]) };
+                    return Ok(());
+                }
                 for (k, s) in from.iter().enumerate() {
                     store(w, mask, &p, k * usize::from(elem.bytes), *elem, *s);
                 }
@@ -279,11 +328,17 @@ fn load(w: &mut Warp, mask: u32, p: &Pointers, offset: usize, e: Elem, d: Slot) 
     // SAFETY (all arms): `pointers` checked every lane's pointer for the whole access; inactive lanes repeat one.
     match (e.bytes, e.wide) {
         (4, false) => {
-            let v = std::array::from_fn(|i| unsafe { p[i].add(offset).cast::<u32>().read_unaligned() });
+            let mut v = [0; 32];
+            for i in 0..32 {
+                v[i] = unsafe { p[i].add(offset).cast::<u32>().read_unaligned() };
+            }
             crate::lanes::put(&mut w.regs.r[d as usize], &v, mask);
         }
         (8, _) => {
-            let v = std::array::from_fn(|i| unsafe { p[i].add(offset).cast::<u64>().read_unaligned() });
+            let mut v = [0; 32];
+            for i in 0..32 {
+                v[i] = unsafe { p[i].add(offset).cast::<u64>().read_unaligned() };
+            }
             crate::lanes::put(&mut w.regs.x[d as usize], &v, mask);
         }
         _ => {
@@ -310,6 +365,14 @@ fn load(w: &mut Warp, mask: u32, p: &Pointers, offset: usize, e: Elem, d: Slot) 
 
 #[inline(always)]
 fn store(w: &Warp, mask: u32, p: &Pointers, offset: usize, e: Elem, s: Slot) {
+    if mask == u32::MAX && e.bytes == 4 && !e.wide {
+        let v = &w.regs.r[s as usize];
+        for i in 0..32 {
+            // SAFETY: as for loads.
+            unsafe { p[i].add(offset).cast::<u32>().write_unaligned(v[i]) };
+        }
+        return;
+    }
     for i in lanes(mask) {
         let v = if e.wide { w.regs.x[s as usize][i] } else { u64::from(w.regs.r[s as usize][i]) };
         // SAFETY: as for loads.

@@ -11,6 +11,10 @@ use crate::warp::{Wait, Warp};
 /// All live lanes that `members` names must be here with the same mask.
 fn members(w: &Warp, mask: u32, slot: u32) -> Exec<u32> {
     let m = &w.regs.r[slot as usize];
+    let first = m[mask.trailing_zeros() as usize & 31];
+    if first & w.live == mask && m.iter().all(|v| *v == first) {
+        return Ok(mask);
+    }
     for i in lanes(mask) {
         let needs = m[i] & w.live;
         if needs != mask || m[i] >> i & 1 == 0 {
@@ -146,6 +150,7 @@ impl<O: Observer> Block<'_, O> {
 }
 
 /// The lane that lane `i` reads in a shuffle (itself, if that is out of range), and whether it is in range.
+#[inline(always)]
 pub(crate) fn source(mode: ShflMode, i: usize, b: u32, c: u32) -> (usize, bool) {
     let lane = i as i32;
     let (bv, clamp, seg) = ((b & 31) as i32, (c & 31) as i32, (c >> 8 & 31) as i32);
@@ -161,16 +166,19 @@ pub(crate) fn source(mode: ShflMode, i: usize, b: u32, c: u32) -> (usize, bool) 
 }
 
 fn shuffle(w: &mut Warp, mask: u32, mode: ShflMode, [d, a, b, c]: [u32; 4], p: Option<u32>) -> Exec<()> {
-    let (va, vb, vc) = (w.regs.r[a as usize], w.regs.r[b as usize], w.regs.r[c as usize]);
-    let mut out = va;
-    let mut inside = 0;
-    for i in lanes(mask) {
+    let (va, vb, vc) = (&w.regs.r[a as usize], &w.regs.r[b as usize], &w.regs.r[c as usize]);
+    let (mut out, mut from) = ([0; 32], [0; 32]);
+    let (mut inside, mut read) = (0u32, 0u32);
+    for i in 0..32 {
         let (j, ok) = source(mode, i, vb[i], vc[i]);
-        if mask >> j & 1 == 0 {
-            return fail_at(i, Fault::ShuffleSource { source_lane: j as u32 });
-        }
         inside |= u32::from(ok) << i;
-        out[i] = va[j];
+        read |= (mask >> i & 1) << j;
+        out[i] = va[j & 31];
+        from[i] = j as u32;
+    }
+    if read & !mask != 0 {
+        let lane = lanes(mask).find(|&i| mask >> from[i] & 1 == 0).unwrap_or(0);
+        return fail_at(lane, Fault::ShuffleSource { source_lane: from[lane] });
     }
     crate::lanes::put(&mut w.regs.r[d as usize], &out, mask);
     if let Some(p) = p {

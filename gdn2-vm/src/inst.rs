@@ -187,7 +187,27 @@ pub(crate) enum Alu {
     Sel64(Slot, Slot, Slot, Slot),
     /// d = a op (b ^ flip)
     Pred(Bool, Slot, Slot, Slot, u32),
+    /// Two f32 to a packed pair, nearest even: the first source in the high half.
     Bf16x2(Slot, Slot, Slot),
+    F16x2(Slot, Slot, Slot),
+    Bf16FromF32(Slot, Slot),
+    F16FromF32(Slot, Slot),
+    F32FromBf16(Slot, Slot),
+    F32FromF16(Slot, Slot),
+    /// f32 to tf32, ties away.
+    Tf32(Slot, Slot),
+    /// Two halves to a word, the first in the low half, and back.
+    Pack32(Slot, Slot, Slot),
+    Unpack32(Slot, Slot, Slot),
+    F32FromU32(Slot, Slot),
+    /// Nearest-even arithmetic that flushes subnormals of sources and result.
+    AddFtz(Slot, Slot, Slot),
+    MulFtz(Slot, Slot, Slot),
+    FmaFtz(Slot, Slot, Slot, Slot),
+    Min(Slot, Slot, Slot),
+    Max(Slot, Slot, Slot),
+    Neg(Slot, Slot),
+    Abs(Slot, Slot),
     F32FromS32(Slot, Slot),
     WidenU(Slot, Slot),
     WidenS(Slot, Slot),
@@ -564,7 +584,6 @@ pub(crate) enum Matrix {
     /// m16n8kK with f32 sums.
     Mma {
         factor: Factor,
-        k: u8,
         d: [Slot; 4],
         a: Vec<Slot>,
         b: Vec<Slot>,
@@ -572,7 +591,6 @@ pub(crate) enum Matrix {
     },
     /// m16n8kK, f16 in and f16 sums.
     MmaF16 {
-        k: u8,
         d: [Slot; 2],
         a: Vec<Slot>,
         b: Vec<Slot>,

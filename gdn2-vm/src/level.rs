@@ -1,109 +1,116 @@
-//! Code paths chosen once at run time by what the processor has: baseline, AVX2 with FMA, AVX-512.
+//! Code compiled three times and chosen at run time by what the processor has: baseline, AVX2 with FMA, AVX-512.
 
-use crate::inst::Round;
-use crate::lanes::Word;
-use crate::num::{NAN32, fma32};
-use std::sync::OnceLock;
+use crate::exec_alu;
+use crate::inst::{Alu, Factor};
+use crate::lanes::{Regs, Wide, Word};
+use crate::mma;
 
-/// out[i][j] = sum over k of a[i][k] * b[k][j], with 16 rows, `n` columns (a multiple of 8), depth 16.
-type Dot = unsafe fn(a: &[[f32; 16]; 16], depth: usize, b: &[f32], n: usize, out: &mut [f32]);
-type Fma = unsafe fn(&Word, &Word, &Word) -> Word;
-
-struct Paths {
-    dot: Dot,
-    fma: Fma,
+/// Which of the three.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Level {
+    Base,
+    #[cfg(target_arch = "x86_64")]
+    V3,
+    #[cfg(target_arch = "x86_64")]
+    V4,
 }
 
-fn paths() -> &'static Paths {
-    static PATHS: OnceLock<Paths> = OnceLock::new();
-    PATHS.get_or_init(|| {
+impl Level {
+    /// The best this processor runs.
+    pub(crate) fn detect() -> Self {
         #[cfg(target_arch = "x86_64")]
         {
             let v3 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
-            if v3 && is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vl") {
-                return Paths { dot: dot_v4, fma: fma_v3 };
+            let v4 = is_x86_feature_detected!("avx512f")
+                && is_x86_feature_detected!("avx512vl")
+                && is_x86_feature_detected!("avx512bw")
+                && is_x86_feature_detected!("avx512dq");
+            if v3 && v4 {
+                return Self::V4;
             }
             if v3 {
-                return Paths { dot: dot_v3, fma: fma_v3 };
+                return Self::V3;
             }
         }
-        Paths { dot: dot_base, fma: fma_base }
-    })
+        Self::Base
+    }
 }
 
-/// The matrix product of one warp; products of 16-bit and tf32 factors are exact, so every path sums the same way.
-pub(crate) fn dot(a: &[[f32; 16]; 16], depth: usize, b: &[f32], n: usize, out: &mut [f32]) {
-    // SAFETY: a path is chosen only after its features were detected.
-    unsafe { (paths().dot)(a, depth, b, n, out) }
-}
-
-/// Fused multiply-add of 32 lanes, rounded once; NaN is canonical.
-#[inline]
-pub(crate) fn fma(a: &Word, b: &Word, c: &Word) -> Word {
-    // SAFETY: as above.
-    unsafe { (paths().fma)(a, b, c) }
-}
-
-#[inline(always)]
-fn dot_lanes<const W: usize>(a: &[[f32; 16]; 16], depth: usize, b: &[f32], n: usize, out: &mut [f32]) {
-    for j in (0..n).step_by(W) {
-        for i in (0..16).step_by(4) {
-            let mut acc = [[0f32; W]; 4];
-            for k in 0..depth {
-                let row: &[f32] = &b[k * n + j..k * n + j + W];
-                for r in 0..4 {
-                    let x = a[i + r][k];
-                    for c in 0..W {
-                        acc[r][c] += x * row[c];
-                    }
+/// Defines a function that runs `body::<has FMA>` compiled for the level; the results are the same at every level.
+macro_rules! by_level {
+    ($(#[$doc:meta])* $name:ident($($a:ident: $t:ty),*) $(-> $r:ty)? = $($body:ident)::+) => {
+        $(#[$doc])*
+        #[inline]
+        pub(crate) fn $name(level: Level, $($a: $t),*) $(-> $r)? {
+            #[cfg(target_arch = "x86_64")]
+            {
+                #[target_feature(enable = "avx2,fma")]
+                fn v3($($a: $t),*) $(-> $r)? {
+                    $($body)::+::<true>($($a),*)
+                }
+                #[target_feature(enable = "avx2,fma,avx512f,avx512vl,avx512bw,avx512dq")]
+                fn v4($($a: $t),*) $(-> $r)? {
+                    $($body)::+::<true>($($a),*)
+                }
+                match level {
+                    // SAFETY: the level is what `Level::detect` found.
+                    Level::V4 => return unsafe { v4($($a),*) },
+                    // SAFETY: as above.
+                    Level::V3 => return unsafe { v3($($a),*) },
+                    Level::Base => {}
                 }
             }
-            for r in 0..4 {
-                out[(i + r) * n + j..(i + r) * n + j + W].copy_from_slice(&acc[r]);
-            }
+            $($body)::+::<false>($($a),*)
         }
-    }
+    };
+}
+
+by_level! {
+    /// One register-to-register instruction.
+    alu(regs: &mut Regs, mask: u32, op: &Alu) = exec_alu::run
+}
+
+by_level! {
+    /// The 16 x 8 product of two fragments of 16-bit factors, depth 8 or 16, plus c, as a fragment.
+    mma_halves(factor: Factor, a: &[&Word], b: &[&Word], c: &[Word; 4]) -> [Word; 4] = mma::halves
+}
+
+by_level! {
+    /// The 16 x 8 product of two fragments of tf32 factors, depth 4 or 8, plus c, as a fragment.
+    mma_tf32(a: &[&Word], b: &[&Word], c: &[Word; 4]) -> [Word; 4] = mma::tf32
+}
+
+by_level! {
+    /// out[i][j] = sum over k of a[i][k] * b[k][j], 16 rows and `n` columns (a multiple of 8).
+    dot(a: &[[f32; 16]; 16], depth: usize, b: &[f32], n: usize, out: &mut [f32]) = mma::dot
+}
+
+/// What a warp's addresses span.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Span {
+    /// All addresses ORed.
+    pub(crate) low: u64,
+    /// The largest distance from the base.
+    pub(crate) high: u64,
+    /// Each lane starts where the lane before it ends.
+    pub(crate) dense: bool,
+}
+
+by_level! {
+    /// The addresses of the lanes in `mask` without their tag (the others repeat the first), and their span.
+    span(at: &Wide, mask: u32, tag: u64, base: u64, bytes: u32, out: &mut Wide) -> Span = span_of
 }
 
 #[inline(always)]
-fn dot_any(a: &[[f32; 16]; 16], depth: usize, b: &[f32], n: usize, out: &mut [f32]) {
-    dot_lanes::<8>(a, depth, b, n, out);
-}
-
-fn dot_base(a: &[[f32; 16]; 16], depth: usize, b: &[f32], n: usize, out: &mut [f32]) {
-    dot_any(a, depth, b, n, out);
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma")]
-fn dot_v3(a: &[[f32; 16]; 16], depth: usize, b: &[f32], n: usize, out: &mut [f32]) {
-    dot_any(a, depth, b, n, out);
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma,avx512f,avx512vl")]
-fn dot_v4(a: &[[f32; 16]; 16], depth: usize, b: &[f32], n: usize, out: &mut [f32]) {
-    if n.is_multiple_of(16) {
-        dot_lanes::<16>(a, depth, b, n, out);
-    } else {
-        dot_any(a, depth, b, n, out);
-    }
-}
-
-fn fma_base(a: &Word, b: &Word, c: &Word) -> Word {
-    std::array::from_fn(|i| {
-        let r = fma32(f32::from_bits(a[i]), f32::from_bits(b[i]), f32::from_bits(c[i]), Round::Nearest);
-        if r.is_nan() { NAN32 } else { r.to_bits() }
-    })
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma")]
-fn fma_v3(a: &Word, b: &Word, c: &Word) -> Word {
-    let mut o = [0; 32];
+fn span_of<const FMA: bool>(at: &Wide, mask: u32, tag: u64, base: u64, bytes: u32, out: &mut Wide) -> Span {
+    let lead = at[(mask.trailing_zeros() & 31) as usize];
+    let (mut low, mut high, mut odd) = (0, 0, 0);
     for i in 0..32 {
-        let r = f32::from_bits(a[i]).mul_add(f32::from_bits(b[i]), f32::from_bits(c[i]));
-        o[i] = if r.is_nan() { NAN32 } else { r.to_bits() };
+        let a = if mask >> i & 1 != 0 { at[i] } else { lead } ^ tag;
+        out[i] = a;
+        low |= a;
+        high = a.wrapping_sub(base).max(high);
+        odd |= a.wrapping_sub(lead ^ tag) ^ (i as u64 * u64::from(bytes));
     }
-    o
+    Span { low, high, dense: odd == 0 }
 }

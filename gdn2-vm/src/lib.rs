@@ -30,6 +30,7 @@ mod math;
 mod matrix;
 mod mbarrier;
 mod memory;
+mod mma;
 mod module;
 mod num;
 mod observe;

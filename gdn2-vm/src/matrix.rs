@@ -3,90 +3,35 @@
 use crate::block::Block;
 use crate::exec_mem::{Request, addresses};
 use crate::exec_warp::aligned;
-use crate::inst::Round;
-use crate::inst::{Addr, Factor, Matrix, Slot, Space};
+use crate::inst::{Addr, Factor, Matrix, Round, Slot, Space};
 use crate::lanes::Word;
-use crate::level;
-use crate::num::{Type, from_f16, to_half};
+use crate::level::{self, Level};
+use crate::mma::pair;
+use crate::num::{Type, to_half};
 use crate::observe::{Agent, Kind, Observer};
 use crate::trap::Exec;
 use crate::warp::Warp;
-
-/// The two values of a packed word.
-#[inline(always)]
-pub(crate) fn pair(factor: Factor, v: u32) -> [f32; 2] {
-    match factor {
-        Factor::Bf16 => [f32::from_bits(v << 16), f32::from_bits(v & 0xffff_0000)],
-        Factor::F16 => [from_f16(v & 0xffff), from_f16(v >> 16)],
-        // One 32-bit value, its low 13 bits ignored.
-        Factor::Tf32 => [f32::from_bits(v & 0xffff_e000), 0.0],
-    }
-}
-
-/// A's fragment as 16 rows: words are (row g, g+8) × (column pairs t, t+4), for g = lane / 4, t = lane % 4.
-pub(crate) fn rows(factor: Factor, a: &[&Word]) -> [[f32; 16]; 16] {
-    let mut m = [[0.0; 16]; 16];
-    for (i, word) in a.iter().enumerate() {
-        let (low, block) = ((i % 2) * 8, i / 2);
-        for (lane, v) in word.iter().enumerate() {
-            let (g, t) = (lane / 4, lane % 4);
-            if factor == Factor::Tf32 {
-                m[g + low][block * 4 + t] = pair(factor, *v)[0];
-            } else {
-                let [x, y] = pair(factor, *v);
-                m[g + low][block * 8 + 2 * t] = x;
-                m[g + low][block * 8 + 2 * t + 1] = y;
-            }
-        }
-    }
-    m
-}
-
-/// B's fragment as depth × 8 columns.
-fn columns(factor: Factor, b: &[&Word]) -> [f32; 128] {
-    let mut m = [0.0; 128];
-    for (i, word) in b.iter().enumerate() {
-        for (lane, v) in word.iter().enumerate() {
-            let (g, t) = (lane / 4, lane % 4);
-            if factor == Factor::Tf32 {
-                m[(i * 4 + t) * 8 + g] = pair(factor, *v)[0];
-            } else {
-                let [x, y] = pair(factor, *v);
-                m[(i * 8 + 2 * t) * 8 + g] = x;
-                m[(i * 8 + 2 * t + 1) * 8 + g] = y;
-            }
-        }
-    }
-    m
-}
 
 impl<O: Observer> Block<'_, O> {
     pub(crate) fn matrix(&mut self, w: &mut Warp, mask: u32, op: &Matrix) -> Exec<()> {
         aligned(w, mask)?;
         match op {
-            Matrix::Mma { factor, k, d, a, b, c } => {
-                let out = product(w, *factor, *k, a, b);
-                for (i, (d, c)) in d.iter().zip(c).enumerate() {
-                    let c = w.regs.r[*c as usize];
-                    let (row, col) = (i / 2 * 8, i % 2);
-                    let to = &mut w.regs.r[*d as usize];
-                    for lane in 0..32 {
-                        let sum = f32::from_bits(c[lane]) + out[(lane / 4 + row) * 8 + lane % 4 * 2 + col];
-                        to[lane] = if sum.is_nan() { crate::num::NAN32 } else { sum.to_bits() };
-                    }
+            Matrix::Mma { factor, d, a, b, c } => {
+                let c = c.map(|c| w.regs.r[c as usize]);
+                let out = product(self.grid.level, w, *factor, a, b, &c);
+                for (d, v) in d.iter().zip(out) {
+                    w.regs.r[*d as usize] = v;
                 }
             }
-            Matrix::MmaF16 { k, d, a, b, c } => {
-                let out = product(w, Factor::F16, *k, a, b);
-                for (i, (d, c)) in d.iter().zip(c).enumerate() {
-                    let c = w.regs.r[*c as usize];
-                    let to = &mut w.regs.r[*d as usize];
-                    for lane in 0..32 {
-                        let at = (lane / 4 + i * 8) * 8 + lane % 4 * 2;
-                        let [x, y] = pair(Factor::F16, c[lane]);
-                        let half = |v: f32| to_half(f64::from(v), Type::F16, Round::Nearest);
-                        to[lane] = half(x + out[at]) | half(y + out[at + 1]) << 16;
-                    }
+            Matrix::MmaF16 { d, a, b, c } => {
+                // Sums of halves: the words hold a pair each, rounded once more at the end.
+                let pairs = c.map(|c| w.regs.r[c as usize].map(|v| pair(Factor::F16, v).map(f32::to_bits)));
+                let c: [Word; 4] = std::array::from_fn(|i| pairs[i / 2].map(|v| v[i % 2]));
+                let out = product(self.grid.level, w, Factor::F16, a, b, &c);
+                let half = |v: u32| to_half(f64::from(f32::from_bits(v)), Type::F16, Round::Nearest);
+                for (i, d) in d.iter().enumerate() {
+                    w.regs.r[*d as usize] =
+                        std::array::from_fn(|l| half(out[2 * i][l]) | half(out[2 * i + 1][l]) << 16);
                 }
             }
             Matrix::Transpose { d, a } => {
@@ -109,11 +54,9 @@ impl<O: Observer> Block<'_, O> {
         let p = self.matrix_rows(w, mask, addr, to.len(), Kind::Read)?;
         for (i, d) in to.iter().enumerate() {
             let mut v = [0; 32];
-            for row in 0..8 {
-                for t in 0..4 {
-                    // SAFETY: each row's 16 bytes were checked.
-                    v[row * 4 + t] = unsafe { p[i * 8 + row].cast::<u32>().add(t).read_unaligned() };
-                }
+            for (row, to) in v.as_chunks_mut::<4>().0.iter_mut().enumerate() {
+                // SAFETY: each row's 16 bytes were checked.
+                *to = unsafe { p[i * 8 + row].cast::<[u32; 4]>().read_unaligned() };
             }
             w.regs.r[*d as usize] = if trans { transpose(&v) } else { v };
         }
@@ -125,32 +68,37 @@ impl<O: Observer> Block<'_, O> {
         for (i, s) in from.iter().enumerate() {
             let v = w.regs.r[*s as usize];
             let v = if trans { transpose(&v) } else { v };
-            for row in 0..8 {
-                for t in 0..4 {
-                    // SAFETY: each row's 16 bytes were checked.
-                    unsafe { p[i * 8 + row].cast::<u32>().add(t).write_unaligned(v[row * 4 + t]) };
-                }
+            for (row, from) in v.as_chunks::<4>().0.iter().enumerate() {
+                // SAFETY: each row's 16 bytes were checked.
+                unsafe { p[i * 8 + row].cast::<[u32; 4]>().write_unaligned(*from) };
             }
         }
         Ok(())
     }
 }
 
-fn product(w: &Warp, factor: Factor, k: u8, a: &[Slot], b: &[Slot]) -> [f32; 128] {
-    let word = |s: &Slot| &w.regs.r[*s as usize];
-    let a = rows(factor, &a.iter().map(word).collect::<Vec<_>>());
-    let b = columns(factor, &b.iter().map(word).collect::<Vec<_>>());
-    let mut out = [0.0; 128];
-    level::dot(&a, usize::from(k), &b, 8, &mut out);
-    out
+fn product(level: Level, w: &Warp, factor: Factor, a: &[Slot], b: &[Slot], c: &[Word; 4]) -> [Word; 4] {
+    let word = |s: &[Slot], i: usize| &w.regs.r[s[i.min(s.len() - 1)] as usize];
+    let (wa, wb) = ([word(a, 0), word(a, 1), word(a, 2), word(a, 3)], [word(b, 0), word(b, 1)]);
+    if factor == Factor::Tf32 {
+        level::mma_tf32(level, &wa[..a.len()], &wb[..b.len()], c)
+    } else {
+        level::mma_halves(level, factor, &wa[..a.len()], &wb[..b.len()], c)
+    }
 }
 
 /// An 8×8 matrix of halves, two to a lane, with rows and columns exchanged.
 fn transpose(v: &Word) -> Word {
-    std::array::from_fn(|lane| {
-        let (row, col) = (lane / 4, lane % 4 * 2);
-        // Element (row, col) of the result is element (col, row): lane col * 4 + row / 2, half row % 2.
-        let half = |c: usize| v[c * 4 + row / 2] >> (16 * (row % 2)) & 0xffff;
-        half(col) | half(col + 1) << 16
-    })
+    let mut flat = [0u16; 64];
+    for (i, w) in v.iter().enumerate() {
+        flat[2 * i] = *w as u16;
+        flat[2 * i + 1] = (*w >> 16) as u16;
+    }
+    let mut out = [0; 32];
+    for row in 0..8 {
+        for t in 0..4 {
+            out[row * 4 + t] = u32::from(flat[2 * t * 8 + row]) | u32::from(flat[(2 * t + 1) * 8 + row]) << 16;
+        }
+    }
+    out
 }

@@ -166,7 +166,7 @@ pub(crate) fn from_half(bits: u32, ty: Type) -> f32 {
 }
 
 /// The value of an f16, exactly.
-#[inline]
+#[inline(always)]
 pub(crate) fn from_f16(bits: u32) -> f32 {
     let sign = (bits & 0x8000) << 16;
     let rest = bits & 0x7fff;
@@ -179,10 +179,23 @@ pub(crate) fn from_f16(bits: u32) -> f32 {
 }
 
 /// Nearest bf16 of an f32; NaN is 0x7fff.
-#[inline]
+#[inline(always)]
 pub(crate) fn bf16_bits(x: f32) -> u32 {
     let b = x.to_bits();
-    if x.is_nan() { 0x7fff } else { (b + 0x7fff + ((b >> 16) & 1)) >> 16 }
+    if x.is_nan() { 0x7fff } else { b.wrapping_add(0x7fff + ((b >> 16) & 1)) >> 16 }
+}
+
+/// Nearest f16 of an f32; NaN is 0x7fff.
+#[inline(always)]
+pub(crate) fn f16_bits(x: f32) -> u32 {
+    let sign = (x.to_bits() >> 16) & 0x8000;
+    let a = x.to_bits() & 0x7fff_ffff;
+    // Adding 0.5 leaves multiples of 2^-24, the step of f16's subnormals, in the low bits.
+    let small = (f32::from_bits(a) + 0.5).to_bits().wrapping_sub(0.5f32.to_bits());
+    let normal = a.wrapping_add(0xfff + ((a >> 13) & 1)).wrapping_sub(0x3800_0000) >> 13;
+    let r = if a < 0x3880_0000 { small } else { normal };
+    let r = if a >= 0x477f_f000 { 0x7c00 } else { r };
+    if a > 0x7f80_0000 { 0x7fff } else { sign | r }
 }
 
 /// A double rounded to f32 in a direction, given what the double itself lost (`err`, exact remainder).
@@ -212,7 +225,7 @@ pub(crate) fn two_sum(a: f64, b: f64) -> (f64, f64) {
 }
 
 /// A subnormal becomes a zero of its sign.
-#[inline]
+#[inline(always)]
 pub(crate) fn flush(x: f32) -> f32 {
     if x.abs() < f32::MIN_POSITIVE { f32::from_bits(x.to_bits() & 0x8000_0000) } else { x }
 }

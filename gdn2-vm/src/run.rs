@@ -8,6 +8,7 @@ use crate::decode::Entry;
 use crate::finding::{Finding, Rule};
 use crate::global::Global;
 use crate::inst::{Mem, Op};
+use crate::level::Level;
 use crate::memory::{Bytes, Memory};
 use crate::module::Module;
 use crate::observe::{Observer, Silent};
@@ -70,6 +71,7 @@ impl Ready<'_> {
             block: self.launch.block,
             dynamic_shared: self.launch.shared_bytes,
             late: landing == Landing::Late,
+            level: Level::detect(),
         };
         blocks::<O>(&grid, shared, &shuffled(self.launch.grid, order))
     }

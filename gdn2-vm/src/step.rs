@@ -5,7 +5,7 @@ use crate::inst::{Flow, Op};
 use crate::observe::{Observer, Sync};
 use crate::trap::{Exec, Fault, fail};
 use crate::warp::{Wait, Warp};
-use crate::{exec_alu, exec_slow};
+use crate::{exec_slow, level};
 
 /// Backward branches a warp may take before others get a turn: a spin on memory must not starve its writer.
 const SLICE: u32 = 4096;
@@ -94,7 +94,7 @@ impl<O: Observer> Block<'_, O> {
             if mask != 0 {
                 let next = match &inst.op {
                     Op::Alu(op) => {
-                        exec_alu::run(&mut w.regs, mask, op);
+                        level::alu(self.grid.level, &mut w.regs, mask, op);
                         Next::Step
                     }
                     Op::Slow(op) => {

@@ -6,7 +6,7 @@ use crate::hopper::{Async, FactorA, Wgmma};
 use crate::inst::Space;
 use crate::inst::{Factor, Round, Slot};
 use crate::level;
-use crate::matrix::{pair, rows};
+use crate::mma::{pair, rows};
 use crate::num::{NAN32, Type, to_half};
 use crate::observe::{Access, Agent, Kind, Observer, Sync};
 use crate::tensor_map::Swizzle;
@@ -101,7 +101,7 @@ impl<O: Observer> Block<'_, O> {
         let mut b = [0.0; 16 * 256];
         self.read(tile, m.factor, 0, m.n, k, Agent::WgmmaB, |col, k, v| b[k * n + col] = v)?;
         let mut out = [0.0; 16 * 256];
-        level::dot(&a, k, &b[..k * n], n, &mut out[..16 * n]);
+        level::dot(self.grid.level, &a, k, &b[..k * n], n, &mut out[..16 * n]);
         let p = w.regs.p[m.scale_d.0 as usize] ^ m.scale_d.1;
         if p != 0 && p != u32::MAX {
             return fail(Fault::Wgmma("scale-d differs between lanes".to_owned()));

@@ -60,17 +60,37 @@ fn same(see: &mut See<'_>, file: File, d: Slot, sources: &[Slot]) {
 
 fn alu(op: &Alu, see: &mut See<'_>) {
     match *op {
-        Alu::Int32(_, d, a, b) | Alu::Add(d, a, b) | Alu::Sub(d, a, b) | Alu::Mul(d, a, b) | Alu::Bf16x2(d, a, b) => {
-            same(see, Word, d, &[a, b])
-        }
+        Alu::Int32(_, d, a, b)
+        | Alu::Add(d, a, b)
+        | Alu::Sub(d, a, b)
+        | Alu::Mul(d, a, b)
+        | Alu::AddFtz(d, a, b)
+        | Alu::MulFtz(d, a, b)
+        | Alu::Min(d, a, b)
+        | Alu::Max(d, a, b)
+        | Alu::Pack32(d, a, b)
+        | Alu::F16x2(d, a, b)
+        | Alu::Bf16x2(d, a, b) => same(see, Word, d, &[a, b]),
         Alu::Int64(IntOp::Shl | IntOp::ShrU | IntOp::ShrS, d, a, n) => {
             same(see, Wide, d, &[a]);
             see(Use, Word, n);
         }
         Alu::Int64(_, d, a, b) => same(see, Wide, d, &[a, b]),
-        Alu::Un32(_, d, a) | Alu::Ex2(_, d, a) | Alu::F32FromS32(d, a) => same(see, Word, d, &[a]),
+        Alu::Un32(_, d, a)
+        | Alu::Ex2(_, d, a)
+        | Alu::Neg(d, a)
+        | Alu::Abs(d, a)
+        | Alu::Bf16FromF32(d, a)
+        | Alu::F16FromF32(d, a)
+        | Alu::F32FromBf16(d, a)
+        | Alu::F32FromF16(d, a)
+        | Alu::Tf32(d, a)
+        | Alu::F32FromU32(d, a)
+        | Alu::F32FromS32(d, a) => same(see, Word, d, &[a]),
         Alu::Un64(_, d, a) => same(see, Wide, d, &[a]),
-        Alu::Mad32(d, a, b, c) | Alu::Fma(d, a, b, c) | Alu::Lop3(_, d, a, b, c) => same(see, Word, d, &[a, b, c]),
+        Alu::Mad32(d, a, b, c) | Alu::Fma(d, a, b, c) | Alu::FmaFtz(d, a, b, c) | Alu::Lop3(_, d, a, b, c) => {
+            same(see, Word, d, &[a, b, c])
+        }
         Alu::Mad64(d, a, b, c) => same(see, Wide, d, &[a, b, c]),
         Alu::MulWideU(d, a, b) | Alu::MulWideS(d, a, b) | Alu::Pack64(d, a, b) => {
             see(Def, Wide, d);
@@ -103,6 +123,10 @@ fn alu(op: &Alu, see: &mut See<'_>) {
         Alu::Narrow(d, a) => {
             see(Def, Word, d);
             see(Use, Wide, a);
+        }
+        Alu::Unpack32(lo, hi, a) => {
+            all(see, Def, Word, &[lo, hi]);
+            see(Use, Word, a);
         }
         Alu::Unpack64(lo, hi, a) => {
             all(see, Def, Word, &[lo, hi]);

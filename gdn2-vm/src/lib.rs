@@ -34,6 +34,7 @@ mod mma;
 mod module;
 mod num;
 mod observe;
+mod operators;
 mod parse;
 mod race;
 mod report;

@@ -166,10 +166,10 @@ impl Decoder<'_, '_> {
         }
         match (self.ty(0)?, &d[..], &c[..]) {
             (Type::F32, &[d0, d1, d2, d3], &[c0, c1, c2, c3]) => {
-                Ok(Op::Matrix(Matrix::Mma { factor, d: [d0, d1, d2, d3], a, b, c: [c0, c1, c2, c3] }))
+                Ok(Op::Matrix(Matrix::Mma { factor, k, d: [d0, d1, d2, d3], a, b, c: [c0, c1, c2, c3] }))
             }
             (Type::F16, &[d0, d1], &[c0, c1]) if factor == Factor::F16 => {
-                Ok(Op::Matrix(Matrix::MmaF16 { d: [d0, d1], a, b, c: [c0, c1] }))
+                Ok(Op::Matrix(Matrix::MmaF16 { k, d: [d0, d1], a, b, c: [c0, c1] }))
             }
             _ => self.unknown(),
         }

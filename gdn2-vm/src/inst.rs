@@ -395,6 +395,7 @@ pub(crate) enum Matrix {
     /// m16n8kK with f32 sums.
     Mma {
         factor: Factor,
+        k: u8,
         d: [Slot; 4],
         a: Vec<Slot>,
         b: Vec<Slot>,
@@ -402,6 +403,7 @@ pub(crate) enum Matrix {
     },
     /// m16n8kK, f16 in and f16 sums.
     MmaF16 {
+        k: u8,
         d: [Slot; 2],
         a: Vec<Slot>,
         b: Vec<Slot>,

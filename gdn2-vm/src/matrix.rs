@@ -16,14 +16,14 @@ impl<O: Observer> Block<'_, O> {
     pub(crate) fn matrix(&mut self, w: &mut Warp, mask: u32, op: &Matrix) -> Exec<()> {
         aligned(w, mask)?;
         match op {
-            Matrix::Mma { factor, d, a, b, c } => {
+            Matrix::Mma { factor, d, a, b, c, .. } => {
                 let c = c.map(|c| w.regs.r[c as usize]);
                 let out = product(self.grid.level, w, *factor, a, b, &c);
                 for (d, v) in d.iter().zip(out) {
                     w.regs.r[*d as usize] = v;
                 }
             }
-            Matrix::MmaF16 { d, a, b, c } => {
+            Matrix::MmaF16 { d, a, b, c, .. } => {
                 // Sums of halves: the words hold a pair each, rounded once more at the end.
                 let pairs = c.map(|c| w.regs.r[c as usize].map(|v| pair(Factor::F16, v).map(f32::to_bits)));
                 let c: [Word; 4] = std::array::from_fn(|i| pairs[i / 2].map(|v| v[i % 2]));

@@ -1,0 +1,264 @@
+//! What a worker does with a candidate: compile it, run it on fresh inputs with poisoned outputs, hold the results
+//! against the float64 reference, and only then look at its time.
+
+use crate::job::{Engine as Kind, Job};
+use crate::model::{Constants, ConstantsError, LaunchLoad, Load, counted_micros, predict};
+use crate::outcome::{Metric, Outcome, Reason, Sample};
+use crate::worker::{Request, Step};
+use gdn2_codegen::abi::{Extents, Tensor};
+use gdn2_codegen::kernel::{Kernel, Pass, bind};
+use gdn2_codegen::record::Time;
+use gdn2_dsl::{Deviation, Draw, bar, drawn_bar, simulate};
+use gdn2_runtime::artifact::{Artifact, Compiler};
+use gdn2_runtime::device::{Device, vm};
+use gdn2_runtime::engine::{self, Run};
+use gdn2_runtime::nvrtc::NvrtcError;
+use gdn2_runtime::tensors::{Case, CaseError};
+use gdn2_vm::{Check, Report};
+
+/// Tokens of the two short runs that counts are extrapolated from: whole chunks of every length the candidates have.
+const SHORT_RUNS: (u32, u32) = (256, 512);
+
+/// Evaluates candidates of one job after another.
+pub struct Evaluator {
+    compiler: Compiler,
+    /// The last inputs and their exact results, for the next candidate of the same job and round.
+    drawn: Option<(Job, Shape, Case, f64)>,
+    constants: Option<Constants>,
+}
+
+/// Rows, tokens, heads and the seed of a run.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Shape {
+    batch: u32,
+    tokens: u32,
+    key_heads: u32,
+    value_heads: u32,
+    seed: u64,
+}
+
+impl Shape {
+    fn extents(self) -> Extents {
+        Extents {
+            sequences: u64::from(self.batch),
+            total_tokens: u64::from(self.batch) * u64::from(self.tokens),
+            key_heads: u64::from(self.key_heads),
+            value_heads: u64::from(self.value_heads),
+        }
+    }
+}
+
+impl Evaluator {
+    /// An evaluator with a compiler of its own.
+    pub fn new(compiler: Compiler) -> Evaluator {
+        Evaluator { compiler, drawn: None, constants: None }
+    }
+
+    /// Answers a worker's request.
+    pub fn answer(&mut self, request: &Request) -> Option<Outcome> {
+        self.answer_with(request, |compiler, kernel| compiler.compile(kernel))
+    }
+
+    /// The same with another way to an artifact: how tests plant faults between generator and machine.
+    pub fn answer_with(
+        &mut self,
+        request: &Request,
+        compile: impl Fn(&Compiler, Kernel) -> Result<Artifact, NvrtcError>,
+    ) -> Option<Outcome> {
+        let job = &request.job;
+        let artifact = match self.artifact(request, compile) {
+            Ok(artifact) => artifact,
+            Err(refused) => return Some(refused),
+        };
+        match (request.step, job.engine) {
+            (Step::Prepare, _) => None,
+            (Step::Evaluate, Kind::Model | Kind::Vm) => Some(self.on_vm(request, &artifact).unwrap_or_else(|bad| bad)),
+            (Step::Evaluate, Kind::Cuda(ordinal)) => {
+                Some(self.on_cuda(request, &artifact, ordinal).unwrap_or_else(|bad| bad))
+            }
+        }
+    }
+
+    fn artifact(
+        &self,
+        request: &Request,
+        compile: impl Fn(&Compiler, Kernel) -> Result<Artifact, NvrtcError>,
+    ) -> Result<Artifact, Outcome> {
+        let Request { job, schedule, .. } = request;
+        let kernel = bind(&job.rule, job.pass, *schedule, job.arch)
+            .map_err(|illegal| Outcome::invalid(Reason::Constraints, illegal))?;
+        let artifact =
+            compile(&self.compiler, kernel).map_err(|error| Outcome::invalid(Reason::Compile, first_lines(&error)))?;
+        if let Some(entry) = artifact.resources.iter().find(|entry| entry.spill_stores + entry.spill_loads > 0) {
+            let detail = format!(
+                "{} spills registers: {} bytes stored, {} bytes loaded at {} registers",
+                entry.entry, entry.spill_stores, entry.spill_loads, entry.registers
+            );
+            return Err(Outcome::invalid(Reason::Constraints, detail));
+        }
+        Ok(artifact)
+    }
+
+    fn on_vm(&mut self, request: &Request, artifact: &Artifact) -> Result<Outcome, Outcome> {
+        let job = &request.job;
+        let constants = self.constants(&job.gpu).map_err(|error| Outcome::invalid(Reason::Runtime, error))?;
+        let launches = match job.engine {
+            Kind::Model => {
+                let at = |tokens: u32| Shape { batch: 1, tokens, key_heads: 1, value_heads: 1, ..self.full(request) };
+                let (short, long) = SHORT_RUNS;
+                if job.shape.tokens <= long {
+                    let only = at(job.shape.tokens);
+                    let loads = self.loads(request, artifact, only)?;
+                    self.launches(request, artifact, &loads, &loads, (1.0, 1.0))?
+                } else {
+                    let loads = [self.loads(request, artifact, at(short))?, self.loads(request, artifact, at(long))?];
+                    self.launches(request, artifact, &loads[0], &loads[1], (f64::from(short), f64::from(long)))?
+                }
+            }
+            Kind::Vm | Kind::Cuda(_) => {
+                let loads = self.loads(request, artifact, self.full(request))?;
+                self.launches(request, artifact, &loads, &loads, (1.0, 1.0))?
+            }
+        };
+        let time = match job.engine {
+            Kind::Model => {
+                let prediction = predict(&launches, job.compulsory_bytes(), &job.arch.limits(), &constants);
+                Time { micros: prediction.micros, spread: constants.band() }
+            }
+            Kind::Vm | Kind::Cuda(_) => Time { micros: counted_micros(&launches, &constants), spread: 0.0 },
+        };
+        Ok(Outcome::Correct(Sample { time, metrics: metrics(artifact), launches }))
+    }
+
+    fn constants(&mut self, gpu: &str) -> Result<Constants, ConstantsError> {
+        match &self.constants {
+            Some(constants) if constants.gpu == gpu => Ok(constants.clone()),
+            _ => Ok(self.constants.insert(Constants::shipped(gpu)?).clone()),
+        }
+    }
+
+    /// The job's own shape, inputs of the request's round.
+    fn full(&self, request: &Request) -> Shape {
+        let crate::job::Shape { batch, tokens, key_heads, value_heads } = request.job.shape;
+        Shape { batch, tokens, key_heads, value_heads, seed: u64::from(request.effort.round) + 1 }
+    }
+
+    /// Runs a shape, checks its results and returns each launch's work per block.
+    fn loads(&mut self, request: &Request, artifact: &Artifact, shape: Shape) -> Result<Vec<Load>, Outcome> {
+        let device = Device::Vm(vm::Settings { check: Check::Basic, count: true, ..vm::Settings::default() });
+        let reports = self.checked(request, artifact, &device, shape)?;
+        let mut loads = Vec::new();
+        for (launch, report) in artifact.kernel.launches.iter().zip(&reports) {
+            let blocks = launch.grid.eval(shape.extents()).unwrap_or(1);
+            let counters = report.counters.as_ref();
+            loads.push(counters.map(|counters| Load::of(counters, blocks)).unwrap_or_default());
+        }
+        Ok(loads)
+    }
+
+    /// Launches of the job's own shape from the work of a block in two shorter runs.
+    fn launches(
+        &self,
+        request: &Request,
+        artifact: &Artifact,
+        short: &[Load],
+        long: &[Load],
+        at: (f64, f64),
+    ) -> Result<Vec<LaunchLoad>, Outcome> {
+        let job = &request.job;
+        let mut launches = Vec::new();
+        for ((launch, short), long) in artifact.kernel.launches.iter().zip(short).zip(long) {
+            let resources = artifact.resources.iter().find(|entry| entry.entry == launch.entry);
+            let blocks = launch.grid.eval(job.shape.extents());
+            let blocks = blocks.ok_or_else(|| Outcome::invalid(Reason::Constraints, "grid does not fit 64 bits"))?;
+            launches.push(LaunchLoad {
+                blocks,
+                threads: launch.block,
+                registers: resources.map_or(0, |entry| entry.registers),
+                shared_bytes: launch.shared_bytes + resources.map_or(0, |entry| entry.static_shared),
+                load: short.extrapolated(long, at, f64::from(job.shape.tokens)),
+            });
+        }
+        Ok(launches)
+    }
+
+    /// Runs a case on a device and holds its results against the reference.
+    fn checked(
+        &mut self,
+        request: &Request,
+        artifact: &Artifact,
+        device: &Device,
+        shape: Shape,
+    ) -> Result<Vec<Report>, Outcome> {
+        let job = &request.job;
+        if self.drawn.as_ref().is_none_or(|(of, at, ..)| of != job || *at != shape) {
+            let (case, simulated) = draw(job, shape).map_err(|error| Outcome::invalid(Reason::Runtime, error))?;
+            self.drawn = Some((job.clone(), shape, case, simulated));
+        }
+        let Some((_, _, case, simulated)) = &self.drawn else {
+            return Err(Outcome::invalid(Reason::Runtime, "no case was drawn"));
+        };
+        let run = Run {
+            arch: Some(job.arch),
+            tokens_per_launch: shape.tokens as usize,
+            ..Run::new(&job.rule, job.pass, device)
+        };
+        let ran = engine::run_artifact(artifact, &run, case)
+            .map_err(|error| Outcome::invalid(Reason::Runtime, first_lines(&error)))?;
+        for tensor in [Tensor::O, Tensor::FinalState] {
+            let (Some(got), Some(want)) = (ran.tensors.get(&tensor), case.tensors.get(&tensor)) else {
+                return Err(Outcome::invalid(Reason::Correctness, format!("{} is missing", tensor.name())));
+            };
+            let want: Vec<f64> = want.data.iter().map(|value| f64::from(*value)).collect();
+            let deviation = Deviation::of(got.data.iter().map(|value| f64::from(*value)), &want);
+            let bar = drawn_bar(bar(tensor.name()).unwrap_or(0.0), *simulated);
+            if !deviation.passes(bar) {
+                let detail = match deviation.unfit {
+                    Some(index) => format!("{}: element {index} is NaN or was not written", tensor.name()),
+                    None => format!("{}: error {:.3e}, bar {bar:.3e}", tensor.name(), deviation.relative),
+                };
+                return Err(Outcome::invalid(Reason::Correctness, detail));
+            }
+        }
+        Ok(ran.reports)
+    }
+}
+
+/// Inputs with their exact results, and what rounding the operands costs at chunk 64 by simulation.
+fn draw(job: &Job, shape: Shape) -> Result<(Case, f64), CaseError> {
+    let Shape { batch, tokens, key_heads, value_heads, seed } = shape;
+    let draw = Draw::new(batch as usize, tokens as usize, key_heads as usize, value_heads as usize, seed);
+    let case = Case::drawn(&job.rule, &draw, matches!(job.pass, Pass::Backward))?;
+    let inputs = draw.inputs(&job.rule);
+    let simulated = simulate::forward(&job.rule, &inputs, 64).ok().and_then(|outputs| {
+        let exact: Vec<f64> = case.tensors.get(&Tensor::O)?.data.iter().map(|value| f64::from(*value)).collect();
+        Some(Deviation::of(outputs.o.into_iter(), &exact).relative)
+    });
+    Ok((case, simulated.unwrap_or(0.0)))
+}
+
+fn metrics(artifact: &Artifact) -> Vec<Metric> {
+    let mut metrics = Vec::new();
+    let mut put = |name: String, value: u32, unit: &str| {
+        metrics.push(Metric { name, value: f64::from(value), unit: unit.to_owned() });
+    };
+    for launch in &artifact.kernel.launches {
+        if let Some(entry) = artifact.resources.iter().find(|entry| entry.entry == launch.entry) {
+            put(format!("{} registers", launch.entry), entry.registers, "per thread");
+        }
+        put(format!("{} threads", launch.entry), launch.block, "per block");
+        put(format!("{} shared memory", launch.entry), launch.shared_bytes, "bytes");
+    }
+    metrics
+}
+
+/// What goes into a log line: compilers and traps can be long.
+fn first_lines(error: &dyn std::fmt::Display) -> String {
+    let text = error.to_string();
+    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).take(4).collect();
+    let mut short: String = lines.join(" | ").chars().take(400).collect();
+    if short.len() < text.trim().len() {
+        short.push_str(" …");
+    }
+    short
+}

@@ -1,0 +1,191 @@
+//! For people: what won and why, as one self-contained HTML page and as a table for the terminal.
+
+mod page;
+mod plot;
+mod table;
+
+pub use page::html;
+pub use table::table;
+
+use crate::log::{Contents, Search};
+use crate::model::{Constants, ConstantsError, Prediction, predict};
+use crate::outcome::{Outcome, Reason, Sample};
+use crate::verdict::{Looks, Podium, podium};
+use gdn2_codegen::record::{Basis, Bucket};
+use gdn2_codegen::schedule::{Schedule, ScheduleError};
+use gdn2_codegen::space::space;
+
+/// Why there is no report.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReportError {
+    /// A search without a candidate that can win.
+    #[error("search {0}: no candidate ran correctly, so there is nothing to compare")]
+    NoWinner(String),
+    /// A pass without candidates.
+    #[error(transparent)]
+    Schedule(#[from] ScheduleError),
+    /// A GPU without constants.
+    #[error(transparent)]
+    Constants(#[from] ConstantsError),
+    /// The page could not be filled in.
+    #[error("report page: {0}")]
+    Page(String),
+}
+
+/// One search of a log, read for a report.
+#[derive(Debug)]
+pub struct Findings<'a> {
+    search: &'a Search,
+    constants: Constants,
+    /// Correct candidates, fastest first.
+    ranking: Vec<(Schedule, Sample)>,
+    /// The others with the reason in a word and in full.
+    rejected: Vec<(Schedule, Reason, String)>,
+    built_in: Schedule,
+    candidates: usize,
+}
+
+impl<'a> Findings<'a> {
+    /// Reads one search of a log.
+    pub fn of(log: &Contents, search: &'a Search) -> Result<Findings<'a>, ReportError> {
+        let job = &search.job;
+        let candidates = space(&job.rule, job.pass, job.arch)?;
+        let looks = Looks::of(log, &search.search, &candidates);
+        let ranking = looks.final_ranking(&candidates);
+        let rejected = candidates.iter().filter_map(|schedule| match looks.verdict(*schedule) {
+            Some(Outcome::Invalid { reason, detail }) => Some((*schedule, *reason, detail.clone())),
+            _ => None,
+        });
+        let rejected = rejected.collect();
+        if ranking.is_empty() {
+            return Err(ReportError::NoWinner(search.search.clone()));
+        }
+        let built_in = Schedule::default_for(&job.rule, job.pass, job.arch)?;
+        let constants = Constants::shipped(&job.gpu)?;
+        Ok(Findings { search, constants, ranking, rejected, built_in, candidates: candidates.len() })
+    }
+
+    fn podium(&self) -> Result<Podium<'_>, ReportError> {
+        let podium = podium(&self.ranking, self.built_in, self.basis());
+        podium.ok_or_else(|| ReportError::NoWinner(self.search.search.clone()))
+    }
+
+    fn basis(&self) -> Basis {
+        self.search.job.engine.basis()
+    }
+
+    /// What the model says of a candidate that was counted.
+    fn prediction(&self, sample: &Sample) -> Option<Prediction> {
+        let job = &self.search.job;
+        let limits = job.arch.limits();
+        (!sample.launches.is_empty())
+            .then(|| predict(&sample.launches, job.compulsory_bytes(), &limits, &self.constants))
+    }
+
+    /// How many candidates were rejected for each reason, in the order of [`Reason::ALL`].
+    fn reasons(&self) -> Vec<(Reason, usize)> {
+        let count = |reason| self.rejected.iter().filter(|(_, why, _)| *why == reason).count();
+        Reason::ALL.into_iter().map(|reason| (reason, count(reason))).collect()
+    }
+
+    /// The heading: what was tuned, for what.
+    fn title(&self) -> String {
+        let job = &self.search.job;
+        format!("{} {} on {}", job.rule.name, pass_name(job.pass), job.gpu)
+    }
+
+    /// What won and why, in two or three sentences.
+    fn conclusion(&self) -> Result<String, ReportError> {
+        let Podium { winner, built_in, runner_up } = self.podium()?;
+        let what = match self.basis() {
+            Basis::Measured => "measured",
+            Basis::Predicted => "predicted",
+            Basis::Counted => "counted",
+        };
+        let time = winner.1.time;
+        let fastest = &self.ranking[0];
+        let mut text = format!("{} wins with {} {what}", winner.0, micros(time.micros));
+        let gain = |base: f64, better: f64| 100.0 * (base / better - 1.0);
+        match built_in {
+            Some(base) if base.0 == winner.0 && fastest.0 == winner.0 => {
+                text.push_str(": it is the built-in schedule, and nothing was faster.");
+            }
+            Some(base) if base.0 == winner.0 => {
+                let by = gain(base.1.time.micros, fastest.1.time.micros);
+                let margin = 100.0 * fastest.1.time.spread.max(base.1.time.spread);
+                text.push_str(&format!(
+                    ": it is the built-in schedule. {} came out {by:.0} % faster, within the error band of {margin:.0} %, so \
+                     it replaces nothing.",
+                    fastest.0
+                ));
+            }
+            Some(base) => text.push_str(&format!(
+                ", {:.0} % faster than the built-in {} ({}).",
+                gain(base.1.time.micros, time.micros),
+                base.0,
+                micros(base.1.time.micros)
+            )),
+            None => text.push_str("; the built-in schedule did not run."),
+        }
+        if let Some(other) = runner_up.filter(|other| fastest.0 == winner.0 && other.0 != winner.0) {
+            let behind = gain(other.1.time.micros, time.micros);
+            text.push_str(&format!(" Runner-up: {}, {behind:.1} % slower.", other.0));
+        }
+        if let Some(prediction) = self.prediction(&winner.1) {
+            text.push_str(&format!(
+                " By the model the winner's time goes to {}: {} blocks on a multiprocessor, {} waves.",
+                prediction.bound, prediction.resident, prediction.waves
+            ));
+        }
+        let floor = self.search.floor_micros;
+        text.push_str(&format!(" The floor is {}, {:.0} % of the winner's time.", micros(floor), 100.0 * floor / time.micros));
+        Ok(text)
+    }
+
+    /// The facts beneath: shape, compiler, budget.
+    fn facts(&self) -> Vec<(&'static str, String)> {
+        let Search { job, compiler, space, .. } = self.search;
+        let basis = match self.basis() {
+            Basis::Measured => "CUDA events over graph replays".to_owned(),
+            Basis::Predicted => {
+                format!("time model, error band ±{:.0} %: a ranking, not a measurement", 100.0 * self.constants.band())
+            }
+            Basis::Counted => "cycles counted by the virtual machine: a test of the tuner, not of the kernel".to_owned(),
+        };
+        vec![
+            ("Shape", job.shape.to_string()),
+            ("Bucket", Bucket::of(job.shape.extents()).to_string()),
+            ("Architecture", job.arch.to_string()),
+            ("Times", basis),
+            ("Compiler", compiler.clone()),
+            (
+                "Candidates",
+                format!(
+                    "{}: {} correct, {} rejected, {} not looked at",
+                    self.candidates,
+                    self.ranking.len(),
+                    self.rejected.len(),
+                    self.candidates.saturating_sub(self.ranking.len() + self.rejected.len())
+                ),
+            ),
+            ("Space", space.clone()),
+        ]
+    }
+}
+
+fn pass_name(pass: gdn2_codegen::kernel::Pass) -> String {
+    serde_json::to_value(pass).ok().and_then(|name| name.as_str().map(str::to_owned)).unwrap_or_default()
+}
+
+/// Microseconds with three digits that mean something.
+fn micros(value: f64) -> String {
+    match value {
+        value if value >= 1e5 => format!("{:.0} ms", value / 1e3),
+        value if value >= 1e4 => format!("{:.1} ms", value / 1e3),
+        value if value >= 1e3 => format!("{:.2} ms", value / 1e3),
+        value if value >= 100.0 => format!("{value:.0} µs"),
+        value if value >= 10.0 => format!("{value:.1} µs"),
+        value => format!("{value:.2} µs"),
+    }
+}

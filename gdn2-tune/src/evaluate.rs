@@ -8,16 +8,25 @@ use crate::worker::{Request, Step};
 use gdn2_codegen::abi::{Extents, Tensor};
 use gdn2_codegen::kernel::{Kernel, Pass, bind};
 use gdn2_codegen::record::Time;
-use gdn2_dsl::{Deviation, Draw, bar, drawn_bar, simulate};
+use gdn2_dsl::bars::{Deviation, bar, drawn_bar};
+use gdn2_dsl::{Draw, simulate};
 use gdn2_runtime::artifact::{Artifact, Compiler};
-use gdn2_runtime::device::{Device, vm};
-use gdn2_runtime::engine::{self, Run};
+use gdn2_runtime::device::timing::Timing;
+use gdn2_runtime::device::{Device, cuda, vm};
+use gdn2_runtime::engine::{self, Run, RunError};
 use gdn2_runtime::nvrtc::NvrtcError;
+use gdn2_runtime::problem::Problem;
 use gdn2_runtime::tensors::{Case, CaseError};
 use gdn2_vm::{Check, Report};
 
 /// Tokens of the two short runs that counts are extrapolated from: whole chunks of every length the candidates have.
 const SHORT_RUNS: (u32, u32) = (256, 512);
+
+/// Samples of a measured time at the shortest look.
+const SAMPLES: u32 = 7;
+
+/// Runs back to back in one sample with a warm cache: events tell half microseconds.
+const RUNS_PER_SAMPLE: u32 = 10;
 
 /// Evaluates candidates of one job after another.
 pub struct Evaluator {
@@ -25,6 +34,9 @@ pub struct Evaluator {
     /// The last inputs and their exact results, for the next candidate of the same job and round.
     drawn: Option<(Job, Shape, Case, f64)>,
     constants: Option<Constants>,
+    gpu: Option<cuda::Cuda>,
+    /// The last inputs that a time was taken with.
+    timed: Option<(Job, Shape, Case)>,
 }
 
 /// Rows, tokens, heads and the seed of a run.
@@ -38,6 +50,11 @@ struct Shape {
 }
 
 impl Shape {
+    fn draw(self) -> Draw {
+        let Shape { batch, tokens, key_heads, value_heads, seed } = self;
+        Draw::new(batch as usize, tokens as usize, key_heads as usize, value_heads as usize, seed)
+    }
+
     fn extents(self) -> Extents {
         Extents {
             sequences: u64::from(self.batch),
@@ -51,7 +68,7 @@ impl Shape {
 impl Evaluator {
     /// An evaluator with a compiler of its own.
     pub fn new(compiler: Compiler) -> Evaluator {
-        Evaluator { compiler, drawn: None, constants: None }
+        Evaluator { compiler, drawn: None, constants: None, gpu: None, timed: None }
     }
 
     /// Answers a worker's request.
@@ -104,7 +121,8 @@ impl Evaluator {
         let constants = self.constants(&job.gpu).map_err(|error| Outcome::invalid(Reason::Runtime, error))?;
         let launches = match job.engine {
             Kind::Model => {
-                let at = |tokens: u32| Shape { batch: 1, tokens, key_heads: 1, value_heads: 1, ..self.full(request) };
+                let full = full(request);
+                let at = |tokens: u32| Shape { batch: 1, tokens, key_heads: 1, value_heads: 1, ..full };
                 let (short, long) = SHORT_RUNS;
                 if job.shape.tokens <= long {
                     let only = at(job.shape.tokens);
@@ -116,7 +134,7 @@ impl Evaluator {
                 }
             }
             Kind::Vm | Kind::Cuda(_) => {
-                let loads = self.loads(request, artifact, self.full(request))?;
+                let loads = self.loads(request, artifact, full(request))?;
                 self.launches(request, artifact, &loads, &loads, (1.0, 1.0))?
             }
         };
@@ -130,17 +148,44 @@ impl Evaluator {
         Ok(Outcome::Correct(Sample { time, metrics: metrics(artifact), launches }))
     }
 
+    /// Results first, at a length whose reference is quick; then the time at the job's own shape, warm and cold.
+    fn on_cuda(&mut self, request: &Request, artifact: &Artifact, ordinal: u32) -> Result<Outcome, Outcome> {
+        let job = &request.job;
+        let failed = |error: &dyn std::fmt::Display| Outcome::invalid(Reason::Runtime, first_lines(error));
+        if self.gpu.is_none() {
+            self.gpu = Some(cuda::Cuda::open(ordinal as usize).map_err(|error| failed(&error))?);
+        }
+        let Some(gpu) = self.gpu.clone() else { return Err(failed(&"no GPU")) };
+        let device = Device::Cuda(gpu);
+        let full = full(request);
+        let small = Shape { batch: 1, tokens: full.tokens.min(SHORT_RUNS.1), ..full };
+        self.checked(request, artifact, &device, small)?;
+        if self.timed.as_ref().is_none_or(|(of, at, _)| of != job || *at != full) {
+            let case = Case::drawn_inputs(&job.rule, &full.draw(), false).map_err(|error| failed(&error))?;
+            self.timed = Some((job.clone(), full, case));
+        }
+        let Some((_, _, case)) = &self.timed else { return Err(failed(&"no case was drawn")) };
+        let run = Run {
+            arch: Some(job.arch),
+            tokens_per_launch: full.tokens as usize,
+            ..Run::new(&job.rule, job.pass, &device)
+        };
+        let samples = SAMPLES * request.effort.repeats;
+        let sampled = |runs: u32, cold: bool| {
+            let timing = Timing { warm_up: 3, samples, runs, cold };
+            engine::time_artifact(artifact, &run, case, timing).map(summary).map_err(|error| failed(&error))
+        };
+        let (warm, cold) = (sampled(RUNS_PER_SAMPLE, false)?, sampled(1, true)?);
+        let mut metrics = metrics(artifact);
+        metrics.push(Metric { name: "time, cold cache".to_owned(), value: cold.micros, unit: "µs".to_owned() });
+        Ok(Outcome::Correct(Sample { time: warm, metrics, launches: Vec::new() }))
+    }
+
     fn constants(&mut self, gpu: &str) -> Result<Constants, ConstantsError> {
         match &self.constants {
             Some(constants) if constants.gpu == gpu => Ok(constants.clone()),
             _ => Ok(self.constants.insert(Constants::shipped(gpu)?).clone()),
         }
-    }
-
-    /// The job's own shape, inputs of the request's round.
-    fn full(&self, request: &Request) -> Shape {
-        let crate::job::Shape { batch, tokens, key_heads, value_heads } = request.job.shape;
-        Shape { batch, tokens, key_heads, value_heads, seed: u64::from(request.effort.round) + 1 }
     }
 
     /// Runs a shape, checks its results and returns each launch's work per block.
@@ -203,7 +248,9 @@ impl Evaluator {
             tokens_per_launch: shape.tokens as usize,
             ..Run::new(&job.rule, job.pass, device)
         };
-        let ran = engine::run_artifact(artifact, &run, case)
+        let ran = Problem::new(&job.rule, case)
+            .map_err(RunError::from)
+            .and_then(|problem| engine::execute(&run, Some(artifact), &problem))
             .map_err(|error| Outcome::invalid(Reason::Runtime, first_lines(&error)))?;
         for tensor in [Tensor::O, Tensor::FinalState] {
             let (Some(got), Some(want)) = (ran.tensors.get(&tensor), case.tensors.get(&tensor)) else {
@@ -224,10 +271,24 @@ impl Evaluator {
     }
 }
 
+/// The job's own shape, inputs of the request's round.
+fn full(request: &Request) -> Shape {
+    let crate::job::Shape { batch, tokens, key_heads, value_heads } = request.job.shape;
+    Shape { batch, tokens, key_heads, value_heads, seed: u64::from(request.effort.round) + 1 }
+}
+
+/// Median and half the interquartile range over it.
+fn summary(mut micros: Vec<f64>) -> Time {
+    micros.sort_by(f64::total_cmp);
+    let at = |part: f64| micros.get((micros.len().saturating_sub(1) as f64 * part).round() as usize).copied();
+    let (low, median, high) = (at(0.25), at(0.5), at(0.75));
+    let median = median.unwrap_or(f64::INFINITY);
+    Time { micros: median, spread: (high.unwrap_or(median) - low.unwrap_or(median)) / 2.0 / median }
+}
+
 /// Inputs with their exact results, and what rounding the operands costs at chunk 64 by simulation.
 fn draw(job: &Job, shape: Shape) -> Result<(Case, f64), CaseError> {
-    let Shape { batch, tokens, key_heads, value_heads, seed } = shape;
-    let draw = Draw::new(batch as usize, tokens as usize, key_heads as usize, value_heads as usize, seed);
+    let draw = shape.draw();
     let case = Case::drawn(&job.rule, &draw, matches!(job.pass, Pass::Backward))?;
     let inputs = draw.inputs(&job.rule);
     let simulated = simulate::forward(&job.rule, &inputs, 64).ok().and_then(|outputs| {

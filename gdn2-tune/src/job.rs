@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
 
-/// The shape of a call, written `B=1,T=8192,H=16,HV=16`; `HV` defaults to `H`.
+/// The shape of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Shape {
     /// Dense rows.
@@ -20,40 +20,6 @@ pub struct Shape {
     pub key_heads: u32,
     /// Value heads, a multiple of the key heads.
     pub value_heads: u32,
-}
-
-/// A text that is no shape.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("shape `{0}`: write B=1,T=8192,H=16 and, where they differ, HV as a multiple of H, all from 1")]
-pub struct BadShape(pub String);
-
-impl FromStr for Shape {
-    type Err = BadShape;
-
-    fn from_str(text: &str) -> Result<Self, BadShape> {
-        let bad = || BadShape(text.to_owned());
-        let (mut batch, mut tokens, mut key_heads, mut value_heads) = (None, None, None, None);
-        for part in text.split(',') {
-            let (name, value) = part.split_once('=').ok_or_else(bad)?;
-            let slot = match name.trim() {
-                "B" => &mut batch,
-                "T" => &mut tokens,
-                "H" => &mut key_heads,
-                "HV" => &mut value_heads,
-                _ => return Err(bad()),
-            };
-            let value: u32 = value.trim().parse().map_err(|_| bad())?;
-            if value == 0 || slot.replace(value).is_some() {
-                return Err(bad());
-            }
-        }
-        let key_heads = key_heads.ok_or_else(bad)?;
-        let value_heads = value_heads.unwrap_or(key_heads);
-        if value_heads % key_heads != 0 {
-            return Err(bad());
-        }
-        Ok(Shape { batch: batch.unwrap_or(1), tokens: tokens.ok_or_else(bad)?, key_heads, value_heads })
-    }
 }
 
 impl fmt::Display for Shape {
@@ -183,21 +149,5 @@ impl Job {
         let tokens = f64::from(self.shape.batch) * f64::from(self.shape.tokens) * f64::from(self.shape.value_heads);
         let forward = self.rule.token_cost().multiply_adds as f64 * tokens;
         if self.pass == Pass::Backward { 2.0 * forward } else { forward }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-
-    #[test]
-    fn shapes_say_what_they_were_read_as() {
-        let shape: Shape = "B=2, T=64, H=4, HV=8".parse().unwrap();
-        assert_eq!(shape.to_string(), "B=2,T=64,H=4,HV=8");
-        assert_eq!("T=64,H=4".parse::<Shape>().unwrap().to_string(), "B=1,T=64,H=4,HV=4");
-        for wrong in ["", "T=64", "H=4", "T=64,H=4,HV=6", "T=0,H=4", "T=64,H=4,T=64", "T=64,H=4,K=1", "T=x,H=1"] {
-            assert!(wrong.parse::<Shape>().is_err(), "{wrong}");
-        }
     }
 }

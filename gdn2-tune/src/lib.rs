@@ -4,12 +4,15 @@
 //! [`worker`] processes, keeps every [`outcome`] in an append-only [`log`], lets the two best meet and makes the record
 //! that `gdn2_codegen` looks up afterwards. Without a GPU, [`model`] predicts times from counts of the virtual machine.
 
+pub mod evaluate;
 pub mod job;
 pub mod log;
 pub mod model;
 pub mod outcome;
 pub mod replay;
+pub mod report;
 pub mod search;
 pub mod sweep;
+pub mod t4;
 pub mod verdict;
 pub mod worker;

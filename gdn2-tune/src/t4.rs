@@ -18,9 +18,10 @@ pub fn export(log: &Contents, search: &Search) -> Value {
             let (invalidity, correctness, measurements, runtimes) = match &evaluation.outcome {
                 Outcome::Correct(sample) => {
                     let time = json!({ "name": "time", "value": sample.time.micros / 1e3, "unit": "ms" });
-                    let others = sample.metrics.iter().map(
-                        |metric| json!({ "name": metric.name, "value": metric.value, "unit": metric.unit }),
-                    );
+                    let others = sample
+                        .metrics
+                        .iter()
+                        .map(|metric| json!({ "name": metric.name, "value": metric.value, "unit": metric.unit }));
                     let all: Vec<Value> = std::iter::once(time).chain(others).collect();
                     ("correct", 1, all, vec![sample.time.micros / 1e3])
                 }

@@ -139,7 +139,11 @@ impl<'a> Findings<'a> {
             ));
         }
         let floor = self.search.floor_micros;
-        text.push_str(&format!(" The floor is {}, {:.0} % of the winner's time.", micros(floor), 100.0 * floor / time.micros));
+        text.push_str(&format!(
+            " The floor is {}, {:.0} % of the winner's time.",
+            micros(floor),
+            100.0 * floor / time.micros
+        ));
         Ok(text)
     }
 
@@ -151,7 +155,9 @@ impl<'a> Findings<'a> {
             Basis::Predicted => {
                 format!("time model, error band ±{:.0} %: a ranking, not a measurement", 100.0 * self.constants.band())
             }
-            Basis::Counted => "cycles counted by the virtual machine: a test of the tuner, not of the kernel".to_owned(),
+            Basis::Counted => {
+                "cycles counted by the virtual machine: a test of the tuner, not of the kernel".to_owned()
+            }
         };
         vec![
             ("Shape", job.shape.to_string()),

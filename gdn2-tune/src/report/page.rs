@@ -27,7 +27,8 @@ fn view(findings: &Findings) -> Result<Value, ReportError> {
         findings.reasons().into_iter().map(|(reason, count)| (reason.name().to_owned(), count)).collect();
     let facts: Vec<Value> =
         findings.facts().into_iter().map(|(name, value)| json!({ "name": name, "value": value })).collect();
-    let clocks = |value: f64| if value >= 1e6 { format!("{:.1} M", value / 1e6) } else { format!("{:.0} k", value / 1e3) };
+    let clocks =
+        |value: f64| if value >= 1e6 { format!("{:.1} M", value / 1e6) } else { format!("{:.0} k", value / 1e3) };
     let best = findings.ranking[0].1.time.micros;
     let rows: Vec<Value> = findings
         .ranking
@@ -126,7 +127,8 @@ fn roofline(findings: &Findings, winner: Schedule) -> String {
         .ranking
         .iter()
         .filter_map(|(schedule, sample)| {
-            let work = |launch: &crate::model::LaunchLoad| 2.0 * (launch.load.mma + launch.load.wgmma) * launch.blocks as f64;
+            let work =
+                |launch: &crate::model::LaunchLoad| 2.0 * (launch.load.mma + launch.load.wgmma) * launch.blocks as f64;
             // Candidates without matrix work (decode) do the recurrence's own multiply-adds.
             let flop: f64 = sample.launches.iter().map(work).sum();
             let flop = if flop > 0.0 { flop } else { 2.0 * findings.search.job.multiply_adds() };

@@ -34,8 +34,9 @@ fn along(value: f64, (low, high): (f64, f64)) -> f64 {
 
 /// The range of some values with a margin on both sides.
 pub fn range(values: impl Iterator<Item = f64>) -> (f64, f64) {
-    let (low, high) =
-        values.filter(|value| *value > 0.0).fold((f64::MAX, f64::MIN_POSITIVE), |(low, high), v| (low.min(v), high.max(v)));
+    let (low, high) = values
+        .filter(|value| *value > 0.0)
+        .fold((f64::MAX, f64::MIN_POSITIVE), |(low, high), v| (low.min(v), high.max(v)));
     if low > high { (1.0, 10.0) } else { (low / 1.15, high * 1.15) }
 }
 
@@ -55,7 +56,11 @@ fn ticks((low, high): (f64, f64)) -> Vec<f64> {
         .flat_map(|power| [1.0, 2.0, 5.0].map(|digit| digit * 10f64.powi(power)))
         .filter(|value| (low..=high).contains(value))
         .collect();
-    if all.len() > 8 { all.into_iter().filter(|value| (value.log10() - value.log10().round()).abs() < 1e-9).collect() } else { all }
+    if all.len() > 8 {
+        all.into_iter().filter(|value| (value.log10() - value.log10().round()).abs() < 1e-9).collect()
+    } else {
+        all
+    }
 }
 
 fn number(value: f64) -> String {

@@ -21,6 +21,11 @@ impl Flags {
         Search::from_environment(self.nvrtc.clone(), None)
     }
 
+    /// The same flags for another process of this program.
+    pub fn argument(&self) -> Vec<std::ffi::OsString> {
+        self.nvrtc.iter().flat_map(|path| ["--nvrtc".into(), path.into()]).collect()
+    }
+
     /// A compiler that knows nothing but NVRTC and the cache.
     pub fn bare(&self) -> Compiler {
         Compiler::new(self.search())

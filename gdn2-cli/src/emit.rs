@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use gdn2_codegen::arch::Arch;
 use gdn2_codegen::kernel::{Kernel, Pass};
+use gdn2_codegen::record::gpu_of;
 use gdn2_codegen::schedule::Schedule;
 use gdn2_dsl::Rule;
 use gdn2_runtime::artifact::Artifact;
@@ -12,7 +13,7 @@ use gdn2_runtime::toolchain::Nvdisasm;
 
 use crate::error::CliError;
 use crate::select::{Overrides, Selection, pass};
-use crate::{Verdict, compiler, write};
+use crate::{Verdict, compiler, tuned, write};
 
 /// Print a rule's plan, CUDA, PTX, machine code, resources, ABI or PyTorch reference
 ///
@@ -37,7 +38,7 @@ pub struct Args {
     /// sm_80, sm_86, sm_89, sm_90a or sm_120
     #[arg(long, default_value = "sm_80")]
     arch: Arch,
-    /// Schedule fields, such as chunk=64,warps=4; the rest is chosen to fit
+    /// Schedule fields, such as chunk=64,warps=4; the rest is chosen to fit. Without any, the tuned schedule
     #[arg(long, default_value = "", value_name = "FIELD=N,…", hide_default_value = true)]
     schedule: String,
     #[command(flatten)]
@@ -90,7 +91,15 @@ impl Args {
     }
 
     fn artifact(&self, rule: &Rule) -> Result<Artifact, CliError> {
-        Ok(self.compiler.compiler(Path::new("kernels")).compile(self.kernel(rule)?)?)
+        let compiler = self.compiler.compiler(Path::new("kernels"));
+        match compiler.compile(self.kernel(rule)?) {
+            // The committed PTX knows the built-in schedules alone.
+            Err(NvrtcError::Missing { .. }) if self.schedule.is_empty() => {
+                let built_in = Schedule::default_for(rule, self.pass, self.arch)?;
+                Ok(compiler.compile(gdn2_codegen::bind(rule, self.pass, built_in, self.arch)?)?)
+            }
+            compiled => Ok(compiled?),
+        }
     }
 
     fn cubin(&self, rule: &Rule, form: &'static str) -> Result<Vec<u8>, CliError> {
@@ -112,7 +121,11 @@ impl Args {
     }
 
     fn kernel(&self, rule: &Rule) -> Result<Kernel, CliError> {
-        let schedule = Schedule::from_overrides(rule, self.pass, self.arch, &self.schedule)?;
+        let schedule = if self.schedule.is_empty() {
+            tuned::choose(Path::new(tuned::FOLDER), gpu_of(self.arch), rule, self.pass, self.arch, None, None)?.schedule
+        } else {
+            Schedule::from_overrides(rule, self.pass, self.arch, &self.schedule)?
+        };
         Ok(gdn2_codegen::bind(rule, self.pass, schedule, self.arch)?)
     }
 }

@@ -85,6 +85,15 @@ pub enum CliError {
     /// A run that gave nothing.
     #[error(transparent)]
     Run(#[from] gdn2_runtime::engine::RunError),
+    /// A GPU that the time model knows nothing about.
+    #[error(transparent)]
+    Constants(#[from] gdn2_tune::model::ConstantsError),
+    /// A sweep without a result.
+    #[error(transparent)]
+    Sweep(#[from] gdn2_tune::sweep::SweepError),
+    /// A log without anything to report.
+    #[error(transparent)]
+    Report(#[from] gdn2_tune::report::ReportError),
     /// Arguments that contradict one another.
     #[error("{0}")]
     Usage(String),

@@ -13,12 +13,16 @@ mod kernels;
 mod prepare;
 mod profile;
 mod progress;
+mod report;
 mod rows;
 mod run;
 mod select;
 mod shape;
 mod target;
 mod toolchain;
+mod tune;
+mod tune_progress;
+mod tuned;
 mod verify;
 mod vm;
 mod write;
@@ -54,6 +58,8 @@ enum Command {
     Vm(vm::Args),
     Gradcheck(gradcheck::Args),
     Profile(profile::Args),
+    Tune(Box<tune::Args>),
+    Report(report::Args),
     Devices(devices::Args),
     Toolchain(toolchain::Args),
     Prepare(prepare::Args),
@@ -77,6 +83,8 @@ fn main() -> ExitCode {
         Command::Vm(args) => args.run(),
         Command::Gradcheck(args) => args.run(),
         Command::Profile(args) => args.run(),
+        Command::Tune(args) => args.run(),
+        Command::Report(args) => args.run(),
         Command::Devices(args) => args.run(),
         Command::Toolchain(args) => args.run(),
         Command::Prepare(args) => args.run(),

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use gdn2_runtime::engine::Run;
+use gdn2_runtime::problem::Problem;
 use gdn2_runtime::tensors::Case;
 
 use crate::error::CliError;
@@ -13,7 +15,8 @@ use crate::{Verdict, write};
 ///
 /// Inputs by name: q, k [B,T,H,K]; v [B,T,HV,V]; gates g, b, w as the rule has them; optionally initial_state
 /// [N,HV,K,V], cu_seqlens (int32 or int64) for packed sequences with B = 1, initial_slots and final_slots (int32) into a
-/// pool of states. `gdn2 check` prints the shapes. Everything is checked before anything runs.
+/// pool of states. `gdn2 check` prints the shapes. Everything is checked before anything runs. Without --schedule, the
+/// tuned schedule for the GPU and the shape is used; `gdn2 tune --why` says which.
 #[derive(clap::Args)]
 #[command(after_help = "Example:
   gdn2 run rules/gdn.gdn2 --pass forward --device vm --inputs tests/cases/gdn_d128.safetensors --out out.safetensors")]
@@ -38,10 +41,11 @@ impl Args {
         let rule = self.overrides.apply(self.rule.rule()?)?;
         let device = self.target.device()?;
         let case = Case::load(&self.inputs).map_err(|error| CliError::in_file(&self.inputs, error))?;
-        let outcome = self
-            .target
-            .engine()
-            .run(&self.target.of(&rule, &device), &case)
+        let extents = Problem::new(&rule, &case).map_err(|error| CliError::in_file(&self.inputs, error))?.extents();
+        let engine = self.target.engine();
+        let schedule = self.target.tuned(&rule, &device, &engine, extents)?;
+        let outcome = engine
+            .run(&Run { schedule: &schedule, ..self.target.of(&rule, &device) }, &case)
             .map_err(|error| CliError::in_file(&self.inputs, error))?;
         let how = match outcome.kernel {
             Some((arch, schedule)) => format!("{arch}, {schedule}"),

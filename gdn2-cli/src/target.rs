@@ -2,16 +2,18 @@
 
 use std::path::Path;
 
+use gdn2_codegen::abi::Extents;
 use gdn2_codegen::arch::Arch;
 use gdn2_codegen::kernel::Pass;
+use gdn2_codegen::record::{gpu_named, gpu_of};
 use gdn2_dsl::Rule;
 use gdn2_runtime::device::Device;
 use gdn2_runtime::engine::{Engine, Run};
 use gdn2_vm::Check;
 
-use crate::compiler;
 use crate::error::CliError;
 use crate::select::pass;
+use crate::{compiler, tuned};
 
 /// Pass, device, architecture and schedule.
 #[derive(Clone, Debug, clap::Args)]
@@ -78,6 +80,24 @@ impl Target {
     /// An engine whose compiler knows the committed PTX.
     pub fn engine(&self) -> Engine {
         Engine::new(self.compiler.compiler(Path::new("kernels")))
+    }
+
+    /// The schedule of a call: as given, else the tuned one, else empty, which stands for the built-in one. Committed
+    /// PTX, which stands in where NVRTC is missing, knows the built-in schedules alone.
+    pub fn tuned(&self, rule: &Rule, device: &Device, engine: &Engine, extents: Extents) -> Result<String, CliError> {
+        let native = matches!(device, Device::Cpu(_));
+        let (false, true, Ok(nvrtc)) = (native, self.schedule.is_empty(), engine.compiler().nvrtc()) else {
+            return Ok(self.schedule.clone());
+        };
+        let arch = self.arch.or(device.arch()).unwrap_or(Arch::Sm80);
+        let gpu = match device {
+            Device::Cuda(gpu) => gpu_named(&gpu.name()?),
+            Device::Cpu(_) | Device::Vm(_) => None,
+        };
+        let (gpu, compiler) = (gpu.unwrap_or(gpu_of(arch)), format!("NVRTC {}", nvrtc.version()));
+        let folder = Path::new(tuned::FOLDER);
+        let choice = tuned::choose(folder, gpu, rule, self.pass, arch, Some(extents), Some(&compiler))?;
+        Ok(choice.schedule.to_string())
     }
 
     /// One run of a rule.

@@ -39,6 +39,18 @@ pub fn gpu_named(device: &str) -> Option<&'static str> {
     matches.max_by_key(|gpu| gpu.len())
 }
 
+/// Records that come with the program.
+const SHIPPED: [(&str, &str); 3] = [
+    ("a100", include_str!("../tuning/a100.json")),
+    ("h100", include_str!("../tuning/h100.json")),
+    ("h200", include_str!("../tuning/h200.json")),
+];
+
+/// The records that come with the program for a GPU; none for a GPU that has none.
+pub fn shipped(gpu: &str) -> Records {
+    SHIPPED.iter().find(|(name, _)| *name == gpu).map(|(_, text)| Records::parse(text).0).unwrap_or_default()
+}
+
 /// Calls that share a record: blocks of work side by side and steps one after another, each rounded up to a power
 /// of two. Head dims and dtypes belong to the rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -53,6 +53,12 @@ impl Replay {
         valid.min_by(|a, b| a.1.total_cmp(&b.1))
     }
 
+    /// The best time among those looked at, and which candidate has it.
+    pub fn found(&self) -> Option<(usize, f64)> {
+        let valid = self.seen.iter().filter_map(|at| Some((*at, self.micros[*at]?)));
+        valid.min_by(|a, b| a.1.total_cmp(&b.1).then(a.0.cmp(&b.0)))
+    }
+
     /// Candidates looked at so far.
     pub fn evaluations(&self) -> usize {
         self.seen.len()

@@ -183,6 +183,18 @@ impl Cuda {
         self.context.name().map_err(driver("asking for a GPU's name"))
     }
 
+    /// The highest clock of its multiprocessors, MHz.
+    ///
+    /// # Errors
+    /// A failing driver call.
+    pub fn clock_mhz(&self) -> Result<u32, DeviceError> {
+        let kilohertz = self
+            .context
+            .attribute(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_CLOCK_RATE)
+            .map_err(driver("asking for a GPU's clock"))?;
+        Ok(u32::try_from(kilohertz).unwrap_or(0) / 1000)
+    }
+
     /// cudarc's context.
     pub fn context(&self) -> &Arc<CudaContext> {
         &self.context

@@ -1,0 +1,55 @@
+//! `gdn2 report`: what a sweep's log says, for people and for other tools.
+
+use std::path::PathBuf;
+
+use gdn2_tune::log::Contents;
+use gdn2_tune::report::{self, Findings};
+use gdn2_tune::t4;
+
+use crate::error::CliError;
+use crate::{Verdict, write};
+
+/// Say what a tuning log holds: a table, an HTML page with plots, T4 results for other tools
+#[derive(clap::Args)]
+#[command(after_help = "Example:
+  gdn2 report tuning/h200.log.jsonl --html report.html")]
+pub struct Args {
+    /// The log
+    #[arg(value_name = "LOG.jsonl")]
+    log: PathBuf,
+    /// Only searches of this rule
+    #[arg(long)]
+    rule: Option<String>,
+    /// Write the last of these searches as one self-contained page
+    #[arg(long, value_name = "PAGE.html")]
+    html: Option<PathBuf>,
+    /// Write the last of these searches as T4 results
+    #[arg(long, value_name = "RESULTS.json")]
+    t4: Option<PathBuf>,
+}
+
+impl Args {
+    pub fn run(&self) -> Result<Verdict, CliError> {
+        let log = Contents::read(&self.log).map_err(|source| CliError::Read { path: self.log.clone(), source })?;
+        for line in &log.damage {
+            eprintln!("warning: {}: {line}; the line is left out", self.log.display());
+        }
+        let wanted = |name: &str| self.rule.as_ref().is_none_or(|rule| rule == name);
+        let searches: Vec<_> = log.searches.iter().filter(|search| wanted(&search.job.rule.name)).collect();
+        let Some(last) = searches.last() else {
+            return Err(CliError::Usage(format!("{}: no such search", self.log.display())));
+        };
+        if let Some(path) = &self.html {
+            write::file(path, report::html(&Findings::of(&log, last)?)?.as_bytes())?;
+        }
+        if let Some(path) = &self.t4 {
+            write::file(path, format!("{:#}\n", t4::export(&log, last)).as_bytes())?;
+        }
+        if self.html.is_none() && self.t4.is_none() {
+            for search in searches {
+                write::stdout(format!("{}\n", report::table(&Findings::of(&log, search)?)?).as_bytes())?;
+            }
+        }
+        Ok(Verdict::Good)
+    }
+}

@@ -1,0 +1,77 @@
+//! What a sweep says while it runs: the best so far, rejections by reason, the time that is left.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use gdn2_tune::outcome::{Outcome, Reason};
+use gdn2_tune::sweep::Event;
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// Watches one sweep.
+pub struct Watch {
+    bar: ProgressBar,
+    log: String,
+    rejected: BTreeMap<Reason, usize>,
+    begun: Instant,
+    budget: Duration,
+}
+
+impl Watch {
+    /// A watch over the sweep with this log.
+    pub fn new(log: &Path, budget: Duration) -> Watch {
+        let bar = ProgressBar::new(0);
+        if let Ok(style) = ProgressStyle::with_template("tuning [{pos}/{len}] {elapsed}, {msg}") {
+            bar.set_style(style);
+        }
+        let log = log.display().to_string();
+        Watch { bar, log, rejected: BTreeMap::new(), begun: Instant::now(), budget }
+    }
+
+    /// Says what happened.
+    pub fn tell(&mut self, event: Event) {
+        match event {
+            Event::Damaged(lines) => {
+                for line in lines {
+                    self.note(&format!("warning: {}: {line}; the line is left out", self.log));
+                }
+            }
+            Event::Begin { legal, illegal, known } => {
+                self.bar.set_length(legal as u64);
+                self.note(&format!("{legal} legal candidates, {illegal} not legal, {known} looks known from the log"));
+            }
+            Event::Evaluated { outcome, best, done, .. } => {
+                if let Outcome::Invalid { reason, .. } = outcome {
+                    *self.rejected.entry(*reason).or_default() += 1;
+                }
+                self.bar.set_position(done as u64);
+                let rejected: Vec<String> =
+                    self.rejected.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
+                let best = best.map_or(String::new(), |(schedule, micros)| format!("best {schedule} {micros:.1} µs"));
+                let rejected =
+                    if rejected.is_empty() { String::new() } else { format!(", rejected {}", rejected.join(", ")) };
+                self.bar.set_message(format!("{} left, {best}{rejected}", self.left(done)));
+            }
+            Event::RunOff([first, second]) => self.note(&format!("run-off: {first} against {second}")),
+        }
+    }
+
+    /// The time that the rest will take at this pace, and no more than the budget.
+    fn left(&self, done: usize) -> String {
+        let so_far = self.begun.elapsed();
+        let total = self.bar.length().unwrap_or(0) as f64;
+        let rest = so_far.mul_f64((total - done as f64).max(0.0) / (done as f64).max(1.0));
+        format!("{} s", rest.min(self.budget.saturating_sub(so_far)).as_secs())
+    }
+
+    /// A line above the bar, or plain where standard error is no terminal.
+    fn note(&self, line: &str) {
+        if self.bar.is_hidden() { eprintln!("{line}") } else { self.bar.println(line) }
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}

@@ -1,0 +1,47 @@
+//! Tuning records as `run` and `emit` use them: those of the folder `tuning` where there is one, else those the program
+//! carries.
+
+use std::path::Path;
+
+use gdn2_codegen::abi::Extents;
+use gdn2_codegen::arch::Arch;
+use gdn2_codegen::kernel::Pass;
+use gdn2_codegen::lookup::{Choice, Question};
+use gdn2_codegen::record::{Records, shipped};
+use gdn2_dsl::Rule;
+
+use crate::error::CliError;
+
+/// The folder that `gdn2 tune` writes to unless told otherwise.
+pub const FOLDER: &str = "tuning";
+
+/// The records of a file; `None` where there is none. Damaged lines are reported and left out.
+pub fn read(path: &Path) -> Result<Option<Records>, CliError> {
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(CliError::Read { path: path.to_owned(), source }),
+    };
+    let (records, damage) = Records::parse(&text);
+    for line in damage {
+        eprintln!("warning: {}: {line}; the record is left out", path.display());
+    }
+    Ok(Some(records))
+}
+
+/// The schedule of a call on a GPU, with the reason.
+pub fn choose(
+    folder: &Path,
+    gpu: &str,
+    rule: &Rule,
+    pass: Pass,
+    arch: Arch,
+    extents: Option<Extents>,
+    compiler: Option<&str>,
+) -> Result<Choice, CliError> {
+    let records = match read(&folder.join(format!("{gpu}.json")))? {
+        Some(records) => records,
+        None => shipped(gpu),
+    };
+    Ok(records.choose(&Question { rule, pass, arch, extents, compiler })?)
+}

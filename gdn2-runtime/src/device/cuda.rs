@@ -102,7 +102,7 @@ fn open_driver() -> Result<(Library, Version), DeviceError> {
 }
 
 /// A driver error as our own. Only reached after the probe passed.
-pub(super) fn driver(call: &'static str) -> impl Fn(DriverError) -> DeviceError {
+fn driver(call: &'static str) -> impl Fn(DriverError) -> DeviceError {
     move |error| DeviceError::Driver {
         call,
         code: error.0 as u32,
@@ -168,31 +168,6 @@ impl Cuda {
     /// The architecture its kernels are generated for.
     pub fn arch(&self) -> Arch {
         self.arch
-    }
-
-    /// The newest CUDA its driver supports.
-    pub fn driver(&self) -> Version {
-        self.driver
-    }
-
-    /// Its name, as the driver has it.
-    ///
-    /// # Errors
-    /// A failing driver call.
-    pub fn name(&self) -> Result<String, DeviceError> {
-        self.context.name().map_err(driver("asking for a GPU's name"))
-    }
-
-    /// The highest clock of its multiprocessors, MHz.
-    ///
-    /// # Errors
-    /// A failing driver call.
-    pub fn clock_mhz(&self) -> Result<u32, DeviceError> {
-        let kilohertz = self
-            .context
-            .attribute(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_CLOCK_RATE)
-            .map_err(driver("asking for a GPU's clock"))?;
-        Ok(u32::try_from(kilohertz).unwrap_or(0) / 1000)
     }
 
     /// cudarc's context.
@@ -377,14 +352,6 @@ impl Buffer {
         let part = &bytes[..bytes.len().min(self.len)];
         // SAFETY: the buffer holds at least as many bytes.
         unsafe { result::memcpy_htod_sync(self.address, part) }.map_err(driver("copying to the GPU"))
-    }
-
-    /// Overwrites the buffer, on a stream.
-    pub(super) fn fill(&self, stream: &CudaStream) -> Result<(), DeviceError> {
-        self.context.bind_to_thread().map_err(driver("binding the context"))?;
-        // SAFETY: the buffer is as long as it says and outlives the work: whoever fills it waits before dropping it.
-        unsafe { result::memset_d8_async(self.address, 0, self.len, stream.cu_stream()) }
-            .map_err(driver("filling memory"))
     }
 
     pub(super) fn read(&self) -> Result<Vec<u8>, DeviceError> {

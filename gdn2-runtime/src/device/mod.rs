@@ -2,7 +2,6 @@
 
 pub mod cuda;
 pub mod session;
-pub mod timing;
 pub mod vm;
 
 use crate::nvrtc::Version;
@@ -54,12 +53,6 @@ pub enum DeviceError {
         /// The oldest that will do.
         need: Version,
     },
-    /// A stream capture without a launch in it: there is nothing to time.
-    #[error("the call makes no launches, so there is nothing to time; give it tokens")]
-    NothingCaptured,
-    /// Timing asked of a device that is no GPU.
-    #[error("only a GPU has a time; use --device cuda:N")]
-    NoClock,
     /// An ordinal beyond the GPUs there are.
     #[error("there is no cuda:{asked}: the driver sees {count} GPU(s)")]
     NoSuchGpu {

@@ -1,6 +1,5 @@
 //! Memory and launches on one device for as long as a run takes, the same calls for the virtual machine and a GPU.
 
-use super::timing::{Timing, time};
 use super::{DeviceError, cuda, vm};
 use crate::artifact::Artifact;
 use crate::raw::{self, Arguments};
@@ -142,19 +141,6 @@ impl Session {
             Place::Cuda { gpu, loaded, .. } => *loaded = cuda::Loaded::new(gpu, artifact)?,
         }
         Ok(())
-    }
-
-    /// Microseconds per run of the call, a number per sample.
-    ///
-    /// # Errors
-    /// Another device than a GPU, a call that makes no launches, a failing driver call.
-    pub fn time(&mut self, call: &Arguments, timing: Timing) -> Result<Vec<f64>, DeviceError> {
-        self.scratch(call)?;
-        match &self.place {
-            Place::Vm { .. } => Err(DeviceError::NoClock),
-            // SAFETY: as in `launch`; every run is waited for before its time is read.
-            Place::Cuda { gpu, loaded, .. } => unsafe { time(gpu, loaded, call, &self.workspaces.1, timing) },
-        }
     }
 
     fn scratch(&mut self, call: &Arguments) -> Result<(), DeviceError> {

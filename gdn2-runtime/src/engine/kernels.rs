@@ -3,7 +3,6 @@
 
 use super::{Outcome, Run, RunError, array};
 use crate::device::session::Session;
-use crate::device::timing::Timing;
 use crate::problem::{Problem, has_channels};
 use crate::raw::{Arguments, View};
 use crate::storage;
@@ -55,23 +54,6 @@ pub(super) fn run(mut session: Session, problem: &Problem<'_>, run: &Run<'_>) ->
         tensors.insert(Tensor::FinalState, array(problem, Tensor::FinalState, from_layout(problem, pool)));
     }
     Ok(Outcome { tensors, kernel: Some((arch, schedule)), reports, milliseconds: session.milliseconds().to_vec() })
-}
-
-/// Takes the time of the first launch of a run: all tokens, or for decode the first `tokens_per_launch`.
-pub(super) fn time(
-    mut session: Session,
-    problem: &Problem<'_>,
-    run: &Run<'_>,
-    timing: Timing,
-) -> Result<Vec<f64>, RunError> {
-    let steps = Steps::new(problem, (run.pass == Pass::Decode).then(|| run.tokens_per_launch.max(1)));
-    let mut call = upload(&mut session, problem, &steps)?;
-    let states = States::new(&mut session, problem, run.final_state, steps.steps.len())?;
-    call.cu_seqlens = offset_tables(&mut session, problem, &steps)?.first().copied().unwrap_or(0);
-    call.cu_seqlens_is_64 = i32::from(problem.case().cu_seqlens.as_ref().is_some_and(|packed| packed.is_64));
-    let Some(first) = steps.steps.first() else { return Ok(Vec::new()) };
-    let call = states.of_step(at_row(call, problem, first), 0, steps.steps.len());
-    Ok(session.time(&call, timing)?)
 }
 
 impl Steps {

@@ -8,7 +8,6 @@ pub use backward::{Training, gradients};
 use crate::artifact::{Artifact, Compiler};
 use crate::cpu;
 use crate::device::session::Session;
-use crate::device::timing::Timing;
 use crate::device::{Device, DeviceError, Precision};
 use crate::nvrtc::NvrtcError;
 use crate::problem::Problem;
@@ -154,18 +153,6 @@ pub fn execute(run: &Run<'_>, artifact: Option<&Artifact>, problem: &Problem<'_>
         (Device::Vm(settings), Some(kernel)) => kernels::run(Session::vm(*settings, kernel)?, problem, run),
         (Device::Cuda(gpu), Some(kernel)) => kernels::run(Session::cuda(gpu, kernel)?, problem, run),
         (Device::Vm(_) | Device::Cuda(_), None) => Err(RunError::Pass(run.pass)),
-    }
-}
-
-/// Takes the time of a compiled kernel on a GPU: microseconds per run of all tokens, or for decode of the first
-/// `tokens_per_launch`, a number per sample.
-///
-/// # Errors
-/// Another device than a GPU, a case that does not fit the rule, a failing driver call.
-pub fn time_artifact(artifact: &Artifact, run: &Run<'_>, case: &Case, timing: Timing) -> Result<Vec<f64>, RunError> {
-    match run.device {
-        Device::Cuda(gpu) => kernels::time(Session::cuda(gpu, artifact)?, &Problem::new(run.rule, case)?, run, timing),
-        Device::Cpu(_) | Device::Vm(_) => Err(DeviceError::NoClock.into()),
     }
 }
 

@@ -8,7 +8,7 @@ use gdn2_dsl::Rule;
 
 const CHUNKS: [u32; 4] = [16, 32, 64, 128];
 const SPLITS: [u32; 4] = [1, 2, 4, 8];
-const WARPS: [u32; 6] = [1, 2, 4, 8, 12, 16];
+const WARPS: [u32; 8] = [1, 2, 3, 4, 6, 8, 12, 16];
 const STAGES: [u32; 2] = [1, 2];
 
 /// The candidates for a pass, the built-in schedule first.

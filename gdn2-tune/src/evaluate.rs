@@ -8,12 +8,12 @@ use crate::worker::{Request, Step};
 use gdn2_codegen::abi::{Extents, Tensor};
 use gdn2_codegen::kernel::{Kernel, Pass, bind};
 use gdn2_codegen::record::Time;
+use gdn2_codegen::schedule::Schedule;
 use gdn2_dsl::bars::{Deviation, bar, drawn_bar};
 use gdn2_dsl::{Draw, simulate};
 use gdn2_runtime::artifact::{Artifact, Compiler};
-use gdn2_runtime::device::timing::Timing;
 use gdn2_runtime::device::{Device, cuda, vm};
-use gdn2_runtime::engine::{self, Run, RunError};
+use gdn2_runtime::engine::{self, Run, RunError, Training};
 use gdn2_runtime::nvrtc::NvrtcError;
 use gdn2_runtime::problem::Problem;
 use gdn2_runtime::tensors::{Case, CaseError};
@@ -22,11 +22,10 @@ use gdn2_vm::{Check, Report};
 /// Tokens of the two short runs that counts are extrapolated from: whole chunks of every length the candidates have.
 const SHORT_RUNS: (u32, u32) = (256, 512);
 
-/// Samples of a measured time at the shortest look.
-const SAMPLES: u32 = 7;
-
-/// Runs back to back in one sample with a warm cache: events tell half microseconds.
-const RUNS_PER_SAMPLE: u32 = 10;
+/// Samples of a measured time at the shortest look, and those before them that are thrown away: clocks rise, code and
+/// tables are loaded.
+const SAMPLES: usize = 20;
+const WARM_UP: usize = 5;
 
 /// Evaluates candidates of one job after another.
 pub struct Evaluator {
@@ -161,21 +160,20 @@ impl Evaluator {
         let small = Shape { batch: 1, tokens: full.tokens.min(SHORT_RUNS.1), ..full };
         self.checked(request, artifact, &device, small)?;
         if self.timed.as_ref().is_none_or(|(of, at, _)| of != job || *at != full) {
-            let case = Case::drawn_inputs(&job.rule, &full.draw(), false).map_err(|error| failed(&error))?;
+            let case = Case::drawn_inputs(&job.rule, &full.draw(), job.pass == Pass::Backward)
+                .map_err(|error| failed(&error))?;
             self.timed = Some((job.clone(), full, case));
         }
         let Some((_, _, case)) = &self.timed else { return Err(failed(&"no case was drawn")) };
-        let run = Run {
-            arch: Some(job.arch),
-            tokens_per_launch: full.tokens as usize,
-            ..Run::new(&job.rule, job.pass, &device)
+        let kernels = Kernels::of(&self.compiler, artifact).map_err(|error| failed(&error))?;
+        let samples = SAMPLES * request.effort.repeats as usize;
+        let sampled = |cold: bool| {
+            let run = Run { repeats: WARM_UP + samples, cold, ..run(job, full, &device) };
+            let ran = kernels.execute(&run, case).map_err(|error| failed(&error))?;
+            let kept = ran.milliseconds.iter().skip(WARM_UP);
+            Ok::<Time, Outcome>(summary(kept.map(|milliseconds| f64::from(*milliseconds) * 1e3).collect()))
         };
-        let samples = SAMPLES * request.effort.repeats;
-        let sampled = |runs: u32, cold: bool| {
-            let timing = Timing { warm_up: 3, samples, runs, cold };
-            engine::time_artifact(artifact, &run, case, timing).map(summary).map_err(|error| failed(&error))
-        };
-        let (warm, cold) = (sampled(RUNS_PER_SAMPLE, false)?, sampled(1, true)?);
+        let (warm, cold) = (sampled(false)?, sampled(true)?);
         let mut metrics = metrics(artifact);
         metrics.push(Metric { name: "time, cold cache".to_owned(), value: cold.micros, unit: "µs".to_owned() });
         Ok(Outcome::Correct(Sample { time: warm, metrics, launches: Vec::new() }))
@@ -243,16 +241,10 @@ impl Evaluator {
         let Some((_, _, case, simulated)) = &self.drawn else {
             return Err(Outcome::invalid(Reason::Runtime, "no case was drawn"));
         };
-        let run = Run {
-            arch: Some(job.arch),
-            tokens_per_launch: shape.tokens as usize,
-            ..Run::new(&job.rule, job.pass, device)
-        };
-        let ran = Problem::new(&job.rule, case)
-            .map_err(RunError::from)
-            .and_then(|problem| engine::execute(&run, Some(artifact), &problem))
-            .map_err(|error| Outcome::invalid(Reason::Runtime, first_lines(&error)))?;
-        for tensor in [Tensor::O, Tensor::FinalState] {
+        let failed = |error: RunError| Outcome::invalid(Reason::Runtime, first_lines(&error));
+        let kernels = Kernels::of(&self.compiler, artifact).map_err(failed)?;
+        let ran = kernels.execute(&run(job, shape, device), case).map_err(failed)?;
+        for tensor in kernels.results().filter(|tensor| case.tensors.contains_key(tensor)) {
             let (Some(got), Some(want)) = (ran.tensors.get(&tensor), case.tensors.get(&tensor)) else {
                 return Err(Outcome::invalid(Reason::Correctness, format!("{} is missing", tensor.name())));
             };
@@ -267,8 +259,55 @@ impl Evaluator {
                 return Err(Outcome::invalid(Reason::Correctness, detail));
             }
         }
-        Ok(ran.reports)
+        // Backward's own launches are the last; what forward kept for it is forward's time.
+        let others = ran.reports.len().saturating_sub(artifact.kernel.launches.len());
+        Ok(ran.reports.into_iter().skip(others).collect())
     }
+}
+
+/// What a pass runs: its kernel, and for backward the forward that keeps what it reads.
+enum Kernels<'a> {
+    Forward(&'a Artifact),
+    Backward(Training),
+}
+
+impl Kernels<'_> {
+    fn of<'a>(compiler: &Compiler, artifact: &'a Artifact) -> Result<Kernels<'a>, RunError> {
+        let kernel = &artifact.kernel;
+        if kernel.pass != Pass::Backward {
+            return Ok(Kernels::Forward(artifact));
+        }
+        let keeping = |fields: String| {
+            let schedule = Schedule::from_overrides(&kernel.rule, Pass::ForwardForBackward, kernel.arch, &fields)?;
+            let forward = bind(&kernel.rule, Pass::ForwardForBackward, schedule, kernel.arch)?;
+            Ok::<Artifact, RunError>(compiler.compile(forward)?)
+        };
+        let forward = kernel.keeping_forward().map(keeping).transpose()?;
+        Ok(Kernels::Backward(Training { forward, backward: artifact.clone() }))
+    }
+
+    fn execute(&self, run: &Run<'_>, case: &Case) -> Result<engine::Outcome, RunError> {
+        let problem = Problem::new(run.rule, case)?;
+        match self {
+            Kernels::Forward(artifact) => engine::execute(run, Some(artifact), &problem),
+            Kernels::Backward(training) => engine::gradients(run, Some(training), &problem),
+        }
+    }
+
+    fn results(&self) -> impl Iterator<Item = Tensor> {
+        const FORWARD: [Tensor; 2] = [Tensor::O, Tensor::FinalState];
+        const BACKWARD: [Tensor; 7] =
+            [Tensor::DQ, Tensor::DK, Tensor::DV, Tensor::DG, Tensor::DB, Tensor::DW, Tensor::DInitialState];
+        let results = match self {
+            Kernels::Forward(_) => FORWARD.as_slice(),
+            Kernels::Backward(_) => BACKWARD.as_slice(),
+        };
+        results.iter().copied()
+    }
+}
+
+fn run<'a>(job: &'a Job, shape: Shape, device: &'a Device) -> Run<'a> {
+    Run { arch: Some(job.arch), tokens_per_launch: shape.tokens as usize, ..Run::new(&job.rule, job.pass, device) }
 }
 
 /// The job's own shape, inputs of the request's round.

@@ -4,9 +4,10 @@ use crate::decode::Entry;
 use crate::hopper::Async;
 use crate::inst::{Alu, FloatUnary, Inst, Matrix, Mem, Op, Slow, Space, WarpOp};
 use crate::lanes::{Regs, lanes};
-use crate::observe::{Access, Agent, At, Kind, Observer};
+use crate::observe::{Access, Agent, At, Kind, Observer, Sync};
 use crate::report::{Class, Counters, InstructionCount};
 use crate::trap::SourceLine;
+use std::collections::HashMap;
 
 /// Counts of one instruction.
 #[derive(Clone, Copy, Debug, Default)]
@@ -20,12 +21,24 @@ struct Row {
     write_bytes: u64,
     wavefronts: u64,
     ideal: u64,
+    longest: u64,
 }
 
 /// Counts of a block, or of several.
 #[derive(Debug)]
 pub(crate) struct Count {
     rows: Vec<Row>,
+    /// Of the block under way, the longest path that ends in each warp.
+    paths: Vec<Path>,
+    /// By barrier, its last two generations and the longest path that arrived: nobody is further behind.
+    arrived: HashMap<u8, [(u64, Path); 2]>,
+}
+
+/// A chain of instructions through one warp after another, handed on at barriers.
+#[derive(Clone, Debug, Default)]
+struct Path {
+    length: u64,
+    executed: Vec<u32>,
 }
 
 impl Observer for Count {
@@ -34,8 +47,13 @@ impl Observer for Count {
     /// Instructions of the kernel.
     type Launch = usize;
 
-    fn start(instructions: &usize, _: [u32; 3], _: u32) -> Self {
-        Self { rows: vec![Row::default(); *instructions] }
+    fn start(instructions: &usize, _: [u32; 3], warps: u32) -> Self {
+        let path = Path { length: 0, executed: vec![0; *instructions] };
+        Self {
+            rows: vec![Row::default(); *instructions],
+            paths: vec![path; warps as usize],
+            arrived: HashMap::new(),
+        }
     }
 
     fn step(&mut self, at: At, mask: u32, _: u32, _: &Inst, _: &Regs) {
@@ -43,6 +61,32 @@ impl Observer for Count {
         row.executed += 1;
         row.partial += u64::from(mask != u32::MAX);
         row.lanes += u64::from(mask.count_ones());
+        let path = &mut self.paths[at.warp as usize];
+        path.length += 1;
+        path.executed[at.pc as usize] += 1;
+    }
+
+    fn sync(&mut self, at: At, _: u32, sync: Sync) {
+        let path = &mut self.paths[at.warp as usize];
+        match sync {
+            Sync::BarArrive { id, generation, .. } => {
+                let last = self.arrived.entry(id).or_default();
+                if last[0].0 != generation || last[0].1.executed.is_empty() {
+                    last.swap(0, 1);
+                    last[0] = (generation, path.clone());
+                } else if path.length > last[0].1.length {
+                    last[0].1.clone_from(path);
+                }
+            }
+            Sync::BarPass { id, generation } => {
+                let last = self.arrived.get(&id).into_iter().flatten();
+                let longest = last.filter(|(of, _)| *of == generation).map(|(_, longest)| longest);
+                if let Some(longest) = longest.max_by_key(|longest| longest.length).filter(|p| p.length > path.length) {
+                    path.clone_from(longest);
+                }
+            }
+            _ => {}
+        }
     }
 
     fn access(&mut self, at: At, a: &Access<'_>) {
@@ -76,7 +120,9 @@ impl Observer for Count {
         }
     }
 
-    fn merge(&mut self, other: Self) {
+    fn merge(&mut self, mut other: Self) {
+        self.end_block();
+        other.end_block();
         for (a, b) in self.rows.iter_mut().zip(other.rows) {
             a.executed += b.executed;
             a.partial += b.partial;
@@ -87,6 +133,7 @@ impl Observer for Count {
             a.write_bytes += b.write_bytes;
             a.wavefronts += b.wavefronts;
             a.ideal += b.ideal;
+            a.longest += b.longest;
         }
     }
 }
@@ -142,8 +189,18 @@ fn wavefronts(a: &Access<'_>) -> u64 {
 }
 
 impl Count {
+    /// The block's longest path joins the totals.
+    fn end_block(&mut self) {
+        if let Some(longest) = self.paths.drain(..).max_by_key(|path| path.length) {
+            for (row, executed) in self.rows.iter_mut().zip(longest.executed) {
+                row.longest += u64::from(executed);
+            }
+        }
+    }
+
     /// The totals, and a row for every instruction.
-    pub(crate) fn report(self, entry: &Entry, files: &[String]) -> Counters {
+    pub(crate) fn report(mut self, entry: &Entry, files: &[String]) -> Counters {
+        self.end_block();
         let mut out = Counters::default();
         for ((row, site), inst) in self.rows.iter().zip(&entry.sites).zip(&entry.insts) {
             out.global_read_sectors += row.read_sectors;
@@ -161,6 +218,7 @@ impl Count {
                     executed: row.executed,
                     partial: row.partial,
                     matrix_fmas: row.executed * fmas(&inst.op),
+                    longest: row.longest,
                     lanes: row.lanes,
                     global_read_sectors: row.read_sectors,
                     global_write_sectors: row.write_sectors,

@@ -51,6 +51,9 @@ pub struct InstructionCount {
     pub partial: u64,
     /// Products and sums (a multiply-add counts once) over all those times; 0 unless it is a matrix operation.
     pub matrix_fmas: u64,
+    /// Times it lies on its block's longest path, the blocks' paths added up: the chain of instructions that, through
+    /// one warp after another and handed on at block barriers, is longest.
+    pub longest: u64,
     /// Lanes active over all those times.
     pub lanes: u64,
     /// 32-byte sectors read.

@@ -9,7 +9,7 @@ use crate::artifact::Artifact;
 use crate::nvrtc::Version;
 use crate::raw::{self, Arguments, Workspaces};
 use cudarc::driver::sys::{self, CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES};
-use cudarc::driver::{CudaContext, CudaFunction, CudaStream, DriverError, result};
+use cudarc::driver::{CudaContext, CudaFunction, CudaGraph, CudaStream, DriverError, result};
 use cudarc::nvrtc::Ptx;
 use gdn2_codegen::arch::Arch;
 use gdn2_codegen::kernel::Kernel;
@@ -170,6 +170,38 @@ impl Cuda {
         self.arch
     }
 
+    /// The newest CUDA its driver supports.
+    pub fn driver(&self) -> Version {
+        self.driver
+    }
+
+    /// Its name, as the driver has it.
+    ///
+    /// # Errors
+    /// A failing driver call.
+    pub fn name(&self) -> Result<String, DeviceError> {
+        self.context.name().map_err(driver("asking for a GPU's name"))
+    }
+
+    /// The highest clock of its multiprocessors, MHz.
+    ///
+    /// # Errors
+    /// A failing driver call.
+    pub fn clock_mhz(&self) -> Result<u32, DeviceError> {
+        let kilohertz = self.attribute(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_CLOCK_RATE)?;
+        Ok(u32::try_from(kilohertz).unwrap_or(0) / 1000)
+    }
+
+    /// Bytes of its level-two cache.
+    fn cache_bytes(&self) -> Result<usize, DeviceError> {
+        let bytes = self.attribute(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE)?;
+        Ok(usize::try_from(bytes).unwrap_or(0))
+    }
+
+    fn attribute(&self, attribute: sys::CUdevice_attribute) -> Result<i32, DeviceError> {
+        self.context.attribute(attribute).map_err(driver("asking for an attribute of a GPU"))
+    }
+
     /// cudarc's context.
     pub fn context(&self) -> &Arc<CudaContext> {
         &self.context
@@ -281,7 +313,8 @@ impl Loaded {
         Ok(())
     }
 
-    /// Launches `repeats` times on the GPU's stream and waits; the milliseconds of each time, between two events.
+    /// Replays a graph of the launches `repeats` times on the GPU's stream and waits; the milliseconds of each replay,
+    /// between two events. With `cold`, the level-two cache is overwritten before each.
     ///
     /// # Errors
     /// As [`Loaded::launch`].
@@ -291,21 +324,57 @@ impl Loaded {
     pub(super) unsafe fn timed(
         &self,
         gpu: &Cuda,
-        repeats: usize,
+        (repeats, cold): (usize, bool),
         call: &Arguments,
         workspaces: Workspaces<'_>,
     ) -> Result<Vec<f32>, DeviceError> {
         let mark = || {
             gpu.stream.record_event(Some(sys::CUevent_flags::CU_EVENT_DEFAULT)).map_err(driver("recording an event"))
         };
+        if repeats == 0 {
+            return Ok(Vec::new());
+        }
+        // SAFETY: the caller's promise.
+        let Some(graph) = (unsafe { self.captured(gpu, call, workspaces)? }) else { return Ok(Vec::new()) };
+        let scrub = if cold { Some(Buffer::poisoned(gpu, 2 * gpu.cache_bytes()?)?) } else { None };
         let mut marks = Vec::with_capacity(repeats);
         for _ in 0..repeats {
+            if let Some(scrub) = &scrub {
+                // SAFETY: the buffer is as long as it says and outlives the work, which `elapsed_ms` waits for.
+                unsafe { result::memset_d8_async(scrub.address, 0, scrub.len, gpu.stream.cu_stream()) }
+                    .map_err(driver("overwriting the cache"))?;
+            }
             let start = mark()?;
-            // SAFETY: the caller's promise.
-            unsafe { self.launch(gpu.stream.cu_stream(), call, workspaces)? };
+            graph.launch().map_err(driver("replaying a graph"))?;
             marks.push((start, mark()?));
         }
         marks.iter().map(|(start, end)| start.elapsed_ms(end).map_err(driver("timing a kernel"))).collect()
+    }
+}
+
+impl Loaded {
+    /// The launches of a call as a graph; `None` where there are none.
+    ///
+    /// # Safety
+    /// As [`Loaded::launch`], for as long as the graph is replayed.
+    unsafe fn captured(
+        &self,
+        gpu: &Cuda,
+        call: &Arguments,
+        workspaces: Workspaces<'_>,
+    ) -> Result<Option<CudaGraph>, DeviceError> {
+        gpu.stream
+            .begin_capture(sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)
+            .map_err(driver("beginning a capture"))?;
+        // SAFETY: the caller's promise.
+        let launched = unsafe { self.launch(gpu.stream.cu_stream(), call, workspaces) };
+        // The capture ends whatever happened in it: a stream left capturing is of no use to anybody.
+        let graph = gpu
+            .stream
+            .end_capture(sys::CUgraphInstantiate_flags::CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH)
+            .map_err(driver("ending a capture"));
+        launched?;
+        graph
     }
 }
 

@@ -15,8 +15,8 @@ pub struct Session {
     workspaces: (Vec<usize>, Vec<u64>),
     /// Scratch an earlier kernel of the session leaves for a later one, by name: bytes and address.
     saved: BTreeMap<String, (usize, u64)>,
-    /// How often a GPU repeats each call to time it, and the times of the last one.
-    timing: (usize, Vec<f32>),
+    /// How often a GPU repeats each call to time it, whether with a cold cache, and the times of the last one.
+    timing: ((usize, bool), Vec<f32>),
 }
 
 #[derive(Debug)]
@@ -50,9 +50,10 @@ impl Session {
         Ok(Session { place, workspaces: Default::default(), saved: BTreeMap::new(), timing: Default::default() })
     }
 
-    /// From now on a GPU repeats each call this often and times it.
-    pub fn time(&mut self, repeats: usize) {
-        self.timing.0 = repeats;
+    /// From now on a GPU repeats each call this often and times it; with `cold`, its level-two cache is overwritten
+    /// before each repetition.
+    pub fn time(&mut self, repeats: usize, cold: bool) {
+        self.timing.0 = (repeats, cold);
     }
 
     /// Milliseconds of each repetition of the last call; none where nothing is timed.

@@ -96,7 +96,7 @@ pub fn gradients(run: &Run<'_>, training: Option<&Training>, problem: &Problem<'
             *field = view;
         }
     }
-    session.time(run.repeats);
+    session.time(run.repeats, run.cold);
     reports.extend(session.launch(&call)?);
     let mut tensors = BTreeMap::new();
     for tensor in GRADIENTS {

@@ -32,7 +32,7 @@ pub(super) struct Steps {
 }
 
 pub(super) fn run(mut session: Session, problem: &Problem<'_>, run: &Run<'_>) -> Result<Outcome, RunError> {
-    session.time(run.repeats);
+    session.time(run.repeats, run.cold);
     let (arch, schedule) = (session.kernel().arch, session.kernel().schedule);
     let steps = Steps::new(problem, (run.pass == Pass::Decode).then(|| run.tokens_per_launch.max(1)));
     let mut call = upload(&mut session, problem, &steps)?;

@@ -39,12 +39,24 @@ pub struct Run<'a> {
     pub final_state: bool,
     /// How often a GPU repeats the last call to time it.
     pub repeats: usize,
+    /// Whether its level-two cache is overwritten before each repetition.
+    pub cold: bool,
 }
 
 impl<'a> Run<'a> {
     /// A run with the built-in schedule, one token per decode launch, final states asked for.
     pub fn new(rule: &'a Rule, pass: Pass, device: &'a Device) -> Run<'a> {
-        Run { rule, pass, device, arch: None, schedule: "", tokens_per_launch: 1, final_state: true, repeats: 0 }
+        Run {
+            rule,
+            pass,
+            device,
+            arch: None,
+            schedule: "",
+            tokens_per_launch: 1,
+            final_state: true,
+            repeats: 0,
+            cold: false,
+        }
     }
 }
 

@@ -172,6 +172,7 @@ mod tests {
                 load.instructions[Unit::Mma as usize] = f64::from(seed * 7919 % 97) * 100.0;
                 load.instructions[Unit::Shared as usize] = f64::from(seed * 104_729 % 89) * 150.0;
                 load.instructions[Unit::Integer as usize] = f64::from(seed * 1_299_709 % 83) * 200.0;
+                load.longest = load.instructions.map(|count| count / 4.0);
                 let launches =
                     vec![LaunchLoad { blocks: 16, threads: 128, registers: 128, shared_bytes: 64_000, load }];
                 let measured = predict(&launches, 0.0, &truth.arch.limits(), &truth).micros;

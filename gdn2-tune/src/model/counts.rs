@@ -1,7 +1,7 @@
 //! What a launch asks of a streaming multiprocessor: warp instructions by unit, from the virtual machine's counts per
 //! PTX instruction.
 
-use gdn2_vm::{Counters, InstructionCount};
+use gdn2_vm::{Class, Counters, InstructionCount};
 use serde::{Deserialize, Serialize};
 
 /// The unit that a PTX instruction keeps busy.
@@ -65,54 +65,32 @@ impl Unit {
         }
     }
 
-    /// The unit of an instruction as written in PTX; `None` where the machine code has none for it: moves between
-    /// registers, address space casts, kernel parameters.
-    pub fn of(instruction: &str) -> Option<Unit> {
-        let text = instruction.trim().trim_end_matches(';');
+    /// The unit of a PTX instruction; `None` where the machine code has none for it: moves between registers, address
+    /// space casts, kernel parameters.
+    pub fn of(class: Class, instruction: &str) -> Option<Unit> {
+        let text = instruction.trim_start();
         let text = match text.strip_prefix('@') {
             Some(guarded) => guarded.split_once(char::is_whitespace)?.1.trim_start(),
             None => text,
         };
-        let opcode = text.split(|c: char| c.is_whitespace() || c == '{').next()?;
-        let mut parts = opcode.split('.');
-        let name = parts.next()?;
-        let has = |part: &str| opcode.split('.').any(|other| other == part);
-        Some(match name {
-            "mov" | "cvta" | "isspacep" | "ret" | "exit" => return None,
-            "ld" | "ldu" if has("param") || has("const") => return None,
-            "ldmatrix" | "stmatrix" | "movmatrix" => Unit::Shared,
-            "ld" | "st" | "atom" | "red" if parts.any(|part| part.starts_with("shared")) => Unit::Shared,
-            "cp" if has("wait_group") || has("wait_all") || has("commit_group") => Unit::Shared,
-            "mbarrier" => Unit::Shared,
-            "ld" | "ldu" | "st" | "atom" | "red" | "cp" | "prefetch" => Unit::Global,
-            "ex2" | "lg2" | "rcp" | "rsqrt" | "sqrt" | "sin" | "cos" | "tanh" | "div" => Unit::Special,
-            "cvt" => Unit::Convert,
-            "shfl" | "vote" | "match" | "redux" | "activemask" => Unit::Shuffle,
-            "mma" => Unit::Mma,
-            "wgmma" => Unit::Wgmma,
-            "bar" | "barrier" | "fence" | "membar" => Unit::Barrier,
-            "bra" | "brx" | "call" => Unit::Branch,
-            "fma" | "add" | "sub" | "mul" | "min" | "max" | "abs" | "neg"
-                if ["f32", "f16", "f16x2", "bf16", "bf16x2", "f32x2"].into_iter().any(has) =>
-            {
-                Unit::Float
-            }
-            _ => Unit::Integer,
+        Some(match class {
+            Class::Integer if text.starts_with("mov.") || text.starts_with("cvta.") => return None,
+            Class::Integer => Unit::Integer,
+            Class::Float => Unit::Float,
+            Class::Convert => Unit::Convert,
+            Class::Special => Unit::Special,
+            Class::Matrix if text.starts_with("wgmma.") => Unit::Wgmma,
+            Class::Matrix => Unit::Mma,
+            Class::Shared => Unit::Shared,
+            Class::Global | Class::Copy => Unit::Global,
+            Class::Local => return None,
+            Class::Exchange => Unit::Shuffle,
+            // Waiting for copies costs what it waits for; only block barriers have a price of their own.
+            Class::Wait if text.starts_with("bar") => Unit::Barrier,
+            Class::Wait => Unit::Integer,
+            Class::Branch => Unit::Branch,
         })
     }
-}
-
-/// Multiply-adds of one matrix instruction as one warp executes it: its shape's product, a warpgroup's over its four
-/// warps.
-fn multiply_adds(instruction: &str) -> u64 {
-    let shape = instruction.split('.').find_map(|part| {
-        let part = part.split(|c: char| c.is_whitespace()).next()?;
-        let (m, rest) = part.strip_prefix('m')?.split_once('n')?;
-        let (n, k) = rest.split_once('k')?;
-        Some(m.parse::<u64>().ok()? * n.parse::<u64>().ok()? * k.parse::<u64>().ok()?)
-    });
-    let warps = if instruction.contains("wgmma") { 4 } else { 1 };
-    shape.unwrap_or(0) / warps
 }
 
 /// The work of one launch, per block.
@@ -120,6 +98,8 @@ fn multiply_adds(instruction: &str) -> u64 {
 pub struct Load {
     /// Warp instructions by unit, in the order of [`Unit::ALL`], all warps of a block together.
     pub instructions: [f64; 11],
+    /// The same on the block's longest path: through one warp after another, handed on at barriers.
+    pub longest: [f64; 11],
     /// Multiply-adds of warp matrix instructions.
     pub mma: f64,
     /// Multiply-adds of warpgroup matrix instructions.
@@ -138,12 +118,13 @@ impl Load {
             sector_bytes: 32.0 * (counters.global_read_sectors + counters.global_write_sectors) as f64,
             ..Load::default()
         };
-        for InstructionCount { instruction, executed, .. } in &counters.instructions {
-            let Some(unit) = Unit::of(instruction) else { continue };
+        for InstructionCount { instruction, class, executed, longest, matrix_fmas, .. } in &counters.instructions {
+            let Some(unit) = Unit::of(*class, instruction) else { continue };
             load.instructions[unit as usize] += *executed as f64;
+            load.longest[unit as usize] += *longest as f64;
             match unit {
-                Unit::Mma => load.mma += (multiply_adds(instruction) * executed) as f64,
-                Unit::Wgmma => load.wgmma += (multiply_adds(instruction) * executed) as f64,
+                Unit::Mma => load.mma += *matrix_fmas as f64,
+                Unit::Wgmma => load.wgmma += *matrix_fmas as f64,
                 _ => {}
             }
         }
@@ -160,12 +141,18 @@ impl Load {
     }
 
     fn counts(&self) -> impl Iterator<Item = f64> {
-        self.instructions.into_iter().chain([self.mma, self.wgmma, self.wavefronts, self.sector_bytes])
+        self.instructions.into_iter().chain(self.longest).chain([
+            self.mma,
+            self.wgmma,
+            self.wavefronts,
+            self.sector_bytes,
+        ])
     }
 
     fn map(&self, mut change: impl FnMut(f64) -> f64) -> Load {
         Load {
             instructions: self.instructions.map(&mut change),
+            longest: self.longest.map(&mut change),
             mma: change(self.mma),
             wgmma: change(self.wgmma),
             wavefronts: change(self.wavefronts),
@@ -180,25 +167,18 @@ mod tests {
 
     #[test]
     fn instructions_go_to_the_unit_they_keep_busy() {
-        for (text, unit) in [
-            ("@%p1 bra $L__BB0_2;", Some(Unit::Branch)),
-            ("ld.param.u64 %rd1, [k_param_0];", None),
-            ("mov.b32 %r1, %r2;", None),
-            ("ld.shared.v4.f32 {%f1,%f2,%f3,%f4}, [%r1];", Some(Unit::Shared)),
-            ("ld.global.nc.v4.u32 {%r1,%r2,%r3,%r4}, [%rd1];", Some(Unit::Global)),
-            ("cp.async.cg.shared.global [%r1], [%rd1], 16;", Some(Unit::Global)),
-            ("cp.async.wait_group 1;", Some(Unit::Shared)),
-            ("ex2.approx.ftz.f32 %f1, %f2;", Some(Unit::Special)),
-            ("fma.rn.f32 %f1, %f2, %f3, %f4;", Some(Unit::Float)),
-            ("add.s32 %r1, %r2, %r3;", Some(Unit::Integer)),
-            ("@!%p2 st.global.u16 [%rd1], %rs1;", Some(Unit::Global)),
-            ("bar.sync 0;", Some(Unit::Barrier)),
-            ("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%f1}, {%r1}, {%r2}, {%f2};", Some(Unit::Mma)),
+        for (class, text, unit) in [
+            (Class::Integer, "@%p1 mov.b32 %r1, %r2;", None),
+            (Class::Integer, "add.s32 %r1, %r2, %r3;", Some(Unit::Integer)),
+            (Class::Local, "ld.param.u64 %rd1, [k_param_0];", None),
+            (Class::Copy, "cp.async.cg.shared.global [%r1], [%rd1], 16;", Some(Unit::Global)),
+            (Class::Wait, "cp.async.wait_group 1;", Some(Unit::Integer)),
+            (Class::Wait, "@!%p2 bar.sync 0;", Some(Unit::Barrier)),
+            (Class::Matrix, "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%f1};", Some(Unit::Mma)),
+            (Class::Matrix, "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {%f1};", Some(Unit::Wgmma)),
         ] {
-            assert_eq!(Unit::of(text), unit, "{text}");
+            assert_eq!(Unit::of(class, text), unit, "{text}");
         }
-        assert_eq!(multiply_adds("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%f1}"), 2048);
-        assert_eq!(multiply_adds("wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {%f1}"), 64 * 128 * 16 / 4);
     }
 
     #[test]

@@ -111,10 +111,9 @@ pub fn resident_blocks(launch: &LaunchLoad, limits: &Limits) -> u64 {
     u64::from(by.into_iter().min().unwrap_or(1)).clamp(1, BLOCKS_PER_SM)
 }
 
-/// Clocks that one warp of a block takes when it never waits for another's unit.
+/// Clocks of a block's longest path when it never waits for another block's use of a unit.
 fn chain(launch: &LaunchLoad, constants: &Constants) -> f64 {
-    let warps = f64::from(launch.threads.div_ceil(32).max(1));
-    Unit::ALL.iter().map(|unit| launch.load.instructions[*unit as usize] / warps * constants.stall(*unit)).sum()
+    Unit::ALL.iter().map(|unit| launch.load.longest[*unit as usize] * constants.stall(*unit)).sum()
 }
 
 /// Clocks that a block keeps each unit of its streaming multiprocessor busy.
@@ -198,6 +197,7 @@ mod tests {
     fn launch(blocks: u64) -> LaunchLoad {
         let mut load = Load { mma: 1.0e6, ..Load::default() };
         load.instructions[Unit::Mma as usize] = 500.0;
+        load.longest[Unit::Mma as usize] = 125.0;
         LaunchLoad { blocks, threads: 128, registers: 128, shared_bytes: 100 * 1024, load }
     }
 

@@ -134,7 +134,7 @@ impl<'a> Findings<'a> {
         }
         if let Some(prediction) = self.prediction(&winner.1) {
             text.push_str(&format!(
-                " By the model the winner's time goes to {}: {} blocks on a multiprocessor, {} waves.",
+                " By the model the {} decides the winner's time; blocks on a multiprocessor: {}, waves: {}.",
                 prediction.bound, prediction.resident, prediction.waves
             ));
         }

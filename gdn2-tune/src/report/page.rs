@@ -114,7 +114,8 @@ fn strips(findings: &Findings, winner: Schedule) -> (String, Vec<String>) {
                 label: format!("{schedule}: {}", micros(sample.time.micros)),
             })
             .collect();
-        let floor = Some(findings.search.floor_micros).filter(|floor| *floor > 0.0);
+        // A floor far below would squeeze the dots together; the conclusion above states it.
+        let floor = Some(findings.search.floor_micros).filter(|floor| *floor * 4.0 > findings.ranking[0].1.time.micros);
         strips.push(plot::strip(&format!("time against {name}"), name, &levels, &marks, floor));
     }
     (plot::legend(names.get(colour).map_or("", String::as_str), &series), strips)

@@ -49,11 +49,7 @@ impl Observer for Count {
 
     fn start(instructions: &usize, _: [u32; 3], warps: u32) -> Self {
         let path = Path { length: 0, executed: vec![0; *instructions] };
-        Self {
-            rows: vec![Row::default(); *instructions],
-            paths: vec![path; warps as usize],
-            arrived: HashMap::new(),
-        }
+        Self { rows: vec![Row::default(); *instructions], paths: vec![path; warps as usize], arrived: HashMap::new() }
     }
 
     fn step(&mut self, at: At, mask: u32, _: u32, _: &Inst, _: &Regs) {

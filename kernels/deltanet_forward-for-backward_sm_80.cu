@@ -1,4 +1,4 @@
-// source 4fc70e477568354e48b2c513c5d66e2b712c9c0b1377d325f25bad5376f057a1
+// source 49e653405d4416f0f71160bbe1d23a4bcd845619d994b856bb5fc8ddedfdeb29
 // deltanet_forward_for_backward: the chunked forward pass of rule `deltanet` on sm_80, chunk=64,value_split=1,warps=8,stages=2.
 //
 //   S_t = (I - k_t e_t^T) Diag(exp g_t) S_(t-1) + k_t z_t^T     e = b k     z = w v     o_t = scale S_t^T q_t
@@ -852,10 +852,11 @@ DEVICE void advance_state(State<Element>& state, const float (&n)[CHUNK / 8][4],
 // The next state alone.
 template <typename Out, typename Decay, typename Element>
 DEVICE void advance_only(State<Element>& state, const float (&n)[CHUNK / 8][4], int k) {
+  const int lane = lane_index();
   u32 writes[CHUNK / 16][4];
 #pragma unroll
-  for (int b = 0; b < CHUNK / 16; ++b) to_operand<Element, Out>(writes[b], n, b);
-  state.template advance<Decay>(writes, k);
+  for (int b = 0; b < CHUNK / 16; ++b) to_operand<Element, Out>(writes[b], n, b, lane);
+  state.template advance<Decay>(writes, k, lane);
 }
 
 // The left operand of L = e kT from a tile of operands. `Row` is what is left of the erase gate, one factor per token.

@@ -1,4 +1,4 @@
-// source 1b418fa990488e25c4ac5a12f8be034a73c3934897a2b6ffe7c7ad39c5b4824d
+// source 41dba7ef836e519e5c86f07e3e60a2cad1f605d422c66b3b66fd3f2b71116afe
 // deltanet_forward_for_backward: the chunked forward pass of rule `deltanet` on sm_90a, chunk=64,value_split=1,warps=8,stages=2.
 //
 //   S_t = (I - k_t e_t^T) Diag(exp g_t) S_(t-1) + k_t z_t^T     e = b k     z = w v     o_t = scale S_t^T q_t
@@ -852,10 +852,11 @@ DEVICE void advance_state(State<Element>& state, const float (&n)[CHUNK / 8][4],
 // The next state alone.
 template <typename Out, typename Decay, typename Element>
 DEVICE void advance_only(State<Element>& state, const float (&n)[CHUNK / 8][4], int k) {
+  const int lane = lane_index();
   u32 writes[CHUNK / 16][4];
 #pragma unroll
-  for (int b = 0; b < CHUNK / 16; ++b) to_operand<Element, Out>(writes[b], n, b);
-  state.template advance<Decay>(writes, k);
+  for (int b = 0; b < CHUNK / 16; ++b) to_operand<Element, Out>(writes[b], n, b, lane);
+  state.template advance<Decay>(writes, k, lane);
 }
 
 // The left operand of L = e kT from a tile of operands. `Row` is what is left of the erase gate, one factor per token.

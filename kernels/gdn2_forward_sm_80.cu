@@ -1,4 +1,4 @@
-// source 482d2925d74420eb72799785d72865e453d4bc15960935881105e80055d3e63a
+// source 8e5acd16d3a54d275eb33bf7573aad8e84e95f1310030b4022f2af013e6917df
 // gdn2_forward: the chunked forward pass of rule `gdn2` on sm_80, chunk=64,value_split=1,warps=8,stages=1.
 //
 //   S_t = (I - k_t e_t^T) Diag(exp g_t) S_(t-1) + k_t z_t^T     e = b k     z = w v     o_t = scale S_t^T q_t
@@ -977,10 +977,11 @@ DEVICE void advance_state(State<Element>& state, const float (&n)[CHUNK / 8][4],
 // The next state alone.
 template <typename Out, typename Decay, typename Element>
 DEVICE void advance_only(State<Element>& state, const float (&n)[CHUNK / 8][4], int k) {
+  const int lane = lane_index();
   u32 writes[CHUNK / 16][4];
 #pragma unroll
-  for (int b = 0; b < CHUNK / 16; ++b) to_operand<Element, Out>(writes[b], n, b);
-  state.template advance<Decay>(writes, k);
+  for (int b = 0; b < CHUNK / 16; ++b) to_operand<Element, Out>(writes[b], n, b, lane);
+  state.template advance<Decay>(writes, k, lane);
 }
 
 // How a channel-wise decay meets the erase gate: e = b k before it is scaled.

@@ -1,4 +1,4 @@
-// source 53923cfa97a3549bc52047d0905fe63b4d867ddbdcbc4fa8d6e89c0f8455996c
+// source edc2aef1944dba02088ac60a64b065e730966a7d173b8a9997f409eee21be430
 // gdn_forward_for_backward: the chunked forward pass of rule `gdn` on sm_80, chunk=64,value_split=1,warps=8,stages=2.
 //
 //   S_t = (I - k_t e_t^T) Diag(exp g_t) S_(t-1) + k_t z_t^T     e = b k     z = w v     o_t = scale S_t^T q_t
@@ -888,10 +888,11 @@ DEVICE void advance_state(State<Element>& state, const float (&n)[CHUNK / 8][4],
 // The next state alone.
 template <typename Out, typename Decay, typename Element>
 DEVICE void advance_only(State<Element>& state, const float (&n)[CHUNK / 8][4], int k) {
+  const int lane = lane_index();
   u32 writes[CHUNK / 16][4];
 #pragma unroll
-  for (int b = 0; b < CHUNK / 16; ++b) to_operand<Element, Out>(writes[b], n, b);
-  state.template advance<Decay>(writes, k);
+  for (int b = 0; b < CHUNK / 16; ++b) to_operand<Element, Out>(writes[b], n, b, lane);
+  state.template advance<Decay>(writes, k, lane);
 }
 
 // The left operand of L = e kT from a tile of operands. `Row` is what is left of the erase gate, one factor per token.

@@ -1,4 +1,4 @@
-// source bb9bc196d81f69a7042c9b40fbc343ee823d2c41eee2b999c16ae00507da2a92
+// source ed42bcc8964757fe9bed7b88623adec4d1016efd4b00277112f5fa35580ac0d8
 // gdn_forward_for_backward: the chunked forward pass of rule `gdn` on sm_90a, chunk=64,value_split=1,warps=8,stages=2.
 //
 //   S_t = (I - k_t e_t^T) Diag(exp g_t) S_(t-1) + k_t z_t^T     e = b k     z = w v     o_t = scale S_t^T q_t
@@ -888,10 +888,11 @@ DEVICE void advance_state(State<Element>& state, const float (&n)[CHUNK / 8][4],
 // The next state alone.
 template <typename Out, typename Decay, typename Element>
 DEVICE void advance_only(State<Element>& state, const float (&n)[CHUNK / 8][4], int k) {
+  const int lane = lane_index();
   u32 writes[CHUNK / 16][4];
 #pragma unroll
-  for (int b = 0; b < CHUNK / 16; ++b) to_operand<Element, Out>(writes[b], n, b);
-  state.template advance<Decay>(writes, k);
+  for (int b = 0; b < CHUNK / 16; ++b) to_operand<Element, Out>(writes[b], n, b, lane);
+  state.template advance<Decay>(writes, k, lane);
 }
 
 // The left operand of L = e kT from a tile of operands. `Row` is what is left of the erase gate, one factor per token.

@@ -1,4 +1,4 @@
-// source d95c078bf56334bdb4d673d6deff75e27158c5bf85eb9b75eafe1cf11032dc3f
+// source f6ff8efa32d5558e67618316349e3b6554dc80217c4fd96e5af980237c511d10
 // gla_forward: the chunked forward pass of rule `gla` on sm_90a, chunk=64,value_split=1,warps=8,stages=2.
 //
 //   S_t = (I - k_t e_t^T) Diag(exp g_t) S_(t-1) + k_t z_t^T     e = b k     z = w v     o_t = scale S_t^T q_t
@@ -832,10 +832,11 @@ DEVICE void advance_state(State<Element>& state, const float (&n)[CHUNK / 8][4],
 // The next state alone.
 template <typename Out, typename Decay, typename Element>
 DEVICE void advance_only(State<Element>& state, const float (&n)[CHUNK / 8][4], int k) {
+  const int lane = lane_index();
   u32 writes[CHUNK / 16][4];
 #pragma unroll
-  for (int b = 0; b < CHUNK / 16; ++b) to_operand<Element, Out>(writes[b], n, b);
-  state.template advance<Decay>(writes, k);
+  for (int b = 0; b < CHUNK / 16; ++b) to_operand<Element, Out>(writes[b], n, b, lane);
+  state.template advance<Decay>(writes, k, lane);
 }
 
 // Nothing is erased: no L, and a chunk writes Z as it is.

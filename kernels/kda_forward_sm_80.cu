@@ -1,4 +1,4 @@
-// source 5da3cb09c4bd997bb904dea59ee5b280f628e8c88d722b54fca988c0aa83eeb1
+// source 594a4945d4f725655b775471754db6ca4396f6257994840286c0962ded8b4159
 // kda_forward: the chunked forward pass of rule `kda` on sm_80, chunk=64,value_split=1,warps=8,stages=1.
 //
 //   S_t = (I - k_t e_t^T) Diag(exp g_t) S_(t-1) + k_t z_t^T     e = b k     z = w v     o_t = scale S_t^T q_t
@@ -1009,10 +1009,11 @@ DEVICE void advance_state(State<Element>& state, const float (&n)[CHUNK / 8][4],
 // The next state alone.
 template <typename Out, typename Decay, typename Element>
 DEVICE void advance_only(State<Element>& state, const float (&n)[CHUNK / 8][4], int k) {
+  const int lane = lane_index();
   u32 writes[CHUNK / 16][4];
 #pragma unroll
-  for (int b = 0; b < CHUNK / 16; ++b) to_operand<Element, Out>(writes[b], n, b);
-  state.template advance<Decay>(writes, k);
+  for (int b = 0; b < CHUNK / 16; ++b) to_operand<Element, Out>(writes[b], n, b, lane);
+  state.template advance<Decay>(writes, k, lane);
 }
 
 // How a channel-wise decay meets the erase gate: e = b k before it is scaled.

@@ -1,4 +1,4 @@
-// source e74b514c903ffbdeaad94b5da98de7940a3fb82e383f1d1fb88f72c1845a69c9
+// source 73f8be46fa96de14a252b693bd1756c18d0085097ff464e8eee73a3f54a958a1
 // kda_forward: the chunked forward pass of rule `kda` on sm_90a, chunk=64,value_split=1,warps=8,stages=2.
 //
 //   S_t = (I - k_t e_t^T) Diag(exp g_t) S_(t-1) + k_t z_t^T     e = b k     z = w v     o_t = scale S_t^T q_t
@@ -1009,10 +1009,11 @@ DEVICE void advance_state(State<Element>& state, const float (&n)[CHUNK / 8][4],
 // The next state alone.
 template <typename Out, typename Decay, typename Element>
 DEVICE void advance_only(State<Element>& state, const float (&n)[CHUNK / 8][4], int k) {
+  const int lane = lane_index();
   u32 writes[CHUNK / 16][4];
 #pragma unroll
-  for (int b = 0; b < CHUNK / 16; ++b) to_operand<Element, Out>(writes[b], n, b);
-  state.template advance<Decay>(writes, k);
+  for (int b = 0; b < CHUNK / 16; ++b) to_operand<Element, Out>(writes[b], n, b, lane);
+  state.template advance<Decay>(writes, k, lane);
 }
 
 // How a channel-wise decay meets the erase gate: e = b k before it is scaled.

@@ -1,4 +1,4 @@
-// source 2b0c004b487ca78085975a36835b39ad566a6026d00bf4e11214252ca73d997a
+// source 3da0fcf4dcf930d0138cce563da290942453d597ebdbe94360e3e4326ce1bae6
 // kda_safe_forward_for_backward: the chunked forward pass of rule `kda_safe` on sm_80, chunk=64,value_split=1,warps=8,stages=1.
 //
 //   S_t = (I - k_t e_t^T) Diag(exp g_t) S_(t-1) + k_t z_t^T     e = b k     z = w v     o_t = scale S_t^T q_t
@@ -1009,10 +1009,11 @@ DEVICE void advance_state(State<Element>& state, const float (&n)[CHUNK / 8][4],
 // The next state alone.
 template <typename Out, typename Decay, typename Element>
 DEVICE void advance_only(State<Element>& state, const float (&n)[CHUNK / 8][4], int k) {
+  const int lane = lane_index();
   u32 writes[CHUNK / 16][4];
 #pragma unroll
-  for (int b = 0; b < CHUNK / 16; ++b) to_operand<Element, Out>(writes[b], n, b);
-  state.template advance<Decay>(writes, k);
+  for (int b = 0; b < CHUNK / 16; ++b) to_operand<Element, Out>(writes[b], n, b, lane);
+  state.template advance<Decay>(writes, k, lane);
 }
 
 // How a channel-wise decay meets the erase gate: e = b k before it is scaled.

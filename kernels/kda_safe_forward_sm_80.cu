@@ -1,4 +1,4 @@
-// source 06af6ad8491d06dbd2baf22fa93b09bef3356bde073d0fc047a566a96f109b91
+// source f84cb8b1c2cc39f5fcf3e4aa35b43cab66e59e3143ee3947d2cec8ee724ecd7a
 // kda_safe_forward: the chunked forward pass of rule `kda_safe` on sm_80, chunk=64,value_split=1,warps=8,stages=1.
 //
 //   S_t = (I - k_t e_t^T) Diag(exp g_t) S_(t-1) + k_t z_t^T     e = b k     z = w v     o_t = scale S_t^T q_t
@@ -1009,10 +1009,11 @@ DEVICE void advance_state(State<Element>& state, const float (&n)[CHUNK / 8][4],
 // The next state alone.
 template <typename Out, typename Decay, typename Element>
 DEVICE void advance_only(State<Element>& state, const float (&n)[CHUNK / 8][4], int k) {
+  const int lane = lane_index();
   u32 writes[CHUNK / 16][4];
 #pragma unroll
-  for (int b = 0; b < CHUNK / 16; ++b) to_operand<Element, Out>(writes[b], n, b);
-  state.template advance<Decay>(writes, k);
+  for (int b = 0; b < CHUNK / 16; ++b) to_operand<Element, Out>(writes[b], n, b, lane);
+  state.template advance<Decay>(writes, k, lane);
 }
 
 // How a channel-wise decay meets the erase gate: e = b k before it is scaled.

@@ -1,4 +1,4 @@
-// source c37390bacc5f48c75b1f80b8701f4c0d8e81205dcb99edf25efc97abc9e3d453
+// source 1cfe9734ad87db17dd81715b65ee37ef1104575b7059b8ec34a33e000e9bc13c
 // linear_forward_for_backward: the chunked forward pass of rule `linear` on sm_90a, chunk=64,value_split=1,warps=8,stages=2.
 //
 //   S_t = (I - k_t e_t^T) Diag(exp g_t) S_(t-1) + k_t z_t^T     e = b k     z = w v     o_t = scale S_t^T q_t
@@ -676,10 +676,11 @@ DEVICE void advance_state(State<Element>& state, const float (&n)[CHUNK / 8][4],
 // The next state alone.
 template <typename Out, typename Decay, typename Element>
 DEVICE void advance_only(State<Element>& state, const float (&n)[CHUNK / 8][4], int k) {
+  const int lane = lane_index();
   u32 writes[CHUNK / 16][4];
 #pragma unroll
-  for (int b = 0; b < CHUNK / 16; ++b) to_operand<Element, Out>(writes[b], n, b);
-  state.template advance<Decay>(writes, k);
+  for (int b = 0; b < CHUNK / 16; ++b) to_operand<Element, Out>(writes[b], n, b, lane);
+  state.template advance<Decay>(writes, k, lane);
 }
 
 // Nothing is erased: no L, and a chunk writes Z as it is.

@@ -1,4 +1,4 @@
-// source c5e221673b754d38a12a6e534a932ff3066807e23267eff1a87ea1db3caca5c6
+// source 49bb43937156daa0b80a78300a5449c1cb30d1c2669d7cfde78e46856af0ff83
 // mamba2_forward_for_backward: the chunked forward pass of rule `mamba2` on sm_80, chunk=64,value_split=1,warps=8,stages=2.
 //
 //   S_t = (I - k_t e_t^T) Diag(exp g_t) S_(t-1) + k_t z_t^T     e = b k     z = w v     o_t = scale S_t^T q_t
@@ -744,10 +744,11 @@ DEVICE void advance_state(State<Element>& state, const float (&n)[CHUNK / 8][4],
 // The next state alone.
 template <typename Out, typename Decay, typename Element>
 DEVICE void advance_only(State<Element>& state, const float (&n)[CHUNK / 8][4], int k) {
+  const int lane = lane_index();
   u32 writes[CHUNK / 16][4];
 #pragma unroll
-  for (int b = 0; b < CHUNK / 16; ++b) to_operand<Element, Out>(writes[b], n, b);
-  state.template advance<Decay>(writes, k);
+  for (int b = 0; b < CHUNK / 16; ++b) to_operand<Element, Out>(writes[b], n, b, lane);
+  state.template advance<Decay>(writes, k, lane);
 }
 
 // Nothing is erased: no L, and a chunk writes Z as it is.

@@ -1,4 +1,4 @@
-// source 11e00f042fd5e675f8f82ffa5a36c0615b5ece655d8ac9a9cafa16af2fc3d456
+// source a2a4f54b38491a6dac28b558aa56b7684da5b3af38d1939a0c8db3b13023e5a0
 // mamba2_forward: the chunked forward pass of rule `mamba2` on sm_80, chunk=64,value_split=1,warps=8,stages=2.
 //
 //   S_t = (I - k_t e_t^T) Diag(exp g_t) S_(t-1) + k_t z_t^T     e = b k     z = w v     o_t = scale S_t^T q_t
@@ -744,10 +744,11 @@ DEVICE void advance_state(State<Element>& state, const float (&n)[CHUNK / 8][4],
 // The next state alone.
 template <typename Out, typename Decay, typename Element>
 DEVICE void advance_only(State<Element>& state, const float (&n)[CHUNK / 8][4], int k) {
+  const int lane = lane_index();
   u32 writes[CHUNK / 16][4];
 #pragma unroll
-  for (int b = 0; b < CHUNK / 16; ++b) to_operand<Element, Out>(writes[b], n, b);
-  state.template advance<Decay>(writes, k);
+  for (int b = 0; b < CHUNK / 16; ++b) to_operand<Element, Out>(writes[b], n, b, lane);
+  state.template advance<Decay>(writes, k, lane);
 }
 
 // Nothing is erased: no L, and a chunk writes Z as it is.

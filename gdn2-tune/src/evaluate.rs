@@ -268,7 +268,7 @@ impl Evaluator {
 /// What a pass runs: its kernel, and for backward the forward that keeps what it reads.
 enum Kernels<'a> {
     Forward(&'a Artifact),
-    Backward(Training),
+    Backward(Box<Training>),
 }
 
 impl Kernels<'_> {
@@ -283,7 +283,7 @@ impl Kernels<'_> {
             Ok::<Artifact, RunError>(compiler.compile(forward)?)
         };
         let forward = kernel.keeping_forward().map(keeping).transpose()?;
-        Ok(Kernels::Backward(Training { forward, backward: artifact.clone() }))
+        Ok(Kernels::Backward(Box::new(Training { forward, backward: artifact.clone() })))
     }
 
     fn execute(&self, run: &Run<'_>, case: &Case) -> Result<engine::Outcome, RunError> {

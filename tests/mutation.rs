@@ -14,6 +14,7 @@ use gdn2_runtime::tensors::Case;
 use gdn2_tests::{engine, files_below};
 use gdn2_vm::Check;
 use rayon::prelude::*;
+use std::sync::LazyLock;
 
 /// Statements that order something, by how they start.
 const ORDERING: [&str; 12] = [
@@ -51,6 +52,8 @@ fn rules() -> Vec<Rule> {
     let files = files_below("rules").unwrap();
     files.iter().flat_map(|file| gdn2_dsl::parse_file(&std::fs::read_to_string(file).unwrap()).unwrap()).collect()
 }
+
+static SUBJECTS: LazyLock<Vec<Subject>> = LazyLock::new(subjects);
 
 /// Every rule, pass and architecture whose PTX differs in more than its target.
 fn subjects() -> Vec<Subject> {
@@ -165,7 +168,7 @@ fn line_of(ptx: &str, kind: &str, place: usize) -> usize {
 #[test]
 fn each_ordering_statement_is_missed() {
     let (mut wrong, mut total) = (Vec::new(), 0);
-    for s in &subjects() {
+    for s in SUBJECTS.iter() {
         let ptx = &s.artifact.ptx;
         let covered: Vec<[usize; 2]> = COVERED
             .iter()

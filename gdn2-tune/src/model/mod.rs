@@ -195,9 +195,10 @@ mod tests {
     use gdn2_codegen::arch::Arch;
 
     fn launch(blocks: u64) -> LaunchLoad {
-        let mut load = Load { mma: 1.0e6, ..Load::default() };
-        load.instructions[Unit::Mma as usize] = 500.0;
-        load.longest[Unit::Mma as usize] = 125.0;
+        // Long enough that the launch overhead does not hide what is tested.
+        let mut load = Load { mma: 1.0e8, ..Load::default() };
+        load.instructions[Unit::Mma as usize] = 50_000.0;
+        load.longest[Unit::Mma as usize] = 12_500.0;
         LaunchLoad { blocks, threads: 128, registers: 128, shared_bytes: 100 * 1024, load }
     }
 

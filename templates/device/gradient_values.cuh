@@ -68,14 +68,7 @@ struct ErasedValues {
   // dN becomes dR.
   template <typename Element>
   METHOD void transposed(float (&dn)[CHUNK / 8][4]) const {
-    u32 a[CHUNK / 16][4];
-    to_operands<Element, One>(a, dn);
-#pragma unroll
-    for (int group = 0; group < CHUNK / 8; ++group) {
-#pragma unroll
-      for (int c = 0; c < 4; ++c) dn[group][c] = 0.0f;
-    }
-    multiply_triangle_transposed<Element>(dn, a, M);
+    solve_transposed<Element, M>(dn);
   }
 };
 

@@ -65,6 +65,29 @@ struct KeepAll {
   METHOD void subtract(State<Element>&, const float (&)[CHUNK / 8][4]) const {}
 };
 
+// dN becomes dR = MT dN. dN enters as the sum of two operands: where keys repeat, rows of M cancel, and what one operand
+// rounds away would be all that is left.
+template <typename Element, int M>
+DEVICE void solve_transposed(float (&dn)[CHUNK / 8][4]) {
+  u32 high[CHUNK / 16][4], low[CHUNK / 16][4];
+  to_operands<Element, One>(high, dn);
+#pragma unroll
+  for (int b = 0; b < CHUNK / 16; ++b) {
+#pragma unroll
+    for (int r = 0; r < 4; ++r) {
+      const float x = dn[b * 2 + r / 2][r % 2 * 2], y = dn[b * 2 + r / 2][r % 2 * 2 + 1];
+      low[b][r] = Element::pack(x - Element::low(high[b][r]), y - Element::high(high[b][r]));
+    }
+  }
+#pragma unroll
+  for (int group = 0; group < CHUNK / 8; ++group) {
+#pragma unroll
+    for (int c = 0; c < 4; ++c) dn[group][c] = 0.0f;
+  }
+  multiply_triangle_transposed<Element>(dn, low, M);
+  multiply_triangle_transposed<Element>(dn, high, M);
+}
+
 // dR = MT dN; dS loses E^T dR. E^ lies in tile `left`, up to the factor `Row` per token.
 template <typename Row, int M>
 struct ReverseResidual {
@@ -72,14 +95,7 @@ struct ReverseResidual {
 
   template <typename Element>
   METHOD void solve(float (&dn)[CHUNK / 8][4]) const {
-    u32 a[CHUNK / 16][4];
-    to_operands<Element, One>(a, dn);
-#pragma unroll
-    for (int group = 0; group < CHUNK / 8; ++group) {
-#pragma unroll
-      for (int c = 0; c < 4; ++c) dn[group][c] = 0.0f;
-    }
-    multiply_triangle_transposed<Element>(dn, a, M);
+    solve_transposed<Element, M>(dn);
   }
 
   template <typename Element>

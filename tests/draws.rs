@@ -7,30 +7,17 @@
 use gdn2_codegen::abi::Tensor;
 use gdn2_codegen::arch::Arch;
 use gdn2_codegen::kernel::Pass;
-use gdn2_codegen::schedule::Schedule;
-use gdn2_dsl::bars::{Deviation, bar, drawn_bar};
-use gdn2_dsl::{Draw, Dtype, Rule, granularity_combinations, simulate};
+use gdn2_dsl::bars::Deviation;
+use gdn2_dsl::{Draw, Dtype, Rule, granularity_combinations};
 use gdn2_runtime::device::Device;
 use gdn2_runtime::engine::{Engine, Run, RunError};
 use gdn2_runtime::tensors::{Array, Case};
-use gdn2_tests::draws::{draws, rules, runner};
-use gdn2_tests::engine;
+use gdn2_tests::draws::{draws, limits, numbers, rules, runner};
+use gdn2_tests::{engine, files_below};
 use proptest::prelude::*;
 use rayon::prelude::*;
 
-/// How far each output of a draw may be from the definition.
-fn limits(rule: &Rule, draw: &Draw, exact: &Case, chunk: u32) -> Vec<(Tensor, f64)> {
-    let simulated = simulate::forward(rule, &draw.inputs(rule), chunk as usize).unwrap();
-    let limit = |tensor: Tensor, simulated: Vec<f64>| {
-        let rounding = Deviation::of(simulated.into_iter(), &numbers(exact, tensor)).relative;
-        (tensor, drawn_bar(bar(tensor.name()).unwrap(), rounding))
-    };
-    vec![limit(Tensor::O, simulated.o), limit(Tensor::FinalState, simulated.final_state)]
-}
-
-fn numbers(case: &Case, tensor: Tensor) -> Vec<f64> {
-    case.tensors[&tensor].data.iter().copied().map(f64::from).collect()
-}
+const PASSES: [Pass; 2] = [Pass::Forward, Pass::Decode];
 
 /// Runs a draw, its states in slots of a pool if asked for, and compares every output. Whether the schedule could serve
 /// it is the answer; anything wrong is the error.
@@ -44,12 +31,7 @@ fn agrees(engine: &Engine, run: &Run<'_>, draw: &Draw, slots: bool) -> Result<bo
         Err(error) => return Err(format!("{}: {error}", what())),
     };
     let (arch, schedule) = outcome.kernel.unwrap();
-    let chunk = match schedule {
-        Schedule::Forward(forward) => forward.chunk,
-        Schedule::Backward(backward) => backward.chunk,
-        Schedule::Decode(_) => 16,
-    };
-    for (tensor, limit) in limits(run.rule, draw, &exact, chunk) {
+    for (tensor, limit) in limits(run.rule, draw, &exact, &schedule) {
         let got = outcome.tensors[&tensor].data.iter().copied().map(f64::from);
         let deviation = Deviation::of(got, &numbers(&case, tensor));
         if !deviation.passes(limit) {
@@ -149,6 +131,27 @@ fn every_combination_forward() {
 #[test]
 fn every_combination_decode() {
     every_combination(Pass::Decode);
+}
+
+#[test]
+fn every_shipped_rule_compiles_for_every_architecture() {
+    let engine = engine();
+    let device = Device::vm();
+    let mut rules = Vec::new();
+    for file in files_below("rules").unwrap() {
+        let shipped = gdn2_dsl::parse_file(&std::fs::read_to_string(&file).unwrap()).unwrap();
+        rules.extend(shipped.into_iter().map(|rule| Rule { key_dim: 128, value_dim: 128, ..rule }));
+    }
+    assert_eq!(rules.len(), 8);
+    let failures: Vec<String> = rules
+        .par_iter()
+        .flat_map_iter(|rule| Arch::ALL.into_iter().flat_map(move |arch| PASSES.map(|pass| (rule, arch, pass))))
+        .filter_map(|(rule, arch, pass)| {
+            let artifact = engine.artifact(&Run { arch: Some(arch), ..Run::new(rule, pass, &device) });
+            artifact.err().map(|error| format!("{} {pass:?} {arch}: {error}", rule.name))
+        })
+        .collect();
+    assert!(failures.is_empty(), "{} failures:\n{}", failures.len(), failures.join("\n"));
 }
 
 fn any_rule_any_draw(pass: Pass, cases: u32) {

@@ -1,4 +1,4 @@
-// source 96f6e9561019891472c7e413e9f08466a984a6e5713acdcd1dab16248e87aa9a
+// source 9bce0738d5f0a42d669333b37a42e92c0cfa544e32151b18b1358f4cae1893b5
 // deltanet_forward: the chunked forward pass of rule `deltanet` on sm_80, chunk=64,value_split=1,warps=8,stages=2.
 //
 //   S_t = (I - k_t e_t^T) Diag(exp g_t) S_(t-1) + k_t z_t^T     e = b k     z = w v     o_t = scale S_t^T q_t
@@ -406,6 +406,21 @@ DEVICE void store_tokens(int vector, Value value) {
 // in 16x16 blocks on and below the diagonal, one block to a warp. Blocks above the diagonal are never read.
 // Tiles read: q, k, e of [CHUNK][KEY]. Written: p (operand type) and l (float32), [CHUNK][CHUNK].
 
+// q_i . k_j and e_i . k_j of one block.
+template <typename Element, typename Left>
+DEVICE void raw_scores(float (&query)[2][4], typename Left::Sums& erase, const Left& left, int q, int k, int i0, int j0) {
+  const int lane = lane_index();
+#pragma unroll 4
+  for (int d = 0; d < KEY; d += 16) {
+    u32 key[4], a[4];
+    load_block<KEY>(key, k, j0, d, lane);
+    load_block<KEY>(a, q, i0, d, lane);
+    Element::mma(query[0], a, key[0], key[2]);
+    Element::mma(query[1], a, key[1], key[3]);
+    left.multiply(erase, i0, d, key, lane);
+  }
+}
+
 template <typename Element, typename Left, typename Decay>
 DEVICE void scores_pair(const Left& left, int q, int k, int p) {
   constexpr int BLOCKS = CHUNK / 16;
@@ -417,15 +432,7 @@ DEVICE void scores_pair(const Left& left, int q, int k, int p) {
 
     float query[2][4] = {};
     typename Left::Sums erase;
-#pragma unroll 4
-    for (int d = 0; d < KEY; d += 16) {
-      u32 key[4], a[4];
-      load_block<KEY>(key, k, j0, d, lane);
-      load_block<KEY>(a, q, i0, d, lane);
-      Element::mma(query[0], a, key[0], key[2]);
-      Element::mma(query[1], a, key[1], key[3]);
-      left.multiply(erase, i0, d, key, lane);
-    }
+    raw_scores<Element>(query, erase, left, q, k, i0, j0);
 #pragma unroll
     for (int n = 0; n < 2; ++n) {
 #pragma unroll
@@ -872,6 +879,11 @@ struct LeftTile {
     load_block<KEY>(a, tile, i0, d, lane);
     Element::mma(sums.sum[0], a, key[0], key[2]);
     Element::mma(sums.sum[1], a, key[1], key[3]);
+  }
+  // w and what the pairs (i, j) and (i, j + 1) erase of each other, times `factor`.
+  METHOD float2 add(float2 w, const Sums& sums, int n, int half, int i, float2 factor) const {
+    const float row = Row::of(i);
+    return {w.x + sums.sum[n][half * 2] * row * factor.x, w.y + sums.sum[n][half * 2 + 1] * row * factor.y};
   }
   METHOD void store(const Sums& sums, int n, int half, int i, int j, float2 decay) const {
     const float row = Row::of(i);

@@ -1,4 +1,4 @@
-// source c70e4886257f6294bcde093a956626ccea517a3ea31e54c4e7914f0a86dbb2ea
+// source cadcd4c322ae8a1188be0ba7d09899d5becaf69080b9432aa96a75d07b6f59e0
 // gla_forward_for_backward: the chunked forward pass of rule `gla` on sm_80, chunk=64,value_split=1,warps=8,stages=2.
 //
 //   S_t = (I - k_t e_t^T) Diag(exp g_t) S_(t-1) + k_t z_t^T     e = b k     z = w v     o_t = scale S_t^T q_t
@@ -846,6 +846,7 @@ struct NoErase {
   struct Sums {};
   METHOD void multiply(Sums&, int, int, const u32 (&)[4], int) const {}
   METHOD void store(const Sums&, int, int, int, int, float2) const {}
+  METHOD float2 add(float2 w, const Sums&, int, int, int, float2) const { return w; }
   METHOD Operand load(int, int, int, int) const { return {}; }
   METHOD Operand gate(const Fragment&, int, int, int) const { return {}; }
   METHOD void multiply(Sums&, const Operand&, const Fragment&, const u32 (&)[4]) const {}

@@ -1,4 +1,4 @@
-// source 8f0858c279bdb092c2e45ab529294e9f6f142c158e83271039b29897564b9edf
+// source 1d5de015ccd26bc604b75b42dd6f6d7a1af053060346a4071eda62ef3099a2c9
 // gla_forward_for_backward: the chunked forward pass of rule `gla` on sm_90a, chunk=64,value_split=1,warps=8,stages=2.
 //
 //   S_t = (I - k_t e_t^T) Diag(exp g_t) S_(t-1) + k_t z_t^T     e = b k     z = w v     o_t = scale S_t^T q_t
@@ -846,6 +846,7 @@ struct NoErase {
   struct Sums {};
   METHOD void multiply(Sums&, int, int, const u32 (&)[4], int) const {}
   METHOD void store(const Sums&, int, int, int, int, float2) const {}
+  METHOD float2 add(float2 w, const Sums&, int, int, int, float2) const { return w; }
   METHOD Operand load(int, int, int, int) const { return {}; }
   METHOD Operand gate(const Fragment&, int, int, int) const { return {}; }
   METHOD void multiply(Sums&, const Operand&, const Fragment&, const u32 (&)[4]) const {}

@@ -1,4 +1,4 @@
-// source 50300e9383cae339fe0cd34e8f05867b062e06464d194554c650a4b4f2382760
+// source 17860223a14380afdded263503aea4975d3ceb94dc7d9898a345141b687db334
 // gla_forward: the chunked forward pass of rule `gla` on sm_80, chunk=64,value_split=1,warps=8,stages=2.
 //
 //   S_t = (I - k_t e_t^T) Diag(exp g_t) S_(t-1) + k_t z_t^T     e = b k     z = w v     o_t = scale S_t^T q_t
@@ -846,6 +846,7 @@ struct NoErase {
   struct Sums {};
   METHOD void multiply(Sums&, int, int, const u32 (&)[4], int) const {}
   METHOD void store(const Sums&, int, int, int, int, float2) const {}
+  METHOD float2 add(float2 w, const Sums&, int, int, int, float2) const { return w; }
   METHOD Operand load(int, int, int, int) const { return {}; }
   METHOD Operand gate(const Fragment&, int, int, int) const { return {}; }
   METHOD void multiply(Sums&, const Operand&, const Fragment&, const u32 (&)[4]) const {}

@@ -1,4 +1,4 @@
-// source f6ff8efa32d5558e67618316349e3b6554dc80217c4fd96e5af980237c511d10
+// source 7660104739efa5d249d0fd29d1039293e4911a448a9d5f594b9045fe8ea5fb73
 // gla_forward: the chunked forward pass of rule `gla` on sm_90a, chunk=64,value_split=1,warps=8,stages=2.
 //
 //   S_t = (I - k_t e_t^T) Diag(exp g_t) S_(t-1) + k_t z_t^T     e = b k     z = w v     o_t = scale S_t^T q_t
@@ -846,6 +846,7 @@ struct NoErase {
   struct Sums {};
   METHOD void multiply(Sums&, int, int, const u32 (&)[4], int) const {}
   METHOD void store(const Sums&, int, int, int, int, float2) const {}
+  METHOD float2 add(float2 w, const Sums&, int, int, int, float2) const { return w; }
   METHOD Operand load(int, int, int, int) const { return {}; }
   METHOD Operand gate(const Fragment&, int, int, int) const { return {}; }
   METHOD void multiply(Sums&, const Operand&, const Fragment&, const u32 (&)[4]) const {}

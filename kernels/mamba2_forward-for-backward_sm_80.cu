@@ -1,4 +1,4 @@
-// source 49bb43937156daa0b80a78300a5449c1cb30d1c2669d7cfde78e46856af0ff83
+// source 78160cf74a17d37b1784e70610787ff327215e24ba153ea3d6ebdb0cab0a9891
 // mamba2_forward_for_backward: the chunked forward pass of rule `mamba2` on sm_80, chunk=64,value_split=1,warps=8,stages=2.
 //
 //   S_t = (I - k_t e_t^T) Diag(exp g_t) S_(t-1) + k_t z_t^T     e = b k     z = w v     o_t = scale S_t^T q_t
@@ -439,6 +439,21 @@ struct PairDecay {
 // in 16x16 blocks on and below the diagonal, one block to a warp. Blocks above the diagonal are never read.
 // Tiles read: q, k, e of [CHUNK][KEY]. Written: p (operand type) and l (float32), [CHUNK][CHUNK].
 
+// q_i . k_j and e_i . k_j of one block.
+template <typename Element, typename Left>
+DEVICE void raw_scores(float (&query)[2][4], typename Left::Sums& erase, const Left& left, int q, int k, int i0, int j0) {
+  const int lane = lane_index();
+#pragma unroll 4
+  for (int d = 0; d < KEY; d += 16) {
+    u32 key[4], a[4];
+    load_block<KEY>(key, k, j0, d, lane);
+    load_block<KEY>(a, q, i0, d, lane);
+    Element::mma(query[0], a, key[0], key[2]);
+    Element::mma(query[1], a, key[1], key[3]);
+    left.multiply(erase, i0, d, key, lane);
+  }
+}
+
 template <typename Element, typename Left, typename Decay>
 DEVICE void scores_pair(const Left& left, int q, int k, int p) {
   constexpr int BLOCKS = CHUNK / 16;
@@ -450,15 +465,7 @@ DEVICE void scores_pair(const Left& left, int q, int k, int p) {
 
     float query[2][4] = {};
     typename Left::Sums erase;
-#pragma unroll 4
-    for (int d = 0; d < KEY; d += 16) {
-      u32 key[4], a[4];
-      load_block<KEY>(key, k, j0, d, lane);
-      load_block<KEY>(a, q, i0, d, lane);
-      Element::mma(query[0], a, key[0], key[2]);
-      Element::mma(query[1], a, key[1], key[3]);
-      left.multiply(erase, i0, d, key, lane);
-    }
+    raw_scores<Element>(query, erase, left, q, k, i0, j0);
 #pragma unroll
     for (int n = 0; n < 2; ++n) {
 #pragma unroll
@@ -758,6 +765,7 @@ struct NoErase {
   struct Sums {};
   METHOD void multiply(Sums&, int, int, const u32 (&)[4], int) const {}
   METHOD void store(const Sums&, int, int, int, int, float2) const {}
+  METHOD float2 add(float2 w, const Sums&, int, int, int, float2) const { return w; }
   METHOD Operand load(int, int, int, int) const { return {}; }
   METHOD Operand gate(const Fragment&, int, int, int) const { return {}; }
   METHOD void multiply(Sums&, const Operand&, const Fragment&, const u32 (&)[4]) const {}

@@ -1,12 +1,11 @@
 //! Generated backward kernels on the virtual machine: gradients against float64, the same bits whatever the order of
-//! blocks, recomputed states against kept ones, and the bytes a token costs.
+//! blocks, and recomputed states against kept ones.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed unwrap is a failed test")]
 
-use gdn2_codegen::abi::Tensor;
 use gdn2_codegen::arch::Arch;
 use gdn2_codegen::kernel::Pass;
 use gdn2_codegen::schedule::Schedule;
-use gdn2_dsl::bars::{Deviation, bar};
+use gdn2_dsl::bars::Deviation;
 use gdn2_dsl::{Draw, Dtype, Grain, Rule, StateLayout, Write, granularity_combinations};
 use gdn2_runtime::device::Device;
 use gdn2_runtime::device::vm::Settings;
@@ -15,7 +14,6 @@ use gdn2_runtime::engine::{Engine, Outcome, Run, RunError};
 use gdn2_runtime::tensors::Case;
 use gdn2_tests::draws::{draws, rules, runner};
 use gdn2_tests::{engine, root};
-use gdn2_vm::Report;
 use proptest::prelude::*;
 use rayon::prelude::*;
 
@@ -35,11 +33,6 @@ fn agrees(engine: &Engine, run: &Run<'_>, draw: &Draw) -> Result<bool, String> {
         let got = outcome.tensors[&tensor].data.iter().copied().map(f64::from);
         let exact: Vec<f64> = case.tensors[&tensor].data.iter().copied().map(f64::from).collect();
         let deviation = Deviation::of(got, &exact);
-        // A known shortfall: where keys all but repeat and erase gates exceed 1, the gradient of a scalar decay is what
-        // is left of terms that cancel, and has been seen at 1.7 times the simulation's error. It is held to the cap.
-        let cancels = tensor == Tensor::DG && run.rule.decay.grain == Grain::Scalar && draw.near_identical_keys;
-        let limit =
-            if cancels && draw.largest_erase > 1.0 { limit.max(6.0 * bar(tensor.name()).unwrap()) } else { limit };
         if !deviation.passes(limit) {
             let name = tensor.name();
             return Err(format!("{name}: {deviation:?}, limit {limit}, {arch} {schedule}: {}", what()));
@@ -103,16 +96,10 @@ fn any_rule_any_draw() {
         .unwrap();
 }
 
-/// A rule of `rules/`, gates as bf16.
+/// A rule of `rules/`.
 fn rule(name: &str, dim: u32) -> Rule {
     let text = std::fs::read_to_string(root().join("rules").join(format!("{name}.gdn2"))).unwrap();
-    let mut rule = gdn2_dsl::parse_file(&text).unwrap().remove(0).with_dims(dim, dim).unwrap();
-    rule.decay.storage = Dtype::Bf16;
-    rule.erase.storage = Dtype::Bf16;
-    if let Write::Own(gate) = &mut rule.write {
-        gate.storage = Dtype::Bf16;
-    }
-    rule.checked().unwrap()
+    gdn2_dsl::parse_file(&text).unwrap().remove(0).with_dims(dim, dim).unwrap()
 }
 
 fn on_vm(engine: &Engine, rule: &Rule, schedule: &str, settings: Settings, case: &Case) -> Outcome {
@@ -136,50 +123,24 @@ fn neither_another_run_nor_another_block_order_nor_recomputed_states_change_a_bi
         let case = Case::drawn(&rule, &draw, true).unwrap();
         let run = |schedule, order| on_vm(&engine, &rule, schedule, Settings { order, ..Settings::default() }, &case);
         let first = bits(&run("chunk=32", None));
-        assert_eq!(first, bits(&run("chunk=32", None)), "{name}: run twice");
-        for seed in [1, 2] {
-            assert_eq!(first, bits(&run("chunk=32", Some(seed))), "{name}: blocks in order {seed}");
+        for schedule in ["chunk=32", "chunk=32,recompute=1"] {
+            for order in [None, Some(1), Some(2)] {
+                assert_eq!(first, bits(&run(schedule, order)), "{name}: {schedule}, blocks in order {order:?}");
+            }
         }
-        assert_eq!(first, bits(&run("chunk=32,recompute=1", None)), "{name}: states recomputed");
     }
 }
 
-fn sectors(reports: &[Report]) -> (u64, u64) {
-    let counters = || reports.iter().map(|report| report.counters.as_ref().unwrap());
-    (counters().map(|c| c.global_read_sectors).sum(), counters().map(|c| c.global_write_sectors).sum())
-}
-
+/// Where keys all but repeat and erase gates exceed 1, what a pair gives to the decay between its tokens all but cancels.
 #[test]
-fn a_token_moves_few_bytes() {
-    const TOKENS: usize = 1024;
+fn a_scalar_decays_gradient_survives_keys_that_repeat() {
     let engine = engine();
-    // What a sequence costs at its ends, whatever its length, is no cost of a token: no states are passed.
-    let draw = Draw { initial_state: false, ..Draw::new(1, TOKENS, 1, 1, 5) };
-    let settings = Settings { count: true, ..Settings::default() };
-    let device = Device::Vm(settings);
-    for (name, most) in [("gdn", 4700.0), ("kda", 5500.0), ("gdn2", 6800.0)] {
-        let rule = rule(name, 128);
-        let mut case = Case::drawn_inputs(&rule, &draw, true).unwrap();
-        case.tensors.remove(&Tensor::DFinalState);
-        let all = on_vm(&engine, &rule, "chunk=64,value_split=1", settings, &case);
-        // The first report is forward's, which keeps the states; plain forward says what it writes anyway.
-        let plain = Run {
-            arch: Some(Arch::Sm90a),
-            schedule: "chunk=64,value_split=1",
-            ..Run::new(&rule, Pass::Forward, &device)
-        };
-        let plain = engine.run(&Run { final_state: false, ..plain }, &case).unwrap();
-        let (forward, backward) = all.reports.split_at(1);
-        let (read, written) = sectors(backward);
-        let kept = sectors(forward).1 - sectors(&plain.reports).1;
-        let bytes = (read + written + kept) as f64 * 32.0 / TOKENS as f64;
-        let per = |sectors: u64| sectors as f64 * 32.0 / TOKENS as f64;
-        println!(
-            "{name}: {bytes} bytes per token and head: read {}, written {}, kept by forward {}",
-            per(read),
-            per(written),
-            per(kept)
-        );
-        assert!(bytes <= most, "{name}: {bytes} bytes per token and head, at most {most}");
+    let device = Device::vm();
+    let text = "rule r { decay: scalar as bf16; erase: scalar as f32; write: scalar; key_dim: 32; value_dim: 32; dtype: bf16; }";
+    let rule = gdn2_dsl::parse_file(text).unwrap().remove(0);
+    let run = Run { arch: Some(Arch::Sm90a), ..Run::new(&rule, Pass::Backward, &device) };
+    for seed in 0..24 {
+        let [.., draw] = Draw::telling(seed);
+        assert_eq!(agrees(&engine, &run, &draw), Ok(true));
     }
 }

@@ -267,7 +267,7 @@ pub(crate) fn gradient_map(rule: &Rule, plan: &Plan, numbers: Backward) -> Vec<R
     map.place("diagonal", chunk * 4);
     let rows = slices(rule, numbers) * chunk * 4;
     map.place("erase_rows", when(plan.erase == Fold::Row, rows));
-    map.place("decay_rows", when(plan.decay == Fold::Pair, rows));
+    map.place("decay_rows", when(plan.decay == Fold::Pair, rows + chunk / 16 * chunk * 4));
     let tail = match plan.decay {
         Fold::Operand => chunk / 16 * key * 4,
         Fold::Pair => (warps * 4).next_multiple_of(16),

@@ -247,6 +247,10 @@ impl Policies<'_> {
             }
             Fold::Operand => "ChannelDecayGradient<Element, SMEM_DECAY_TAIL>",
         };
+        let pair_totals = match plan.decay {
+            Fold::Absent | Fold::Row | Fold::Operand => "NoPairTotals",
+            Fold::Pair => "TokenPairTotals<Element, Left, SMEM_DECAY_ROWS>",
+        };
         let write = match plan.write {
             Fold::Absent | Fold::Pair => "NoWriteGate".to_owned(),
             Fold::Row => {
@@ -260,6 +264,7 @@ impl Policies<'_> {
             ("PairErase", pair_erase),
             ("KeyLeft", key_left),
             ("KeyDecay", key_decay.to_owned()),
+            ("PairTotals", pair_totals.to_owned()),
             ("WriteGate", write),
         ];
         aliases.extend(named.into_iter().map(|(name, ty)| json!({ "name": name, "type": ty })));
@@ -274,11 +279,13 @@ impl Policies<'_> {
             Fold::Row | Fold::Absent | Fold::Pair => "",
         };
         let key_decay = if plan.decay == Fold::Operand { self.text.sums() } else { "" };
+        let pair_totals = if plan.decay == Fold::Pair { "left, q_tile, k_tile" } else { "" };
         vec![
             format!("const Erased erased{{{}}};", self.left),
             "const PairErase pair_erase{};".to_owned(),
             format!("const KeyLeft key_left{{{key_left}}};"),
             format!("const KeyDecay key_decay{{{key_decay}}};"),
+            format!("const PairTotals pair_totals{{{pair_totals}}};"),
         ]
     }
 

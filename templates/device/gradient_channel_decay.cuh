@@ -58,6 +58,7 @@ const int lane = lane_index();
     }
   }
 
+  METHOD void note_state(Words&, int, float2) const {}
   METHOD void note(Words& words, int n, int half, float2 dg) const { words.dg[n][half] = dg; }
   METHOD void finish(const Words&, const KeyTask&) const {}
   METHOD void store(const Words& words, const KeyTask& task) const {

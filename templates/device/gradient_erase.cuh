@@ -7,7 +7,8 @@ struct NoKeyErase {
   METHOD void load_left(u32 (&)[4], int, int) const {}
   METHOD void multiply(Sums&, int, const u32 (&)[4], u32, u32) const {}
   METHOD void scale(Sums&, int, int, float2) const {}
-  METHOD float2 share(const Sums&, Words&, int, int, int, int, float2, float2&) const { return {0.0f, 0.0f}; }
+  METHOD float2 add(float2 x, const Sums&, int, int, int, int, float2) const { return x; }
+  METHOD float2 share(const Sums&, Words&, int, int, int, int, float2) const { return {0.0f, 0.0f}; }
 };
 
 // What the two kinds of gate share: dR and dL as operands, and the sums.
@@ -51,12 +52,16 @@ struct TokenKeyErase : KeyErase<Element, DR, DL> {
   METHOD void load_erased(u32 (&b)[4], int k, int row, int d) const { load_block_transposed<KEY>(b, k, row, d, lane_index()); }
   METHOD Fragment erased(const Fragment& k, int, int) const { return k; }
 
-  // b de, the gate's gradient noted, and de times e added to `decay`.
-  METHOD float2 share(const Sums& sums, Words& words, int n, int half, int i, int d, float2 key, float2& decay) const {
+  // x + e de.
+  METHOD float2 add(float2 x, const Sums& sums, int n, int half, int i, int, float2 key) const {
     const float beta = at<float>(BETA + i * 4);
-    const float2 gate = {key.x * sums.e[n][half * 2], key.y * sums.e[n][half * 2 + 1]};
-    words.row[half] += gate.x + gate.y;
-    decay = {decay.x + beta * gate.x, decay.y + beta * gate.y};
+    return {x.x + beta * key.x * sums.e[n][half * 2], x.y + beta * key.y * sums.e[n][half * 2 + 1]};
+  }
+
+  // b de, the gate's gradient noted.
+  METHOD float2 share(const Sums& sums, Words& words, int n, int half, int i, int d, float2 key) const {
+    const float beta = at<float>(BETA + i * 4);
+    words.row[half] += key.x * sums.e[n][half * 2] + key.y * sums.e[n][half * 2 + 1];
     return {beta * sums.e[n][half * 2], beta * sums.e[n][half * 2 + 1]};
   }
   METHOD void finish(const Words& words, const KeyTask& task, int partial) const {
@@ -91,11 +96,14 @@ struct ChannelKeyErase : KeyErase<Element, DR, DL> {
     for (int p = 0; p < 4; ++p) x.pair[p] = {x.pair[p].x * k.pair[p].x, x.pair[p].y * k.pair[p].y};
     return x;
   }
-  METHOD float2 share(const Sums& sums, Words& words, int n, int half, int i, int d, float2 key, float2& decay) const {
+  METHOD float2 add(float2 x, const Sums& sums, int n, int half, int i, int d, float2 key) const {
+    const float2 gate = Neighbours<T>::load(b, i, d);
+    return {x.x + gate.x * key.x * sums.e[n][half * 2], x.y + gate.y * key.y * sums.e[n][half * 2 + 1]};
+  }
+  METHOD float2 share(const Sums& sums, Words& words, int n, int half, int i, int d, float2 key) const {
     const float2 gate = Neighbours<T>::load(b, i, d);
     const float2 de = {sums.e[n][half * 2], sums.e[n][half * 2 + 1]};
     words.gate[n][half] = Neighbours<T>::pack({key.x * de.x, key.y * de.y});
-    decay = {decay.x + gate.x * key.x * de.x, decay.y + gate.y * key.y * de.y};
     return {gate.x * de.x, gate.y * de.y};
   }
   METHOD void store(const Words& words, const KeyTask& task) const {

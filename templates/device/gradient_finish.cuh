@@ -23,18 +23,29 @@ DEVICE void write_token_gradient(T* rows, i64 stride, int exist, Sum sum) {
   }
 }
 
+// What q, e and k of a token have in the decay's gradient: q dq + e de - k dk.
+template <typename Erase>
+DEVICE float2 decay_share(const KeySums& sums, const typename Erase::Sums& left, const Erase& erase, int n, int half, int i,
+                          int d, float2 query, float2 key) {
+  const float2 share = {query.x * sums.q[n][half * 2] - key.x * sums.k[n][half * 2],
+                        query.y * sums.q[n][half * 2 + 1] - key.y * sums.k[n][half * 2 + 1]};
+  return erase.add(share, left, n, half, i, d, key);
+}
+
 // The state terms carry their tokens' decay; tau meets k for the chunk's end.
 template <typename Element, typename Decay, typename Erase>
-DEVICE void scale_sums(KeySums& sums, typename Erase::Sums& left, typename Decay::Tail& tail, const Decay& decay,
-                       const Erase& erase, const KeyTask& task, int k, float scale) {
+DEVICE void scale_sums(KeySums& sums, typename Erase::Sums& left, typename Decay::Tail& tail, typename Decay::Words& words,
+                       const Decay& decay, const Erase& erase, const KeyTask& task, int q, int k, float scale) {
   each_pair(task, [&](int n, int half, int i, int d) {
-    const float2 into = decay.into(i, d), out = decay.out(i, d), key = Neighbours<Element>::load(k, i, d);
+    const float2 into = decay.into(i, d), out = decay.out(i, d);
+    const float2 query = Neighbours<Element>::load(q, i, d), key = Neighbours<Element>::load(k, i, d);
     sums.q[n][half * 2] *= scale * into.x;
     sums.q[n][half * 2 + 1] *= scale * into.y;
     erase.scale(left, n, half, {-into.x, -into.y});
     sums.k[n][half * 2] *= out.x;
     sums.k[n][half * 2 + 1] *= out.y;
     decay.note_tail(tail, n, key, {sums.k[n][half * 2], sums.k[n][half * 2 + 1]});
+    decay.note_state(words, half, decay_share(sums, left, erase, n, half, i, d, query, key));
   });
 }
 
@@ -49,9 +60,8 @@ DEVICE void finish_keys(KeyWords<Element>& words, typename Decay::Words& decay_w
     const float2 query = Neighbours<Element>::load(q, i, d), key = Neighbours<Element>::load(k, i, d);
     float2 dq = {sums.q[n][half * 2], sums.q[n][half * 2 + 1]};
     float2 dk = {sums.k[n][half * 2], sums.k[n][half * 2 + 1]};
-    float2 dg = {query.x * dq.x - key.x * dk.x, query.y * dq.y - key.y * dk.y};
-    const float2 share = erase.share(left, erase_words, n, half, i, d, key, dg);
-    decay.note(decay_words, n, half, dg);
+    decay.note(decay_words, n, half, decay_share(sums, left, erase, n, half, i, d, query, key));
+    const float2 share = erase.share(left, erase_words, n, half, i, d, key);
     const float same = at<float>(diagonal + i * 4);
     dq = {dq.x + same * key.x, dq.y + same * key.y};
     dk = {dk.x + same * query.x + share.x, dk.y + same * query.y + share.y};

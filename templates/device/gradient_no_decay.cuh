@@ -8,6 +8,7 @@ struct NoDecayGradient {
   METHOD void overlap(Tail&, const KeyTask&, int, int, int) const {}
   METHOD void note_tail(Tail&, int, float2, float2) const {}
   METHOD void close_tail(const Tail&, const KeyTask&) const {}
+  METHOD void note_state(Words&, int, float2) const {}
   METHOD void note(Words&, int, int, float2) const {}
   METHOD void finish(const Words&, const KeyTask&) const {}
 };

@@ -1,6 +1,7 @@
 // Gradients of the scores: dP_ij = scale dO_i . N_j for i >= j and dL_ij = -dR_i . N_j for i > j, times the decay between
 // i and j where it is one factor per pair. 16x16 blocks over the warps; sums over value tiles may come in parts.
-// The diagonal of dP, which carries no decay, goes to a vector of its own and is zero in the tile.
+// The diagonal of dP, which carries no decay, goes to a vector of its own and is zero in the tile. `Totals` takes what
+// each pair gives to the decay between its tokens.
 
 enum : int {
   BLOCKS = CHUNK / 16,
@@ -16,8 +17,17 @@ DEVICE uint4 load_token_columns(int slice, int row) {
   return {near.x, near.y, far.x, far.y};
 }
 
+// The decay, if any, is not one factor per pair: its gradient follows from those along K.
+struct NoPairTotals {
+  struct Block {};
+  METHOD void multiply(Block&, int, int) const {}
+  METHOD void add(Block&, int, int, int, int, float2, float2, float2) const {}
+  METHOD void store(const Block&, int, int) const {}
+};
+
 struct NoErasePairs {
   struct Sums {};
+  METHOD float2 gradient(const Sums&, int, int) const { return {0.0f, 0.0f}; }
   METHOD void multiply(Sums&, int, int, const uint4&) const {}
   METHOD void store(const Sums&, int, int, int, int, float2) const {}
 };
@@ -34,9 +44,13 @@ struct ErasePairs {
     Element::mma(sums.sum[0], a, n.x, n.y);
     Element::mma(sums.sum[1], a, n.z, n.w);
   }
+  METHOD float2 gradient(const Sums& sums, int n, int half) const {
+    return {-sums.sum[n][half * 2], -sums.sum[n][half * 2 + 1]};
+  }
   METHOD void store(const Sums& sums, int n, int half, int i, int j, float2 decay) const {
-    const float l0 = i > j ? -sums.sum[n][half * 2] * decay.x : 0.0f;
-    const float l1 = i > j + 1 ? -sums.sum[n][half * 2 + 1] * decay.y : 0.0f;
+    const float2 l = gradient(sums, n, half);
+    const float l0 = i > j ? l.x * decay.x : 0.0f;
+    const float l1 = i > j + 1 ? l.y * decay.y : 0.0f;
     at<u32>(DL + Tile<CHUNK, 2>::offset(i, j)) = Element::pack(l0, l1);
   }
 };
@@ -73,10 +87,12 @@ struct PairGradients {
     });
   }
 
-  template <typename Pair>
-  METHOD void store(const Erase& erase, int dp, int diagonal, float scale) const {
+  template <typename Pair, typename Totals>
+  METHOD void store(const Erase& erase, const Totals& totals, int dp, int diagonal, float scale) const {
     const int lane = lane_index();
     each_block([&](int t, int i0, int j0) {
+      typename Totals::Block block;
+      totals.multiply(block, i0, j0);
 #pragma unroll
       for (int n = 0; n < 2; ++n) {
 #pragma unroll
@@ -89,8 +105,10 @@ struct PairGradients {
           if (i == j) at<float>(diagonal + i * 4) = p0;
           if (i == j + 1) at<float>(diagonal + i * 4) = p1;
           erase.store(l[t], n, half, i, j, decay);
+          totals.add(block, n, half, i, j, decay, {p0, p1}, erase.gradient(l[t], n, half));
         }
       }
+      totals.store(block, i0, j0);
     });
   }
 };

@@ -1,5 +1,60 @@
-// The gradient of a decay with one number per token: sums over K of dG, and of what the chunk's end adds to all tokens.
-// INTO, OUT: vectors of 2^G and 2^(G_C - G). ROWS: [SLICES][CHUNK] partial sums; TAIL: one number per warp.
+// The gradient of a decay with one number per token. Every pair i > j gives W_ij = dP_ij P_ij + dL_ij L_ij to the tokens
+// after j up to i: added to dG at i, taken off at j. What the state gives is a sum over K, and the chunk's end adds to
+// all tokens alike.
+//
+// W comes from accumulators in float32. Where keys repeat, W cancels: of sums over K of q dq - k dk, whose operands dP and
+// dL are rounded, too little would be left.
+//
+// INTO, OUT: vectors of 2^G and 2^(G_C - G). ROWS: [SLICES + BLOCKS][CHUNK] partial sums of dG; TAIL: one number per warp.
+
+template <typename Element, typename Left, int ROWS>
+struct TokenPairTotals {
+  Left left;
+  int q, k;
+  struct Block {
+    float scores[2][4] = {};
+    typename Left::Sums erased;
+    float row[2] = {};
+    float2 column[2] = {};
+  };
+
+  METHOD void multiply(Block& block, int i0, int j0) const {
+    raw_scores<Element>(block.scores, block.erased, left, q, k, i0, j0);
+  }
+
+  METHOD void add(Block& block, int n, int half, int i, int j, float2 decay, float2 p, float2 l) const {
+    const float2 own = {p.x * block.scores[n][half * 2], p.y * block.scores[n][half * 2 + 1]};
+    const float2 all = left.add(own, block.erased, n, half, i, l);
+    const float2 w = {i > j ? all.x * decay.x : 0.0f, i > j + 1 ? all.y * decay.y : 0.0f};
+    block.row[half] += w.x + w.y;
+    block.column[n].x += w.x;
+    block.column[n].y += w.y;
+  }
+
+  // Each pair of token blocks has a part of its own at either.
+  METHOD void store(const Block& block, int i0, int j0) const {
+    const int lane = lane_index();
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const float sum = sum_quad(block.row[half]);
+      if (lane % 4 == 0) at<float>(part(j0) + (i0 + half * 8 + lane / 4) * 4) = sum;
+    }
+    __syncwarp();
+#pragma unroll
+    for (int n = 0; n < 2; ++n) {
+      float2 sum = block.column[n];
+#pragma unroll
+      for (int step = 4; step < 32; step *= 2) {
+        sum.x += __shfl_xor_sync(0xffffffffu, sum.x, step);
+        sum.y += __shfl_xor_sync(0xffffffffu, sum.y, step);
+      }
+      float2& at_j = at<float2>(part(i0) + (j0 + n * 8 + lane * 2) * 4);
+      if (lane < 4) at_j = i0 == j0 ? float2{at_j.x - sum.x, at_j.y - sum.y} : float2{-sum.x, -sum.y};
+    }
+  }
+
+  static METHOD int part(int row) { return ROWS + (SLICES + row / 16) * CHUNK * 4; }
+};
 
 template <typename Element, int INTO, int OUT, int ROWS, int TAIL>
 struct TokenDecayGradient {
@@ -32,7 +87,8 @@ struct TokenDecayGradient {
     if (lane == 0) at<float>(TAIL + warp_index() * 4) = sum;
   }
 
-  METHOD void note(Words& words, int, int half, float2 dg) const { words.row[half] += dg.x + dg.y; }
+  METHOD void note_state(Words& words, int half, float2 dg) const { words.row[half] += dg.x + dg.y; }
+  METHOD void note(Words&, int, int, float2) const {}
   METHOD void finish(const Words& words, const KeyTask& task) const {
 const int lane = lane_index();
 #pragma unroll
@@ -52,7 +108,7 @@ const int lane = lane_index();
 #pragma unroll
     for (int r = TOKEN_ROWS - 1; r >= 0; --r) {
       const int token = r * 32 + lane;
-      float sum = token < CHUNK ? sum_partials<SLICES>(ROWS, token) : 0.0f;
+      float sum = token < CHUNK ? sum_partials<SLICES + BLOCKS>(ROWS, token) : 0.0f;
 #pragma unroll
       for (int step = 1; step < 32; step *= 2) {
         const float other = __shfl_down_sync(0xffffffffu, sum, step);

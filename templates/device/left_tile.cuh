@@ -12,6 +12,11 @@ struct LeftTile {
     Element::mma(sums.sum[0], a, key[0], key[2]);
     Element::mma(sums.sum[1], a, key[1], key[3]);
   }
+  // w and what the pairs (i, j) and (i, j + 1) erase of each other, times `factor`.
+  METHOD float2 add(float2 w, const Sums& sums, int n, int half, int i, float2 factor) const {
+    const float row = Row::of(i);
+    return {w.x + sums.sum[n][half * 2] * row * factor.x, w.y + sums.sum[n][half * 2 + 1] * row * factor.y};
+  }
   METHOD void store(const Sums& sums, int n, int half, int i, int j, float2 decay) const {
     const float row = Row::of(i);
     const float l0 = i > j ? sums.sum[n][half * 2] * decay.x * row : 0.0f;

@@ -3,6 +3,21 @@
 // in 16x16 blocks on and below the diagonal, one block to a warp. Blocks above the diagonal are never read.
 // Tiles read: q, k, e of [CHUNK][KEY]. Written: p (operand type) and l (float32), [CHUNK][CHUNK].
 
+// q_i . k_j and e_i . k_j of one block.
+template <typename Element, typename Left>
+DEVICE void raw_scores(float (&query)[2][4], typename Left::Sums& erase, const Left& left, int q, int k, int i0, int j0) {
+  const int lane = lane_index();
+#pragma unroll 4
+  for (int d = 0; d < KEY; d += 16) {
+    u32 key[4], a[4];
+    load_block<KEY>(key, k, j0, d, lane);
+    load_block<KEY>(a, q, i0, d, lane);
+    Element::mma(query[0], a, key[0], key[2]);
+    Element::mma(query[1], a, key[1], key[3]);
+    left.multiply(erase, i0, d, key, lane);
+  }
+}
+
 template <typename Element, typename Left, typename Decay>
 DEVICE void scores_pair(const Left& left, int q, int k, int p) {
   constexpr int BLOCKS = CHUNK / 16;
@@ -14,15 +29,7 @@ DEVICE void scores_pair(const Left& left, int q, int k, int p) {
 
     float query[2][4] = {};
     typename Left::Sums erase;
-#pragma unroll 4
-    for (int d = 0; d < KEY; d += 16) {
-      u32 key[4], a[4];
-      load_block<KEY>(key, k, j0, d, lane);
-      load_block<KEY>(a, q, i0, d, lane);
-      Element::mma(query[0], a, key[0], key[2]);
-      Element::mma(query[1], a, key[1], key[3]);
-      left.multiply(erase, i0, d, key, lane);
-    }
+    raw_scores<Element>(query, erase, left, q, k, i0, j0);
 #pragma unroll
     for (int n = 0; n < 2; ++n) {
 #pragma unroll

@@ -1,0 +1,117 @@
+//! What the backward pass costs: instructions and bytes of memory as the virtual machine counts them, and spills.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed unwrap is a failed test")]
+
+use gdn2_codegen::abi::Tensor;
+use gdn2_codegen::arch::Arch;
+use gdn2_codegen::kernel::Pass;
+use gdn2_dsl::{Combination, Draw, Dtype, Rule, Write, granularity_combinations};
+use gdn2_runtime::device::Device;
+use gdn2_runtime::device::vm::Settings;
+use gdn2_runtime::engine::Run;
+use gdn2_runtime::tensors::Case;
+use gdn2_tests::{engine, files_below, with_one_gate_less};
+use gdn2_vm::Report;
+use rayon::prelude::*;
+use std::collections::BTreeMap;
+
+/// Every shipped rule.
+fn shipped() -> Vec<Rule> {
+    let read = |path| gdn2_dsl::parse_file(&std::fs::read_to_string(path).unwrap()).unwrap();
+    files_below("rules").unwrap().into_iter().flat_map(read).collect()
+}
+
+#[test]
+fn default_schedules_of_shipped_rules_spill_nothing() {
+    let engine = engine();
+    let device = Device::vm();
+    let rules = shipped();
+    assert!(rules.len() >= 8);
+    for rule in rules {
+        let rule = rule.with_dims(128, 128).unwrap();
+        for pass in [Pass::ForwardForBackward, Pass::Backward] {
+            let run = Run { arch: Some(Arch::Sm90a), ..Run::new(&rule, pass, &device) };
+            let artifact = engine.artifact(&run).unwrap();
+            assert!(!artifact.resources.is_empty());
+            for entry in &artifact.resources {
+                println!("{}: {} registers, {} bytes of stack", entry.entry, entry.registers, entry.stack);
+                assert_eq!(entry.spill_stores + entry.spill_loads, 0, "{entry:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn removing_a_gate_never_adds_an_instruction() {
+    let engine = engine();
+    let device = Device::vm();
+    let draw = Draw::new(1, 128, 1, 1, 3);
+    let counts: BTreeMap<Combination, u64> = granularity_combinations()
+        .into_par_iter()
+        .map(|combination| {
+            let rule = combination.rule(64, 64, Dtype::Bf16).unwrap();
+            let run = Run::new(&rule, Pass::Backward, &device);
+            let outcome = engine.run(&run, &Case::drawn_inputs(&rule, &draw, true).unwrap()).unwrap();
+            // The first report is forward's, which keeps the states.
+            (combination, outcome.reports[1..].iter().map(|report| report.instructions).sum())
+        })
+        .collect();
+    assert_eq!(counts.len(), 30);
+    let raised: Vec<String> = counts
+        .iter()
+        .flat_map(|(&combination, &with)| {
+            with_one_gate_less(combination).into_iter().map(move |less| (combination, with, less))
+        })
+        .filter(|(_, with, less)| counts[less] > *with)
+        .map(|(combination, with, less)| format!("{combination} runs {with}, {less} runs {}", counts[&less]))
+        .collect();
+    assert!(raised.is_empty(), "{raised:#?}");
+}
+
+fn with_gates_as_bf16(mut rule: Rule) -> Rule {
+    rule.decay.storage = Dtype::Bf16;
+    rule.erase.storage = Dtype::Bf16;
+    if let Write::Own(gate) = &mut rule.write {
+        gate.storage = Dtype::Bf16;
+    }
+    rule.checked().unwrap()
+}
+
+fn sectors(reports: &[Report]) -> (u64, u64) {
+    let counters = || reports.iter().map(|report| report.counters.as_ref().unwrap());
+    (counters().map(|c| c.global_read_sectors).sum(), counters().map(|c| c.global_write_sectors).sum())
+}
+
+#[test]
+fn a_token_moves_few_bytes() {
+    const TOKENS: usize = 1024;
+    let engine = engine();
+    // What a sequence costs at its ends, whatever its length, is no cost of a token: no states are passed.
+    let draw = Draw { initial_state: false, ..Draw::new(1, TOKENS, 1, 1, 5) };
+    let device = Device::Vm(Settings { count: true, ..Settings::default() });
+    for (name, most) in [("gdn", 4700.0), ("kda", 5500.0), ("gdn2", 6800.0)] {
+        let rule = shipped().into_iter().find(|rule| rule.name == name).unwrap();
+        let rule = with_gates_as_bf16(rule.with_dims(128, 128).unwrap());
+        let mut case = Case::drawn_inputs(&rule, &draw, true).unwrap();
+        case.tensors.remove(&Tensor::DFinalState);
+        let run = |pass| Run {
+            arch: Some(Arch::Sm90a),
+            schedule: "chunk=64,value_split=1",
+            ..Run::new(&rule, pass, &device)
+        };
+        let all = engine.run(&run(Pass::Backward), &case).unwrap();
+        // The first report is forward's, which keeps the states; plain forward says what it writes anyway.
+        let plain = engine.run(&Run { final_state: false, ..run(Pass::Forward) }, &case).unwrap();
+        let (forward, backward) = all.reports.split_at(1);
+        let (read, written) = sectors(backward);
+        let kept = sectors(forward).1 - sectors(&plain.reports).1;
+        let per = |sectors: u64| sectors as f64 * 32.0 / TOKENS as f64;
+        let bytes = per(read + written + kept);
+        println!(
+            "{name}: {bytes} bytes per token and head: read {}, written {}, kept by forward {}",
+            per(read),
+            per(written),
+            per(kept)
+        );
+        assert!(bytes <= most, "{name}: {bytes} bytes per token and head, at most {most}");
+    }
+}

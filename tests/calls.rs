@@ -3,16 +3,18 @@
 //! arguments left out.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed unwrap is a failed test")]
 
+use gdn2_codegen::abi::Tensor;
 use gdn2_codegen::arch::Arch;
 use gdn2_codegen::kernel::Pass;
 use gdn2_codegen::schedule::Schedule;
 use gdn2_dsl::bars::Deviation;
 use gdn2_dsl::{Draw, Dtype, Inputs, Rule, StateLayout, reference};
 use gdn2_runtime::device::vm::{Loaded, Settings};
+use gdn2_runtime::drawn::bars;
 use gdn2_runtime::raw::Arguments;
 use gdn2_runtime::storage;
 use gdn2_runtime::tensors::Case;
-use gdn2_tests::draws::{draws, limits, numbers, rules, runner};
+use gdn2_tests::draws::{draws, numbers, rules, runner};
 use gdn2_tests::engine;
 use gdn2_tests::views::{Spread, Views, spreads};
 use gdn2_vm::{Address, Check, Memory};
@@ -236,8 +238,8 @@ fn strides_of_any_kind() {
             let reports = loaded.launch(&mut views.memory, full(), &views.call, &[]);
             reports.map_err(|error| TestCaseError::fail(format!("{error}: {rule}{spread:?} {draw:?}")))?;
             let o = views.output().map_err(TestCaseError::fail)?;
-            let (tensor, limit) = limits(&rule, &draw, &exact, &schedule).remove(0);
-            let deviation = Deviation::of(o.into_iter(), &numbers(&exact, tensor));
+            let limit = bars(&rule, &draw, &exact, &schedule).unwrap()[&Tensor::O];
+            let deviation = Deviation::of(o.into_iter(), &numbers(&exact, Tensor::O));
             prop_assert!(deviation.passes(limit), "{deviation:?}, limit {limit}: {rule}{pass:?} {spread:?} {draw:?}");
             Ok(())
         })

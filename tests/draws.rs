@@ -10,9 +10,10 @@ use gdn2_codegen::kernel::Pass;
 use gdn2_dsl::bars::Deviation;
 use gdn2_dsl::{Draw, Dtype, Rule, granularity_combinations};
 use gdn2_runtime::device::Device;
+use gdn2_runtime::drawn::bars;
 use gdn2_runtime::engine::{Engine, Run, RunError};
 use gdn2_runtime::tensors::{Array, Case};
-use gdn2_tests::draws::{draws, limits, numbers, rules, runner};
+use gdn2_tests::draws::{draws, numbers, rules, runner};
 use gdn2_tests::{engine, files_below};
 use proptest::prelude::*;
 use rayon::prelude::*;
@@ -31,7 +32,7 @@ fn agrees(engine: &Engine, run: &Run<'_>, draw: &Draw, slots: bool) -> Result<bo
         Err(error) => return Err(format!("{}: {error}", what())),
     };
     let (arch, schedule) = outcome.kernel.unwrap();
-    for (tensor, limit) in limits(run.rule, draw, &exact, &schedule) {
+    for (tensor, limit) in bars(run.rule, draw, &exact, &schedule).unwrap() {
         let got = outcome.tensors[&tensor].data.iter().copied().map(f64::from);
         let deviation = Deviation::of(got, &numbers(&case, tensor));
         if !deviation.passes(limit) {

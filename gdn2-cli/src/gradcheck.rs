@@ -1,23 +1,16 @@
 //! `gdn2 gradcheck`: a rule's backward kernels against the float64 definition, on numbers nobody has seen.
 
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use gdn2_codegen::arch::Arch;
 use gdn2_codegen::kernel::Pass;
-use gdn2_codegen::schedule::Schedule;
-use gdn2_dsl::bars::bar;
-use gdn2_dsl::{Draw, Rule};
 use gdn2_runtime::device::Device;
-use gdn2_runtime::drawn::gradient_bars;
 use gdn2_runtime::engine::{Engine, Run};
-use gdn2_runtime::tensors::Case;
 
 use crate::error::CliError;
-use crate::progress::Progress;
 use crate::rows::Rows;
 use crate::select::{Overrides, Selection};
-use crate::{Verdict, compiler, write};
+use crate::{Verdict, compiler, drawn, write};
 
 /// Check a rule's gradients: its backward kernels against exact gradients on fresh random inputs
 ///
@@ -55,9 +48,6 @@ pub struct Args {
     json: bool,
 }
 
-/// What each of the telling draws is about.
-const DRAWS: [&str; 3] = ["ragged", "packed strong", "reset"];
-
 impl Args {
     pub fn run(&self) -> Result<Verdict, CliError> {
         let rule = self.overrides.apply(self.rule.rule()?)?;
@@ -65,10 +55,11 @@ impl Args {
         if matches!(device, Device::Cpu(_)) {
             return Err(CliError::Usage("--device: the CPU runs no kernels to check; use vm or cuda:N".to_owned()));
         }
-        let seed = self.seed.unwrap_or_else(fresh);
+        let seed = self.seed.unwrap_or_else(drawn::fresh);
         let engine = Engine::new(self.compiler.compiler(Path::new("kernels")));
         let run = Run { arch: self.arch, schedule: &self.schedule, ..Run::new(&rule, Pass::Backward, &device) };
-        let rows = check(&rule, &engine, &run, seed)?;
+        let mut rows = Rows::default();
+        drawn::judge(&mut rows, &engine, &run, seed)?;
         let text = if self.json {
             let mut json = rows.json();
             json["seed"] = seed.into();
@@ -79,23 +70,4 @@ impl Args {
         write::stdout(text.as_bytes())?;
         Ok(rows.verdict())
     }
-}
-
-fn check(rule: &Rule, engine: &Engine, run: &Run<'_>, seed: u64) -> Result<Rows, CliError> {
-    let mut rows = Rows::default();
-    let progress = Progress::new("checking", DRAWS.len());
-    for (name, draw) in DRAWS.into_iter().zip(Draw::telling(seed)) {
-        progress.step(name);
-        let case = Case::drawn(rule, &draw, true)?;
-        rows.judge_by(name, &case, engine, run, |schedule| match schedule {
-            Some(Schedule::Backward(numbers)) => gradient_bars(rule, &draw, &case, numbers.chunk),
-            _ => Ok(case.tensors.keys().filter_map(|tensor| Some((*tensor, bar(tensor.name())?))).collect()),
-        })?;
-    }
-    Ok(rows)
-}
-
-/// A seed from the clock.
-fn fresh() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }

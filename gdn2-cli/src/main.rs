@@ -6,6 +6,7 @@ mod check;
 mod compiler;
 mod demo;
 mod devices;
+mod drawn;
 mod emit;
 mod error;
 mod gradcheck;

@@ -5,9 +5,9 @@ use gdn2_codegen::abi::Tensor;
 use gdn2_codegen::kernel::{Illegal, Pass};
 use gdn2_codegen::schedule::Schedule;
 use gdn2_dsl::bars::{Deviation, bar};
-use gdn2_runtime::engine::{Engine, Run, RunError};
+use gdn2_runtime::engine::{Engine, Outcome, Run, RunError};
 use gdn2_runtime::nvrtc::NvrtcError;
-use gdn2_runtime::tensors::{Case, CaseError};
+use gdn2_runtime::tensors::{Array, Case, CaseError};
 use serde_json::json;
 use std::collections::BTreeMap;
 
@@ -20,7 +20,11 @@ const GRADIENTS: [Tensor; 7] =
 
 /// What became of the cases looked at.
 #[derive(Default)]
-pub struct Rows(Vec<Row>);
+pub struct Rows {
+    rows: Vec<Row>,
+    /// Whether every case is run a second time, which must give the same bits.
+    twice: bool,
+}
 
 struct Row {
     case: String,
@@ -38,6 +42,11 @@ enum Judged {
 }
 
 impl Rows {
+    /// No rows yet.
+    pub fn new(twice: bool) -> Rows {
+        Rows { rows: Vec::new(), twice }
+    }
+
     /// Runs a case and judges each expected output by its bar. Only what concerns every case alike, such as a compiler
     /// that is nowhere, is an error.
     pub fn judge(&mut self, name: &str, case: &Case, engine: &Engine, run: &Run<'_>) -> Result<(), CliError> {
@@ -88,6 +97,9 @@ impl Rows {
                 return Ok(());
             }
         };
+        if self.twice {
+            self.repeat(name, case, engine, run, &outcome);
+        }
         let mut judged = false;
         for (tensor, bar) in bars {
             let Some(expected) = case.tensors.get(&tensor) else { continue };
@@ -104,17 +116,33 @@ impl Rows {
         Ok(())
     }
 
+    /// Runs a case again; a tensor with other bits is a failure.
+    fn repeat(&mut self, name: &str, case: &Case, engine: &Engine, run: &Run<'_>, first: &Outcome) {
+        let second = match engine.run(run, case) {
+            Ok(second) => second,
+            Err(error) => return self.fail(name, &format!("second run: {error}")),
+        };
+        for (tensor, array) in &first.tensors {
+            let bits = |array: &Array| array.data.iter().map(|value| value.to_bits()).collect::<Vec<u32>>();
+            let again = second.tensors.get(tensor).map(bits).unwrap_or_default();
+            let different = bits(array).iter().zip(&again).position(|(one, two)| one != two);
+            if let Some(index) = different {
+                self.fail(name, &format!("{}: element {index} has other bits in a second run", tensor.name()));
+            }
+        }
+    }
+
     /// A case that came to nothing.
     pub fn fail(&mut self, case: &str, reason: &str) {
         self.push(case, String::new(), Judged::Failed(reason.to_owned()));
     }
 
     fn push(&mut self, case: &str, kernel: String, judged: Judged) {
-        self.0.push(Row { case: case.to_owned(), kernel, judged });
+        self.rows.push(Row { case: case.to_owned(), kernel, judged });
     }
 
     fn count(&self, wanted: fn(&Judged) -> bool) -> usize {
-        self.0.iter().filter(|row| wanted(&row.judged)).count()
+        self.rows.iter().filter(|row| wanted(&row.judged)).count()
     }
 
     fn passed(&self) -> usize {
@@ -135,7 +163,7 @@ impl Rows {
         let mut table = Table::new();
         table.load_style(presets::NOTHING).set_header(["case", "kernel", "tensor", "error", "bar", ""]);
         let mut notes = String::new();
-        for row in &self.0 {
+        for row in &self.rows {
             match &row.judged {
                 Judged::Tensor { tensor, deviation, bar, passed } => {
                     let error = match deviation.unfit {
@@ -167,7 +195,7 @@ impl Rows {
 
     /// The same for machines.
     pub fn json(&self) -> serde_json::Value {
-        let rows = self.0.iter().map(|row| match &row.judged {
+        let rows = self.rows.iter().map(|row| match &row.judged {
             Judged::Tensor { tensor, deviation, bar, passed } => json!({
                 "case": row.case, "kernel": row.kernel, "tensor": tensor.name(),
                 // NaN has no JSON form and becomes null.

@@ -9,24 +9,36 @@ use crate::progress::Progress;
 use crate::rows::Rows;
 use crate::select::{Overrides, Selection};
 use crate::target::Target;
-use crate::{Verdict, write};
+use crate::{Verdict, drawn, write};
 
 /// Run cases and compare every result with the expected one
 ///
 /// A row per tensor: its error, RMSE / RMS of the expected tensor, and the bar it must stay under. A schedule that
 /// cannot serve a case gives an `illegal` row, neither passed nor failed. The exit code is 1 when anything failed.
+///
+/// Cases come from files, or with --draws are made on the spot: three draws of random inputs, with a ragged end and
+/// grouped heads; packed sequences, one empty and one a single token, under strong decay; resets, near-identical keys
+/// and erase gates up to 2. A draw's bar is the larger of 1.5 bars and 1.5 times what rounding to the rule's dtype costs
+/// on it, 6 bars at most.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   gdn2 verify --cases tests/cases --device vm
   gdn2 verify rules/kda.gdn2 --cases kda.safetensors --device vm --arch sm_90a --schedule chunk=32
-  gdn2 verify --cases tests/cases --device vm --pass decode --tokens-per-launch 4")]
+  gdn2 verify --cases tests/cases --device vm --pass decode --tokens-per-launch 4
+  gdn2 verify rules/kda.gdn2 --draws --device cuda:0 --twice")]
 pub struct Args {
     /// Rule file; without it each case's metadata says what the rule is
     #[arg(value_name = "FILE[#RULE]")]
     rule: Option<Selection>,
     /// Case files, or folders of them
-    #[arg(long, required = true, num_args = 1.., value_name = "PATH")]
+    #[arg(long, required_unless_present = "draws", num_args = 1.., value_name = "PATH")]
     cases: Vec<PathBuf>,
+    /// Random inputs of the rule; same seed, same numbers, without one other numbers every time
+    #[arg(long, num_args = 0..=1, value_name = "SEED", requires = "rule")]
+    draws: Option<Option<u64>>,
+    /// Run every case twice: the second time must give the same bits
+    #[arg(long)]
+    twice: bool,
     #[command(flatten)]
     target: Target,
     #[command(flatten)]
@@ -43,7 +55,7 @@ impl Args {
         let engine = self.target.engine();
         let paths = cases(&self.cases)?;
         let progress = Progress::new("verifying", paths.len());
-        let mut rows = Rows::default();
+        let mut rows = Rows::new(self.twice);
         for path in &paths {
             let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
             progress.step(&name);
@@ -64,7 +76,21 @@ impl Args {
             }
         }
         drop(progress);
-        let text = if self.json { format!("{:#}\n", rows.json()) } else { rows.table() };
+        let mut text = String::new();
+        let mut json = serde_json::Value::Null;
+        if let (Some(seed), Some(rule)) = (self.draws, &fixed) {
+            let seed = seed.unwrap_or_else(drawn::fresh);
+            drawn::judge(&mut rows, &engine, &self.target.of(rule, &device), seed)?;
+            text = format!("seed {seed}: the same numbers again with --draws {seed}\n");
+            json = seed.into();
+        }
+        let text = if self.json {
+            let mut rows = rows.json();
+            rows["seed"] = json;
+            format!("{rows:#}\n")
+        } else {
+            text + &rows.table()
+        };
         write::stdout(text.as_bytes())?;
         Ok(rows.verdict())
     }

@@ -3,6 +3,7 @@
 use crate::problem;
 use crate::tensors::{Array, Case, CaseError, CuSeqlens};
 use gdn2_codegen::abi::Tensor;
+use gdn2_codegen::schedule::Schedule;
 use gdn2_dsl::bars::{Deviation, bar, drawn_bar};
 use gdn2_dsl::{Draw, Dtype, InputError, Inputs, Rule, Write, reference, simulate};
 use std::collections::BTreeMap;
@@ -102,6 +103,33 @@ fn refused(draw: &Draw, error: InputError) -> CaseError {
     CaseError::Size { field: "draw", got: format!("{draw:?}"), limit: error.to_string() }
 }
 
+/// How far each result of a draw may be from the definition under a schedule: see [`gradient_bars`]. `exact` is the
+/// draw's case, gradients included where the schedule is backward's.
+///
+/// # Errors
+/// A draw whose sizes contradict one another.
+pub fn bars(rule: &Rule, draw: &Draw, exact: &Case, schedule: &Schedule) -> Result<BTreeMap<Tensor, f64>, CaseError> {
+    match schedule {
+        Schedule::Backward(backward) => gradient_bars(rule, draw, exact, backward.chunk),
+        Schedule::Forward(forward) => output_bars(rule, draw, exact, forward.chunk),
+        // Decode goes token by token; the shortest chunk rounds no less.
+        Schedule::Decode(_) => output_bars(rule, draw, exact, 16),
+    }
+}
+
+fn output_bars(rule: &Rule, draw: &Draw, exact: &Case, chunk: u32) -> Result<BTreeMap<Tensor, f64>, CaseError> {
+    let rounded = simulate::forward(rule, &draw.inputs(rule), chunk as usize).map_err(|error| refused(draw, error))?;
+    let simulated = [(Tensor::O, Some(rounded.o)), (Tensor::FinalState, Some(rounded.final_state))];
+    Ok(simulated.into_iter().filter_map(|(tensor, numbers)| limit(exact, tensor, numbers?)).collect())
+}
+
+/// A tensor's bar where simulation gave these numbers for it; `None` where the case does not have it.
+fn limit(exact: &Case, tensor: Tensor, simulated: Vec<f64>) -> Option<(Tensor, f64)> {
+    let reference: Vec<f64> = exact.tensors.get(&tensor)?.data.iter().copied().map(f64::from).collect();
+    let rounding = Deviation::of(simulated.into_iter(), &reference).relative;
+    Some((tensor, drawn_bar(bar(tensor.name())?, rounding)))
+}
+
 /// How far each gradient of a draw may be from the definition when a kernel goes `chunk` tokens at a time: the larger of
 /// 1.5 bars and 1.5 times what rounding the matrix operands costs in simulation on that very draw, and never more than 6
 /// bars. `exact` is the draw's case, gradients included.
@@ -121,12 +149,7 @@ pub fn gradient_bars(rule: &Rule, draw: &Draw, exact: &Case, chunk: u32) -> Resu
         (Tensor::DW, rounded.dw),
         (Tensor::DInitialState, Some(rounded.d_initial_state).filter(|_| draw.initial_state)),
     ];
-    let limit = |(tensor, numbers): (Tensor, Option<Vec<f64>>)| {
-        let reference: Vec<f64> = exact.tensors.get(&tensor)?.data.iter().copied().map(f64::from).collect();
-        let rounding = Deviation::of(numbers?.into_iter(), &reference).relative;
-        Some((tensor, drawn_bar(bar(tensor.name())?, rounding)))
-    };
-    Ok(simulated.into_iter().filter_map(limit).collect())
+    Ok(simulated.into_iter().filter_map(|(tensor, numbers)| limit(exact, tensor, numbers?)).collect())
 }
 
 /// What the metadata of every case says about its tensors.

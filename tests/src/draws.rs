@@ -2,9 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use gdn2_codegen::abi::Tensor;
-use gdn2_codegen::schedule::Schedule;
-use gdn2_dsl::bars::{Deviation, bar, drawn_bar};
-use gdn2_dsl::{Bound, Combination, Draw, Dtype, Grain, Regime, Rule, StateLayout, granularity_combinations, simulate};
+use gdn2_dsl::{Bound, Combination, Draw, Dtype, Grain, Regime, Rule, StateLayout, granularity_combinations};
 use gdn2_runtime::tensors::Case;
 use proptest::prelude::*;
 use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
@@ -62,22 +60,6 @@ pub fn draws() -> impl Strategy<Value = Draw> {
 pub fn runner(cases: u32) -> TestRunner {
     let config = ProptestConfig { cases, max_shrink_iters: 30, failure_persistence: None, ..ProptestConfig::default() };
     TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &[7; 32]))
-}
-
-/// How far each output of a draw may be from the definition: the larger of 1.5 bars and 1.5 times what rounding the
-/// matrix operands costs in simulation on that very draw, and never more than 6 bars.
-pub fn limits(rule: &Rule, draw: &Draw, exact: &Case, schedule: &Schedule) -> Vec<(Tensor, f64)> {
-    let chunk = match schedule {
-        Schedule::Forward(forward) => forward.chunk,
-        Schedule::Backward(backward) => backward.chunk,
-        Schedule::Decode(_) => 16,
-    };
-    let simulated = simulate::forward(rule, &draw.inputs(rule), chunk as usize).unwrap();
-    let limit = |tensor: Tensor, simulated: Vec<f64>| {
-        let rounding = Deviation::of(simulated.into_iter(), &numbers(exact, tensor)).relative;
-        (tensor, drawn_bar(bar(tensor.name()).unwrap(), rounding))
-    };
-    vec![limit(Tensor::O, simulated.o), limit(Tensor::FinalState, simulated.final_state)]
 }
 
 /// A tensor of a case, for comparing.

@@ -23,6 +23,14 @@ pub enum CliError {
         /// Why.
         source: io::Error,
     },
+    /// A program could not be run.
+    #[error("cannot run {program}: {source}", program = .program.display())]
+    Start {
+        /// Which.
+        program: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// Standard output could not be written.
     #[error("cannot write to standard output: {0}")]
     Stdout(#[from] io::Error),

@@ -10,6 +10,7 @@ mod drawn;
 mod emit;
 mod error;
 mod gradcheck;
+mod hardware_check;
 mod kernels;
 mod prepare;
 mod profile;
@@ -61,6 +62,7 @@ enum Command {
     Profile(profile::Args),
     Tune(Box<tune::Args>),
     Report(report::Args),
+    HardwareCheck(hardware_check::Args),
     Devices(devices::Args),
     Toolchain(toolchain::Args),
     Prepare(prepare::Args),
@@ -86,6 +88,7 @@ fn main() -> ExitCode {
         Command::Profile(args) => args.run(),
         Command::Tune(args) => args.run(),
         Command::Report(args) => args.run(),
+        Command::HardwareCheck(args) => args.run(),
         Command::Devices(args) => args.run(),
         Command::Toolchain(args) => args.run(),
         Command::Prepare(args) => args.run(),

@@ -233,7 +233,8 @@ impl Args {
 
     /// The command that starts a worker: this program again.
     fn worker(&self) -> Result<impl Fn() -> Command + Send + Sync + 'static, CliError> {
-        let program = std::env::current_exe()?;
+        let own = |source| CliError::Start { program: "gdn2".into(), source };
+        let program = std::env::current_exe().map_err(own)?;
         let nvrtc = self.compiler.argument();
         Ok(move || {
             let mut command = Command::new(&program);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use gdn2_codegen::committed::{Committed, PTX_PASSES, StampedPtx, WITH_PTX, committed};
+use gdn2_codegen::committed::{Committed, StampedPtx, WITH_PTX, committed};
 use gdn2_dsl::Rule;
 use gdn2_runtime::artifact::Compiler;
 use gdn2_runtime::nvrtc::{NvrtcError, Version};
@@ -55,7 +55,7 @@ impl Args {
         for rule in rules {
             progress.step(&rule.name);
             for kernel in committed(&rule)? {
-                if WITH_PTX.contains(&rule.name.as_str()) && PTX_PASSES.contains(&kernel.kernel.pass) {
+                if WITH_PTX.contains(&rule.name.as_str()) {
                     wanted.insert(format!("{}.ptx", kernel.stem), self.ptx(&kernel, compiler)?);
                 }
                 wanted.insert(format!("{}.cu", kernel.stem), Want::Exact(kernel.cuda_file()));

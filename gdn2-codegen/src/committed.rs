@@ -11,12 +11,17 @@ use gdn2_dsl::Rule;
 
 /// Passes with a committed kernel.
 pub const PASSES: [Pass; 4] = [Pass::Forward, Pass::ForwardForBackward, Pass::Backward, Pass::Decode];
-/// Passes whose PTX is committed too: backward's is ten times as long.
-pub const PTX_PASSES: [Pass; 2] = [Pass::Forward, Pass::Decode];
-/// Architectures with a committed kernel: PTX for sm_80 also loads on every later GPU, PTX for sm_90a on Hopper alone.
-pub const ARCHES: [Arch; 2] = [Arch::Sm80, Arch::Sm90a];
 /// Rules whose PTX is committed too, so that the project runs where NVRTC cannot be had.
 pub const WITH_PTX: [&str; 3] = ["gdn", "kda", "gdn2"];
+
+/// Architectures with a committed kernel of a pass: PTX for sm_80 also loads on every later GPU, PTX for sm_90a on Hopper
+/// alone. Training's kernels are many times as long, and their text is the same for both but for the schedule's numbers.
+pub const fn arches(pass: Pass) -> &'static [Arch] {
+    match pass {
+        Pass::Forward | Pass::Decode => &[Arch::Sm80, Arch::Sm90a],
+        Pass::ForwardForBackward | Pass::Backward => &[Arch::Sm80],
+    }
+}
 
 /// A kernel of the committed set.
 pub struct Committed {
@@ -45,7 +50,7 @@ pub enum CommittedError {
 /// # Errors
 /// A pass that cannot be generated for one of the architectures.
 pub fn committed(rule: &Rule) -> Result<Vec<Committed>, CommittedError> {
-    let pairs = PASSES.into_iter().flat_map(|pass| ARCHES.map(|arch| (pass, arch)));
+    let pairs = PASSES.into_iter().flat_map(|pass| arches(pass).iter().map(move |arch| (pass, *arch)));
     pairs.map(|(pass, arch)| Committed::new(rule, pass, arch)).collect()
 }
 
@@ -70,11 +75,28 @@ impl Committed {
         format!("// source {}\n{}", self.source.hash, self.source.text)
     }
 
-    /// What the `.ptx` file holds.
+    /// What the `.ptx` file holds: the PTX without what only ties it to lines of its source, half of it.
     pub fn ptx_file(&self, ptx: &str, compiler: &str) -> String {
+        let ptx = without_lines(ptx);
         let own = blake3::hash(ptx.as_bytes()).to_hex();
         format!("// source {}, ptx {own}, NVRTC {compiler}\n{ptx}", self.source.hash)
     }
+}
+
+/// PTX without line numbers, their tables, comments and empty lines. The code is the same.
+fn without_lines(ptx: &str) -> String {
+    let mut kept = String::with_capacity(ptx.len() / 2);
+    let mut in_table = false;
+    for line in ptx.lines() {
+        let word = line.split_whitespace().next().unwrap_or("//");
+        in_table |= word == ".section" && line.contains(".debug");
+        if !in_table && ![".loc", ".file"].contains(&word) && !word.starts_with("//") {
+            kept.push_str(line);
+            kept.push('\n');
+        }
+        in_table &= word != "}";
+    }
+    kept
 }
 
 /// The parts of a `.ptx` file whose text is the one its stamp names.
@@ -94,5 +116,18 @@ impl<'a> StampedPtx<'a> {
         let (source, rest) = stamp.strip_prefix("// source ")?.split_once(", ptx ")?;
         let (own, compiler) = rest.split_once(", NVRTC ")?;
         (blake3::hash(ptx.as_bytes()).to_hex().as_str() == own).then_some(StampedPtx { source, compiler, ptx })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::without_lines;
+
+    #[test]
+    fn what_ties_ptx_to_its_source_goes_and_the_code_stays() {
+        let ptx = "//\n// made by\n.version 9.0\n\n.entry f()\n{\n\t.loc\t1 3 0\n$L__tmp1:\n\tret; // back\n}\n\
+                   \t.file\t1 \"/kernel.cu\"\n\t.section\t.debug_str\n\t{\n$L__info_string0:\n.b8 1,2\n\n\t}\n.visible .entry g()\n";
+        let kept = ".version 9.0\n.entry f()\n{\n$L__tmp1:\n\tret; // back\n}\n.visible .entry g()\n";
+        assert_eq!(without_lines(ptx), kept);
     }
 }

@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use gdn2_codegen::arch::Arch;
-use gdn2_codegen::committed::{ARCHES, Committed, PTX_PASSES, StampedPtx, stem};
+use gdn2_codegen::committed::{Committed, StampedPtx, arches, stem};
 use gdn2_codegen::kernel::{Kernel, Pass};
 use gdn2_codegen::schedule::Schedule;
 use gdn2_codegen::{bind, render};
@@ -47,7 +47,7 @@ pub(crate) fn kernels(rule: &Rule, name: &Ident) -> Result<Vec<Kernel>, TokenStr
 pub(crate) fn entry(kernel: &Kernel, span: Span) -> TokenStream {
     let pass = format_ident!("{}", format!("{:?}", kernel.pass));
     let (schedule, text) = (kernel.schedule.to_string(), render(kernel).text);
-    let ptx = ARCHES.into_iter().filter_map(|arch| {
+    let ptx = arches(kernel.pass).iter().filter_map(|&arch| {
         let path = committed_ptx(&kernel.rule, kernel.pass, arch)?;
         let arch = format_ident!("{}", format!("{arch:?}"));
         Some(quote_spanned! { span=> (__gdn2::Arch::#arch, ::core::include_str!(#path)) })
@@ -65,9 +65,6 @@ pub(crate) fn entry(kernel: &Kernel, span: Span) -> TokenStream {
 /// The path of the committed PTX of a pass, the user's own before the project's. What was compiled from another text
 /// than is generated now is left alone: `gdn2 prepare --check` tells of it.
 fn committed_ptx(rule: &Rule, pass: Pass, arch: Arch) -> Option<String> {
-    if !PTX_PASSES.contains(&pass) {
-        return None;
-    }
     let users = std::env::var("CARGO_MANIFEST_DIR").ok();
     let folders = users.iter().map(String::as_str).chain([env!("CARGO_MANIFEST_DIR")]);
     let name = format!("{}.ptx", stem(rule, pass, arch));

@@ -1,0 +1,157 @@
+"""Runs the workers: no package of another project is loaded in this process, so none can end or hang the run."""
+
+import collections
+import json
+import os
+import pathlib
+import queue
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+from .out import one_line
+
+HOME = pathlib.Path(__file__).resolve().parent.parent
+
+
+class Child:
+    """A worker process: its lines in a queue, its standard error in a file of which the last line is a reason."""
+
+    def __init__(self, command):
+        self.errors = tempfile.TemporaryFile()
+        self.process = subprocess.Popen(command, cwd=HOME, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                        stderr=self.errors, text=True, start_new_session=True)  # fmt: skip
+        self.queue = queue.Queue()
+        threading.Thread(target=self.read, daemon=True).start()
+
+    def read(self):
+        for line in self.process.stdout:
+            self.queue.put(line)
+        self.queue.put(None)
+
+    def line(self, seconds):
+        """The next line as an object; None at the end; raises queue.Empty after `seconds`."""
+        text = self.queue.get(timeout=max(seconds, 0))
+        return None if text is None else json.loads(text)
+
+    def kill(self):
+        """Ends the worker and the compilers that it started."""
+        try:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        self.process.wait()
+
+    def reason(self):
+        """Why a worker that is over ended early."""
+        self.process.wait()
+        self.errors.seek(0)
+        lines = [line for line in self.errors.read().decode(errors="replace").splitlines() if line.strip()]
+        code = self.process.returncode
+        ended = f"ended by signal {-code}" if code < 0 else f"ended with status {code}"
+        return one_line(f"the process {ended}: {lines[-1]}" if lines else f"the process {ended}")
+
+
+def command(job):
+    return [sys.executable, "-m", "contest.worker", json.dumps(job)]
+
+
+def watch(child, take, start_seconds, until):
+    """Hands each line to `take`. None if the worker says that it is done; else what had begun last, and how it ended."""
+    begun, limit = None, time.time() + start_seconds
+    while True:
+        try:
+            line = child.line(min(limit, until) - time.time())
+        except queue.Empty:
+            child.kill()
+            late = until <= limit
+            return begun, "the time for it ran out" if late else "hung: no answer within its time limit", late
+        if line is None:
+            return begun, child.reason(), False
+        if line.get("done"):
+            child.kill()
+            return None
+        if "begin" in line:
+            begun, limit = line, time.time() + line["seconds"]
+        take(line)
+
+
+def describe(job, seconds):
+    """The machine and the packages, or why there is nothing to run on."""
+    found = {}
+    child = Child(command(job | {"mode": "describe"}))
+    ended = watch(child, found.update, seconds, time.time() + seconds)
+    return (found.get("environment"), None) if ended is None else (None, ended[1])
+
+
+def try_out(job, groups, start_seconds, until, at_once, kernels):
+    """Trials, `at_once` processes side by side. `groups` are (contestant, rows); `kernels` of a row id is what a trial
+    holds for. Returns {(contestant, kernels): outcome}."""
+    outcomes, waiting = {}, collections.deque(groups)
+
+    def one():
+        while waiting:
+            try:
+                name, ids = waiting.popleft()
+            except IndexError:
+                return
+            pending = list(ids)
+            while pending and time.time() < until:
+                child = Child(command(job | {"mode": "try", "contestants": [name], "rows": pending}))
+
+                def take(line):
+                    if "tried" in line:
+                        outcomes[name, kernels[line["row"]]] = line
+                        pending.remove(line["row"])
+
+                ended = watch(child, take, start_seconds, until)
+                if ended is None:
+                    break
+                begun, reason, _ = ended
+                failed = pending.pop(0) if begun is None or begun["row"] not in pending else begun["row"]
+                if failed in pending:
+                    pending.remove(failed)
+                outcomes[name, kernels[failed]] = {"errors": None, "version": None, "reason": reason}
+            for row in pending:
+                reason = "not tried: compiling and trying took all the time that there was"
+                outcomes.setdefault((name, kernels[row]), {"errors": None, "version": None, "reason": reason})
+
+    threads = [threading.Thread(target=one) for _ in range(at_once)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return outcomes
+
+
+def time_rows(job, take, start_seconds, until, restarts=8):
+    """Times the job's rows in one process; a contestant that ends or hangs it is left out of its rule and pass from
+    there on, and the next process goes on with the row. Results go to `take`."""
+    job = job | {"mode": "time", "no_graph": []}
+    for _ in range(restarts):
+        child = Child(command(job))
+        ended = watch(child, take, start_seconds, until)
+        if ended is None:
+            return
+        begun, reason, late = ended
+        if late or begun is None:
+            return
+        name, row = begun["begin"], begun["row"]
+        finished = job["rows"].index(row)
+        job["rows"] = job["rows"][finished:]
+        if begun.get("graph"):
+            job["no_graph"].append([name, row])
+        elif name in job["takes"][row]:
+            take({"result": {"contestant": name, "status": "refused", "reason": reason}, "row": row})
+            kind = row.split("/")[:2]
+            for other, names in job["takes"].items():
+                if other.split("/")[:2] == kind and name in names:
+                    names.remove(name)
+                    if other != row and other in job["rows"]:
+                        left_out = f"left out after {row}: {reason}"
+                        take({"result": {"contestant": name, "status": "refused", "reason": left_out}, "row": other})
+        else:
+            job["rows"] = job["rows"][1:]

@@ -51,7 +51,7 @@ class Run:
         self.rehearsal = given.rehearse or given.device == "cpu"
         self.rows = {row.id: row for row in (rehearsal() if self.rehearsal else rows())}
         self.answered = collections.defaultdict(set)
-        self.outcomes = {}
+        self.outcomes, self.copy_bytes_per_ms = {}, None
         until = deadline.at - END_SECONDS
         self.job = {
             "device": given.device, "rehearsal": self.rehearsal, "library": os.path.abspath(given.library),
@@ -60,6 +60,7 @@ class Run:
 
     def all(self):
         environment, reason = supervise.describe(self.job, min(START_SECONDS, self.deadline.left - END_SECONDS))
+        self.copy_bytes_per_ms = (environment or {}).get("copy_bytes_per_ms")
         self.lines.write({"kind": "environment", "rehearsal": self.rehearsal, "reason": reason} | (environment or {}))
         if environment is None:
             for row in self.rows.values():
@@ -118,16 +119,18 @@ class Run:
         name = result["contestant"]
         self.answered[row.id].add(name)
         outcome = self.outcomes.get((name, row.kernels), {})
-        self.lines.write(
-            self.head(row)
-            | {"note": BY_NAME[name].note, "version": outcome.get("version"), "errors_short": outcome.get("errors")}
-            | result
-        )
+        errors = [*(outcome.get("errors") or {}).values(), *(result.get("errors") or {}).values()]
+        line = self.head(row) | {"note": BY_NAME[name].note, "version": outcome.get("version")} | result
+        line |= {"errors_short": outcome.get("errors"), "worst_error": max(map(float, errors), default=None)}
+        if line.get("graph_ms") and self.copy_bytes_per_ms:
+            line["floor"] = line["minimum_bytes"] / self.copy_bytes_per_ms / line["graph_ms"]["median"]
+        self.lines.write(line)
 
     def head(self, row):
-        shape = describe(rehearsed(row) if self.rehearsal else row)
-        head = {"kind": "row", "id": row.id, "rule": row.rule, "pass": row.passing, "shape": shape,
-                "regime": row.regime, "contract": row.contract, "bars": BARS, "minimum_bytes": minimum_bytes(row)}  # fmt: skip
+        shape = rehearsed(row) if self.rehearsal else row
+        head = {"kind": "row", "id": row.id, "rule": row.rule, "pass": row.passing, "shape": shape.shape_text,
+                "sizes": describe(shape), "regime": row.regime, "contract": row.contract_text,
+                "contract_fields": row.contract, "bars": BARS, "minimum_bytes": minimum_bytes(shape)}  # fmt: skip
         return head | ({"rehearsal": True} if self.rehearsal else {})
 
     def close(self):

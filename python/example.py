@@ -3,34 +3,18 @@
     python3 python/example.py [CASE.safetensors] [DEVICE]
 """
 
-import json
 import pathlib
-import struct
 import sys
 
 import numpy as np
 
 import gdn2
+from case import read_case
 
 HERE = pathlib.Path(__file__).resolve().parent
 # Largest RMSE over the reference's RMS, as for all kernels with bf16 operands.
 BAR = 0.005
 BARS = {"dq": 0.008, "dk": 0.008, "dv": 0.008, "dinitial_state": 0.008, "dg": 0.02, "db": 0.02, "dw": 0.02}
-
-
-def read_case(path):
-    """The tensors and the metadata of a safetensors file."""
-    data = pathlib.Path(path).read_bytes()
-    (length,) = struct.unpack("<Q", data[:8])
-    header = json.loads(data[8 : 8 + length])
-    body = data[8 + length :]
-    metadata = header.pop("__metadata__", {})
-    dtypes = {"F32": np.float32, "I32": np.int32, "I64": np.int64}
-    tensors = {}
-    for name, entry in header.items():
-        start, end = entry["data_offsets"]
-        tensors[name] = np.frombuffer(body[start:end], dtypes[entry["dtype"]]).reshape(entry["shape"])
-    return tensors, metadata
 
 
 def error(got, want):

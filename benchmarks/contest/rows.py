@@ -55,6 +55,19 @@ class Row:
         return dataclasses.replace(self.short, regime="mid", stage=1)
 
     @property
+    def contract_text(self):
+        """The contract in a table's words."""
+        parts = [f"decay {self.gate}"] + (["decay at least -5"] if self.bounded else [])
+        parts += ["norm and activations inside"] if self.prologue else []
+        parts += ["states in and out"] if self.states or self.passing == "decode" else []
+        return ", ".join(parts)
+
+    @property
+    def shape_text(self):
+        packed = f", {self.sequences} packed sequences" if self.sequences else ""
+        return f"B={self.b} T={self.t} H={self.h} D={self.d}{packed}"
+
+    @property
     def contract(self):
         beta = "bf16 per channel" if self.rule == "gdn2" else self.gate
         return {

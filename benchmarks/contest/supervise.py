@@ -28,8 +28,9 @@ class Child:
         threading.Thread(target=self.read, daemon=True).start()
 
     def read(self):
-        for line in self.process.stdout:
-            self.queue.put(line)
+        with self.process.stdout as lines:
+            for line in lines:
+                self.queue.put(line)
         self.queue.put(None)
 
     def line(self, seconds):
@@ -37,13 +38,14 @@ class Child:
         text = self.queue.get(timeout=max(seconds, 0))
         return None if text is None else json.loads(text)
 
-    def kill(self):
+    def close(self):
         """Ends the worker and the compilers that it started."""
         try:
             os.killpg(self.process.pid, signal.SIGKILL)
         except ProcessLookupError:
             pass
         self.process.wait()
+        self.errors.close()
 
     def reason(self):
         """Why a worker that is over ended early."""
@@ -59,31 +61,33 @@ def command(job):
     return [sys.executable, "-m", "contest.worker", json.dumps(job)]
 
 
-def watch(child, take, start_seconds, until):
-    """Hands each line to `take`. None if the worker says that it is done; else what had begun last, and how it ended."""
+def watch(job, take, start_seconds, until):
+    """Runs a worker and hands each of its lines to `take`. None if it says that it is done; else what had begun last,
+    why it ended, and whether the time was over."""
     begun, limit = None, time.time() + start_seconds
-    while True:
-        try:
-            line = child.line(min(limit, until) - time.time())
-        except queue.Empty:
-            child.kill()
-            late = until <= limit
-            return begun, "the time for it ran out" if late else "hung: no answer within its time limit", late
-        if line is None:
-            return begun, child.reason(), False
-        if line.get("done"):
-            child.kill()
-            return None
-        if "begin" in line:
-            begun, limit = line, time.time() + line["seconds"]
-        take(line)
+    child = Child(command(job))
+    try:
+        while True:
+            try:
+                line = child.line(min(limit, until) - time.time())
+            except queue.Empty:
+                late = until <= limit
+                return begun, "the time for it ran out" if late else "hung: no answer within its time limit", late
+            if line is None:
+                return begun, child.reason(), False
+            if line.get("done"):
+                return None
+            if "begin" in line:
+                begun, limit = line, time.time() + line["seconds"]
+            take(line)
+    finally:
+        child.close()
 
 
 def describe(job, seconds):
     """The machine and the packages, or why there is nothing to run on."""
     found = {}
-    child = Child(command(job | {"mode": "describe"}))
-    ended = watch(child, found.update, seconds, time.time() + seconds)
+    ended = watch(job | {"mode": "describe"}, found.update, seconds, time.time() + seconds)
     return (found.get("environment"), None) if ended is None else (None, ended[1])
 
 
@@ -100,20 +104,20 @@ def try_out(job, groups, start_seconds, until, at_once, kernels):
                 return
             pending = list(ids)
             while pending and time.time() < until:
-                child = Child(command(job | {"mode": "try", "contestants": [name], "rows": pending}))
-
                 def take(line):
                     if "tried" in line:
                         outcomes[name, kernels[line["row"]]] = line
                         pending.remove(line["row"])
 
-                ended = watch(child, take, start_seconds, until)
+                trial = job | {"mode": "try", "contestants": [name], "rows": list(pending)}
+                ended = watch(trial, take, start_seconds, until)
                 if ended is None:
                     break
                 begun, reason, _ = ended
-                failed = pending.pop(0) if begun is None or begun["row"] not in pending else begun["row"]
-                if failed in pending:
-                    pending.remove(failed)
+                failed = begun["row"] if begun else pending[0]
+                if failed not in pending:  # it was tried before the process ended
+                    continue
+                pending.remove(failed)
                 outcomes[name, kernels[failed]] = {"errors": None, "version": None, "reason": reason}
             for row in pending:
                 reason = "not tried: compiling and trying took all the time that there was"
@@ -132,8 +136,7 @@ def time_rows(job, take, start_seconds, until, restarts=8):
     there on, and the next process goes on with the row. Results go to `take`."""
     job = job | {"mode": "time", "no_graph": []}
     for _ in range(restarts):
-        child = Child(command(job))
-        ended = watch(child, take, start_seconds, until)
+        ended = watch(job, take, start_seconds, until)
         if ended is None:
             return
         begun, reason, late = ended

@@ -51,7 +51,7 @@ def capture(entry, stream):
 
 
 def in_turns(entries, mode, flush):
-    """Summaries in microseconds by name, A/B/A/B over all entries."""
+    """Summaries in milliseconds by name, A/B/A/B over all entries."""
     calls = {}
     for entry in entries:
         if mode == "plain":
@@ -59,7 +59,7 @@ def in_turns(entries, mode, flush):
         elif entry.graph is not None:
             calls[entry.name] = (entry.enter, entry.graph[0].replay)
     once = {name: sample(*pair, mode, flush) for name, pair in calls.items()}
-    each = sum(once.values()) / 1e6 + 1e-4 * len(once)
+    each = sum(once.values()) / 1e3 + 1e-4 * len(once)
     rounds = min(max(int(SECONDS / max(each, 1e-9)), SAMPLES[0]), SAMPLES[1])
     taken = {name: [] for name in calls}
     for _ in range(rounds):
@@ -78,7 +78,7 @@ def sample(enter, call, mode, flush):
     call()
     end.record()
     end.synchronize()
-    return 1000 * start.elapsed_time(end)
+    return start.elapsed_time(end)
 
 
 def summary(values):
@@ -88,7 +88,19 @@ def summary(values):
     def at(part):
         return ordered[min(int(part * len(ordered)), len(ordered) - 1)]
 
-    return {"median_us": at(0.5), "p20_us": at(0.2), "p80_us": at(0.8), "n": len(ordered)}
+    return {"median": at(0.5), "p20": at(0.2), "p80": at(0.8), "n": len(ordered)}
+
+
+def ratio(times, name, ours):
+    """A contestant's median over ours, where both have one."""
+    return times[name]["median"] / times[ours]["median"] if name in times and ours in times else None
+
+
+def copied(buffer):
+    """Bytes read and written by a millisecond of copying: what this GPU's memory gives."""
+    halves = buffer.chunk(2)
+    many = [sample(lambda: None, lambda: halves[0].copy_(halves[1]), "graph", buffer) for _ in range(20)]
+    return buffer.numel() / summary(many)["median"]
 
 
 def asked(index, names):

@@ -74,10 +74,12 @@ class Worker:
             except importlib.metadata.PackageNotFoundError:
                 found[package] = None
         if self.cuda:
+            much = torch.empty(2 << 30, dtype=torch.uint8, device=self.device)
             properties = torch.cuda.get_device_properties(self.device)
             found |= {"gpu": properties.name, "multiprocessors": properties.multi_processor_count,
                       "memory_bytes": properties.total_memory, "l2_bytes": properties.L2_cache_size,
-                      "cuda": torch.version.cuda, "driver": timing.driver(self.device.index or 0)}  # fmt: skip
+                      "cuda": torch.version.cuda, "driver": timing.driver(self.device.index or 0),
+                      "copy_bytes_per_ms": timing.copied(much)}  # fmt: skip
         self.say(environment=found)
         self.say(done=True)
 
@@ -133,7 +135,7 @@ class Worker:
         for name in self.job["takes"][row.id]:
             contestant = BY_NAME[name]
             self.say(begin=name, row=row.id, seconds=self.job["limit"])
-            result = {"contestant": name, "status": "ok", "note": contestant.note}
+            result = {"contestant": name, "status": "rehearsed" if self.rehearsal else "timed", "note": contestant.note}
             try:
                 contestant.enter()
                 prepared = contestant.prepare(shape, given)
@@ -148,7 +150,7 @@ class Worker:
                     result |= {"status": "wrong", "reason": "a gradient is not finite"}
                 del outputs
                 entry = timing.Entry(name, prepared.call, contestant.enter)
-                if result["status"] == "ok" and not self.rehearsal:
+                if result["status"] == "timed":
                     timing.warm(entry)
                     entries.append(entry)
             except Exception as error:
@@ -169,11 +171,12 @@ class Worker:
             else:
                 entry.refusal = "capturing it lost the GPU's context"
         self.say(begin="all", row=row.id, seconds=self.job["limit"])
-        times = {mode: timing.in_turns(entries, mode, self.flush) for mode in ("graph", "plain")}
+        times = {f"{mode}_ms": timing.in_turns(entries, mode, self.flush) for mode in ("graph", "plain")}
         clocks = timing.clocks(self.device.index or 0)
         for entry in entries:
             found = {mode: times[mode].get(entry.name) for mode in times}
-            results[entry.name] |= {"time": found, "graph_refused": entry.refusal, "clocks": clocks}
+            ratio = timing.ratio(times["graph_ms"], entry.name, "gdn2")
+            results[entry.name] |= found | {"ratio": ratio, "graph_refused": entry.refusal, "clocks": clocks}
 
 
 if __name__ == "__main__":

@@ -69,8 +69,9 @@ class Ours(Contestant):
     def text(self, row):
         """The rule's file with this row's sizes, storages and bound."""
         text = (pathlib.Path(self.rules) / f"{row.rule}.gdn2").read_text()
+        bound = " in [-5, 0]" if row.bounded else ""
         changes = [(r"(key_dim|value_dim): \d+", rf"\1: {row.d}"),
-                   (r"decay: (\w+)[^;]*", rf"decay: \1{' in [-5, 0]' if row.bounded else ''} as {row.gate}")]  # fmt: skip
+                   (r"decay: (\w+)[^;]*", rf"decay: \1{bound} as {row.gate}")]  # fmt: skip
         if row.rule != "gdn2":
             changes.append((r"erase: (\w+)[^;]*", rf"erase: \1 as {row.gate}"))
         for pattern, replacement in changes:

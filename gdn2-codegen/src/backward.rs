@@ -10,7 +10,7 @@ use crate::arch::Arch;
 use crate::forward::{self, WARP_ROWS};
 use crate::kernel::{Illegal, Kernel, Launch, Pass, Region};
 use crate::plan::{self, Fold, Plan};
-use crate::schedule::{Backward, Forward, Overrides, Schedule};
+use crate::schedule::{Backward, Forward, Matrix, Overrides, Schedule};
 use gdn2_dsl::{Dtype, Rule};
 
 /// Registers a thread of the gradient launch needs beyond its accumulators and words.
@@ -63,7 +63,7 @@ pub(crate) fn complete(rule: &Rule, arch: Arch, given: &Overrides) -> Backward {
 /// The scan's numbers, as forward counts them.
 pub(crate) fn scan(numbers: Backward) -> Forward {
     let Backward { chunk, value_split, warps, stages, .. } = numbers;
-    Forward { chunk, value_split, warps, stages }
+    Forward { chunk, value_split, warps, stages, matrix: Matrix::Mma }
 }
 
 /// Fixes every number of the backward pass.
@@ -289,7 +289,7 @@ fn closed(mut regions: Vec<Region>, end: u32) -> Vec<Region> {
 
 /// The gradient launch's numbers, as forward's factor stages count them.
 pub(crate) fn gradient_numbers(numbers: Backward) -> Forward {
-    Forward { chunk: numbers.chunk, value_split: 1, warps: numbers.gradient_warps, stages: 1 }
+    Forward { chunk: numbers.chunk, value_split: 1, warps: numbers.gradient_warps, stages: 1, matrix: Matrix::Mma }
 }
 
 /// The plan as the scan sees it: the write gate does not meet dO.

@@ -3,10 +3,10 @@
 use crate::abi::Tensor;
 use crate::backward::{gradient_numbers, gradient_of, scan, scan_plan, slices};
 use crate::forward::{WARP_ROWS, decay_segments};
-use crate::forward_view::{Own, Text, device, region_meaning};
+use crate::forward_view::{BASE, Own, Text, device, region_meaning};
 use crate::kernel::{Kernel, Launch};
 use crate::plan::Fold;
-use crate::schedule::Backward;
+use crate::schedule::{Backward, Matrix};
 use crate::signature::{describe, describe_write, params, regions, rows, shared_name, storage, type_name};
 use gdn2_dsl::{Dtype, StateLayout};
 use serde_json::{Value, json};
@@ -159,7 +159,7 @@ fn gradients(kernel: &Kernel, numbers: Backward, launch: &Launch) -> Value {
         .collect();
     calls.extend(text.calls(Own {
         wait: "copy_wait<0>();".to_owned(),
-        left,
+        left: left.to_owned(),
         scaled: format!("scale_ends<Element>(left, k_tile, {}, SMEM_END_KEYS);", text.sums()),
         fetches: Vec::new(),
         last: Vec::new(),
@@ -363,12 +363,13 @@ impl Policies<'_> {
 }
 
 fn heads(kernel: &Kernel, launch: &Launch) -> Value {
-    let text = Text { kernel, numbers: crate::schedule::Forward { chunk: 16, value_split: 1, warps: 1, stages: 1 } };
+    let numbers = crate::schedule::Forward { chunk: 16, value_split: 1, warps: 1, stages: 1, matrix: Matrix::Mma };
+    let text = Text { kernel, numbers };
     let element = type_name(kernel.rule.dtype);
     debug_assert_ne!(kernel.rule.dtype, Dtype::F32);
     let more = json!({
         "grid": "total_tokens * key_heads", "element": element,
-        "device": [device!("base"), device!("sum_heads")],
+        "device": [BASE, device!("sum_heads")],
     });
     extend(common(&text, launch), more)
 }

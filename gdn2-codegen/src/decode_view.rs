@@ -2,6 +2,7 @@
 
 use crate::abi::Tensor;
 use crate::decode::{Division, Lanes, resident_blocks};
+use crate::forward_view::BASE;
 use crate::kernel::{Kernel, Launch};
 use crate::plan::{Fold, Plan, Stage};
 use crate::schedule::Decode;
@@ -64,7 +65,7 @@ fn device(kernel: &Kernel) -> Vec<&'static str> {
         StateLayout::Vk => device!("decode_state_vk"),
     };
     let mut files = vec![
-        device!("base"),
+        BASE,
         device!("offsets"),
         device!("sequence"),
         device!("decode_tile"),

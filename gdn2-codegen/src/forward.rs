@@ -1,5 +1,5 @@
-//! The portable chunked forward pass: one kernel, no workspace. Chooses what a schedule leaves open, checks it
-//! against the architecture, lays out shared memory and the parameter list.
+//! The chunked forward pass: one kernel, no workspace. Chooses what a schedule leaves open, checks it against the
+//! architecture, lays out the parameter list and, of the portable kernel, shared memory.
 //!
 //! A block serves one sequence, one value head and one slice of the value dim. Each of its warps holds 16 value rows
 //! of Sᵀ, all of K, in matrix accumulators for the whole sequence; everything else of a chunk lives in shared memory.
@@ -8,7 +8,8 @@ use crate::abi::{Arg, Condition, Extent, Factor, Param, Params, Tensor, Workspac
 use crate::arch::Arch;
 use crate::kernel::{Illegal, Kernel, Launch, Pass, Region};
 use crate::plan::{self, Fold, Plan};
-use crate::schedule::{Forward, Overrides, Schedule};
+use crate::schedule::{Forward, Matrix, Overrides, Schedule};
+use crate::warpgroup;
 use gdn2_dsl::{Dtype, Rule};
 
 /// Value rows one warp holds: the M of mma.m16n8k16.
@@ -31,12 +32,13 @@ pub(crate) fn complete(rule: &Rule, arch: Arch, given: &Overrides) -> Forward {
         None => (0..6).map(|power| 1 << power).filter(|split| *split <= tiles).collect(),
     };
     let stages = given.get("stages").map_or_else(|| vec![2, 1], |stages| vec![stages]);
-    let mut last = Forward { chunk: 64, value_split: 1, warps: 1, stages: 1 };
+    let matrix = given.matrix().unwrap_or_default();
+    let mut last = Forward { chunk: 64, value_split: 1, warps: 1, stages: 1, matrix };
     for &value_split in &splits {
         let warps = given.get("warps").unwrap_or(tiles.div_ceil(value_split));
         for &chunk in &chunks {
             for &stages in &stages {
-                last = Forward { chunk, value_split, warps, stages };
+                last = Forward { chunk, value_split, warps, stages, matrix };
                 if (given.get("warps").is_some() || warps <= 8) && check(rule, &plan, last, arch).is_ok() {
                     return last;
                 }
@@ -49,7 +51,10 @@ pub(crate) fn complete(rule: &Rule, arch: Arch, given: &Overrides) -> Forward {
 /// Fixes every number of the forward pass.
 pub(crate) fn bind(rule: &Rule, plan: Plan, numbers: Forward, arch: Arch) -> Result<Kernel, Illegal> {
     check(rule, &plan, numbers, arch)?;
-    let shared = shared_map(rule, &plan, numbers);
+    let (shared, threads) = match numbers.matrix {
+        Matrix::Mma => (shared_map(rule, &plan, numbers), numbers.warps * 32),
+        Matrix::Wgmma => (warpgroup::shared_map(rule, &plan, numbers), warpgroup::threads(numbers)),
+    };
     let launch = Launch {
         entry: match plan.pass {
             Pass::ForwardForBackward => format!("{}_forward_for_backward", rule.name),
@@ -57,7 +62,7 @@ pub(crate) fn bind(rule: &Rule, plan: Plan, numbers: Forward, arch: Arch) -> Res
         },
         params: params(&plan),
         grid: Extent { factors: vec![Factor::Sequences, Factor::ValueHeads], times: u64::from(numbers.value_split) },
-        block: numbers.warps * 32,
+        block: threads,
         shared_bytes: shared_bytes(&shared),
         shared,
         when: Condition::Always,
@@ -76,6 +81,9 @@ pub(crate) fn bind(rule: &Rule, plan: Plan, numbers: Forward, arch: Arch) -> Res
 }
 
 fn check(rule: &Rule, plan: &Plan, numbers: Forward, arch: Arch) -> Result<(), Illegal> {
+    if numbers.matrix == Matrix::Wgmma {
+        return warpgroup::check(rule, plan, numbers, arch);
+    }
     check_numbers(rule, numbers, arch)?;
     let (shared, limit) = (shared_bytes(&shared_map(rule, plan, numbers)), arch.limits().shared_per_block);
     if shared > limit {
@@ -87,7 +95,7 @@ fn check(rule: &Rule, plan: &Plan, numbers: Forward, arch: Arch) -> Result<(), I
 /// All but shared memory: what every scan over a sequence needs of its numbers.
 pub(crate) fn check_numbers(rule: &Rule, numbers: Forward, arch: Arch) -> Result<(), Illegal> {
     let limits = arch.limits();
-    let Forward { chunk, value_split, warps, stages } = numbers;
+    let Forward { chunk, value_split, warps, stages, .. } = numbers;
     if !CHUNKS.contains(&chunk) {
         return Err(Illegal::new("chunk", "16, 32, 64 or 128 tokens", chunk));
     }

@@ -4,8 +4,9 @@ use crate::abi::Tensor;
 use crate::forward::{WARP_ROWS, block_tiles, decay_segments, own_erase_operand, token_vectors};
 use crate::kernel::{Kernel, Launch, Pass};
 use crate::plan::{Fold, Stage};
-use crate::schedule::Forward;
+use crate::schedule::{Forward, Matrix};
 use crate::signature::{describe, describe_write, params, regions, rows, shared_name, storage, type_name};
+use crate::warpgroup_view;
 use gdn2_dsl::{Dtype, StateLayout};
 use serde_json::{Value, json};
 
@@ -18,10 +19,13 @@ macro_rules! device_file {
 }
 pub(crate) use device_file as device;
 
+/// What every kernel begins with.
+pub(crate) const BASE: &str = concat!(device!("base"), device!("warp"), device!("elements"));
+
 /// The template and its view.
 pub(crate) fn view(kernel: &Kernel, numbers: Forward, launch: &Launch) -> (&'static str, Value) {
     let text = Text { kernel, numbers };
-    let Forward { chunk, value_split, warps, stages } = numbers;
+    let Forward { chunk, value_split, warps, stages, .. } = numbers;
     let (key, value) = (kernel.rule.key_dim, kernel.rule.value_dim);
     let (state_key_stride, state_value_stride) = match kernel.rule.state {
         StateLayout::Kv => (value, 1),
@@ -61,6 +65,12 @@ fn every_warp_active(kernel: &Kernel, numbers: Forward) -> bool {
 
 pub(crate) fn region_meaning(region: &str) -> &'static str {
     match region {
+        "row" => "erase gate, for L",
+        "full" => "barriers: a stage is copied",
+        "ready" => "barriers: a stage's factors are made",
+        "empty" => "barriers: a stage is read",
+        "values" => "barrier: a chunk's values are copied",
+        "values_read" => "barrier: a chunk's values are read",
         "q" => "queries, then scaled queries",
         "k" => "keys, then scaled keys",
         "b" => "channel-wise erase gate",
@@ -94,7 +104,7 @@ pub(crate) struct Own {
     /// Waits for the chunk's tiles.
     pub(crate) wait: String,
     /// Where the residual finds its left operand.
-    pub(crate) left: &'static str,
+    pub(crate) left: String,
     /// The stage that scales operands by a channel-wise decay.
     pub(crate) scaled: String,
     /// Fetches the next chunk's token gates.
@@ -107,13 +117,20 @@ impl Text<'_> {
     /// The device files the stages need, in order of use.
     pub(crate) fn device(&self) -> Vec<&'static str> {
         let mut files = vec![
-            device!("base"),
-            device!("tile"),
+            BASE,
+            concat!(device!("tile_rows"), device!("tile")),
             device!("copy"),
             device!("offsets"),
             device!("sequence"),
             device!("factors"),
         ];
+        files.extend(self.stage_device());
+        files
+    }
+
+    /// Those of the stages themselves.
+    pub(crate) fn stage_device(&self) -> Vec<&'static str> {
+        let mut files = Vec::new();
         for stage in &self.kernel.plan.stages {
             files.extend_from_slice(match stage {
                 Stage::TokenGates => &[device!("token_gates")],
@@ -152,15 +169,10 @@ impl Text<'_> {
         let plan = &self.kernel.plan;
         let each = |vector: &str| format!("Each<{}>", shared_name(vector));
         let one = || "One".to_owned();
-        let (pair, into, out, carry) = match plan.decay {
-            Fold::Pair => (
-                format!("PairDecay<{}>", shared_name("gamma")),
-                each("decay_in"),
-                each("decay_out"),
-                format!("AtEnd<{}>", shared_name("decay_in")),
-            ),
-            Fold::Operand => ("NoPairDecay".to_owned(), one(), one(), each("state_decay")),
-            Fold::Absent | Fold::Row => ("NoPairDecay".to_owned(), one(), one(), one()),
+        let (into, out, carry) = match plan.decay {
+            Fold::Pair => (each("decay_in"), each("decay_out"), format!("AtEnd<{}>", shared_name("decay_in"))),
+            Fold::Operand => (one(), one(), each("state_decay")),
+            Fold::Absent | Fold::Row => (one(), one(), one()),
         };
         let write = match (plan.write, plan.tied) {
             (Fold::Operand, _) => {
@@ -170,9 +182,24 @@ impl Text<'_> {
             (Fold::Row, false) => format!("TokenWrite<{}>", each("write")),
             (Fold::Absent | Fold::Pair, _) => "TokenWrite<One>".to_owned(),
         };
-        // The erase gate's share that is one factor per token, on L and on the residual.
-        let row = if plan.erase == Fold::Row { each("beta") } else { one() };
         let residual = self.residual();
+        let writes = match plan.erase {
+            Fold::Absent | Fold::Pair => "WriteAll".to_owned(),
+            Fold::Row | Fold::Operand => format!("WriteResidual<{residual}, {}>", shared_name("m")),
+        };
+        let mut aliases = self.factor_aliases();
+        aliases.extend([("Write", write), ("Writes", writes), ("Into", into), ("Out", out), ("Carry", carry)]);
+        aliases.into_iter().map(|(name, ty)| json!({ "name": name, "type": ty })).collect()
+    }
+
+    /// The types the stages up to the state use.
+    pub(crate) fn factor_aliases(&self) -> Vec<(&'static str, String)> {
+        let plan = &self.kernel.plan;
+        // The erase gate's share that is one factor per token, on L and on the residual.
+        let row = match plan.erase {
+            Fold::Row => format!("Each<{}>", shared_name(self.row_vector())),
+            Fold::Absent | Fold::Pair | Fold::Operand => "One".to_owned(),
+        };
         let gate = match plan.erase {
             Fold::Operand => format!("ChannelErase<{}>", type_name(plan.erase_storage)),
             Fold::Absent | Fold::Pair | Fold::Row => "TokenErase".to_owned(),
@@ -182,28 +209,51 @@ impl Text<'_> {
             (_, Fold::Operand) => format!("LeftAnchored<Element, {gate}, {row}, {}>", shared_name("l")),
             _ => format!("LeftTile<Element, {row}, {}>", shared_name("l")),
         };
-        let writes = match plan.erase {
-            Fold::Absent | Fold::Pair => "WriteAll".to_owned(),
-            Fold::Row | Fold::Operand => format!("WriteResidual<{residual}, {}>", shared_name("m")),
-        };
         let mut aliases = vec![("Element", type_name(self.kernel.rule.dtype).to_owned()), ("Left", left)];
-        if plan.decay != Fold::Operand {
-            aliases.push(("Pair", pair));
+        match plan.decay {
+            Fold::Operand => {}
+            Fold::Pair => aliases.push(("Pair", format!("PairDecay<{}>", shared_name("gamma")))),
+            Fold::Absent | Fold::Row => aliases.push(("Pair", "NoPairDecay".to_owned())),
         }
-        aliases.extend([("Write", write), ("Writes", writes), ("Into", into), ("Out", out), ("Carry", carry)]);
-        aliases.into_iter().map(|(name, ty)| json!({ "name": name, "type": ty })).collect()
+        aliases
+    }
+
+    /// The vector of the erase gate that L's rows are scaled by.
+    fn row_vector(&self) -> &'static str {
+        match self.numbers.matrix {
+            Matrix::Mma => "beta",
+            Matrix::Wgmma => "row",
+        }
+    }
+
+    /// Where a stage finds a region: at its place, or at this chunk's of several.
+    fn place(&self, region: &str) -> String {
+        match self.numbers.matrix {
+            Matrix::Mma => shared_name(region),
+            Matrix::Wgmma => warpgroup_view::staged_name(region),
+        }
+    }
+
+    /// All threads that share a chunk's factors meet.
+    fn sync(&self) -> String {
+        match self.numbers.matrix {
+            Matrix::Mma => "__syncthreads();".to_owned(),
+            Matrix::Wgmma => "group_sync();".to_owned(),
+        }
     }
 
     /// What is left of Ê outside its tile: one factor per token.
     pub(crate) fn residual(&self) -> String {
-        let plan = &self.kernel.plan;
-        let vector = match (plan.erase, plan.decay) {
-            (Fold::Row, Fold::Pair) => "erase_in",
-            (_, Fold::Pair) => "decay_in",
-            (Fold::Row, _) => "beta",
-            _ => return "One".to_owned(),
-        };
-        format!("Each<{}>", shared_name(vector))
+        self.residual_vector().map_or_else(|| "One".to_owned(), |vector| format!("Each<{}>", shared_name(vector)))
+    }
+
+    pub(crate) fn residual_vector(&self) -> Option<&'static str> {
+        match (self.kernel.plan.erase, self.kernel.plan.decay) {
+            (Fold::Row, Fold::Pair) => Some("erase_in"),
+            (_, Fold::Pair) => Some("decay_in"),
+            (Fold::Row, _) => Some("beta"),
+            _ => None,
+        }
     }
 
     /// Tensors whose chunks are tiles of all K channels.
@@ -228,9 +278,15 @@ impl Text<'_> {
     fn rows(&self) -> Vec<String> {
         let gates = self.kernel.plan.gate_tensors();
         let tensors = [Tensor::Q, Tensor::K, Tensor::V].into_iter().chain(gates);
+        let tensors: Vec<Tensor> = tensors.chain((!self.recomputes()).then_some(Tensor::O)).collect();
+        self.rows_of(&tensors)
+    }
+
+    /// Where the rows of these tensors begin.
+    pub(crate) fn rows_of(&self, tensors: &[Tensor]) -> Vec<String> {
         tensors
-            .chain((!self.recomputes()).then_some(Tensor::O))
-            .map(|tensor| {
+            .iter()
+            .map(|&tensor| {
                 let channel_write = tensor == Tensor::W && self.kernel.plan.write == Fold::Operand;
                 let shift = if matches!(tensor, Tensor::V | Tensor::O) || channel_write { " + value" } else { "" };
                 format!("{}{shift};", rows(tensor))
@@ -238,14 +294,19 @@ impl Text<'_> {
             .collect()
     }
 
+    /// Copies of a chunk's tiles.
     pub(crate) fn copies(&self, tensors: &[Tensor]) -> Vec<String> {
         tensors
             .iter()
             .map(|&tensor| {
                 let (name, ty) = (tensor.name(), storage(self.kernel, tensor));
                 let bytes = self.stage_bytes(tensor);
+                let copy = match self.numbers.matrix {
+                    Matrix::Mma => "copy_tile",
+                    Matrix::Wgmma => "load_tile",
+                };
                 format!(
-                    "copy_tile<{ty}, KEY>({} + stage * {bytes}, {name}_rows + first * {name}_token_stride, \
+                    "{copy}<{ty}, KEY>({} + stage * {bytes}, {name}_rows + first * {name}_token_stride, \
                      {name}_token_stride, exist);",
                     shared_name(name)
                 )
@@ -253,7 +314,7 @@ impl Text<'_> {
             .collect()
     }
 
-    fn stage_bytes(&self, tensor: Tensor) -> u32 {
+    pub(crate) fn stage_bytes(&self, tensor: Tensor) -> u32 {
         let bytes = match tensor {
             Tensor::G => self.kernel.plan.decay_storage.bytes(),
             Tensor::B => self.kernel.plan.erase_storage.bytes(),
@@ -262,19 +323,22 @@ impl Text<'_> {
         self.numbers.chunk * self.kernel.rule.key_dim * bytes
     }
 
-    fn copy_values(&self) -> Vec<String> {
+    /// Tensors of which each warp copies its own slice.
+    pub(crate) fn slice_tensors(&self) -> Vec<Tensor> {
         let channel_write = self.kernel.plan.write == Fold::Operand;
-        [(Tensor::V, true), (Tensor::W, channel_write)]
-            .into_iter()
-            .filter(|(_, wanted)| *wanted)
-            .map(|(tensor, _)| {
-                let name = tensor.name();
-                format!(
-                    "copy_slice({}, {name}_rows + first * {name}_token_stride, {name}_token_stride, exist);",
-                    shared_name(name)
-                )
-            })
-            .collect()
+        [Tensor::V].into_iter().chain(channel_write.then_some(Tensor::W)).collect()
+    }
+
+    pub(crate) fn copy_values(&self) -> Vec<String> {
+        let copy = |tensor: &Tensor| {
+            let (name, slices) = (tensor.name(), shared_name(tensor.name()));
+            let copy = match self.numbers.matrix {
+                Matrix::Mma => "copy_slice",
+                Matrix::Wgmma => "load_slices",
+            };
+            format!("{copy}({slices}, {name}_rows + first * {name}_token_stride, {name}_token_stride, exist);")
+        };
+        self.slice_tensors().iter().map(copy).collect()
     }
 
     /// Before a chunk's slices are read. A thread reads the 16-bit numbers it copied itself; only f32 gates cross lanes.
@@ -308,13 +372,18 @@ impl Text<'_> {
     fn prologue(&self) -> Vec<String> {
         let mut lines = vec!["copy_tiles(0);".to_owned(), "copy_values(0);".to_owned()];
         lines.extend((1..self.numbers.stages).map(|stage| format!("copy_tiles({stage});")));
-        let fetches = self.fetches(None, "work.length");
-        if !fetches.is_empty() {
-            lines.push("if (warp_index() == 0) {".to_owned());
-            lines.extend(fetches.into_iter().map(|line| format!("  {line}")));
-            lines.push("}".to_owned());
-        }
+        lines.extend(self.first_fetches());
         lines
+    }
+
+    /// Fetches of the first chunk's token gates.
+    pub(crate) fn first_fetches(&self) -> Vec<String> {
+        let fetches = self.fetches(None, "work.length");
+        if fetches.is_empty() {
+            return fetches;
+        }
+        let lines = fetches.into_iter().map(|line| format!("  {line}"));
+        ["if (warp_index() == 0) {".to_owned()].into_iter().chain(lines).chain(["}".to_owned()]).collect()
     }
 
     /// Offsets of this chunk's stage.
@@ -331,10 +400,14 @@ impl Text<'_> {
     }
 
     /// Keeps S as it enters the chunk, where backward wants it.
-    fn keep(&self) -> Vec<String> {
-        let line = "if (active) keep_state(state, kept_words(states, chunk_slot(work.first + static_cast<i64>(work.batch) * \
+    pub(crate) fn keep(&self) -> Vec<String> {
+        let active = match self.numbers.matrix {
+            Matrix::Mma => "if (active) ",
+            Matrix::Wgmma => "",
+        };
+        let line = "keep_state(state, kept_words(states, chunk_slot(work.first + static_cast<i64>(work.batch) * \
                     tokens, work.sequence, chunk), work.value_head, value_heads, tile));";
-        if self.kernel.pass == Pass::Forward { Vec::new() } else { vec![line.to_owned()] }
+        if self.kernel.pass == Pass::Forward { Vec::new() } else { vec![format!("{active}{line}")] }
     }
 
     fn recomputes(&self) -> bool {
@@ -373,13 +446,13 @@ impl Text<'_> {
     }
 
     /// Where the residual finds the left operand in forward, and what L is made from.
-    pub(crate) fn left_tile(&self) -> &'static str {
+    pub(crate) fn left_tile(&self) -> String {
         let plan = &self.kernel.plan;
         match plan.erase {
-            Fold::Absent | Fold::Pair => "",
-            Fold::Row if plan.decay != Fold::Operand => "k_tile",
-            Fold::Operand if !own_erase_operand(plan) => "b_tile",
-            Fold::Row | Fold::Operand => "SMEM_E",
+            Fold::Absent | Fold::Pair => String::new(),
+            Fold::Row if plan.decay != Fold::Operand => "k_tile".to_owned(),
+            Fold::Operand if !own_erase_operand(plan) => "b_tile".to_owned(),
+            Fold::Row | Fold::Operand => self.place("e"),
         }
     }
 
@@ -391,9 +464,16 @@ impl Text<'_> {
     /// The stages of a chunk as forward takes them, up to the point where only S is waited for.
     pub(crate) fn in_place(&self, last: Vec<String>, fetches: Vec<String>) -> Vec<String> {
         self.calls(Own {
-            wait: format!("copy_wait<{}>();", 2 * (self.numbers.stages - 1)),
+            wait: match self.numbers.matrix {
+                Matrix::Mma => format!("copy_wait<{}>();", 2 * (self.numbers.stages - 1)),
+                Matrix::Wgmma => "barrier_wait(SMEM_FULL + stage * 8, chunk / STAGES % 2);".to_owned(),
+            },
             left: self.left_tile(),
-            scaled: format!("scale_operands<Element>(left, q_tile, k_tile, {}, SMEM_STATE_DECAY);", self.sums()),
+            scaled: format!(
+                "scale_operands<Element>(left, q_tile, k_tile, {}, {});",
+                self.sums(),
+                self.place("state_decay")
+            ),
             fetches,
             last,
         })
@@ -406,15 +486,16 @@ impl Text<'_> {
         if !self.token_tensors().is_empty() {
             lines.extend(self.token_calls(own.fetches));
         }
-        lines.push("__syncthreads();".to_owned());
+        lines.push(self.sync());
         let tile = own.left;
         let left = match (plan.erase, plan.decay) {
             (Fold::Row, Fold::Operand) => format!("{{}}, {tile}"),
             (Fold::Operand, Fold::Operand) => format!("{{b_tile}}, {tile}"),
-            _ => tile.to_owned(),
+            _ => tile.clone(),
         };
         let sums = self.sums();
-        let sync = || "__syncthreads();".to_owned();
+        let (p, m) = (self.place("p"), self.place("m"));
+        let sync = || self.sync();
         if plan.erase == Fold::Operand && plan.decay != Fold::Operand {
             lines.push(format!("gate_keys<Element, {}>(b_tile, k_tile, {tile});", type_name(plan.erase_storage)));
             lines.push(sync());
@@ -426,14 +507,17 @@ impl Text<'_> {
                 Stage::TokenGates | Stage::TokenDecay | Stage::EraseOperand => {}
                 Stage::ChannelDecay => {
                     let storage = type_name(plan.decay_storage);
-                    lines.push(format!("channel_decay<{storage}>(g_tile, {sums}, SMEM_TOTALS);"));
+                    let totals = self.place("totals");
+                    lines.push(format!("channel_decay<{storage}>(g_tile, {sums}, {totals});"));
                     lines.push(sync());
                 }
                 Stage::ScoresPair => {
-                    lines.push("scores_pair<Element, Left, Pair>(left, q_tile, k_tile, SMEM_P);".to_owned());
+                    lines.extend(self.clears());
+                    lines.push(format!("scores_pair<Element, Left, Pair>(left, q_tile, k_tile, {p});"));
                 }
                 Stage::ScoresAnchored => {
-                    lines.push(format!("scores_anchored<Element>(left, q_tile, k_tile, {sums}, SMEM_P);"));
+                    lines.extend(self.clears());
+                    lines.push(format!("scores_anchored<Element>(left, q_tile, k_tile, {sums}, {p});"));
                     lines.push(sync());
                 }
                 Stage::ScaledOperands => lines.push(own.scaled.clone()),
@@ -443,7 +527,7 @@ impl Text<'_> {
                     }
                     lines.push("invert_diagonal<Element>(SMEM_L);".to_owned());
                     lines.push(sync());
-                    lines.push("solve_columns<Element>(SMEM_L, SMEM_M);".to_owned());
+                    lines.push(format!("solve_columns<Element>(SMEM_L, {m});"));
                 }
                 Stage::State
                 | Stage::TokenDelta
@@ -457,20 +541,36 @@ impl Text<'_> {
         lines
     }
 
+    /// Products over whole tiles read what lies above the diagonal too.
+    fn clears(&self) -> Vec<String> {
+        match self.numbers.matrix {
+            Matrix::Mma => Vec::new(),
+            Matrix::Wgmma => {
+                let m = (!matches!(self.kernel.plan.erase, Fold::Absent | Fold::Pair)).then_some("m");
+                [Some("p"), m].into_iter().flatten().map(|tile| format!("clear_above({});", self.place(tile))).collect()
+            }
+        }
+    }
+
     fn token_calls(&self, fetches: Vec<String>) -> Vec<String> {
         let mut lines = vec!["if (warp_index() == 0) {".to_owned()];
+        let (into, out) = (self.place("decay_in"), self.place("decay_out"));
+        let store =
+            |at: &str, gate: &str| format!("  store_tokens({at}, [&](int r, int) {{ return {gate}.value[r]; }});");
         for vector in token_vectors(&self.kernel.plan) {
-            let at = shared_name(vector);
+            let at = self.place(vector);
             match vector {
-                "gamma" => lines.push("  token_decay(g_gate, SMEM_GAMMA, SMEM_DECAY_IN, SMEM_DECAY_OUT);".to_owned()),
-                "beta" => lines.push(format!("  store_tokens({at}, [&](int r, int) {{ return b_gate.value[r]; }});")),
-                "write" => lines.push(format!("  store_tokens({at}, [&](int r, int) {{ return w_gate.value[r]; }});")),
+                "gamma" => lines.push(format!("  token_decay(g_gate, SMEM_GAMMA, {into}, {out});")),
+                "beta" => lines.push(store(&at, "b_gate")),
+                "write" => lines.push(store(&at, "w_gate")),
                 "erase_in" => lines.push(format!(
-                    "  store_tokens({at}, [&](int r, int i) {{ return b_gate.value[r] * at<float>(SMEM_DECAY_IN + i * 4); \
-                     }});"
+                    "  store_tokens({at}, [&](int r, int i) {{ return b_gate.value[r] * at<float>({into} + i * 4); }});"
                 )),
                 _ => {}
             }
+        }
+        if self.numbers.matrix == Matrix::Wgmma && self.kernel.plan.erase == Fold::Row {
+            lines.push(store(&shared_name(self.row_vector()), "b_gate"));
         }
         lines.extend(fetches.into_iter().map(|line| format!("  {line}")));
         lines.push("}".to_owned());

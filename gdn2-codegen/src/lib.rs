@@ -35,6 +35,8 @@ pub mod schedule;
 mod signature;
 pub mod space;
 mod torch_ref;
+mod warpgroup;
+mod warpgroup_view;
 
 pub use kernel::bind;
 pub use plan::plan;

@@ -2,7 +2,7 @@
 //! includes no file.
 
 use crate::kernel::{CudaSource, Kernel};
-use crate::schedule::Schedule;
+use crate::schedule::{Matrix, Schedule};
 use handlebars::Handlebars;
 use serde_json::Value;
 
@@ -10,7 +10,10 @@ use serde_json::Value;
 pub fn render(kernel: &Kernel) -> CudaSource {
     let text = kernel.launches.iter().map(|launch| {
         let (template, view) = match kernel.schedule {
-            Schedule::Forward(numbers) => crate::forward_view::view(kernel, numbers, launch),
+            Schedule::Forward(numbers) => match numbers.matrix {
+                Matrix::Mma => crate::forward_view::view(kernel, numbers, launch),
+                Matrix::Wgmma => crate::warpgroup_view::view(kernel, numbers, launch),
+            },
             Schedule::Decode(numbers) => crate::decode_view::view(kernel, numbers, launch),
             Schedule::Backward(numbers) => crate::backward_view::view(kernel, numbers, launch),
         };

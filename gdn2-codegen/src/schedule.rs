@@ -1,6 +1,6 @@
 //! How a pass is carried out: flat structs of numbers, enumerable, storable, refusable. No rule in here.
 //!
-//! Written `chunk=64,warps=8,value_split=1,stages=2`, in any order, any part left out: [`Schedule::from_overrides`]
+//! Written `chunk=64,warps=8,value_split=1,stages=2,matrix=wgmma`, in any order, any part left out: [`Schedule::from_overrides`]
 //! fills in what is missing so that the rule fits the architecture.
 
 use crate::arch::Arch;
@@ -32,6 +32,30 @@ pub struct Forward {
     pub warps: u32,
     /// Buffers of the chunk inputs in flight: 1 or 2.
     pub stages: u32,
+    /// Which matrix instructions the state's products are made of.
+    #[serde(default, skip_serializing_if = "Matrix::is_mma")]
+    pub matrix: Matrix,
+}
+
+/// The matrix instructions of a scan over the state. Written only where it is not `mma`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Matrix {
+    /// mma.sync: all warps make a chunk's factors, then each advances 16 value rows.
+    #[default]
+    Mma,
+    /// wgmma, where the architecture has it: a warpgroup that loads and one that makes factors a chunk ahead stand beside
+    /// `warps` warps that advance the state, 64 value rows to four of them.
+    Wgmma,
+}
+
+impl Matrix {
+    /// In the order of their numbers in overrides.
+    const ALL: [(&'static str, Matrix); 2] = [("mma", Matrix::Mma), ("wgmma", Matrix::Wgmma)];
+
+    const fn is_mma(&self) -> bool {
+        matches!(self, Matrix::Mma)
+    }
 }
 
 /// Chunked backward: a reverse scan over the sequence, then every chunk on its own.
@@ -82,6 +106,16 @@ pub enum ScheduleError {
         /// What was written.
         value: String,
     },
+    /// A word the field does not know.
+    #[error("schedule field `{field}` takes {known}, got `{value}`")]
+    BadWord {
+        /// The field.
+        field: String,
+        /// What it takes.
+        known: String,
+        /// What was written.
+        value: String,
+    },
     /// A field written twice.
     #[error("schedule field `{0}` is given twice")]
     Twice(String),
@@ -104,6 +138,14 @@ impl Overrides {
             if given.iter().any(|(earlier, _)| *earlier == field) {
                 return Err(ScheduleError::Twice(name));
             }
+            if field == "matrix" {
+                let Some(number) = Matrix::ALL.iter().position(|(word, _)| *word == value) else {
+                    let known = Matrix::ALL.map(|(word, _)| word).join(" or ");
+                    return Err(ScheduleError::BadWord { field: name, known, value: value.to_owned() });
+                };
+                given.push((field, number as u32));
+                continue;
+            }
             match value.parse::<u32>() {
                 Ok(number) if number > 0 || field == "recompute" => given.push((field, number)),
                 _ => return Err(ScheduleError::BadValue { field: name, value: value.to_owned() }),
@@ -122,6 +164,11 @@ impl Overrides {
         if self.get(field).is_none() {
             self.0.push((field, value));
         }
+    }
+
+    /// The matrix instructions asked for.
+    pub(crate) fn matrix(&self) -> Option<Matrix> {
+        self.get("matrix").map(|number| Matrix::ALL[number as usize % Matrix::ALL.len()].1)
     }
 
     /// The value given for a field.
@@ -165,7 +212,7 @@ impl Schedule {
 
 impl Forward {
     /// Field names, in the order they are printed.
-    pub const FIELDS: [&'static str; 4] = ["chunk", "value_split", "warps", "stages"];
+    pub const FIELDS: [&'static str; 5] = ["chunk", "value_split", "warps", "stages", "matrix"];
 }
 
 impl Backward {
@@ -183,7 +230,8 @@ impl fmt::Display for Schedule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Schedule::Forward(s) => {
-                write!(f, "chunk={},value_split={},warps={},stages={}", s.chunk, s.value_split, s.warps, s.stages)
+                write!(f, "chunk={},value_split={},warps={},stages={}", s.chunk, s.value_split, s.warps, s.stages)?;
+                if s.matrix.is_mma() { Ok(()) } else { f.write_str(",matrix=wgmma") }
             }
             Schedule::Backward(s) => write!(
                 f,

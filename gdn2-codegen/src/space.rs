@@ -3,7 +3,7 @@
 
 use crate::arch::Arch;
 use crate::kernel::Pass;
-use crate::schedule::{Backward, Decode, Forward, Schedule, ScheduleError};
+use crate::schedule::{Backward, Decode, Forward, Matrix, Schedule, ScheduleError};
 use gdn2_dsl::Rule;
 
 const CHUNKS: [u32; 4] = [16, 32, 64, 128];
@@ -30,7 +30,7 @@ fn forward() -> Vec<Schedule> {
         for value_split in SPLITS {
             for warps in WARPS {
                 for stages in STAGES {
-                    all.push(Schedule::Forward(Forward { chunk, value_split, warps, stages }));
+                    all.push(Schedule::Forward(Forward { chunk, value_split, warps, stages, matrix: Matrix::Mma }));
                 }
             }
         }

@@ -1,22 +1,3 @@
-// Tiles in shared memory, and how matrix fragments leave them.
-//
-// A tile is rows of COLS numbers of BYTES each, COLS a multiple of 16, in units of eight numbers. The units of a row
-// are exchanged by the row's index so that the eight rows (16-bit) or four rows (32-bit) one access touches lie in
-// different banks. No padding: a tile is exactly rows x COLS x BYTES.
-
-template <int COLS, int BYTES>
-struct Tile {
-  enum : int {
-    UNITS = COLS / 8,
-    MASK = (BYTES == 2 && UNITS % 8 == 0) ? 7 : UNITS % 4 == 0 ? 3 : 1,
-    SHIFT = (MASK == 7 ? 0 : MASK == 3 ? 1 : 2) - (BYTES == 4 ? 1 : 0),
-  };
-  // Byte offset of a number from the start of the tile.
-  static METHOD int offset(int row, int col) {
-    return row * (COLS * BYTES) + ((col / 8) ^ ((row >> SHIFT) & MASK)) * (8 * BYTES) + (col % 8) * BYTES;
-  }
-};
-
 // A 16x16 block of 16-bit numbers as four 8x8 matrices: rows 0-7, rows 8-15, then the same of columns 8-15. That is
 // the A operand of mma.m16n8k16. As a B operand whose columns are the block's rows, {0, 2} is the first eight
 // columns and {1, 3} the second.

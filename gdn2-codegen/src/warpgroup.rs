@@ -1,0 +1,173 @@
+//! The forward pass on warpgroup products (wgmma): its limits, its registers, its shared memory.
+//!
+//! One kernel, no workspace. A block's first warpgroup makes the factors of a chunk while later ones advance the state
+//! by the chunk before; the second copies what the chunk after needs. Chunks pass through a ring of `stages`.
+
+use crate::arch::Arch;
+use crate::forward::{own_erase_operand, shared_bytes, token_vectors};
+use crate::kernel::{Illegal, Region};
+use crate::plan::{Fold, Plan};
+use crate::schedule::Forward;
+use gdn2_dsl::{Dtype, Rule};
+
+/// Warps of a warpgroup.
+pub(crate) const GROUP: u32 = 4;
+
+/// Warps before those that hold the state: one warpgroup for factors, one for copies.
+pub(crate) const STATE_WARP: u32 = 2 * GROUP;
+
+/// Value rows of a warpgroup: the M of wgmma.
+const ROWS: u32 = 64;
+
+/// Chunk lengths whose accumulators fit beside the state.
+const CHUNKS: [u32; 3] = [16, 32, 64];
+
+/// Registers a state thread needs beyond the state, its rounded copy and two accumulators over a chunk.
+const OVERHEAD_REGISTERS: u32 = 48;
+
+/// Registers per thread that the factor warpgroup gets at least.
+const FACTOR_REGISTERS: u32 = 104;
+
+/// What a swizzled tile starts on a multiple of, bytes.
+const ALIGNMENT: u32 = 1024;
+
+/// Registers per thread, by what a warpgroup does.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Registers {
+    /// What every thread starts with.
+    pub(crate) launch: u32,
+    /// Copies.
+    pub(crate) load: u32,
+    /// Factors.
+    pub(crate) factors: u32,
+    /// State.
+    pub(crate) state: u32,
+}
+
+/// Threads of a block.
+pub(crate) fn threads(numbers: Forward) -> u32 {
+    numbers.warps.saturating_add(STATE_WARP).saturating_mul(32)
+}
+
+/// How the block's registers are dealt out: to the state as much as it can take, the rest to the factors.
+pub(crate) fn registers(numbers: Forward, arch: Arch) -> Option<Registers> {
+    let limits = arch.limits();
+    let wgmma = limits.wgmma?;
+    let (groups, step) = (numbers.warps / GROUP, wgmma.setmaxnreg_step);
+    let most = wgmma.setmaxnreg_max.min(limits.registers_per_thread) / step * step;
+    let launch = most.min(limits.registers_per_block / threads(numbers) / step * step);
+    let load = wgmma.setmaxnreg_min;
+    let shared = (launch * (groups + 2)).checked_sub(load)?;
+    let state = (shared.checked_sub(FACTOR_REGISTERS)? / groups.max(1) / step * step).min(most);
+    let factors = (shared - groups * state).min(most) / step * step;
+    Some(Registers { launch, load, factors, state })
+}
+
+/// Registers of a state thread that makes its operand of S in `parts`: S, the operand, two accumulators over a chunk.
+fn wanted(rule: &Rule, numbers: Forward, parts: u32) -> u32 {
+    rule.key_dim / 2 + rule.key_dim / 4 / parts + numbers.chunk + OVERHEAD_REGISTERS
+}
+
+/// In how many parts the operand of S is made: one where the registers allow, else two.
+pub(crate) fn parts(rule: &Rule, numbers: Forward, arch: Arch) -> u32 {
+    let granted = registers(numbers, arch).map_or(0, |registers| registers.state);
+    if wanted(rule, numbers, 1) > granted && rule.key_dim.is_multiple_of(32) { 2 } else { 1 }
+}
+
+pub(crate) fn check(rule: &Rule, plan: &Plan, numbers: Forward, arch: Arch) -> Result<(), Illegal> {
+    let limits = arch.limits();
+    let Some(wgmma) = limits.wgmma else {
+        return Err(Illegal::new("matrix", format!("mma: {arch} has no wgmma"), "wgmma"));
+    };
+    let Forward { chunk, value_split, warps, stages, .. } = numbers;
+    if !CHUNKS.contains(&chunk) {
+        return Err(Illegal::new("chunk", "16, 32 or 64 tokens with wgmma", chunk));
+    }
+    if !(1..=2).contains(&stages) {
+        return Err(Illegal::new("stages", "1 or 2 buffers", stages));
+    }
+    if !rule.value_dim.is_multiple_of(ROWS) {
+        return Err(Illegal::new("value_dim", format!("a multiple of {ROWS} with wgmma"), rule.value_dim));
+    }
+    let groups = rule.value_dim / ROWS;
+    if value_split == 0 || !groups.is_multiple_of(value_split) {
+        return Err(Illegal::new("value_split", format!("a divisor of {groups} blocks of {ROWS} rows"), value_split));
+    }
+    if warps != groups / value_split * GROUP {
+        let limit = format!("{}, {GROUP} to {ROWS} value rows", groups / value_split * GROUP);
+        return Err(Illegal::new("warps", limit, warps));
+    }
+    if threads(numbers) > limits.threads_per_block {
+        let limit = format!("at most {} beside {STATE_WARP} others", limits.threads_per_block / 32 - STATE_WARP);
+        return Err(Illegal::new("warps", limit, warps));
+    }
+    if rule.key_dim > wgmma.n_max {
+        return Err(Illegal::new("key_dim", format!("{} with wgmma", wgmma.n_max), rule.key_dim));
+    }
+    let wanted = wanted(rule, numbers, parts(rule, numbers, arch));
+    let granted = registers(numbers, arch).map_or(0, |registers| registers.state);
+    if wanted > granted {
+        return Err(Illegal::new("registers", format!("{granted} per state thread at {warps} warps"), wanted));
+    }
+    let (shared, limit) = (shared_bytes(&shared_map(rule, plan, numbers)), limits.shared_per_block);
+    if shared > limit {
+        return Err(Illegal::new("shared memory", format!("{limit} bytes on {arch}"), shared));
+    }
+    Ok(())
+}
+
+/// Whether P and M take the place of a channel-wise decay that is spent once its prefix sums are made.
+pub(crate) fn factors_over_decay(rule: &Rule, plan: &Plan, numbers: Forward) -> bool {
+    plan.decay == Fold::Operand
+        && plan.decay_storage != Dtype::F32
+        && rule.key_dim * plan.decay_storage.bytes() >= 2 * numbers.chunk * rule.dtype.bytes()
+}
+
+/// The vectors a stage of the ring holds for the state, over tokens.
+pub(crate) fn staged_vectors(plan: &Plan) -> Vec<&'static str> {
+    let mut vectors = token_vectors(plan);
+    vectors.retain(|vector| *vector != "gamma");
+    vectors
+}
+
+/// The map of dynamic shared memory.
+pub(crate) fn shared_map(rule: &Rule, plan: &Plan, numbers: Forward) -> Vec<Region> {
+    let Forward { chunk, warps, stages, .. } = numbers;
+    let (key, operand) = (rule.key_dim, rule.dtype.bytes());
+    let channels = |fold: Fold| fold == Fold::Operand;
+    let own_factors = !factors_over_decay(rule, plan, numbers);
+    let mut map: Vec<Region> = Vec::new();
+    let mut place = |wanted: bool, name: &str, bytes: u32, alignment: u32| {
+        if wanted {
+            let offset = shared_bytes(&map).next_multiple_of(alignment);
+            map.push(Region { name: name.to_owned(), offset, bytes });
+        }
+    };
+    // A stage each. Q̂, K̄ and Ê overwrite q, k and b; prefix sums overwrite a float32 g, P and M any other.
+    place(true, "q", stages * chunk * key * operand, ALIGNMENT);
+    place(true, "k", stages * chunk * key * operand, ALIGNMENT);
+    place(channels(plan.erase), "b", stages * chunk * key * plan.erase_storage.bytes(), ALIGNMENT);
+    place(channels(plan.decay), "g", stages * chunk * key * plan.decay_storage.bytes(), ALIGNMENT);
+    place(own_erase_operand(plan), "e", stages * chunk * key * operand, ALIGNMENT);
+    place(own_factors, "p", stages * chunk * chunk * operand, ALIGNMENT);
+    place(own_factors && plan.erase != Fold::Absent, "m", stages * chunk * chunk * operand, ALIGNMENT);
+    for name in staged_vectors(plan) {
+        place(true, name, stages * chunk * 4, 16);
+    }
+    place(channels(plan.decay), "state_decay", stages * key * 4, 16);
+    // The factor warpgroup's own.
+    place(channels(plan.decay) && plan.decay_storage != Dtype::F32, "sums", chunk * key * 4, 16);
+    place(plan.erase != Fold::Absent, "l", chunk * chunk * 4, 16);
+    place(plan.decay == Fold::Pair, "gamma", chunk * 4, 16);
+    place(plan.erase == Fold::Row, "row", chunk * 4, 16);
+    // A slice of v and w for each state warp.
+    place(true, "v", warps * chunk * 16 * operand, 16);
+    place(channels(plan.write), "w", warps * chunk * 16 * plan.write_storage.bytes(), 16);
+    for name in ["full", "ready", "empty"] {
+        place(true, name, stages * 8, 8);
+    }
+    for name in ["values", "values_read"] {
+        place(true, name, 8, 8);
+    }
+    map
+}

@@ -1,0 +1,302 @@
+//! What `forward_wgmma.cu.hbs` prints. The factors are the portable kernel's stages, made by one warpgroup; the state's
+//! products are wgmma.
+
+use crate::abi::Tensor;
+use crate::forward_view::{Text, device, region_meaning};
+use crate::kernel::{Kernel, Launch, Pass};
+use crate::plan::Fold;
+use crate::schedule::Forward;
+use crate::signature::{describe, describe_write, params, regions, shared_name, storage};
+use crate::warpgroup::{factors_over_decay, parts, registers, staged_vectors};
+use gdn2_dsl::{Dtype, StateLayout};
+use serde_json::{Value, json};
+
+const TEMPLATE: &str = include_str!("../templates/forward_wgmma.cu.hbs");
+
+/// The template and its view.
+pub(crate) fn view(kernel: &Kernel, numbers: Forward, launch: &Launch) -> (&'static str, Value) {
+    let group = Group { text: Text { kernel, numbers } };
+    let text = &group.text;
+    let (key, value) = (kernel.rule.key_dim, kernel.rule.value_dim);
+    let (state_key_stride, state_value_stride) = match kernel.rule.state {
+        StateLayout::Kv => (value, 1),
+        StateLayout::Vk => (1, key),
+    };
+    // A bound kernel has them.
+    let dealt = registers(numbers, kernel.arch);
+    let dealt = |of: fn(&crate::warpgroup::Registers) -> u32| dealt.as_ref().map_or(0, of);
+    let factor_change = if dealt(|r| r.factors) < dealt(|r| r.launch) { "dec" } else { "inc" };
+    let load_tensors = [text.tile_tensors(), text.slice_tensors()].concat();
+    let aliases = text.factor_aliases().into_iter().map(|(name, ty)| json!({ "name": name, "type": ty }));
+    let view = json!({
+        "entry": launch.entry, "rule": kernel.rule.name, "arch": kernel.arch.target(),
+        "schedule": kernel.schedule.to_string(),
+        "decay": describe(kernel.plan.decay), "erase": describe(kernel.plan.erase),
+        "write": describe_write(&kernel.plan),
+        "grid": format!("sequences * value_heads * {}", numbers.value_split),
+        "key": key, "value": value, "chunk": numbers.chunk, "warps": numbers.warps, "threads": launch.block,
+        "stages": numbers.stages, "value_split": numbers.value_split,
+        "decay_segments": 1, "state_key_stride": state_key_stride, "state_value_stride": state_value_stride,
+        "shared_bytes": launch.shared_bytes, "regions": regions(launch, region_meaning),
+        "device": group.device(), "aliases": aliases.collect::<Vec<_>>(), "params": params(kernel, launch),
+        "load_registers": dealt(|r| r.load), "factor_change": factor_change,
+        "factor_registers": dealt(|r| r.factors), "state_registers": dealt(|r| r.state),
+        "load_rows": text.rows_of(&load_tensors), "copy_tiles": text.copies(&text.tile_tensors()),
+        "factor_rows": text.rows_of(&text.token_tensors()), "token_gates": group.token_gates(),
+        "factor_tiles": group.factor_tiles(launch),
+        "calls": text.in_place(Vec::new(), text.fetches(Some("(chunk + 1) * CHUNK"), "work.length - (chunk + 1) * CHUNK")),
+        "state_rows": text.rows_of(&[Tensor::O]), "copy_values": text.copy_values(),
+        "state_tiles": group.state_tiles(), "keep": text.keep(), "steps": group.steps(),
+    });
+    (TEMPLATE, view)
+}
+
+/// The name, in a chunk's scope, of a region that every stage of the ring has its own of.
+pub(crate) fn staged_name(region: &str) -> String {
+    match region {
+        "e" | "p" | "m" => format!("{region}_tile"),
+        // No two threads share a channel's prefix sum.
+        "totals" => "0".to_owned(),
+        _ => region.to_owned(),
+    }
+}
+
+struct Group<'a> {
+    text: Text<'a>,
+}
+
+impl Group<'_> {
+    fn erases(&self) -> bool {
+        !matches!(self.text.kernel.plan.erase, Fold::Absent | Fold::Pair)
+    }
+
+    fn device(&self) -> Vec<String> {
+        let mut files = vec![
+            concat!(device!("base"), device!("warp_uniform"), device!("elements")).to_owned(),
+            concat!(device!("tile_columns"), device!("tile")).to_owned(),
+            device!("copy").to_owned(),
+            device!("wgmma").to_owned(),
+            self.products(),
+            device!("offsets").to_owned(),
+            device!("sequence").to_owned(),
+            device!("factors").to_owned(),
+        ];
+        files.extend(self.text.stage_device().into_iter().map(str::to_owned));
+        files.push(device!("wgmma_state").to_owned());
+        if self.text.kernel.pass == Pass::ForwardForBackward {
+            files.push(device!("kept").to_owned());
+        }
+        files
+    }
+
+    /// The products themselves, by their number of columns: over a chunk's tokens, over the key's channels.
+    fn products(&self) -> String {
+        let mut widths = vec![self.text.numbers.chunk, self.text.kernel.rule.key_dim];
+        widths.dedup();
+        widths.into_iter().map(|n| product(n, self.text.kernel.rule.dtype)).collect::<Vec<_>>().join("\n")
+    }
+
+    fn token_gates(&self) -> Vec<String> {
+        let mut lines = self.text.token_gates();
+        lines.extend(self.text.first_fetches());
+        lines
+    }
+
+    /// This chunk's tiles and vectors as the factor warpgroup names them.
+    fn factor_tiles(&self, launch: &Launch) -> Vec<String> {
+        let (plan, numbers) = (&self.text.kernel.plan, self.text.numbers);
+        let mut lines = self.text.chunk_tiles(launch);
+        lines.extend(self.own_tiles());
+        for vector in staged_vectors(plan) {
+            lines.push(format!("const int {vector} = {} + stage * {};", shared_name(vector), numbers.chunk * 4));
+        }
+        if plan.decay == Fold::Operand {
+            let bytes = self.text.kernel.rule.key_dim * 4;
+            lines.push(format!("const int state_decay = SMEM_STATE_DECAY + stage * {bytes};"));
+        }
+        lines
+    }
+
+    /// Ê, P and M of this chunk.
+    fn own_tiles(&self) -> Vec<String> {
+        let (kernel, numbers) = (self.text.kernel, self.text.numbers);
+        let operand = kernel.rule.dtype.bytes();
+        let (square, tile) = (numbers.chunk * numbers.chunk * operand, numbers.chunk * kernel.rule.key_dim * operand);
+        let mut lines = Vec::new();
+        if crate::forward::own_erase_operand(&kernel.plan) {
+            lines.push(format!("const int e_tile = SMEM_E + stage * {tile};"));
+        }
+        let over = factors_over_decay(&kernel.rule, &kernel.plan, numbers);
+        let place = |name: &str, after: u32| {
+            if over {
+                let bytes = self.text.stage_bytes(Tensor::G);
+                format!("const int {name}_tile = SMEM_G + stage * {bytes} + {after};  // where g was")
+            } else {
+                format!("const int {name}_tile = {} + stage * {square};", shared_name(name))
+            }
+        };
+        lines.push(place("p", 0));
+        if self.erases() {
+            lines.push(place("m", square));
+        }
+        lines
+    }
+
+    /// What the state reads of a chunk.
+    fn state_tiles(&self) -> Vec<String> {
+        let mut tensors = vec![Tensor::Q, Tensor::K];
+        if self.text.left_tile() == "b_tile" {
+            tensors.push(Tensor::B);
+        }
+        let tile = |tensor: &Tensor| {
+            let (name, bytes) = (tensor.name(), self.text.stage_bytes(*tensor));
+            format!("const int {name}_tile = {} + stage * {bytes};", shared_name(name))
+        };
+        let mut lines: Vec<String> = tensors.iter().map(tile).collect();
+        lines.extend(self.own_tiles());
+        lines
+    }
+
+    /// A factor per token, or one.
+    fn staged(&self, vector: Option<&str>) -> String {
+        vector.map_or_else(|| "One{}".to_owned(), |vector| format!("Staged<{}>{{stage * CHUNK}}", shared_name(vector)))
+    }
+
+    /// The write gate as an object.
+    fn write(&self) -> String {
+        let plan = &self.text.kernel.plan;
+        match (plan.write, plan.tied) {
+            (Fold::Operand, _) => {
+                let (ty, slices) = (storage(self.text.kernel, Tensor::W), self.slices(Tensor::W));
+                format!("ChannelWrite<{ty}, {slices}>{{}}")
+            }
+            (Fold::Row, tied) => {
+                let vector = shared_name(if tied { "beta" } else { "write" });
+                format!("WriteTokens<Staged<{vector}>>{{Staged<{vector}>{{stage * CHUNK}}}}")
+            }
+            (Fold::Absent | Fold::Pair, _) => "TokenWrite<One>{}".to_owned(),
+        }
+    }
+
+    /// One chunk of the state, up to the wait for its outputs. Products wait for nothing but S and each other.
+    fn steps(&self) -> Vec<String> {
+        let plan = &self.text.kernel.plan;
+        let mut lines = self.reads();
+        let (v, write) = (self.slices(Tensor::V), self.write());
+        lines.push("barrier_wait(SMEM_VALUES, chunk % 2);".to_owned());
+        if self.erases() {
+            let row = self.staged(self.text.residual_vector());
+            lines.push("products_wait<1>(n);".to_owned());
+            lines.push(format!("subtract_held<Element>(n, {v}, {write}, {row});"));
+        } else {
+            lines.push(format!("load_writes<Element>(n, {v}, {write});"));
+        }
+        lines.push("barrier_arrive(SMEM_VALUES_READ);".to_owned());
+        lines.push("products_wait<0>(out);".to_owned());
+        if self.erases() {
+            lines.extend([
+                "to_operands<Element>(writes, n, One{});".to_owned(),
+                "pin(writes);".to_owned(),
+                "products_begin();".to_owned(),
+                "multiply_rows<CHUNK>(n, writes, m_tile, false);".to_owned(),
+                "products_commit();".to_owned(),
+                "products_wait<0>(n);".to_owned(),
+            ]);
+        }
+        let mut update = "writes";
+        if plan.decay == Fold::Pair {
+            update = "decayed";
+            lines.extend([
+                "u32 decayed[CHUNK / 16][4];".to_owned(),
+                format!("to_operands<Element>(decayed, n, {});", self.staged(Some("decay_out"))),
+                "pin(decayed);".to_owned(),
+                format!("scale_columns(out, {});", self.staged(Some("decay_in"))),
+                "scale_columns(state.s, StagedEnd<SMEM_DECAY_IN>{stage * CHUNK});".to_owned(),
+            ]);
+        }
+        if plan.decay == Fold::Operand {
+            lines.push("scale_columns(state.s, Staged<SMEM_STATE_DECAY>{stage * KEY});".to_owned());
+        }
+        lines.extend([
+            "to_operands<Element>(writes, n, One{});".to_owned(),
+            "pin(writes);".to_owned(),
+            "pin(out);".to_owned(),
+            "pin(state.s);".to_owned(),
+            "products_begin();".to_owned(),
+            "multiply_rows<CHUNK>(out, writes, p_tile, true);".to_owned(),
+            "products_commit();".to_owned(),
+            format!("multiply_columns(state.s, {update}, k_tile);"),
+            "products_commit();".to_owned(),
+        ]);
+        lines
+    }
+
+    /// S as it enters: what of it each token erases, and what each query reads. Its operand is made in as many parts as
+    /// the registers ask for; the last part's two products are groups of their own.
+    fn reads(&self) -> Vec<String> {
+        let (kernel, numbers) = (self.text.kernel, self.text.numbers);
+        let parts = parts(&kernel.rule, numbers, kernel.arch);
+        let steps = kernel.rule.key_dim / 16 / parts;
+        let mut lines = vec!["{".to_owned(), format!("  u32 entering[{steps}][4];")];
+        for part in 0..parts {
+            let (from, keep, last) = (part * steps, part > 0, part + 1 == parts);
+            lines.push(format!("  to_operands<Element, {from}>(entering, state.s, One{{}});"));
+            lines.push("  pin(entering);".to_owned());
+            lines.push("  products_begin();".to_owned());
+            if self.erases() {
+                let left = self.text.left_tile();
+                lines.push(format!("  multiply_rows<KEY, {from}>(n, entering, {left}, {keep});"));
+                if last {
+                    lines.push("  products_commit();".to_owned());
+                }
+            }
+            lines.push(format!("  multiply_rows<KEY, {from}>(out, entering, q_tile, {keep});"));
+            lines.push("  products_commit();".to_owned());
+            if !last {
+                lines.push("  products_wait<0>(out);".to_owned());
+                if self.erases() {
+                    lines.push("  pin(n);".to_owned());
+                }
+            }
+        }
+        lines.push("}".to_owned());
+        lines
+    }
+
+    /// Where warp 0's slice of v or w would begin: slices are found by a warp's index in the block.
+    fn slices(&self, tensor: Tensor) -> String {
+        format!("{} - STATE_WARP * SLICE<{}>", shared_name(tensor.name()), storage(self.text.kernel, tensor))
+    }
+}
+
+/// One wgmma of `n` columns as a function.
+fn product(n: u32, dtype: Dtype) -> String {
+    let ty = match dtype {
+        Dtype::Bf16 => "bf16",
+        Dtype::F16 | Dtype::F32 => "f16",
+    };
+    let sums = n / 2;
+    let numbers: Vec<String> = (0..sums).map(|i| format!("%{i}")).collect();
+    let held: Vec<String> = (0..sums).map(|i| format!("\"+f\"(d[{}][{}])", i / 4, i % 4)).collect();
+    let operands = |from: u32| (from..from + 4).map(|i| format!("%{i}")).collect::<Vec<_>>().join(", ");
+    format!(
+        "// d[64][{n}] = a[64][16] b[16][{n}], added to d where it is kept. MAJOR 1: the depth of b runs across its rows.\n\
+         template <int MAJOR>\n\
+         DEVICE void multiply(float (&d)[{}][4], const u32 (&a)[4], u64 b, bool keep) {{\n  \
+         asm volatile(\n      \
+         \"{{ .reg .pred keep; setp.ne.b32 keep, %{}, 0;\\n\"\n      \
+         \"wgmma.mma_async.sync.aligned.m64n{n}k16.f32.{ty}.{ty} {{\"\n      \
+         \"{}\"\n      \
+         \"}}, {{{}}}, %{}, keep, 1, 1, %{}; }}\"\n      \
+         : {}\n      \
+         : \"r\"(a[0]), \"r\"(a[1]), \"r\"(a[2]), \"r\"(a[3]), \"l\"(b), \"r\"(static_cast<int>(keep)), \"n\"(MAJOR));\n\
+         }}\n",
+        n / 8,
+        sums + 5,
+        numbers.join(","),
+        operands(sums),
+        sums + 4,
+        sums + 6,
+        held.join(", "),
+    )
+}

@@ -1,0 +1,1 @@
+DEVICE int warp_index() { return threadIdx.x / 32; }

@@ -1,0 +1,97 @@
+// Hopper's own: barriers in shared memory that copies complete on, and matrix products of a warpgroup.
+
+using u64 = unsigned long long;
+
+DEVICE void barrier_init(int barrier, int arrivals) {
+  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(barrier)), "r"(arrivals) : "memory");
+}
+
+// A warp arrives: what its lanes have done is seen by whoever waits.
+DEVICE void barrier_arrive(int barrier) {
+  __syncwarp();
+  if (lane_index() == 0) {
+    asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(barrier)) : "memory");
+  }
+}
+
+// A thread arrives once its copies so far have landed.
+DEVICE void barrier_arrive_copied(int barrier) {
+  asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(shared_address(barrier)) : "memory");
+}
+
+DEVICE void barrier_wait(int barrier, int parity) {
+  u32 done;
+  do {
+    asm volatile(
+        "{ .reg .pred p; mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2; selp.u32 %0, 1, 0, p; }"
+        : "=r"(done)
+        : "r"(shared_address(barrier)), "r"(parity)
+        : "memory");
+  } while (done == 0);
+}
+
+// The threads of one warpgroup meet.
+DEVICE void group_sync() { asm volatile("bar.sync 1, 128;" ::: "memory"); }
+
+// Ordinary writes up to here are seen by products that start after this is known.
+DEVICE void fence_async() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+
+// Products are asynchronous: their registers are pinned before they start and after they are waited for, or the compiler
+// would move what it computes across.
+template <int N>
+DEVICE void pin(float (&x)[N][4]) {
+#pragma unroll
+  for (int n = 0; n < N; ++n) asm volatile("" : "+f"(x[n][0]), "+f"(x[n][1]), "+f"(x[n][2]), "+f"(x[n][3])::"memory");
+}
+template <int N>
+DEVICE void pin(u32 (&x)[N][4]) {
+#pragma unroll
+  for (int n = 0; n < N; ++n) asm volatile("" : "+r"(x[n][0]), "+r"(x[n][1]), "+r"(x[n][2]), "+r"(x[n][3])::"memory");
+}
+DEVICE void products_begin() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
+DEVICE void products_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
+
+// Waits until at most PENDING of the latest groups are under way, of which `x` is not a part.
+template <int PENDING, int N>
+DEVICE void products_wait(float (&x)[N][4]) {
+  asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(PENDING) : "memory");
+  pin(x);
+}
+
+// B from a tile: its rows are B's columns, step s of the depth is columns 16 s and on.
+template <int COLS>
+DEVICE u64 rows_operand(int tile, int s) {
+  using T = Tile<COLS, 2>;
+  const int start = tile + s * 32 / T::ROW * T::BLOCK + s * 32 % T::ROW;
+  return static_cast<u64>(shared_address(start) >> 4) | 1ull << 16 | static_cast<u64>(T::ROW / 2) << 32 |
+         static_cast<u64>(T::SWIZZLE) << 62;
+}
+
+// B from a tile: its columns are B's columns, step s of the depth is rows 16 s and on.
+template <int COLS>
+DEVICE u64 columns_operand(int tile, int s) {
+  using T = Tile<COLS, 2>;
+  return static_cast<u64>(shared_address(tile + s * 16 * T::ROW) >> 4) | static_cast<u64>(T::BLOCK / 16) << 16 |
+         static_cast<u64>(T::ROW / 2) << 32 | static_cast<u64>(T::SWIZZLE) << 62;
+}
+
+// Copies a chunk's rows of one tensor, COLS numbers each, into a tile; the threads of the load warpgroup take part. Rows
+// from `exist` on are zeros.
+template <typename T, int COLS>
+DEVICE void load_tile(int tile, const T* rows, i64 stride, int exist) {
+  constexpr int PIECE = 16 / sizeof(T), PIECES = COLS / PIECE;
+#pragma unroll 1
+  for (int i = thread_index() % 128; i < CHUNK * PIECES; i += 128) {
+    const int row = i / PIECES, col = i % PIECES * PIECE;
+    copy_async<16>(tile + Tile<COLS, sizeof(T)>::offset(row, col), rows + row * stride + col, row < exist);
+  }
+}
+
+// Blocks above the diagonal of a [CHUNK][CHUNK] tile, which products read as well, become zeros.
+DEVICE void clear_above(int tile) {
+  constexpr int BLOCKS = CHUNK / 16;
+  for (int i = thread_index(); i < CHUNK * (BLOCKS - 1) * 2; i += THREADS) {
+    const int row = i % CHUNK, unit = 2 + i / CHUNK;
+    if (unit / 2 > row / 16) at<uint4>(tile + Tile<CHUNK, 2>::offset(row, unit * 8)) = uint4{0, 0, 0, 0};
+  }
+}

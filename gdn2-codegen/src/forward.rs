@@ -9,7 +9,7 @@ use crate::arch::Arch;
 use crate::kernel::{Illegal, Kernel, Launch, Pass, Region};
 use crate::plan::{self, Fold, Plan};
 use crate::schedule::{Forward, Matrix, Overrides, Schedule};
-use crate::warpgroup;
+use crate::warpgroup::{self, GROUP};
 use gdn2_dsl::{Dtype, Rule};
 
 /// Value rows one warp holds: the M of mma.m16n8k16.
@@ -27,12 +27,13 @@ pub(crate) fn complete(rule: &Rule, arch: Arch, given: &Overrides) -> Forward {
     let plan = plan::plan(rule, Pass::Forward);
     let tiles = rule.value_dim.div_ceil(WARP_ROWS);
     let chunks = given.get("chunk").map_or_else(|| vec![64, 32, 16], |chunk| vec![chunk]);
-    let splits = match given.get("value_split") {
-        Some(split) => vec![split],
-        None => (0..6).map(|power| 1 << power).filter(|split| *split <= tiles).collect(),
+    let matrix = given.matrix().unwrap_or_default();
+    let splits = match (given.get("value_split"), matrix) {
+        (Some(split), _) => vec![split],
+        (None, Matrix::Mma) => (0..6).map(|power| 1 << power).filter(|split| *split <= tiles).collect(),
+        (None, Matrix::Wgmma) => (1..=tiles / GROUP).collect(),
     };
     let stages = given.get("stages").map_or_else(|| vec![2, 1], |stages| vec![stages]);
-    let matrix = given.matrix().unwrap_or_default();
     let mut last = Forward { chunk: 64, value_split: 1, warps: 1, stages: 1, matrix };
     for &value_split in &splits {
         let warps = given.get("warps").unwrap_or(tiles.div_ceil(value_split));

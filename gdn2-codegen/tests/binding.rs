@@ -3,7 +3,7 @@
 
 use gdn2_codegen::arch::Arch;
 use gdn2_codegen::kernel::{Illegal, Kernel, Pass};
-use gdn2_codegen::schedule::{Forward, Schedule, ScheduleError};
+use gdn2_codegen::schedule::{Forward, Matrix, Schedule, ScheduleError};
 use gdn2_codegen::{bind, render};
 use gdn2_dsl::{Dtype, Rule, granularity_combinations};
 
@@ -47,7 +47,7 @@ fn every_combination_binds_by_default_everywhere() {
 #[test]
 fn each_limit_holds_from_both_sides() {
     let rule = widest(128, 128);
-    let numbers = Forward { chunk: 64, value_split: 1, warps: 8, stages: 2 };
+    let numbers = Forward { chunk: 64, value_split: 1, warps: 8, stages: 2, matrix: Matrix::Mma };
     let arch = Arch::Sm90a;
     try_bind(&rule, numbers, arch).unwrap();
     try_bind(&rule, Forward { value_split: 2, warps: 4, ..numbers }, arch).unwrap();
@@ -68,6 +68,46 @@ fn each_limit_holds_from_both_sides() {
     let tall = rules(256, 128).remove(0);
     try_bind(&tall, Forward { stages: 1, ..numbers }, arch).unwrap();
     assert_eq!(refused(&tall, Forward { stages: 1, warps: 9, ..numbers }, arch), "registers");
+}
+
+#[test]
+fn wgmma_binds_where_it_can_and_says_why_elsewhere() {
+    let arch = Arch::Sm90a;
+    for (key_dim, value_dim) in [(16, 64), (64, 64), (96, 128), (128, 128), (128, 192), (128, 256)] {
+        for rule in rules(key_dim, value_dim) {
+            let schedule = Schedule::from_overrides(&rule, Pass::Forward, arch, "matrix=wgmma").unwrap();
+            let kernel = bind(&rule, Pass::Forward, schedule, arch)
+                .unwrap_or_else(|refusal| panic!("{}, {schedule}: {refusal}", rule.name));
+            let launch = &kernel.launches[0];
+            assert!(launch.shared_bytes <= arch.limits().shared_per_block);
+            // Tiles that wgmma reads start where a swizzle does.
+            let tile = |name: &str| ["q", "k", "b", "g", "e", "p", "m"].contains(&name);
+            assert!(launch.shared.iter().all(|region| !tile(&region.name) || region.offset % 1024 == 0));
+            for pair in launch.shared.windows(2) {
+                assert!(pair[0].offset + pair[0].bytes <= pair[1].offset, "{} overlaps", pair[1].name);
+            }
+        }
+    }
+    let rule = widest(128, 128);
+    let numbers = Forward { chunk: 64, value_split: 1, warps: 8, stages: 1, matrix: Matrix::Wgmma };
+    try_bind(&rule, numbers, arch).unwrap();
+    try_bind(&rule, Forward { value_split: 2, warps: 4, ..numbers }, arch).unwrap();
+    for other in Arch::ALL.into_iter().filter(|other| *other != arch) {
+        assert_eq!(refused(&rule, numbers, other), "matrix");
+    }
+    assert_eq!(refused(&rule, Forward { chunk: 128, ..numbers }, arch), "chunk");
+    assert_eq!(refused(&rule, Forward { stages: 3, ..numbers }, arch), "stages");
+    assert_eq!(refused(&rule, Forward { value_split: 3, ..numbers }, arch), "value_split");
+    assert_eq!(refused(&rule, Forward { warps: 4, ..numbers }, arch), "warps");
+    // Gates as float32 leave no room for a second stage.
+    assert_eq!(refused(&rule, Forward { stages: 2, ..numbers }, arch), "shared memory");
+    let refusal = try_bind(&widest(128, 80), Forward { warps: 5, ..numbers }, arch).unwrap_err();
+    assert_eq!(refusal.to_string(), "illegal: value_dim 80, limit a multiple of 64 with wgmma");
+    let wide = rules(128, 256).remove(0);
+    assert_eq!(refused(&wide, Forward { warps: 16, ..numbers }, arch), "registers");
+    let tall = rules(256, 64).remove(0);
+    assert_eq!(refused(&tall, Forward { warps: 4, ..numbers }, arch), "registers");
+    try_bind(&tall, Forward { warps: 4, chunk: 16, ..numbers }, arch).unwrap();
 }
 
 #[test]
@@ -99,6 +139,9 @@ fn overrides_are_kept_and_the_rest_made_to_fit() {
     assert!(matches!(parse("chunk"), Err(ScheduleError::BadValue { .. })));
     assert!(matches!(parse("warps=0"), Err(ScheduleError::BadValue { .. })));
     assert!(matches!(parse("warps=4,warps=8"), Err(ScheduleError::Twice(_))));
+    assert!(matches!(parse("matrix=1"), Err(ScheduleError::BadWord { .. })));
+    assert_eq!(parse("matrix=mma").unwrap(), parse("").unwrap());
+    assert!(parse("matrix=wgmma").unwrap().to_string().ends_with(",matrix=wgmma"));
 }
 
 #[test]

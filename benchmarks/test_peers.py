@@ -129,6 +129,7 @@ for row in job.get("rows", []):
         for name in job["takes"][row]:
             say(begin=name, row=row, seconds=job["limit"])
             if name == "dies late": sys.exit("illegal address")
+            if name == "spoils": say(begin="all", row=row, seconds=job["limit"]); sys.exit("context lost")
             say(result={"contestant": name, "status": "rehearsed"}, row=row)
 say(done=True)
 """
@@ -162,6 +163,13 @@ class Supervision(unittest.TestCase):
             (ids[2], "dies late"): "refused", (ids[2], "good"): "rehearsed",
         })  # fmt: skip
         self.assertIn("illegal address", found[ids[0], "dies late"]["reason"])
+
+    def test_a_row_that_ends_the_run_while_all_are_timed_is_answered(self):
+        job = {"rows": ["a/f/1", "a/f/2"], "takes": {"a/f/1": ["spoils"], "a/f/2": ["good"]}, "limit": 10}
+        answers = []
+        supervise.time_rows(job, lambda line: answers.append(line) if "result" in line else None, 30, time.time() + 30)
+        self.assertEqual([line["result"]["status"] for line in answers], ["refused", "rehearsed"])
+        self.assertIn("context lost", answers[0]["result"]["reason"])
 
     def run_peers(self, **job):
         with tempfile.TemporaryDirectory() as folder:

@@ -156,5 +156,7 @@ def time_rows(job, take, start_seconds, until, restarts=8):
                     if other != row and other in job["rows"]:
                         left_out = f"left out after {row}: {reason}"
                         take({"result": {"contestant": name, "status": "refused", "reason": left_out}, "row": other})
-        else:
+        else:  # while all were timed: whose call it was is not known
+            for each in job["takes"][row]:
+                take({"result": {"contestant": each, "status": "refused", "reason": reason}, "row": row})
             job["rows"] = job["rows"][1:]

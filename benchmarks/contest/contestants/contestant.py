@@ -3,8 +3,9 @@
 import importlib.metadata
 import os
 
-# Plain flash-linear-attention: without these it hands calls to whatever other package is installed.
-PLAIN = {"FLA_TILELANG": "0", "FLA_FLASH_QLA": "0", "FLA_FLASH_KDA": "0"}
+# Plain flash-linear-attention: without these it hands calls to whatever other package is installed. What its autotuner
+# finds while trials run side by side must not be kept for the timing.
+PLAIN = {"FLA_TILELANG": "0", "FLA_FLASH_QLA": "0", "FLA_FLASH_KDA": "0", "FLA_CACHE_RESULTS": "0"}
 
 
 class Prepared:

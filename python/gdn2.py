@@ -52,6 +52,10 @@ class _Gradients(ctypes.Structure):
     _fields_ = [(name, _Tensor) for name in ("dq", "dk", "dv", "dg", "db", "dw", "dinitial_state")]
 
 
+class _Shape(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_int64) for name in ("sequences", "total_tokens", "key_heads", "value_heads")]
+
+
 def _open():
     name = {"darwin": "libgdn2_c.dylib", "win32": "gdn2_c.dll"}.get(sys.platform, "libgdn2_c.so")
     here = pathlib.Path(__file__).resolve().parent
@@ -74,6 +78,9 @@ def _open():
     library.gdn2_forward.argtypes = [pointer, call, tensor, tensor]
     library.gdn2_decode.argtypes = [pointer, call, tensor, tensor]
     library.gdn2_backward.argtypes = [pointer, call, tensor, tensor, ctypes.POINTER(_Gradients)]
+    library.gdn2_warmup.argtypes = [pointer, _Shape]
+    library.gdn2_explain.argtypes = [pointer, _Shape]
+    library.gdn2_explain.restype = text
     library.gdn2_last_error.restype = text
     return library
 
@@ -179,6 +186,16 @@ class Kernels:
         _checked(_library.gdn2_decode(self._handle, ctypes.byref(call), *places))
         del keep
         return o
+
+    def warmup(self, sequences, total_tokens, key_heads, value_heads):
+        """Makes ready every kernel that calls of a shape get: none of them compiles anything after it."""
+        _checked(_library.gdn2_warmup(self._handle, _Shape(sequences, total_tokens, key_heads, value_heads)))
+
+    def explain(self, sequences, total_tokens, key_heads, value_heads):
+        """Which kernel each pass of a shape gets, and why, a line each; nothing on the CPU, which needs none."""
+        text = _library.gdn2_explain(self._handle, _Shape(sequences, total_tokens, key_heads, value_heads))
+        _checked(text is None)
+        return text.decode()
 
     @staticmethod
     def _state_dims(q, v, initial_state):

@@ -90,11 +90,31 @@ typedef struct {
   struct {
     gdn2_view d_o, dq, dk, dv, dg, db, dw;
     uint64_t d_final_state, d_initial_state;
-  } gradients; /* unused by these calls */
+  } gradients; /* gdn2_backward_raw: d_o and d_final_state are read, the others written */
 } gdn2_arguments;
 
 int gdn2_forward_raw(const gdn2_kernels *kernels, void *stream, const gdn2_arguments *call);
 int gdn2_decode_raw(const gdn2_kernels *kernels, void *stream, const gdn2_arguments *call);
+
+/* Training: forward leaves in the scratch memory what backward reads there, with the same call. scratch is device memory
+ * of as many bytes as gdn2_training_scratch says. */
+int gdn2_forward_for_backward_raw(const gdn2_kernels *kernels, void *stream, const gdn2_arguments *call,
+                                  uint64_t scratch);
+int gdn2_backward_raw(const gdn2_kernels *kernels, void *stream, const gdn2_arguments *call, uint64_t scratch);
+
+/* The sizes of a call, by which its kernels are chosen: N batch rows or packed sequences, and all their tokens. */
+typedef struct {
+  int64_t sequences, total_tokens, key_heads, value_heads;
+} gdn2_shape;
+
+int gdn2_training_scratch(const gdn2_kernels *kernels, gdn2_shape shape, int64_t *bytes);
+
+/* Makes ready every kernel that calls of a shape get: after it, none of them compiles, loads or allocates anything. */
+int gdn2_warmup(const gdn2_kernels *kernels, gdn2_shape shape);
+
+/* Which kernel each pass of a shape gets, and why, a line each. Valid until the thread's next call; NULL: see the
+ * error. */
+const char *gdn2_explain(const gdn2_kernels *kernels, gdn2_shape shape);
 
 /* What was wrong with this thread's last failed call; "" before any. Valid until the thread's next call. */
 const char *gdn2_last_error(void);

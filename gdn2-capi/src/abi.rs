@@ -3,7 +3,7 @@
 use std::ffi::c_void;
 
 use gdn2::__private::Call as Inputs;
-use gdn2::{Axes, Offsets, View, bf16, f16};
+use gdn2::{Axes, Offsets, Shape, View, bf16, f16};
 
 /// `gdn2_tensor`.
 #[repr(C)]
@@ -160,6 +160,33 @@ impl Tensor {
                 got => return Err(AbiError::Dtype { tensor: name, got }.into()),
             }))
         }
+    }
+}
+
+/// `gdn2_shape`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Sizes {
+    /// N.
+    pub sequences: i64,
+    /// Tokens of all sequences.
+    pub total_tokens: i64,
+    /// H.
+    pub key_heads: i64,
+    /// HV.
+    pub value_heads: i64,
+}
+
+impl Sizes {
+    /// The façade's shape.
+    pub(crate) fn shape(self) -> Result<Shape, AbiError> {
+        let size = |field, got| usize::try_from(got).map_err(|_| AbiError::Negative { field, got });
+        Ok(Shape::packed(
+            size("sequences", self.sequences)?,
+            size("total_tokens", self.total_tokens)?,
+            size("key_heads", self.key_heads)?,
+            size("value_heads", self.value_heads)?,
+        ))
     }
 }
 

@@ -4,10 +4,10 @@ use std::cell::RefCell;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use crate::abi::{AbiError, Call, CallError, Gradients, Tensor, slice};
+use crate::abi::{AbiError, Call, CallError, Gradients, Sizes, Tensor, slice};
 use gdn2::__private::{Loaded, Name, Tensor as Owned};
 use gdn2::raw::Arguments;
-use gdn2::{Device, Dtype, bf16, f16};
+use gdn2::{Device, Dtype, Slots, bf16, f16};
 use gdn2_dsl::{Rule, parse_file};
 
 /// `gdn2_kernels`.
@@ -16,6 +16,7 @@ pub struct Kernels(Loaded);
 
 thread_local! {
     static LAST_ERROR: RefCell<CString> = RefCell::default();
+    static LAST_TEXT: RefCell<CString> = RefCell::default();
 }
 
 /// Runs a call; a failure is kept for `gdn2_last_error`. A panic does not cross into C.
@@ -137,7 +138,7 @@ pub unsafe extern "C" fn gdn2_decode(
                 numbers.copy_from_slice(std::slice::from_raw_parts(place.data.cast(), numbers.len()));
             }
             let slots = slice(call.slots, call.slots_len, "slots_len")?;
-            let out = kernels.0.decode(&mut pool, slots, call.inputs()?)?;
+            let out = kernels.0.decode(&mut pool, slots.map(Slots::from), call.inputs()?)?;
             write(o, &out, "o")?;
             write(state, &pool, "state")
         }
@@ -164,7 +165,7 @@ pub unsafe extern "C" fn gdn2_backward(
             let places = gradients.as_ref().ok_or(AbiError::Null("gradients"))?;
             let d_o = d_o.as_ref().ok_or(AbiError::Null("d_o"))?.view("d_o")?.ok_or(AbiError::Null("d_o"))?;
             let d_final_state = d_final_state.as_ref().map_or(Ok(None), |grad| grad.view("d_final_state"))?;
-            let results = kernels.0.backward(&kernels.0.save(call.inputs()?), d_o, d_final_state)?;
+            let results = kernels.0.backward(&kernels.0.save(call.inputs()?)?, d_o, d_final_state)?;
             let places = [
                 (&places.dq, Name::DQ),
                 (&places.dk, Name::DK),
@@ -218,6 +219,97 @@ pub unsafe extern "C" fn gdn2_decode_raw(
             let kernels = kernels.as_ref().ok_or(AbiError::Null("kernels"))?;
             Ok(kernels.0.decode_raw(stream, call.as_ref().ok_or(AbiError::Null("call"))?)?)
         }
+    })
+}
+
+/// See `include/gdn2.h`.
+///
+/// # Safety
+/// As `gdn2::Loaded::forward_for_backward_raw`; every pointer is null or points to what the header says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gdn2_forward_for_backward_raw(
+    kernels: *const Kernels,
+    stream: *mut c_void,
+    call: *const Arguments,
+    scratch: u64,
+) -> c_int {
+    guarded(|| {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let kernels = kernels.as_ref().ok_or(AbiError::Null("kernels"))?;
+            let call = call.as_ref().ok_or(AbiError::Null("call"))?;
+            Ok(kernels.0.forward_for_backward_raw(stream, call, scratch)?)
+        }
+    })
+}
+
+/// See `include/gdn2.h`.
+///
+/// # Safety
+/// As `gdn2::Loaded::backward_raw`; every pointer is null or points to what the header says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gdn2_backward_raw(
+    kernels: *const Kernels,
+    stream: *mut c_void,
+    call: *const Arguments,
+    scratch: u64,
+) -> c_int {
+    guarded(|| {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let kernels = kernels.as_ref().ok_or(AbiError::Null("kernels"))?;
+            Ok(kernels.0.backward_raw(stream, call.as_ref().ok_or(AbiError::Null("call"))?, scratch)?)
+        }
+    })
+}
+
+/// See `include/gdn2.h`.
+///
+/// # Safety
+/// Every pointer is null or points to what the header says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gdn2_training_scratch(kernels: *const Kernels, shape: Sizes, bytes: *mut i64) -> c_int {
+    guarded(|| {
+        // SAFETY: the caller's promise.
+        let (kernels, place) = unsafe { (kernels.as_ref(), bytes.as_mut()) };
+        let (kernels, place) = (kernels.ok_or(AbiError::Null("kernels"))?, place.ok_or(AbiError::Null("bytes"))?);
+        *place = i64::try_from(kernels.0.training_scratch(shape.shape()?)?).unwrap_or(i64::MAX);
+        Ok(())
+    })
+}
+
+/// See `include/gdn2.h`.
+///
+/// # Safety
+/// `kernels` is null or came from `gdn2_load`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gdn2_warmup(kernels: *const Kernels, shape: Sizes) -> c_int {
+    guarded(|| {
+        // SAFETY: the caller's promise.
+        let kernels = unsafe { kernels.as_ref() }.ok_or(AbiError::Null("kernels"))?;
+        Ok(kernels.0.warmup(shape.shape()?)?)
+    })
+}
+
+/// See `include/gdn2.h`.
+///
+/// # Safety
+/// `kernels` is null or came from `gdn2_load`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gdn2_explain(kernels: *const Kernels, shape: Sizes) -> *const c_char {
+    let mut text = String::new();
+    let status = guarded(|| {
+        // SAFETY: the caller's promise.
+        let kernels = unsafe { kernels.as_ref() }.ok_or(AbiError::Null("kernels"))?;
+        kernels.0.explain(shape.shape()?).iter().for_each(|kernel| text += &format!("{kernel}\n"));
+        Ok(())
+    });
+    if status != 0 {
+        return std::ptr::null();
+    }
+    LAST_TEXT.with(|last| {
+        *last.borrow_mut() = CString::new(text).unwrap_or_default();
+        last.borrow().as_ptr()
     })
 }
 

@@ -6,7 +6,7 @@ use std::mem::{offset_of, size_of};
 use std::process::Command;
 
 use gdn2::raw::Arguments;
-use gdn2_c::{Call, Gradients, Tensor};
+use gdn2_c::{Call, Gradients, Sizes, Tensor};
 
 #[test]
 fn a_c_compiler_sees_the_same_structs() {
@@ -22,6 +22,8 @@ fn a_c_compiler_sees_the_same_structs() {
     claim("offsetof(gdn2_call, scale)", offset_of!(Call, scale));
     claim("sizeof(gdn2_gradients)", size_of::<Gradients>());
     claim("offsetof(gdn2_gradients, dinitial_state)", offset_of!(Gradients, dinitial_state));
+    claim("sizeof(gdn2_shape)", size_of::<Sizes>());
+    claim("offsetof(gdn2_shape, value_heads)", offset_of!(Sizes, value_heads));
     claim("sizeof(gdn2_arguments)", size_of::<Arguments>());
     claim("offsetof(gdn2_arguments, o)", offset_of!(Arguments, o));
     claim("offsetof(gdn2_arguments, cu_seqlens)", offset_of!(Arguments, cu_seqlens));

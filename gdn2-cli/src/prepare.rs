@@ -3,20 +3,24 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use gdn2_codegen::committed::{Committed, StampedPtx, WITH_PTX, committed};
-use gdn2_dsl::Rule;
+use gdn2_codegen::committed::{Committed, StampedCubin, StampedPtx, WITH_PTX, committed};
+use gdn2_codegen::record::{GPUS, Record, rule_fingerprint, shipped};
+use gdn2_codegen::schedule::Schedule;
+use gdn2_dsl::{InSource, Rule, rules_in_source};
 use gdn2_runtime::artifact::Compiler;
 use gdn2_runtime::nvrtc::{NvrtcError, Version};
 
 use crate::error::CliError;
 use crate::progress::Progress;
 use crate::select::Selection;
-use crate::{Verdict, compiler, write};
+use crate::{Verdict, compiler, tuned, write};
 
-/// Write the generated kernels of rules/ to kernels/, or check that they are up to date
+/// Write the generated kernels of a project's rules to kernels/, or check that they are up to date
 ///
-/// CUDA for every rule, PTX for gdn, kda and gdn2, each stamped with the hash of its source. `--check` writes nothing
-/// and fails on any file that is missing, stale, changed by hand or left over.
+/// Rules are those of rules/*.gdn2 and those that `delta_rule!` and `include_rule!` name in src/**/*.rs. CUDA is written
+/// for each, stamped with the hash of its source; PTX for gdn, kda, gdn2 and the macros' rules; machine code for the
+/// schedules that tuning records ask for. The macros embed what they find here. `--check` writes nothing and fails on
+/// any file that is missing, stale, changed by hand or left over.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  gdn2 prepare\n  gdn2 prepare --check")]
 pub struct Args {
@@ -26,6 +30,12 @@ pub struct Args {
     /// Folder of rule files
     #[arg(long, default_value = "rules", value_name = "FOLDER")]
     rules: PathBuf,
+    /// Folder of Rust source
+    #[arg(long, default_value = "src", value_name = "FOLDER")]
+    source: PathBuf,
+    /// Folder of tuning records
+    #[arg(long, default_value = tuned::FOLDER, value_name = "FOLDER")]
+    tuning: PathBuf,
     /// Folder of generated kernels
     #[arg(long, default_value = "kernels", value_name = "FOLDER")]
     kernels: PathBuf,
@@ -36,65 +46,168 @@ pub struct Args {
 /// What a file of the folder must be.
 enum Want {
     /// Exactly this.
-    Exact(String),
-    /// PTX of the source with this hash: no compiler of the stamped release is here to say more.
+    Exact(Vec<u8>),
+    /// Compiled from the source with this hash: no compiler of the stamped release is here to say more.
     From { source: String },
+}
+
+/// A rule and whether it is compiled ahead.
+struct Wanted {
+    rule: Rule,
+    compiled: bool,
 }
 
 impl Args {
     pub fn run(&self) -> Result<Verdict, CliError> {
         let compiler = self.compiler.bare();
-        let wanted = self.wanted(&compiler)?;
-        if self.check { self.compare(&wanted) } else { self.write(&wanted) }
+        let (rules, sources) = self.rules()?;
+        let wanted = self.wanted(&rules, &compiler)?;
+        if self.check { self.compare(&wanted) } else { self.write(&wanted, &sources) }
     }
 
-    fn wanted(&self, compiler: &Compiler) -> Result<BTreeMap<String, Want>, CliError> {
-        let rules = rules_below(&self.rules)?;
+    /// The project's rules, and the source files whose macros name some of them.
+    fn rules(&self) -> Result<(Vec<Wanted>, Vec<PathBuf>), CliError> {
+        let mut rules: Vec<Wanted> = Vec::new();
+        let mut add = |rule: Rule, compiled: bool| -> Result<(), CliError> {
+            let Some(known) = rules.iter_mut().find(|known| known.rule.name == rule.name) else {
+                rules.push(Wanted { rule, compiled });
+                return Ok(());
+            };
+            if rule_fingerprint(&known.rule) != rule_fingerprint(&rule) {
+                let message = "two rules are named `{}` and their kernels would be one file: rename one of them";
+                return Err(CliError::Usage(message.replace("{}", &rule.name)));
+            }
+            known.compiled |= compiled;
+            Ok(())
+        };
+        let sources = sources_below(&self.source)?;
+        // A crate may keep its rules in its source alone.
+        if sources.is_empty() || self.rules.exists() {
+            for rule in rules_below(&self.rules)? {
+                let compiled = WITH_PTX.contains(&rule.name.as_str());
+                add(rule, compiled)?;
+            }
+        }
+        let mut naming = Vec::new();
+        for path in sources {
+            let text =
+                std::fs::read_to_string(&path).map_err(|source| CliError::Read { path: path.clone(), source })?;
+            let found =
+                rules_in_source(&text).map_err(|error| CliError::in_file(&path, CliError::Usage(error.to_string())))?;
+            if found.is_empty() {
+                continue;
+            }
+            let root = self.source.parent().unwrap_or(Path::new(""));
+            for found in found {
+                match found {
+                    InSource::Rule(rule) => add(*rule, true)?,
+                    InSource::File(file) => {
+                        let selection: Selection =
+                            root.join(file).display().to_string().parse().unwrap_or_else(|never| match never {});
+                        selection.rules()?.into_iter().try_for_each(|rule| add(rule, true))?;
+                    }
+                }
+            }
+            naming.push(path);
+        }
+        Ok((rules, naming))
+    }
+
+    fn wanted(&self, rules: &[Wanted], compiler: &Compiler) -> Result<BTreeMap<String, Want>, CliError> {
         let mut wanted = BTreeMap::new();
+        let records = self.records()?;
         let progress = Progress::new("generating", rules.len());
-        for rule in rules {
+        for Wanted { rule, compiled } in rules {
             progress.step(&rule.name);
-            for kernel in committed(&rule)? {
-                if WITH_PTX.contains(&rule.name.as_str()) {
+            for kernel in committed(rule)? {
+                if *compiled {
                     wanted.insert(format!("{}.ptx", kernel.stem), self.ptx(&kernel, compiler)?);
                 }
-                wanted.insert(format!("{}.cu", kernel.stem), Want::Exact(kernel.cuda_file()));
+                wanted.insert(format!("{}.cu", kernel.stem), Want::Exact(kernel.cuda_file().into_bytes()));
+            }
+            let fingerprint = rule_fingerprint(rule);
+            for record in records.iter().filter(|record| record.provenance.rule == fingerprint) {
+                let (pass, arch, schedule) = (record.pass, record.provenance.arch, record.winner.schedule);
+                // A record that has gone stale is the lookup's to refuse.
+                let Ok(kernel) = Committed::tuned(rule, pass, arch, schedule) else { continue };
+                let built_in = Schedule::default_for(rule, pass, arch)? == schedule;
+                if *compiled && !built_in {
+                    wanted.insert(format!("{}.cubin", kernel.stem), self.cubin(&kernel, compiler)?);
+                }
             }
         }
         Ok(wanted)
     }
 
-    /// The PTX file a kernel must have. A check makes do with stamps where the stamping compiler is not at hand.
-    fn ptx(&self, kernel: &Committed, compiler: &Compiler) -> Result<Want, CliError> {
-        if self.check {
-            let path = self.kernels.join(format!("{}.ptx", kernel.stem));
-            let text = std::fs::read_to_string(path).unwrap_or_default();
-            let here = match compiler.nvrtc() {
-                Ok(nvrtc) => Some(nvrtc.version().to_string()),
-                Err(NvrtcError::Missing { .. }) => None,
-                Err(error) => return Err(error.into()),
-            };
-            let stamped = StampedPtx::read(&text).map(|stamped| stamped.compiler.to_owned());
-            if here.is_none() || stamped.is_some_and(|stamped| Some(stamped) != here) {
-                return Ok(Want::From { source: kernel.source.hash.clone() });
-            }
+    /// The records of the project, and those that come with the program for GPUs that the project has none for.
+    fn records(&self) -> Result<Vec<Record>, CliError> {
+        let mut all = Vec::new();
+        for (gpu, _) in GPUS {
+            let records = tuned::read(&self.tuning.join(format!("{gpu}.json")))?.unwrap_or_else(|| shipped(gpu));
+            all.extend(records.iter().cloned());
+        }
+        Ok(all)
+    }
+
+    /// The machine code that a tuned kernel must have.
+    fn cubin(&self, kernel: &Committed, compiler: &Compiler) -> Result<Want, CliError> {
+        let file = std::fs::read(self.kernels.join(format!("{}.cubin", kernel.stem))).unwrap_or_default();
+        let stamped = StampedCubin::read(&file).map(|stamped| stamped.compiler.to_owned());
+        if self.by_stamp(stamped, compiler)? {
+            return Ok(Want::From { source: kernel.source.hash.clone() });
         }
         let artifact = compiler.compile(kernel.kernel.clone())?;
         let version = artifact.compiler.map(|version: Version| version.to_string()).unwrap_or_default();
-        Ok(Want::Exact(kernel.ptx_file(&artifact.ptx, &version)))
+        let cubin = artifact.cubin.ok_or(CliError::NeedsNvrtc("machine code"))?;
+        Ok(Want::Exact(kernel.cubin_file(&cubin, &version)))
     }
 
-    fn write(&self, wanted: &BTreeMap<String, Want>) -> Result<Verdict, CliError> {
+    /// Whether a check must make do with stamps: the compiler that stamped is not at hand.
+    fn by_stamp(&self, stamped: Option<String>, compiler: &Compiler) -> Result<bool, CliError> {
+        if !self.check {
+            return Ok(false);
+        }
+        let here = match compiler.nvrtc() {
+            Ok(nvrtc) => Some(nvrtc.version().to_string()),
+            Err(NvrtcError::Missing { .. }) => None,
+            Err(error) => return Err(error.into()),
+        };
+        Ok(here.is_none() || stamped.is_some_and(|stamped| Some(stamped) != here))
+    }
+
+    /// The PTX file a kernel must have.
+    fn ptx(&self, kernel: &Committed, compiler: &Compiler) -> Result<Want, CliError> {
+        let text = std::fs::read_to_string(self.kernels.join(format!("{}.ptx", kernel.stem))).unwrap_or_default();
+        let stamped = StampedPtx::read(&text).map(|stamped| stamped.compiler.to_owned());
+        if self.by_stamp(stamped, compiler)? {
+            return Ok(Want::From { source: kernel.source.hash.clone() });
+        }
+        let artifact = compiler.compile(kernel.kernel.clone())?;
+        let version = artifact.compiler.map(|version: Version| version.to_string()).unwrap_or_default();
+        Ok(Want::Exact(kernel.ptx_file(&artifact.ptx, &version).into_bytes()))
+    }
+
+    fn write(&self, wanted: &BTreeMap<String, Want>, sources: &[PathBuf]) -> Result<Verdict, CliError> {
         std::fs::create_dir_all(&self.kernels)
             .map_err(|source| CliError::Write { path: self.kernels.clone(), source })?;
+        let mut changed = false;
         for (name, want) in wanted {
-            if let Want::Exact(text) = want {
-                write::file(&self.kernels.join(name), text.as_bytes())?;
+            let path = self.kernels.join(name);
+            if let Want::Exact(bytes) = want
+                && std::fs::read(&path).ok().as_ref() != Some(bytes)
+            {
+                write::file(&path, bytes)?;
+                changed = true;
             }
         }
         for name in self.left_over(wanted)? {
             let path = self.kernels.join(name);
             std::fs::remove_file(&path).map_err(|source| CliError::Write { path, source })?;
+            changed = true;
+        }
+        if changed {
+            // A kernel that was not there before is no file that cargo watches: the source that embeds it is.
+            sources.iter().try_for_each(|path| touch(path))?;
         }
         write::stdout(format!("{} files in {}\n", wanted.len(), self.kernels.display()).as_bytes())?;
         Ok(Verdict::Good)
@@ -104,16 +217,18 @@ impl Args {
         let mut drift = Vec::new();
         let mut by_stamp = 0;
         for (name, want) in wanted {
-            let Ok(text) = std::fs::read_to_string(self.kernels.join(name)) else {
+            let Ok(file) = std::fs::read(self.kernels.join(name)) else {
                 drift.push(format!("{name}: missing"));
                 continue;
             };
             match want {
-                Want::Exact(expected) if *expected == text => {}
+                Want::Exact(expected) if *expected == file => {}
                 Want::Exact(_) => drift.push(format!("{name}: differs from what is generated now")),
                 Want::From { source } => {
                     by_stamp += 1;
-                    if StampedPtx::read(&text).is_none_or(|stamped| stamped.source != source) {
+                    let cubin = StampedCubin::read(&file).map(|stamped| stamped.source);
+                    let ptx = std::str::from_utf8(&file).ok().and_then(StampedPtx::read).map(|stamped| stamped.source);
+                    if cubin.or(ptx).is_none_or(|stamped| stamped != source) {
                         drift.push(format!("{name}: stamped for another source, or changed after it was stamped"));
                     }
                 }
@@ -140,15 +255,44 @@ impl Args {
         let mut names: Vec<String> = entries
             .flatten()
             .filter_map(|entry| entry.file_name().into_string().ok())
-            .filter(|name| (name.ends_with(".cu") || name.ends_with(".ptx")) && !wanted.contains_key(name))
+            .filter(|name| {
+                [".cu", ".ptx", ".cubin"].iter().any(|end| name.ends_with(end)) && !wanted.contains_key(name)
+            })
             .collect();
         names.sort();
         Ok(names)
     }
 }
 
+/// Every Rust file below a folder, in order; none where there is no such folder.
+fn sources_below(folder: &Path) -> Result<Vec<PathBuf>, CliError> {
+    if !folder.exists() {
+        return Ok(Vec::new());
+    }
+    let entries = std::fs::read_dir(folder).map_err(|source| CliError::Read { path: folder.to_owned(), source })?;
+    let mut files = Vec::new();
+    for path in entries.flatten().map(|entry| entry.path()) {
+        if path.is_dir() {
+            files.extend(sources_below(&path)?);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// Makes a file look changed.
+fn touch(path: &Path) -> Result<(), CliError> {
+    let touched = std::fs::File::options()
+        .append(true)
+        .open(path)
+        .and_then(|file| file.set_modified(std::time::SystemTime::now()));
+    touched.map_err(|source| CliError::Write { path: path.to_owned(), source })
+}
+
 /// The rules of every rule file in a folder, in the order of the files' names.
-pub fn rules_below(folder: &Path) -> Result<Vec<Rule>, CliError> {
+fn rules_below(folder: &Path) -> Result<Vec<Rule>, CliError> {
     let entries = std::fs::read_dir(folder).map_err(|source| CliError::Read { path: folder.to_owned(), source })?;
     let mut files: Vec<PathBuf> = entries
         .flatten()

@@ -48,6 +48,54 @@ fn drift_is_found() {
 }
 
 #[test]
+fn a_crates_macros_are_prepared_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |path: &str| folder.path().join(path);
+    for name in ["src/inner", "shapes"] {
+        std::fs::create_dir_all(at(name)).unwrap();
+    }
+    let body = "{ decay: none; erase: none; write: none; key_dim: 16; value_dim: 16; dtype: bf16; }";
+    let source = format!("gdn2::delta_rule! {{ /// Words.\n pub mod here {body} }}\n");
+    std::fs::write(at("src/lib.rs"), &source).unwrap();
+    std::fs::write(at("src/inner/deep.rs"), "gdn2::include_rule!(\"shapes/there.gdn2\");\n").unwrap();
+    std::fs::write(at("src/inner/none.rs"), "fn nothing() {}\n").unwrap();
+    std::fs::write(at("shapes/there.gdn2"), format!("rule there {body}\n")).unwrap();
+    let run = |arguments: &[&str]| gdn2(arguments).current_dir(folder.path()).output().unwrap();
+    let old = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000_000);
+    let sources = ["src/lib.rs", "src/inner/deep.rs", "src/inner/none.rs"];
+    let age = || {
+        for path in sources {
+            std::fs::File::options().append(true).open(at(path)).unwrap().set_modified(old).unwrap();
+        }
+    };
+    let touched = || sources.map(|path| at(path).metadata().unwrap().modified().unwrap() != old);
+
+    age();
+    let prepared = run(&["prepare"]);
+    assert!(prepared.status.success(), "{}", text(&prepared));
+    assert_eq!(touched(), [true, true, false], "what embeds the kernels is built again, the rest is left alone");
+    // Inference for two architectures and training for one, CUDA and PTX of each.
+    let count = |rule: &str| {
+        let names = std::fs::read_dir(at("kernels")).unwrap().map(|entry| entry.unwrap().file_name());
+        names.filter(|name| name.to_str().unwrap().starts_with(rule)).count()
+    };
+    assert_eq!((count("here_"), count("there_")), (12, 12));
+    assert!(run(&["prepare", "--check"]).status.success());
+    age();
+    assert!(run(&["prepare"]).status.success());
+    assert_eq!(touched(), [false; 3], "nothing has changed");
+
+    std::fs::write(at("src/lib.rs"), source.replace("decay: none", "decay: scalar")).unwrap();
+    let stale = run(&["prepare", "--check"]);
+    assert!(!stale.status.success() && text(&stale).contains("here_forward_sm_80.ptx: differs"), "{}", text(&stale));
+    assert!(!text(&stale).contains("there_"));
+    std::fs::write(at("src/lib.rs"), source.replace("here", "there").replace("decay: none", "decay: scalar")).unwrap();
+    assert!(text(&run(&["prepare"])).contains("two rules are named `there`"));
+    std::fs::write(at("src/lib.rs"), source.replace("none;", "nnoe;")).unwrap();
+    assert!(text(&run(&["prepare"])).contains("src/lib.rs: rule `here`: "), "{}", text(&run(&["prepare"])));
+}
+
+#[test]
 fn the_demo_runs_without_a_compiler() {
     let output = gdn2(&["demo"]).env("GDN2_NVRTC", "/nowhere").output().unwrap();
     let text = text(&output);

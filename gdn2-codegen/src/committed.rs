@@ -59,7 +59,31 @@ pub fn stem(rule: &Rule, pass: Pass, arch: Arch) -> String {
     format!("{}_{pass}_{arch}", rule.name)
 }
 
+/// File name, without extension, of a kernel in a tuned schedule.
+pub fn tuned_stem(rule: &Rule, pass: Pass, arch: Arch, schedule: Schedule) -> String {
+    let numbers = schedule.to_string().replace('=', "").replace(',', "-");
+    format!("{}_{numbers}", stem(rule, pass, arch))
+}
+
 impl Committed {
+    /// A pass of a rule in a tuned schedule.
+    ///
+    /// # Errors
+    /// A schedule that is not legal for the rule there.
+    pub fn tuned(rule: &Rule, pass: Pass, arch: Arch, schedule: Schedule) -> Result<Committed, CommittedError> {
+        let kernel = kernel::bind(rule, pass, schedule, arch)?;
+        let source = render(&kernel);
+        Ok(Committed { stem: tuned_stem(rule, pass, arch, schedule), kernel, source })
+    }
+
+    /// What the `.cubin` file of a tuned kernel holds.
+    pub fn cubin_file(&self, cubin: &[u8], compiler: &str) -> Vec<u8> {
+        let own = blake3::hash(cubin).to_hex();
+        let mut file = format!("// source {}, cubin {own}, NVRTC {compiler}\n", self.source.hash).into_bytes();
+        file.extend(cubin);
+        file
+    }
+
     /// A pass of a rule in its default schedule.
     ///
     /// # Errors
@@ -116,6 +140,27 @@ impl<'a> StampedPtx<'a> {
         let (source, rest) = stamp.strip_prefix("// source ")?.split_once(", ptx ")?;
         let (own, compiler) = rest.split_once(", NVRTC ")?;
         (blake3::hash(ptx.as_bytes()).to_hex().as_str() == own).then_some(StampedPtx { source, compiler, ptx })
+    }
+}
+
+/// The parts of a `.cubin` file whose machine code is what its stamp names.
+pub struct StampedCubin<'a> {
+    /// Hash of the CUDA text.
+    pub source: &'a str,
+    /// Release of the compiler.
+    pub compiler: &'a str,
+    /// The machine code.
+    pub cubin: &'a [u8],
+}
+
+impl<'a> StampedCubin<'a> {
+    /// Takes a file apart; `None` when it has no stamp or was changed after it was stamped.
+    pub fn read(file: &'a [u8]) -> Option<StampedCubin<'a>> {
+        let end = file.iter().position(|byte| *byte == b'\n')?;
+        let (stamp, cubin) = (std::str::from_utf8(file.get(..end)?).ok()?, file.get(end + 1..)?);
+        let (source, rest) = stamp.strip_prefix("// source ")?.split_once(", cubin ")?;
+        let (own, compiler) = rest.split_once(", NVRTC ")?;
+        (blake3::hash(cubin).to_hex().as_str() == own).then_some(StampedCubin { source, compiler, cubin })
     }
 }
 

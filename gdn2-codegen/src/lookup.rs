@@ -52,34 +52,82 @@ pub struct Choice {
     pub refused: Vec<(Bucket, String)>,
 }
 
+/// What the records of a GPU say of one rule and pass, read once: choosing among them for a call only looks, and
+/// allocates nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Index {
+    usable: Vec<(Bucket, Schedule)>,
+    common: Option<(Schedule, usize)>,
+    built_in: Schedule,
+    refused: Vec<(Bucket, String)>,
+}
+
+impl Index {
+    /// The schedule for a call of these extents and where it came from; without a call to match, the record with the
+    /// most work stands for the rule.
+    pub fn choose(&self, extents: Option<Extents>) -> (Schedule, Step) {
+        let wanted = extents.map(Bucket::of);
+        let nearest = match wanted {
+            Some(wanted) => self.usable.iter().min_by_key(|(bucket, _)| bucket.distance(wanted)),
+            None => self.usable.iter().max_by_key(|(bucket, _)| bucket.heads.saturating_mul(bucket.tokens)),
+        };
+        match (nearest, self.common) {
+            (Some((bucket, schedule)), _) if Some(*bucket) == wanted => (*schedule, Step::Exact(*bucket)),
+            (Some((bucket, schedule)), _) => (*schedule, Step::Nearest(*bucket)),
+            (None, Some((schedule, wins))) => (schedule, Step::Common { wins }),
+            (None, None) => (self.built_in, Step::BuiltIn),
+        }
+    }
+
+    /// Every schedule that a call can get, each once.
+    pub fn schedules(&self) -> Vec<Schedule> {
+        let mut all: Vec<Schedule> = Vec::new();
+        let common = self.common.iter().map(|(schedule, _)| *schedule);
+        for schedule in self.usable.iter().map(|(_, schedule)| *schedule).chain(common).chain([self.built_in]) {
+            if !all.contains(&schedule) {
+                all.push(schedule);
+            }
+        }
+        all
+    }
+
+    /// The schedule of calls that no record serves.
+    pub fn built_in(&self) -> Schedule {
+        self.built_in
+    }
+
+    /// Records of this rule and pass that are passed over, and why.
+    pub fn refused(&self) -> &[(Bucket, String)] {
+        &self.refused
+    }
+}
+
 impl Records {
     /// The schedule for a call.
     pub fn choose(&self, question: &Question) -> Result<Choice, ScheduleError> {
+        let index = self.index(question)?;
+        let (schedule, step) = index.choose(question.extents);
+        Ok(Choice { schedule, step, refused: index.refused })
+    }
+
+    /// Everything the records say of the question's rule and pass, whatever its extents.
+    pub fn index(&self, question: &Question) -> Result<Index, ScheduleError> {
         let built_in = Schedule::default_for(question.rule, question.pass, question.arch)?;
-        let candidates = fingerprint(&space(question.rule, question.pass, question.arch)?);
-        let wanted = question.extents.map(Bucket::of);
         let rule = rule_fingerprint(question.rule);
+        let own: Vec<&Record> =
+            self.iter().filter(|record| record.pass == question.pass && record.provenance.rule == rule).collect();
+        let candidates = match own.is_empty() {
+            true => String::new(),
+            false => fingerprint(&space(question.rule, question.pass, question.arch)?),
+        };
         let (mut usable, mut refused) = (Vec::new(), Vec::new());
-        for record in self.iter().filter(|record| record.pass == question.pass && record.provenance.rule == rule) {
+        for record in own {
             match mismatch(record, question, &candidates) {
-                None => usable.push(record),
+                None => usable.push((record.bucket, record.winner.schedule)),
                 Some(why) => refused.push((record.bucket, why)),
             }
         }
-        // Without a call to match, the record with the most work stands for the rule.
-        let nearest = match wanted {
-            Some(wanted) => usable.into_iter().min_by_key(|record| record.bucket.distance(wanted)),
-            None => usable.into_iter().max_by_key(|record| record.bucket.heads.saturating_mul(record.bucket.tokens)),
-        };
-        let (schedule, step) = match nearest {
-            Some(record) if Some(record.bucket) == wanted => (record.winner.schedule, Step::Exact(record.bucket)),
-            Some(record) => (record.winner.schedule, Step::Nearest(record.bucket)),
-            None => match self.common(question) {
-                Some((schedule, wins)) => (schedule, Step::Common { wins }),
-                None => (built_in, Step::BuiltIn),
-            },
-        };
-        Ok(Choice { schedule, step, refused })
+        Ok(Index { usable, common: self.common(question), built_in, refused })
     }
 
     /// The schedule with the most wins among those legal for the question's rule.

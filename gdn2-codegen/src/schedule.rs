@@ -204,6 +204,15 @@ impl Schedule {
         }
     }
 
+    /// Tokens per chunk, where there are chunks.
+    pub fn chunk(&self) -> Option<u32> {
+        match self {
+            Schedule::Forward(numbers) => Some(numbers.chunk),
+            Schedule::Backward(numbers) => Some(numbers.chunk),
+            Schedule::Decode(_) => None,
+        }
+    }
+
     /// The built-in schedule.
     pub fn default_for(rule: &Rule, pass: Pass, arch: Arch) -> Result<Schedule, ScheduleError> {
         Schedule::from_overrides(rule, pass, arch, "")

@@ -13,6 +13,7 @@ mod recurrence;
 pub mod reference;
 mod rule;
 pub mod simulate;
+mod source;
 mod spec;
 mod suggest;
 mod tokens;
@@ -24,4 +25,5 @@ pub use inputs::{Dims, Gradients, InputError, Inputs, OutputGradients, Outputs, 
 pub use mistake::{ByteSpan, Mistake, SourceSpan, Suggestion};
 pub use recurrence::{TensorSpec, TokenCost};
 pub use rule::{Bound, Dtype, Gate, Grain, Rule, StateLayout, Write};
+pub use source::{InSource, SourceError, rules_in_source};
 pub use tokens::{SpannedError, parse_rule_body};

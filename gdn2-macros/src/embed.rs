@@ -1,11 +1,12 @@
-//! What a module carries of its kernels: for each pass the CUDA source in its fallback schedule, and the PTX that was
-//! committed for the very text that is generated now.
+//! What a module carries of its kernels: for each pass the CUDA source in its fallback schedule, the PTX that was
+//! committed for the very text that is generated now, and machine code in the schedules of tuning records.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use gdn2_codegen::arch::Arch;
-use gdn2_codegen::committed::{Committed, StampedPtx, arches, stem};
+use gdn2_codegen::committed::{Committed, StampedPtx, arches, stem, tuned_stem};
 use gdn2_codegen::kernel::{Kernel, Pass};
+use gdn2_codegen::record::{GPUS, Record, Records, rule_fingerprint, shipped};
 use gdn2_codegen::schedule::Schedule;
 use gdn2_codegen::{bind, render};
 use gdn2_dsl::Rule;
@@ -44,7 +45,7 @@ pub(crate) fn kernels(rule: &Rule, name: &Ident) -> Result<Vec<Kernel>, TokenStr
 }
 
 /// The entry of a kernel in the module's table.
-pub(crate) fn entry(kernel: &Kernel, span: Span) -> TokenStream {
+pub(crate) fn entry(kernel: &Kernel, tuned: &[Record], span: Span) -> TokenStream {
     let pass = format_ident!("{}", format!("{:?}", kernel.pass));
     let (schedule, text) = (kernel.schedule.to_string(), render(kernel).text);
     let ptx = arches(kernel.pass).iter().filter_map(|&arch| {
@@ -52,27 +53,75 @@ pub(crate) fn entry(kernel: &Kernel, span: Span) -> TokenStream {
         let arch = format_ident!("{}", format!("{arch:?}"));
         Some(quote_spanned! { span=> (__gdn2::Arch::#arch, ::core::include_str!(#path)) })
     });
+    let mut winners: Vec<(Arch, Schedule)> = Vec::new();
+    for record in tuned.iter().filter(|record| record.pass == kernel.pass) {
+        let winner = (record.provenance.arch, record.winner.schedule);
+        if !winners.contains(&winner) {
+            winners.push(winner);
+        }
+    }
+    let cubins = winners.into_iter().filter_map(|(arch, schedule)| {
+        let name = format!("{}.cubin", tuned_stem(&kernel.rule, kernel.pass, arch, schedule));
+        let path = committed_files(&name).next()?.into_os_string().into_string().ok()?;
+        let (arch, schedule) = (format_ident!("{}", format!("{arch:?}")), schedule.to_string());
+        Some(quote_spanned! { span=> (__gdn2::Arch::#arch, #schedule, ::core::include_bytes!(#path)) })
+    });
     quote_spanned! { span=>
         __gdn2::Embedded {
             pass: __gdn2::Pass::#pass,
             schedule: #schedule,
             cuda: #text,
             ptx: &[#(#ptx),*],
+            cubins: &[#(#cubins),*],
         }
     }
 }
 
-/// The path of the committed PTX of a pass, the user's own before the project's. What was compiled from another text
-/// than is generated now is left alone: `gdn2 prepare --check` tells of it.
-fn committed_ptx(rule: &Rule, pass: Pass, arch: Arch) -> Option<String> {
+/// The user's tuning records, file by file: `tuning/GPU.json` beside the crate's Cargo.toml.
+fn users_records() -> Vec<(&'static str, String, String)> {
+    let Ok(folder) = std::env::var("CARGO_MANIFEST_DIR") else { return Vec::new() };
+    let file = |(gpu, _): &(&'static str, Arch)| {
+        let path = Path::new(&folder).join("tuning").join(format!("{gpu}.json"));
+        let text = std::fs::read_to_string(&path).ok()?;
+        Some((*gpu, path.into_os_string().into_string().ok()?, text))
+    };
+    GPUS.iter().filter_map(file).collect()
+}
+
+/// The records of a rule, the project's and the user's, and the entries of the user's files in the module's table.
+pub(crate) fn records(rule: &Rule, span: Span) -> (Vec<Record>, TokenStream) {
+    let own = users_records();
+    let users = own.iter().map(|(_, _, text)| Records::parse(text).0);
+    let fingerprint = rule_fingerprint(rule);
+    let all: Vec<Record> = users
+        .chain(GPUS.iter().map(|(gpu, _)| shipped(gpu)))
+        .flat_map(|records| {
+            let of_rule = records.iter().filter(|record| record.provenance.rule == fingerprint);
+            of_rule.cloned().collect::<Vec<Record>>()
+        })
+        .collect();
+    let files = own.iter().map(|(gpu, path, _)| {
+        quote_spanned! { span=> __gdn2::Tuning { gpu: #gpu, records: ::core::include_str!(#path) } }
+    });
+    (all, quote_spanned! { span=> &[#(#files),*] })
+}
+
+/// Files of a name among the committed kernels, the user's own before the project's.
+fn committed_files(name: &str) -> impl Iterator<Item = PathBuf> {
     let users = std::env::var("CARGO_MANIFEST_DIR").ok();
-    let folders = users.iter().map(String::as_str).chain([env!("CARGO_MANIFEST_DIR")]);
+    let folders = users.into_iter().chain([env!("CARGO_MANIFEST_DIR").to_owned()]);
+    folders.map(move |folder| Path::new(&folder).join("kernels").join(name)).filter(|path| path.is_file())
+}
+
+/// The path of the committed PTX of a pass. What was compiled from another text than is generated now is left alone:
+/// `gdn2 prepare --check` tells of it.
+fn committed_ptx(rule: &Rule, pass: Pass, arch: Arch) -> Option<String> {
     let name = format!("{}.ptx", stem(rule, pass, arch));
-    let mut files = folders.map(|folder| Path::new(folder).join("kernels").join(&name)).filter(|path| path.is_file());
-    let path = files.find(|path| {
+    let mut current = None;
+    let path = committed_files(&name).find(|path| {
         let text = std::fs::read_to_string(path).unwrap_or_default();
-        let current = Committed::new(rule, pass, arch).ok();
-        StampedPtx::read(&text).zip(current).is_some_and(|(stamped, now)| stamped.source == now.source.hash)
+        let current = current.get_or_insert_with(|| Committed::new(rule, pass, arch).ok());
+        StampedPtx::read(&text).zip(current.as_ref()).is_some_and(|(stamped, now)| stamped.source == now.source.hash)
     })?;
     path.into_os_string().into_string().ok()
 }

@@ -6,7 +6,7 @@ use proc_macro2::{Ident, Span, TokenStream};
 use quote::{ToTokens, format_ident, quote_spanned};
 use syn::{Path, Visibility};
 
-use crate::embed::{entry, kernels};
+use crate::embed::{entry, kernels, records};
 use crate::fields::{Field, state_shape, token_tensors, variant};
 
 /// What one module is made from.
@@ -35,7 +35,8 @@ pub(crate) fn module(from: &Module<'_>) -> TokenStream {
         // Where the rule itself has mistakes, what does not fit it is not news.
         Err(refusal) => (Vec::new(), wants_kernels.then_some(refusal)),
     };
-    let embedded = kernels.iter().filter(|_| wants_kernels).map(|kernel| entry(kernel, span));
+    let (tuned, tuning) = records(rule, span);
+    let embedded = kernels.iter().filter(|_| wants_kernels).map(|kernel| entry(kernel, &tuned, span));
     let trainable = kernels.iter().any(|kernel| kernel.pass == Pass::Backward);
     let training = trainable.then(|| training(rule, &tensors, span));
     let forward = forward(rule, &tensors, span);
@@ -53,6 +54,7 @@ pub(crate) fn module(from: &Module<'_>) -> TokenStream {
             pub const VALUE_DIM: usize = #value_dim;
 
             const EMBEDDED: &[__gdn2::Embedded] = &[#(#embedded),*];
+            const TUNING: &[__gdn2::Tuning] = #tuning;
 
             /// The rule that the kernels of this module carry out.
             pub fn rule() -> __gdn2::Rule {
@@ -64,7 +66,15 @@ pub(crate) fn module(from: &Module<'_>) -> TokenStream {
             /// # Errors
             /// A device that the kernels do not fit, a compiler that is needed and missing.
             pub fn load(device: &__gdn2::Device) -> ::core::result::Result<Kernels, __gdn2::Error> {
-                ::core::result::Result::Ok(Kernels { loaded: __gdn2::Loaded::new(rule(), EMBEDDED, device)? })
+                ::core::result::Result::Ok(Kernels { loaded: __gdn2::Loaded::new(rule(), EMBEDDED, TUNING, device)? })
+            }
+
+            /// Loads the kernels on what stands in for a GPU.
+            #[doc(hidden)]
+            pub fn load_through(
+                gpu: ::std::sync::Arc<dyn __gdn2::Gpu>,
+            ) -> ::core::result::Result<Kernels, __gdn2::Error> {
+                ::core::result::Result::Ok(Kernels { loaded: __gdn2::Loaded::through(rule(), EMBEDDED, TUNING, gpu)? })
             }
 
             /// The rule's kernels on one device: a handle that is cheap to clone and can be shared between threads. What
@@ -133,6 +143,44 @@ fn forward(rule: &Rule, tensors: &[Field], span: Span) -> TokenStream {
             pub fn forward(&self, inputs: Forward<'_>) -> ::core::result::Result<__gdn2::Output, __gdn2::Error> {
                 self.loaded.forward(inputs.call())
             }
+
+            /// [`Kernels::forward`], written where the caller says.
+            ///
+            /// # Errors
+            /// As there, and an output that does not fit.
+            pub fn forward_into(
+                &self,
+                inputs: Forward<'_>,
+                outputs: __gdn2::Outputs<'_>,
+            ) -> ::core::result::Result<(), __gdn2::Error> {
+                self.loaded.forward_into(inputs.call(), outputs)
+            }
+
+            /// The chunked forward pass on device memory: checks everything, puts the kernel on the stream and returns.
+            /// After `warmup` it allocates nothing, takes no lock, waits for nothing and can be captured in a graph.
+            ///
+            /// # Errors
+            /// A tensor whose shape, dtype, strides, alignment, GPU or context do not fit; a failing driver call.
+            pub fn forward_on<'s>(
+                &self,
+                stream: impl ::core::convert::Into<__gdn2::Stream<'s>>,
+                inputs: Forward<'_>,
+                outputs: __gdn2::Outputs<'_>,
+            ) -> ::core::result::Result<(), __gdn2::Error> {
+                self.loaded.forward_on(stream.into(), inputs.call(), outputs)
+            }
+
+            /// [`Kernels::forward_on`] that allocates its outputs on the stream.
+            ///
+            /// # Errors
+            /// As there.
+            pub fn forward_new_on(
+                &self,
+                stream: &::std::sync::Arc<__gdn2::CudaStream>,
+                inputs: Forward<'_>,
+            ) -> ::core::result::Result<__gdn2::DeviceOutput, __gdn2::Error> {
+                self.loaded.forward_new_on(stream, inputs.call())
+            }
         }
     }
 }
@@ -143,7 +191,15 @@ fn training(rule: &Rule, tensors: &[Field], span: Span) -> TokenStream {
     let docs = tensors.iter().map(|field| format!("Gradient of `{}`, shaped and stored as it.", field.name));
     let members =
         grads.iter().zip(docs).map(|(name, doc)| quote_spanned! { span=> #[doc = #doc] pub #name: __gdn2::Tensor, });
-    let names = tensors.iter().map(|field| format_ident!("D{}", field.tensor.to_uppercase(), span = span));
+    let names: Vec<_> =
+        tensors.iter().map(|field| format_ident!("D{}", field.tensor.to_uppercase(), span = span)).collect();
+    let view_docs = tensors.iter().map(|field| format!("Where the gradient of `{}` is written.", field.name));
+    let views = grads
+        .iter()
+        .zip(view_docs)
+        .map(|(name, doc)| quote_spanned! { span=> #[doc = #doc] pub #name: __gdn2::ViewMut<'a>, });
+    let missing =
+        (0..6 - tensors.len()).map(|_| quote_spanned! { span=> (__gdn2::Name::DW, ::core::option::Option::None), });
     let (out, state) = (format!("Gradient of `o`, `[B,T,HV,{}]`.", rule.value_dim), state_shape(rule));
     let state = format!("Gradient of the final state, `{state}`, f32; none is zeros.");
     quote_spanned! { span=>
@@ -163,6 +219,13 @@ fn training(rule: &Rule, tensors: &[Field], span: Span) -> TokenStream {
             #(#members)*
             /// Gradient of the initial state, f32, where the forward pass was given one.
             pub d_initial_state: ::core::option::Option<__gdn2::Tensor>,
+        }
+
+        /// Where a backward call on a stream writes: each gradient shaped and stored as what it is the gradient of.
+        pub struct GradientsMut<'a> {
+            #(#views)*
+            /// Where the gradient of the initial state is written, f32; none is not asked for.
+            pub d_initial_state: ::core::option::Option<__gdn2::ViewMut<'a>>,
         }
 
         impl Kernels {
@@ -192,6 +255,51 @@ fn training(rule: &Rule, tensors: &[Field], span: Span) -> TokenStream {
                     d_initial_state: grads.take_initial_state(),
                 })
             }
+
+            /// [`Kernels::forward_on`] that also leaves in the scratch memory what [`Kernels::backward_on`] reads:
+            /// `training_scratch` says how many bytes that takes.
+            ///
+            /// # Errors
+            /// As there, and scratch memory that is too small.
+            pub fn forward_for_backward_on<'s>(
+                &self,
+                stream: impl ::core::convert::Into<__gdn2::Stream<'s>>,
+                inputs: Forward<'_>,
+                outputs: __gdn2::Outputs<'_>,
+                scratch: &mut dyn __gdn2::DeviceMemoryMut,
+            ) -> ::core::result::Result<(), __gdn2::Error> {
+                self.loaded.forward_for_backward_on(stream.into(), inputs.call(), outputs, scratch)
+            }
+
+            /// The backward pass on device memory, after [`Kernels::forward_for_backward_on`] with the same inputs and
+            /// scratch memory.
+            ///
+            /// # Errors
+            /// As there.
+            pub fn backward_on<'s>(
+                &self,
+                stream: impl ::core::convert::Into<__gdn2::Stream<'s>>,
+                inputs: Forward<'_>,
+                outputs: Backward<'_>,
+                gradients: GradientsMut<'_>,
+                scratch: &mut dyn __gdn2::DeviceMemoryMut,
+            ) -> ::core::result::Result<(), __gdn2::Error> {
+                let gradients = __gdn2::GradientViews {
+                    tokens: [
+                        #((__gdn2::Name::#names, ::core::option::Option::Some(gradients.#grads)),)*
+                        #(#missing)*
+                    ],
+                    d_initial_state: gradients.d_initial_state,
+                };
+                self.loaded.backward_on(
+                    stream.into(),
+                    inputs.call(),
+                    outputs.d_out,
+                    outputs.d_final_state,
+                    gradients,
+                    scratch,
+                )
+            }
         }
     }
 }
@@ -210,7 +318,7 @@ fn decode(rule: &Rule, tensors: &[Field], span: Span) -> TokenStream {
         pub struct Decode<'a> {
             #(#members)*
             /// Which state of the pool each sequence uses, `[B]`; negative skips the sequence. None: its own index.
-            pub slots: ::core::option::Option<&'a [i32]>,
+            pub slots: ::core::option::Option<__gdn2::Slots<'a>>,
             /// Factor on q; none is 1/√K.
             pub scale: ::core::option::Option<f32>,
         }
@@ -238,6 +346,20 @@ fn decode(rule: &Rule, tensors: &[Field], span: Span) -> TokenStream {
                 inputs: Decode<'_>,
             ) -> ::core::result::Result<__gdn2::Tensor, __gdn2::Error> {
                 self.loaded.decode(state, inputs.slots, inputs.call())
+            }
+
+            /// [`Kernels::decode`] on device memory, put on a stream as [`Kernels::forward_on`] is.
+            ///
+            /// # Errors
+            /// As there.
+            pub fn decode_on<'s>(
+                &self,
+                stream: impl ::core::convert::Into<__gdn2::Stream<'s>>,
+                state: __gdn2::ViewMut<'_>,
+                inputs: Decode<'_>,
+                o: __gdn2::ViewMut<'_>,
+            ) -> ::core::result::Result<(), __gdn2::Error> {
+                self.loaded.decode_on(stream.into(), state, inputs.slots, inputs.call(), o)
             }
         }
     }

@@ -34,6 +34,11 @@ impl Artifact {
         let source = gdn2_codegen::render(&kernel);
         Artifact { kernel, source, ptx, cubin: None, resources: Vec::new(), log: String::new(), compiler: None }
     }
+
+    /// A kernel with the machine code that was compiled earlier from its text.
+    pub fn from_cubin(kernel: Kernel, cubin: Vec<u8>, compiler: Option<Version>) -> Artifact {
+        Artifact { cubin: Some(cubin), compiler, ..Artifact::from_ptx(kernel, String::new()) }
+    }
 }
 
 /// Turns kernels into artifacts. NVRTC is opened on first need, once.

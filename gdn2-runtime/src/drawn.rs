@@ -94,7 +94,10 @@ impl Case {
         let (letters, want) = problem::shape(rule, &inputs.dims, tensor, inputs.states());
         let array = Array::new(&want, numbers.iter().map(|x| *x as f32).collect());
         let got = vec![numbers.len()];
-        self.tensors.insert(tensor, array.ok_or(CaseError::Shape { tensor: tensor.name(), got, letters, want })?);
+        self.tensors.insert(
+            tensor,
+            array.ok_or(CaseError::Shape { tensor: tensor.name(), got, letters, want: want.to_vec() })?,
+        );
         Ok(())
     }
 }

@@ -6,6 +6,7 @@ use crate::tensors::{Array, Case, CaseError};
 use gdn2_codegen::abi::{Extents, Tensor};
 use gdn2_dsl::{Dims, Dtype, Grain, Inputs, Rule, Sequence, Write};
 use std::collections::HashSet;
+use std::ops::Deref;
 
 /// A rule and a case of it.
 #[derive(Clone, Debug)]
@@ -115,11 +116,11 @@ impl<'a> Problem<'a> {
 
     /// The shape of an input, output or gradient of this problem; states as `[slots, HV, K, V]`.
     pub fn shape(&self, tensor: Tensor) -> Vec<usize> {
-        let (_, mut shape) = shape(self.rule, &self.dims, tensor, self.initial_slots);
-        if matches!(tensor, Tensor::FinalState | Tensor::DFinalState) {
-            shape[0] = self.final_slots;
-        }
-        shape
+        let slots = match tensor {
+            Tensor::FinalState | Tensor::DFinalState => self.final_slots,
+            _ => self.initial_slots,
+        };
+        shape(self.rule, &self.dims, tensor, slots).1.to_vec()
     }
 
     /// An input as the kernels read it, rounded to its storage.
@@ -263,19 +264,38 @@ fn gate(rule: &Rule, tensor: Tensor) -> Option<(Grain, &'static str)> {
     })
 }
 
-pub(crate) fn shape(rule: &Rule, dims: &Dims, tensor: Tensor, slots: usize) -> (&'static str, Vec<usize>) {
+/// Sizes of a tensor, outermost first, held without allocation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sizes {
+    values: [usize; 4],
+    rank: usize,
+}
+
+impl Deref for Sizes {
+    type Target = [usize];
+
+    fn deref(&self) -> &[usize] {
+        &self.values[..self.rank]
+    }
+}
+
+/// The shape of a tensor in letters and in numbers; states as `[slots, HV, K, V]` whatever the rule's layout.
+pub fn shape(rule: &Rule, dims: &Dims, tensor: Tensor, slots: usize) -> (&'static str, Sizes) {
     let &Dims { batch, tokens, heads, value_heads, key_dim, value_dim } = dims;
     let scalar = gate(rule, tensor).is_some_and(|(grain, _)| grain == Grain::Scalar);
+    let four = |values| Sizes { values, rank: 4 };
     match tensor {
-        Tensor::Q | Tensor::K | Tensor::DQ | Tensor::DK => ("[B,T,H,K]", vec![batch, tokens, heads, key_dim]),
-        Tensor::V | Tensor::O | Tensor::DO | Tensor::DV => ("[B,T,HV,V]", vec![batch, tokens, value_heads, value_dim]),
-        Tensor::G | Tensor::B | Tensor::W | Tensor::DG | Tensor::DB | Tensor::DW if scalar => {
-            ("[B,T,HV]", vec![batch, tokens, value_heads])
+        Tensor::Q | Tensor::K | Tensor::DQ | Tensor::DK => ("[B,T,H,K]", four([batch, tokens, heads, key_dim])),
+        Tensor::V | Tensor::O | Tensor::DO | Tensor::DV => {
+            ("[B,T,HV,V]", four([batch, tokens, value_heads, value_dim]))
         }
-        Tensor::G | Tensor::B | Tensor::DG | Tensor::DB => ("[B,T,HV,K]", vec![batch, tokens, value_heads, key_dim]),
-        Tensor::W | Tensor::DW => ("[B,T,HV,V]", vec![batch, tokens, value_heads, value_dim]),
+        Tensor::G | Tensor::B | Tensor::W | Tensor::DG | Tensor::DB | Tensor::DW if scalar => {
+            ("[B,T,HV]", Sizes { values: [batch, tokens, value_heads, 1], rank: 3 })
+        }
+        Tensor::G | Tensor::B | Tensor::DG | Tensor::DB => ("[B,T,HV,K]", four([batch, tokens, value_heads, key_dim])),
+        Tensor::W | Tensor::DW => ("[B,T,HV,V]", four([batch, tokens, value_heads, value_dim])),
         Tensor::InitialState | Tensor::FinalState | Tensor::DFinalState | Tensor::DInitialState => {
-            ("[N,HV,K,V]", vec![slots, value_heads, key_dim, value_dim])
+            ("[N,HV,K,V]", four([slots, value_heads, key_dim, value_dim]))
         }
     }
 }
@@ -292,17 +312,28 @@ fn too_large(field: &'static str) -> CaseError {
 }
 
 fn dims(rule: &Rule, case: &Case) -> Result<Dims, CaseError> {
-    let four = |tensor: Tensor, letters: &'static str| match case.tensors.get(&tensor) {
+    let shape = |tensor: Tensor, letters: &'static str| match case.tensors.get(&tensor) {
         None => Err(CaseError::Missing { tensor: tensor.name(), shape: letters }),
-        Some(array) => <[usize; 4]>::try_from(array.shape.as_slice()).map_err(|_| CaseError::Shape {
+        Some(array) => Ok(array.shape.as_slice()),
+    };
+    dims_of(rule, shape(Tensor::Q, "[B,T,H,K]")?, shape(Tensor::V, "[B,T,HV,V]")?)
+}
+
+/// The sizes of a call, from the shapes of q and v.
+///
+/// # Errors
+/// Another number of axes than four, heads that do not group, or more tokens than can be counted.
+pub fn dims_of(rule: &Rule, q: &[usize], v: &[usize]) -> Result<Dims, CaseError> {
+    let four = |tensor: Tensor, shape: &[usize], letters: &'static str| {
+        <[usize; 4]>::try_from(shape).map_err(|_| CaseError::Shape {
             tensor: tensor.name(),
-            got: array.shape.clone(),
+            got: shape.to_vec(),
             letters,
             want: Vec::new(),
-        }),
+        })
     };
-    let [batch, tokens, heads, _] = four(Tensor::Q, "[B,T,H,K]")?;
-    let [_, _, value_heads, _] = four(Tensor::V, "[B,T,HV,V]")?;
+    let [batch, tokens, heads, _] = four(Tensor::Q, q, "[B,T,H,K]")?;
+    let [_, _, value_heads, _] = four(Tensor::V, v, "[B,T,HV,V]")?;
     let (key_dim, value_dim) = (rule.key_dim as usize, rule.value_dim as usize);
     let dims = Dims { batch, tokens, heads, value_heads, key_dim, value_dim };
     let size = |field, got: String, limit: &str| Err(CaseError::Size { field, got, limit: limit.to_owned() });
@@ -325,27 +356,39 @@ fn dims(rule: &Rule, case: &Case) -> Result<Dims, CaseError> {
 
 fn present_and_shaped(rule: &Rule, case: &Case, dims: &Dims) -> Result<(), CaseError> {
     for tensor in [Tensor::Q, Tensor::K, Tensor::V, Tensor::G, Tensor::B, Tensor::W] {
-        let (letters, _) = shape(rule, dims, tensor, 0);
-        let wanted = gate(rule, tensor).is_none_or(|(grain, _)| grain != Grain::None);
-        match (case.tensors.get(&tensor), wanted) {
-            (Some(array), true) => expect_shape(rule, dims, tensor, array, 0)?,
-            (None, false) => {}
-            (None, true) => return Err(CaseError::Missing { tensor: tensor.name(), shape: letters }),
-            (Some(_), false) => {
-                let reason = gate(rule, tensor).map_or_else(String::new, |(_, reason)| reason.to_owned());
-                return Err(CaseError::Extra { tensor: tensor.name(), reason });
-            }
+        let array = case.tensors.get(&tensor);
+        if expect_present(rule, tensor, array.is_some())? {
+            array.map_or(Ok(()), |array| expect_shape(rule, dims, tensor, array, 0))?;
         }
     }
     Ok(())
 }
 
+/// Holds whether a token tensor is given against whether the rule has it; which of the two it is.
+///
+/// # Errors
+/// A tensor too many or too few.
+pub fn expect_present(rule: &Rule, tensor: Tensor, given: bool) -> Result<bool, CaseError> {
+    let wanted = gate(rule, tensor).is_none_or(|(grain, _)| grain != Grain::None);
+    match (given, wanted) {
+        (true, false) => {
+            let reason = gate(rule, tensor).map_or_else(String::new, |(_, reason)| reason.to_owned());
+            Err(CaseError::Extra { tensor: tensor.name(), reason })
+        }
+        (false, true) => {
+            let none = Dims { batch: 0, tokens: 0, heads: 1, value_heads: 1, key_dim: 1, value_dim: 1 };
+            Err(CaseError::Missing { tensor: tensor.name(), shape: shape(rule, &none, tensor, 0).0 })
+        }
+        _ => Ok(wanted),
+    }
+}
+
 fn expect_shape(rule: &Rule, dims: &Dims, tensor: Tensor, array: &Array, slots: usize) -> Result<(), CaseError> {
     let (letters, want) = shape(rule, dims, tensor, slots);
-    if array.shape == want && array.data.len() == want.iter().product::<usize>() {
+    if array.shape == *want && array.data.len() == want.iter().product::<usize>() {
         return Ok(());
     }
-    Err(CaseError::Shape { tensor: tensor.name(), got: array.shape.clone(), letters, want })
+    Err(CaseError::Shape { tensor: tensor.name(), got: array.shape.clone(), letters, want: want.to_vec() })
 }
 
 fn sequences(case: &Case, dims: &Dims) -> Result<Vec<Sequence>, CaseError> {

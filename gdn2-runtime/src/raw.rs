@@ -1,7 +1,7 @@
 //! The one raw layer: a call as device addresses, strides and sizes, and how each kernel parameter is found in it.
 //! Everything that launches a kernel, safe or not, Rust or C, goes through [`Arguments`].
 
-use gdn2_codegen::abi::{Arg, Axis, Extents, Tensor};
+use gdn2_codegen::abi::{Arg, Axis, Extents, Tensor, Workspace};
 use gdn2_codegen::kernel::{Kernel, Launch};
 use gdn2_vm::Value;
 
@@ -281,20 +281,54 @@ pub fn grid(launch: &Launch, extents: Extents) -> Result<u32, RawError> {
     legal.map(i32::unsigned_abs).ok_or_else(|| RawError::Grid { entry: launch.entry.clone(), blocks })
 }
 
+/// Most parameters that a launch may have: twice what any kernel has.
+pub const MOST_PARAMS: usize = 128;
+
+/// Hands on each launch of a call that has blocks: its place among the kernel's launches, the launch, its blocks and
+/// its arguments in signature order. Every engine that launches gets them here. Allocates nothing.
+///
+/// # Errors
+/// A call that makes no launches, or what `put` gives.
+pub fn launches<E: From<RawError>>(
+    kernel: &Kernel,
+    call: &Arguments,
+    workspaces: Workspaces<'_>,
+    mut put: impl FnMut(usize, &Launch, u32, &[Value]) -> Result<(), E>,
+) -> Result<(), E> {
+    call.check(kernel)?;
+    let extents = call.extents()?;
+    for (index, launch) in kernel.launches.iter().enumerate() {
+        let blocks = grid(launch, extents)?;
+        if blocks == 0 {
+            continue;
+        }
+        let mut values = [const { Value::I32(0) }; MOST_PARAMS];
+        let params = launch.params.iter().take(MOST_PARAMS);
+        let values = &mut values[..params.len()];
+        for (value, param) in values.iter_mut().zip(params) {
+            *value = resolve(kernel, &param.arg, call, workspaces)?;
+        }
+        put(index, launch, blocks, values)?;
+    }
+    Ok(())
+}
+
 /// Bytes of each of the kernel's workspaces, in its order.
 ///
 /// # Errors
 /// More than can be addressed.
 pub fn workspace_bytes(kernel: &Kernel, extents: Extents) -> Result<Vec<usize>, RawError> {
-    let size = |bytes: Option<u64>| bytes.and_then(|bytes| isize::try_from(bytes).ok()).map(isize::unsigned_abs);
-    kernel
-        .workspaces
-        .iter()
-        .map(|workspace| {
-            if !workspace.when.holds(extents) {
-                return Ok(0);
-            }
-            size(workspace.bytes.eval(extents)).ok_or_else(|| RawError::WorkspaceSize(workspace.name.clone()))
-        })
-        .collect()
+    kernel.workspaces.iter().map(|workspace| bytes_of(workspace, extents)).collect()
+}
+
+/// Bytes of one workspace; 0 where a call does not use it.
+///
+/// # Errors
+/// More than can be addressed.
+pub fn bytes_of(workspace: &Workspace, extents: Extents) -> Result<usize, RawError> {
+    if !workspace.when.holds(extents) {
+        return Ok(0);
+    }
+    let bytes = workspace.bytes.eval(extents).and_then(|bytes| isize::try_from(bytes).ok());
+    bytes.map(isize::unsigned_abs).ok_or_else(|| RawError::WorkspaceSize(workspace.name.clone()))
 }

@@ -2,7 +2,7 @@
 //! not equal what is written, and a write gate per head. It runs on the CPU; with NVRTC installed, `vm` as argument runs
 //! the generated CUDA kernel on the virtual machine, and `cuda:0` on a GPU.
 
-use gdn2::View;
+use gdn2::{Shape, View};
 
 gdn2::delta_rule! {
     /// Forgets by head, erases by channel, writes by head.
@@ -15,7 +15,7 @@ gdn2::delta_rule! {
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let device = std::env::args().nth(1).unwrap_or("cpu".to_owned()).parse()?;
     let kernels = selective::load(&device)?;
-    for explanation in kernels.explain() {
+    for explanation in kernels.explain(Shape::dense(1, 4, 1, 1)) {
         println!("{explanation}");
     }
 

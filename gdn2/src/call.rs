@@ -1,10 +1,12 @@
 //! One call as the generated modules hand it on: every tensor a rule can have, the ones it lacks left empty. On its way
 //! to a device that reads host memory it becomes a case, whose checks name the first field that does not fit.
 
-use crate::view::{Data, Offsets, View};
+use crate::error::Error;
+use crate::view::{Data, Offsets, View, rows};
 use gdn2_codegen::abi::Tensor as Name;
 use gdn2_dsl::{Rule, StateLayout};
 use gdn2_runtime::tensors::{Array, Case, CuSeqlens};
+use std::collections::BTreeMap;
 
 /// Inputs of a forward or decode call.
 #[derive(Clone, Copy, Debug)]
@@ -29,36 +31,44 @@ pub struct Call<'a> {
     pub scale: Option<f32>,
 }
 
-impl Call<'_> {
-    /// The call as a case of its rule.
-    pub(crate) fn case(&self, rule: &Rule) -> Case {
-        let tensors = [
+impl<'a> Call<'a> {
+    /// The tensors with a row per token, by name.
+    pub(crate) fn tokens(&self) -> [(Name, Option<View<'a>>); 6] {
+        [
             (Name::Q, Some(self.q)),
             (Name::K, Some(self.k)),
             (Name::V, Some(self.v)),
             (Name::G, self.g),
             (Name::B, self.b),
             (Name::W, self.w),
-            (Name::InitialState, self.initial_state),
-        ];
-        Case {
-            metadata: self.scale.map(|scale| ("scale".to_owned(), scale.to_string())).into_iter().collect(),
-            tensors: tensors.into_iter().filter_map(|(name, view)| Some((name, input(rule, name, &view?)))).collect(),
-            cu_seqlens: self.cu_seqlens.map(offsets),
-            ..Case::default()
+        ]
+    }
+
+    /// The call as a case of its rule.
+    pub(crate) fn case(&self, rule: &Rule) -> Result<Case, Error> {
+        let mut tensors = BTreeMap::new();
+        for (name, view) in self.tokens().into_iter().chain([(Name::InitialState, self.initial_state)]) {
+            let Some(view) = view else { continue };
+            let array = array(name.name(), &view)?;
+            tensors.insert(name, if name == Name::InitialState { swapped(rule, array) } else { array });
         }
+        Ok(Case {
+            metadata: self.scale.map(|scale| ("scale".to_owned(), scale.to_string())).into_iter().collect(),
+            tensors,
+            cu_seqlens: self.cu_seqlens.map(offsets).transpose()?,
+            ..Case::default()
+        })
     }
 }
 
-fn offsets(given: Offsets<'_>) -> CuSeqlens {
+fn offsets(given: Offsets<'_>) -> Result<CuSeqlens, Error> {
     match given {
-        Offsets::I32(offsets) => CuSeqlens { offsets: offsets.iter().map(|x| i64::from(*x)).collect(), is_64: false },
-        Offsets::I64(offsets) => CuSeqlens { offsets: offsets.to_vec(), is_64: true },
+        Offsets::I32(offsets) => {
+            Ok(CuSeqlens { offsets: offsets.iter().map(|x| i64::from(*x)).collect(), is_64: false })
+        }
+        Offsets::I64(offsets) => Ok(CuSeqlens { offsets: offsets.to_vec(), is_64: true }),
+        Offsets::Device(_) => Err(Error::DeviceMemory("cu_seqlens")),
     }
-}
-
-fn input(rule: &Rule, name: Name, view: &View<'_>) -> Array {
-    if name == Name::InitialState { swapped(rule, array(view)) } else { array(view) }
 }
 
 /// States between the rule's layout and the case's, which is `[N,HV,K,V]` always: the last two axes change places
@@ -73,29 +83,19 @@ pub(crate) fn swapped(rule: &Rule, states: Array) -> Array {
     Array { shape, data: data.collect(), stored: states.stored }
 }
 
-/// The numbers of a view, row-major.
-pub(crate) fn array(view: &View<'_>) -> Array {
+/// The numbers of a view in host memory, row-major.
+pub(crate) fn array(name: &'static str, view: &View<'_>) -> Result<Array, Error> {
     let data = match view.data {
         Data::F32(slice) => gather(view, slice, |x| x),
         Data::Bf16(slice) => gather(view, slice, half::bf16::to_f32),
         Data::F16(slice) => gather(view, slice, half::f16::to_f32),
+        Data::Device(..) => return Err(Error::DeviceMemory(name)),
     };
-    Array { shape: view.shape().to_vec(), data, stored: view.dtype() }
+    Ok(Array { shape: view.shape().to_vec(), data, stored: view.dtype() })
 }
 
 /// Rows of the last axis, one after another, whatever the strides of the others.
 fn gather<T: Copy>(view: &View<'_>, slice: &[T], to_f32: impl Fn(T) -> f32) -> Vec<f32> {
-    let Some((width, outer)) = view.shape().split_last() else { return slice.iter().map(|x| to_f32(*x)).collect() };
-    let rows: usize = outer.iter().product();
-    let mut data = Vec::with_capacity(rows * width);
-    for row in 0..rows {
-        let mut rest = row;
-        let mut start = 0;
-        for (size, stride) in outer.iter().zip(view.strides()).rev() {
-            start += rest % size * stride;
-            rest /= size;
-        }
-        data.extend(slice.iter().skip(start).take(*width).map(|x| to_f32(*x)));
-    }
-    data
+    let (width, starts) = rows(view.shape, view.strides);
+    starts.flat_map(|start| slice.iter().skip(start).take(width).map(|x| to_f32(*x))).collect()
 }

@@ -3,7 +3,9 @@
 use std::fmt;
 
 use gdn2_codegen::arch::Arch;
+use gdn2_codegen::committed::StampedCubin;
 use gdn2_codegen::kernel::{CudaSource, Pass};
+use gdn2_codegen::lookup::Step;
 use gdn2_codegen::schedule::Schedule;
 use gdn2_dsl::Rule;
 use gdn2_runtime::artifact::{Artifact, Compiler};
@@ -21,45 +23,65 @@ pub struct Embedded {
     pub cuda: &'static str,
     /// PTX compiled ahead, by architecture, each in the built-in schedule of its architecture.
     pub ptx: &'static [(Arch, &'static str)],
+    /// Files of machine code compiled ahead in tuned schedules, by architecture and schedule.
+    pub cubins: &'static [(Arch, &'static str, &'static [u8])],
+}
+
+/// A file of tuning records that the macro embeds: the user's own.
+#[derive(Clone, Copy, Debug)]
+pub struct Tuning {
+    /// The GPU, as its file is named.
+    pub gpu: &'static str,
+    /// The file.
+    pub records: &'static str,
 }
 
 /// Where a kernel's code came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Origin {
+    /// Machine code of a tuned schedule that was compiled ahead of time and embedded.
+    EmbeddedCubin,
     /// PTX that was compiled ahead of time for this architecture and embedded.
     EmbeddedPtx,
     /// PTX that was compiled ahead of time for an older architecture and embedded, since no compiler is here.
     OlderPtx,
     /// The embedded CUDA text in its fallback schedule, compiled by NVRTC when it was first loaded.
     EmbeddedSource,
-    /// Generated in the built-in schedule and compiled when it was loaded.
+    /// Generated and compiled when it was loaded.
     Generated,
+    /// The built-in kernel in the place of a tuned one, which needs a compiler that is not here.
+    WithoutCompiler,
 }
 
-/// Which kernel serves a pass, and why.
+/// Which kernel a call of some shape gets in one pass, and why.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Explanation {
     /// The pass.
     pub pass: Pass,
-    /// The architecture it was generated for.
+    /// The architecture it is generated for.
     pub arch: Arch,
     /// Its schedule.
     pub schedule: Schedule,
-    /// Where its code came from.
-    pub origin: Origin,
+    /// Which tuning record chose the schedule, or that none applies.
+    pub step: Step,
+    /// Where its code came from; none where it is not made yet, which `warmup` or the first such call does.
+    pub origin: Option<Origin>,
 }
 
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let origin = match self.origin {
-            Origin::EmbeddedPtx => "embedded PTX of this architecture",
-            Origin::OlderPtx => "embedded PTX of an older architecture: no compiler was found",
-            Origin::EmbeddedSource => "embedded CUDA, compiled here: no PTX of this architecture is embedded",
-            Origin::Generated => "generated and compiled here: the rule was given at run time",
+            Some(Origin::EmbeddedCubin) => "embedded machine code of a tuned schedule",
+            Some(Origin::EmbeddedPtx) => "embedded PTX of this architecture",
+            Some(Origin::OlderPtx) => "embedded PTX of an older architecture: no compiler was found",
+            Some(Origin::EmbeddedSource) => "embedded CUDA, compiled here: no PTX of this architecture is embedded",
+            Some(Origin::Generated) => "generated and compiled here",
+            Some(Origin::WithoutCompiler) => "the built-in kernel: the tuned one needs a compiler, none was found",
+            None => "not ready yet: warmup makes it so",
         };
-        write!(f, "{} on {}, {}: {origin}", self.pass, self.arch, self.schedule)
+        write!(f, "{} on {}, {} ({}): {origin}", self.pass, self.arch, self.schedule, self.step)
     }
 }
 
@@ -88,6 +110,16 @@ impl Embedded {
             }
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// The pass in a tuned schedule, where machine code of exactly the text that is generated now is embedded.
+    pub(crate) fn tuned(&self, rule: &Rule, arch: Arch, schedule: Schedule) -> Result<Option<Artifact>, RunError> {
+        let named = schedule.to_string();
+        let files = self.cubins.iter().filter(|(of, text, _)| *of == arch && *text == named);
+        let Some(file) = files.filter_map(|(_, _, file)| StampedCubin::read(file)).next() else { return Ok(None) };
+        let kernel = gdn2_codegen::bind(rule, self.pass, schedule, arch)?;
+        let artifact = Artifact::from_cubin(kernel, file.cubin.to_vec(), file.compiler.parse().ok());
+        Ok((artifact.source.hash == file.source).then_some(artifact))
     }
 
     /// The PTX made for one architecture, to run on another.

@@ -1,5 +1,6 @@
 //! What can be wrong with a call or a device: each error names the field, the limit and the fix.
 
+use crate::device::Stored;
 use crate::shape::Axes;
 use gdn2_dsl::Dtype;
 use gdn2_runtime::engine::RunError;
@@ -47,15 +48,78 @@ pub enum Error {
     /// A raw call on a device that has no streams.
     #[error("raw calls take device pointers and a stream: load the kernels on Device::cuda(n)")]
     NoStream,
-    /// Fewer scratch addresses than training needs.
-    #[error("{got} scratch addresses, training takes {want}: one for each entry of training_scratch")]
+    /// Less scratch memory than training needs.
+    #[error("scratch: {got} bytes, training this shape takes {needs}, as training_scratch says")]
     Scratch {
-        /// Addresses given.
+        /// Bytes given.
         got: usize,
-        /// Addresses needed.
-        want: usize,
+        /// Bytes needed.
+        needs: usize,
     },
+    /// A tensor on a GPU in a call that reads host memory.
+    #[error("{0} is on a GPU: use the call that takes a stream, such as forward_on")]
+    DeviceMemory(&'static str),
+    /// A tensor in host memory in a call on a stream.
+    #[error("{0} is in host memory: a call on a stream takes device memory, copy it there or leave the stream out")]
+    HostMemory(&'static str),
+    /// Memory or a stream of another GPU, or of another context of it.
+    #[error("{0} belongs to another GPU or context than the kernels: load them on the one that holds it")]
+    OtherContext(&'static str),
+    /// A tensor that a kernel walks through without strides.
+    #[error("{field}: strides {strides:?} of shape {shape:?} must be row-major: copy the tensor")]
+    RowMajor {
+        /// The tensor.
+        field: &'static str,
+        /// Its shape.
+        shape: Axes,
+        /// Its strides.
+        strides: Axes,
+    },
+    /// An output of another shape than is written.
+    #[error("{field}: shape {got:?}, {want:?} is written")]
+    Output {
+        /// The output.
+        field: &'static str,
+        /// Its shape.
+        got: Axes,
+        /// The shape it must have.
+        want: Axes,
+    },
+    /// An output whose rows share memory.
+    #[error(
+        "strides {strides:?} of shape {shape:?} make rows overlap: an output needs each stride to step over the axes inside it"
+    )]
+    Overlap {
+        /// The shape.
+        shape: Axes,
+        /// The strides.
+        strides: Axes,
+    },
+    /// Device memory that holds no tensor.
+    #[error("the memory holds {0:?}, a tensor is f32, bf16 or f16")]
+    Stored(Stored),
+    /// Training a rule for which no backward kernel fits any GPU.
+    #[error("rule `{0}` has no backward kernel: its head dims fit none")]
+    NoBackward(String),
     /// Inputs that do not fit the rule or one another, a compiler that is needed and missing, a device that fails.
     #[error(transparent)]
     Run(#[from] RunError),
+}
+
+impl From<gdn2_runtime::tensors::CaseError> for Error {
+    fn from(error: gdn2_runtime::tensors::CaseError) -> Error {
+        Error::Run(error.into())
+    }
+}
+
+impl From<gdn2_runtime::device::DeviceError> for Error {
+    fn from(error: gdn2_runtime::device::DeviceError) -> Error {
+        Error::Run(error.into())
+    }
+}
+
+impl From<gdn2_runtime::raw::RawError> for Error {
+    fn from(error: gdn2_runtime::raw::RawError) -> Error {
+        gdn2_runtime::device::DeviceError::from(error).into()
+    }
 }

@@ -38,17 +38,23 @@
 #[doc(hidden)]
 #[path = "private.rs"]
 pub mod __private;
+mod bank;
 mod call;
+mod device;
 mod embedded;
 mod error;
 mod loaded;
+mod on_stream;
+mod place;
 mod shape;
-mod training;
 mod view;
 
+pub use cudarc;
+pub use device::{DeviceMemory, DeviceMemoryMut, DeviceOffsets, DeviceSlots, DeviceTensor, Guard, Stored, Stream};
 pub use embedded::{Explanation, Origin};
 pub use error::Error;
 pub use gdn2_codegen::kernel::Pass;
+pub use gdn2_codegen::lookup::Step;
 pub use gdn2_dsl::{Dtype, Rule};
 /// Typed kernels from rules written in place, one module for each.
 ///
@@ -79,13 +85,14 @@ pub use gdn2_macros::delta_rule;
 /// assert_eq!(gla::KEY_DIM, 128);
 /// ```
 pub use gdn2_macros::include_rule;
+pub use gdn2_runtime::device::launch::Context;
 pub use gdn2_runtime::device::{Device, DeviceError};
 pub use gdn2_runtime::raw;
 pub use half::{bf16, f16};
-pub use loaded::{Loaded, Output, Saved};
-pub use shape::{Axes, IntoAxes};
-pub use training::Scratch;
-pub use view::{Element, Offsets, Tensor, View};
+pub use loaded::{Loaded, Output, Outputs, Saved};
+pub use on_stream::DeviceOutput;
+pub use shape::{Axes, IntoAxes, Shape};
+pub use view::{Element, Offsets, Slots, Tensor, View, ViewMut};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -1,25 +1,26 @@
-//! A rule's kernels on one device. The generated modules are thin over this.
+//! A rule's kernels on one device: calls on host memory, and raw calls. The generated modules are thin over this.
 
 use std::collections::BTreeMap;
 use std::ffi::c_void;
 use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
+use crate::bank::{Bank, Ready, Source, Trained};
 use crate::call::{Call, array, swapped};
-use crate::embedded::{Embedded, Explanation, OLDEST, Origin};
+use crate::embedded::{Embedded, Explanation, OLDEST, Tuning};
 use crate::error::Error;
-use crate::training::{OnGpu, Scratch, Trained};
-use crate::view::{Tensor, View};
-use gdn2_codegen::abi::Tensor as Name;
+use crate::shape::Shape;
+use crate::view::{Slots, Tensor, View, ViewMut};
+use gdn2_codegen::abi::{Extents, Tensor as Name};
+use gdn2_codegen::arch::Arch;
 use gdn2_codegen::kernel::Pass;
 use gdn2_dsl::{Dtype, Rule};
-use gdn2_runtime::artifact::{Artifact, Compiler};
-use gdn2_runtime::device::{Device, cuda};
-use gdn2_runtime::engine::{self, Engine, Run, RunError, Training};
+use gdn2_runtime::device::Device;
+use gdn2_runtime::device::launch::{Context, Gpu};
+use gdn2_runtime::engine::{self, Kept, Outcome, Run};
 use gdn2_runtime::problem::Problem;
 use gdn2_runtime::raw::Arguments;
 use gdn2_runtime::tensors::{Array, Case};
-use gdn2_runtime::toolchain::Search;
 
 /// What a forward call gives.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,6 +32,14 @@ pub struct Output {
     pub final_state: Tensor,
 }
 
+/// Where a forward call writes.
+pub struct Outputs<'a> {
+    /// `[B,T,HV,V]`, in the rule's dtype; in host memory f32 will do as well.
+    pub o: ViewMut<'a>,
+    /// `[N,HV,K,V]` in the rule's layout, f32; none is not asked for.
+    pub final_state: Option<ViewMut<'a>>,
+}
+
 /// What the kernels of every rule have: a device, an explanation, raw calls. Each generated `Kernels` derefs to it.
 #[derive(Clone)]
 pub struct Loaded {
@@ -40,28 +49,18 @@ pub struct Loaded {
 struct Shared {
     rule: Rule,
     device: Device,
-    kernels: Vec<Ready>,
-    /// What the kernels of training are made from, and these, once they were asked for.
-    source: Source,
-    training: OnceLock<Trained>,
+    /// Absent on the CPU, which needs no kernels.
+    bank: Option<Bank>,
+    /// The context of the GPU.
+    context: Option<Context>,
 }
 
-/// Where kernels that are made later come from.
-enum Source {
-    Embedded(&'static [Embedded]),
-    Generator(Box<Engine>),
-}
-
-/// A pass that is ready to run.
-struct Ready {
-    artifact: Artifact,
-    origin: Origin,
-    /// Its functions, where the device is a GPU.
-    gpu: Option<cuda::Loaded>,
-}
-
-/// The passes that are made ready on load; those of training wait until they are asked for.
-const INFERENCE: [Pass; 2] = [Pass::Forward, Pass::Decode];
+/// Handles are shared between threads.
+const _: () = {
+    const fn shared<T: Send + Sync>() {}
+    shared::<Loaded>();
+    shared::<Saved>();
+};
 
 impl Loaded {
     /// Makes the embedded inference passes ready for the device; training is made ready when it is first asked for.
@@ -69,79 +68,83 @@ impl Loaded {
     /// # Errors
     /// Kernels that the device cannot hold, or a compiler that is needed and missing.
     #[doc(hidden)]
-    pub fn new(rule: Rule, embedded: &'static [Embedded], device: &Device) -> Result<Loaded, Error> {
-        let compiler = Compiler::new(Search::from_environment(None, None));
-        let kernels = match device {
-            Device::Cpu(_) => Vec::new(),
-            Device::Vm(_) | Device::Cuda(_) => {
-                let arch = device.arch().unwrap_or(OLDEST);
-                let ready = |entry: &Embedded| {
-                    let (artifact, origin) = entry.artifact(&rule, arch, &compiler)?;
-                    Ready::new(artifact, origin, device)
-                };
-                let inference = embedded.iter().filter(|entry| INFERENCE.contains(&entry.pass));
-                inference.map(ready).collect::<Result<Vec<_>, RunError>>()?
-            }
-        };
-        Ok(Loaded::from_parts(rule, device, kernels, Source::Embedded(embedded)))
+    pub fn new(rule: Rule, embedded: &'static [Embedded], tuning: &[Tuning], device: &Device) -> Result<Loaded, Error> {
+        Loaded::on(rule, Source::Embedded(embedded), tuning, device)
     }
 
-    /// Generates every pass of a rule that is known only at run time, in its built-in schedule.
+    /// Generates every pass of a rule that is known only at run time.
     ///
     /// # Errors
     /// As [`Loaded::new`].
     #[doc(hidden)]
     pub fn generate(rule: Rule, device: &Device) -> Result<Loaded, Error> {
-        let engine = Engine::new(Compiler::new(Search::from_environment(None, None)));
-        let kernels = match device {
-            Device::Cpu(_) => Vec::new(),
-            Device::Vm(_) | Device::Cuda(_) => {
-                let ready = |pass| {
-                    let artifact = engine.artifact(&Run::new(&rule, pass, device))?;
-                    Ready::new(artifact, Origin::Generated, device)
-                };
-                INFERENCE.into_iter().map(ready).collect::<Result<Vec<_>, RunError>>()?
-            }
+        Loaded::on(rule, Source::Generator, &[], device)
+    }
+
+    /// [`Loaded::new`] on a GPU, or what stands in for one, that is reached through a driver of the caller's. Calls on
+    /// host memory run on the virtual machine.
+    ///
+    /// # Errors
+    /// As there.
+    #[doc(hidden)]
+    pub fn through(
+        rule: Rule,
+        embedded: &'static [Embedded],
+        tuning: &[Tuning],
+        gpu: Arc<dyn Gpu>,
+    ) -> Result<Loaded, Error> {
+        let (arch, context) = (gpu.arch(), gpu.context());
+        let bank = Bank::new(&rule, arch, Some(gpu), Source::Embedded(embedded), tuning)?;
+        let shared = Shared { rule, device: Device::vm(), bank: Some(bank), context: Some(context) };
+        Ok(Loaded { shared: Arc::new(shared) })
+    }
+
+    fn on(rule: Rule, source: Source, tuning: &[Tuning], device: &Device) -> Result<Loaded, Error> {
+        let (arch, gpu): (Arch, Option<Arc<dyn Gpu>>) = match device {
+            Device::Cuda(gpu) => (gpu.arch(), Some(Arc::new(gpu.clone()))),
+            Device::Cpu(_) | Device::Vm(_) => (OLDEST, None),
         };
-        Ok(Loaded::from_parts(rule, device, kernels, Source::Generator(Box::new(engine))))
+        let context = gpu.as_ref().map(|gpu| gpu.context());
+        let bank = match device {
+            Device::Cpu(_) => None,
+            Device::Vm(_) | Device::Cuda(_) => Some(Bank::new(&rule, arch, gpu, source, tuning)?),
+        };
+        Ok(Loaded { shared: Arc::new(Shared { rule, device: device.clone(), bank, context }) })
     }
 
-    fn from_parts(rule: Rule, device: &Device, kernels: Vec<Ready>, source: Source) -> Loaded {
-        let shared = Shared { rule, device: device.clone(), kernels, source, training: OnceLock::new() };
-        Loaded { shared: Arc::new(shared) }
-    }
-
-    /// Makes the kernels of training ready too, which otherwise happens on the first backward call.
+    /// Makes ready every kernel that calls of a shape get, training included: after it, none of them compiles, loads,
+    /// allocates or locks anything.
     ///
     /// # Errors
     /// A compiler that is needed and missing.
-    pub fn warmup(&self) -> Result<(), Error> {
-        self.training()?;
-        Ok(())
+    pub fn warmup(&self, shape: Shape) -> Result<(), Error> {
+        self.shared.bank.as_ref().map_or(Ok(()), |bank| bank.warmup(shape.extents))
     }
 
-    /// The kernels of training; nothing on the CPU, which needs none.
-    fn training(&self) -> Result<Option<&Trained>, RunError> {
-        let Shared { rule, device, source, training, .. } = &*self.shared;
-        if let (Device::Cpu(_), _) | (_, Some(_)) = (device, training.get()) {
-            return Ok(training.get());
-        }
-        let made = match source {
-            Source::Embedded(entries) => {
-                let arch = device.arch().unwrap_or(OLDEST);
-                let compiler = Compiler::new(Search::from_environment(None, None));
-                let make = |pass| {
-                    let entry = entries.iter().find(|entry| entry.pass == pass);
-                    entry.map(|entry| Ok::<_, RunError>(entry.artifact(rule, arch, &compiler)?.0)).transpose()
-                };
-                let backward = make(Pass::Backward)?.ok_or(RunError::Pass(Pass::Backward))?;
-                Training { forward: make(Pass::ForwardForBackward)?, backward }
-            }
-            Source::Generator(engine) => engine.training(&Run::new(rule, Pass::Backward, device))?,
-        };
-        let made = Trained::new(made, device)?;
-        // Another thread may have been faster; its kernels are the same.
-        Ok(Some(training.get_or_init(|| made)))
+    /// Which kernel each pass of a shape gets, and why; nothing on the CPU, which needs none.
+    pub fn explain(&self, shape: Shape) -> Vec<Explanation> {
+        self.shared.bank.as_ref().map(|bank| bank.explain(shape.extents)).unwrap_or_default()
+    }
+
+    /// The rule.
+    pub fn rule(&self) -> &Rule {
+        &self.shared.rule
+    }
+
+    /// The context that memory and streams of calls on a stream must belong to.
+    pub(crate) fn context(&self) -> Result<Context, Error> {
+        self.shared.context.ok_or(Error::NoStream)
+    }
+
+    /// The kernel of forward or decode for a call on a GPU.
+    pub(crate) fn inference(&self, pass: Pass, extents: Extents) -> Result<&Ready, Error> {
+        let bank = self.shared.bank.as_ref().ok_or(Error::NoStream)?;
+        Ok(bank.inference(pass, Some(extents))?)
+    }
+
+    /// The kernels of training for a call on a GPU.
+    pub(crate) fn training(&self, extents: Extents) -> Result<&Trained, Error> {
+        self.shared.bank.as_ref().ok_or(Error::NoStream)?.training(extents)
     }
 
     /// The device.
@@ -155,11 +158,30 @@ impl Loaded {
     /// The first input that does not fit.
     #[doc(hidden)]
     pub fn forward(&self, call: Call<'_>) -> Result<Output, Error> {
+        self.output(self.run(Pass::Forward, &call.case(&self.shared.rule)?)?)
+    }
+
+    /// The chunked forward pass, written where the caller says.
+    ///
+    /// # Errors
+    /// The first input or output that does not fit.
+    #[doc(hidden)]
+    pub fn forward_into(&self, call: Call<'_>, outputs: Outputs<'_>) -> Result<(), Error> {
+        let mut results = self.run(Pass::Forward, &call.case(&self.shared.rule)?)?;
+        let o = taken(&mut results, Name::O);
+        outputs.o.store("o", &o.shape, &o.data)?;
+        let state = swapped(&self.shared.rule, taken(&mut results, Name::FinalState));
+        outputs.final_state.map_or(Ok(()), |view| view.store("final_state", &state.shape, &state.data))
+    }
+
+    fn output(&self, mut results: BTreeMap<Name, Array>) -> Result<Output, Error> {
         let rule = &self.shared.rule;
-        let results = self.run(Pass::Forward, &call.case(rule))?;
-        let o = Tensor::from_f32(&results.o.shape, results.o.data, rule.dtype)?;
-        let state = swapped(rule, results.final_state);
-        Ok(Output { o, final_state: Tensor::from_f32(&state.shape, state.data, Dtype::F32)? })
+        let o = taken(&mut results, Name::O);
+        let state = swapped(rule, taken(&mut results, Name::FinalState));
+        Ok(Output {
+            o: Tensor::from_f32(&o.shape, o.data, rule.dtype)?,
+            final_state: Tensor::from_f32(&state.shape, state.data, Dtype::F32)?,
+        })
     }
 
     /// The forward pass, and what backward will need of it.
@@ -168,13 +190,27 @@ impl Loaded {
     /// The first input that does not fit.
     #[doc(hidden)]
     pub fn forward_for_backward(&self, call: Call<'_>) -> Result<(Output, Saved), Error> {
-        Ok((self.forward(call)?, self.save(call)))
+        let Shared { rule, device, bank, .. } = &*self.shared;
+        let case = call.case(rule)?;
+        let problem = Problem::new(rule, &case)?;
+        let extents = problem.extents();
+        let training = bank.as_ref().map(|bank| bank.training(extents)).transpose()?.map(|trained| &trained.kernels);
+        let inference = bank.as_ref().map(|bank| bank.inference(Pass::Forward, Some(extents))).transpose()?;
+        let run = Run::new(rule, Pass::ForwardForBackward, device);
+        let inference = inference.map(|ready| &ready.artifact);
+        let (outcome, kept) = engine::forward_for_backward(&run, training, inference, &problem)?;
+        let output = self.output(outcome.tensors)?;
+        Ok((output, Saved { case, kept: Some(kept) }))
     }
 
-    /// What backward will need of a forward call.
+    /// What backward needs of a call whose forward pass ran elsewhere, or long ago: its inputs. What lies between is
+    /// computed again.
+    ///
+    /// # Errors
+    /// A tensor that is on a GPU.
     #[doc(hidden)]
-    pub fn save(&self, call: Call<'_>) -> Saved {
-        Saved { case: call.case(&self.shared.rule) }
+    pub fn save(&self, call: Call<'_>) -> Result<Saved, Error> {
+        Ok(Saved { case: call.case(&self.shared.rule)?, kept: None })
     }
 
     /// Every gradient of a call.
@@ -188,15 +224,17 @@ impl Loaded {
         d_out: View<'_>,
         d_final_state: Option<View<'_>>,
     ) -> Result<Gradients, Error> {
-        let Shared { rule, device, .. } = &*self.shared;
+        let Shared { rule, device, bank, .. } = &*self.shared;
         let mut case = saved.case.clone();
-        case.tensors.insert(Name::DO, array(&d_out));
+        case.tensors.insert(Name::DO, array("d_out", &d_out)?);
         if let Some(grad) = d_final_state {
-            case.tensors.insert(Name::DFinalState, swapped(rule, array(&grad)));
+            case.tensors.insert(Name::DFinalState, swapped(rule, array("d_final_state", &grad)?));
         }
-        let problem = Problem::new(rule, &case).map_err(RunError::from)?;
+        let problem = Problem::new(rule, &case)?;
+        let training = bank.as_ref().map(|bank| bank.training(problem.extents())).transpose()?;
         let run = Run::new(rule, Pass::Backward, device);
-        let tensors = engine::gradients(&run, self.training()?.map(|trained| &trained.kernels), &problem)?.tensors;
+        let kernels = training.map(|trained| &trained.kernels);
+        let tensors = engine::gradients_from(&run, kernels, &problem, saved.kept.as_ref())?.tensors;
         let narrow = |(name, array): (Name, Array)| {
             let array = if name == Name::DInitialState { swapped(rule, array) } else { array };
             Ok((name, Tensor::from_f32(&array.shape, array.data, problem.dtype(name))?))
@@ -209,29 +247,23 @@ impl Loaded {
     /// # Errors
     /// The first input that does not fit.
     #[doc(hidden)]
-    pub fn decode(&self, state: &mut Tensor, slots: Option<&[i32]>, call: Call<'_>) -> Result<Tensor, Error> {
+    pub fn decode(&self, state: &mut Tensor, slots: Option<Slots<'_>>, call: Call<'_>) -> Result<Tensor, Error> {
         let rule = &self.shared.rule;
         if state.dtype() != Dtype::F32 {
             return Err(Error::StateDtype(state.dtype()));
         }
-        let call = Call { initial_state: Some(state.view()), ..call };
-        let slots = slots.map(<[i32]>::to_vec);
-        let case = Case { initial_slots: slots.clone(), final_slots: slots, ..call.case(rule) };
-        let results = self.run(Pass::Decode, &case)?;
-        let pool = swapped(rule, results.final_state);
-        *state = Tensor::from_f32(&pool.shape, pool.data, Dtype::F32)?;
-        Tensor::from_f32(&results.o.shape, results.o.data, rule.dtype)
-    }
-
-    /// Which kernel serves each pass, and why; nothing on the CPU, which needs none.
-    pub fn explain(&self) -> Vec<Explanation> {
-        let explain = |Ready { artifact: Artifact { kernel, .. }, origin, .. }: &Ready| Explanation {
-            pass: kernel.pass,
-            arch: kernel.arch,
-            schedule: kernel.schedule,
-            origin: *origin,
+        let slots = match slots {
+            None => None,
+            Some(Slots::Host(slots)) => Some(slots.to_vec()),
+            Some(Slots::Device(_)) => return Err(Error::DeviceMemory("slots")),
         };
-        self.shared.kernels.iter().map(explain).collect()
+        let call = Call { initial_state: Some(state.view()), ..call };
+        let case = Case { initial_slots: slots.clone(), final_slots: slots, ..call.case(rule)? };
+        let mut results = self.run(Pass::Decode, &case)?;
+        let pool = swapped(rule, taken(&mut results, Name::FinalState));
+        *state = Tensor::from_f32(&pool.shape, pool.data, Dtype::F32)?;
+        let o = taken(&mut results, Name::O);
+        Tensor::from_f32(&o.shape, o.data, rule.dtype)
     }
 
     /// The chunked forward pass on device memory, put on a stream of the GPU that the kernels were loaded on. Returns
@@ -245,8 +277,9 @@ impl Loaded {
     /// its field states, alive and not otherwise written until the stream has passed the launches; what offsets and
     /// slot tables hold is as their fields state.
     pub unsafe fn forward_raw(&self, stream: *mut c_void, call: &Arguments) -> Result<(), Error> {
+        let ready = self.inference(Pass::Forward, call.extents()?)?;
         // SAFETY: the caller's promise.
-        unsafe { self.launch(Pass::Forward, stream, call) }
+        unsafe { ready.launch(stream, call) }
     }
 
     /// Decoding on device memory, as [`Loaded::forward_raw`] is forward.
@@ -257,38 +290,36 @@ impl Loaded {
     /// # Safety
     /// As there.
     pub unsafe fn decode_raw(&self, stream: *mut c_void, call: &Arguments) -> Result<(), Error> {
+        let ready = self.inference(Pass::Decode, call.extents()?)?;
         // SAFETY: the caller's promise.
-        unsafe { self.launch(Pass::Decode, stream, call) }
+        unsafe { ready.launch(stream, call) }
     }
 
-    /// The scratch memory that the raw passes of training share for a call, in the order in which they take it. What
-    /// forward leaves there must be unchanged when backward reads it.
+    /// Bytes of scratch memory that the passes of training share for a call of a shape. What forward leaves there must be
+    /// unchanged when backward reads it.
     ///
     /// # Errors
-    /// A device that is no GPU, sizes that cannot be.
-    pub fn training_scratch(&self, call: &Arguments) -> Result<Vec<Scratch>, Error> {
-        let (training, _) = self.training_on_gpu()?;
-        training.scratch(call)
+    /// A device without kernels, sizes that cannot be.
+    pub fn training_scratch(&self, shape: Shape) -> Result<usize, Error> {
+        self.training(shape.extents)?.scratch_bytes(shape.extents)
     }
 
-    /// [`Loaded::forward_raw`], which also leaves in the scratch memory what backward needs. One address for each of
-    /// [`Loaded::training_scratch`].
+    /// [`Loaded::forward_raw`], which also leaves in the scratch memory what backward needs.
     ///
     /// # Errors
     /// As there.
     ///
     /// # Safety
-    /// As there; each scratch address is device memory of the size that was stated for the call.
+    /// As there; `scratch` is device memory of [`Loaded::training_scratch`] bytes, aligned as allocations are.
     pub unsafe fn forward_for_backward_raw(
         &self,
         stream: *mut c_void,
         call: &Arguments,
-        scratch: &[u64],
+        scratch: u64,
     ) -> Result<(), Error> {
-        let (training, gpu) = self.training_on_gpu()?;
-        match &gpu.forward {
-            // SAFETY: the caller's promise.
-            Some(kernel) => unsafe { training.launch(kernel, stream, call, scratch) },
+        // SAFETY: the caller's promise.
+        match unsafe { self.training(call.extents()?)?.forward(stream, call, scratch) } {
+            Some(outcome) => outcome,
             // SAFETY: the caller's promise.
             None => unsafe { self.forward_raw(stream, call) },
         }
@@ -302,40 +333,33 @@ impl Loaded {
     ///
     /// # Safety
     /// As there.
-    pub unsafe fn backward_raw(&self, stream: *mut c_void, call: &Arguments, scratch: &[u64]) -> Result<(), Error> {
-        let (training, gpu) = self.training_on_gpu()?;
+    pub unsafe fn backward_raw(&self, stream: *mut c_void, call: &Arguments, scratch: u64) -> Result<(), Error> {
         // SAFETY: the caller's promise.
-        unsafe { training.launch(&gpu.backward, stream, call, scratch) }
+        unsafe { self.training(call.extents()?)?.backward(stream, call, scratch) }
     }
 
-    fn training_on_gpu(&self) -> Result<(&Trained, &OnGpu), Error> {
-        let training = self.training()?.ok_or(Error::NoStream)?;
-        Ok((training, training.gpu.as_ref().ok_or(Error::NoStream)?))
-    }
-
-    unsafe fn launch(&self, pass: Pass, stream: *mut c_void, call: &Arguments) -> Result<(), Error> {
-        let ready = self.shared.kernels.iter().find(|ready| ready.artifact.kernel.pass == pass);
-        let gpu = ready.and_then(|ready| ready.gpu.as_ref()).ok_or(Error::NoStream)?;
-        // SAFETY: the caller's promise. Neither pass has workspaces.
-        Ok(unsafe { gpu.launch(stream.cast(), call, &[]) }.map_err(RunError::from)?)
-    }
-
-    fn run(&self, pass: Pass, case: &Case) -> Result<Results, Error> {
-        let Shared { rule, device, kernels, .. } = &*self.shared;
-        let problem = Problem::new(rule, case).map_err(RunError::from)?;
+    fn run(&self, pass: Pass, case: &Case) -> Result<BTreeMap<Name, Array>, Error> {
+        let Shared { rule, device, bank, .. } = &*self.shared;
+        let problem = Problem::new(rule, case)?;
         let run = Run { tokens_per_launch: usize::MAX, ..Run::new(rule, pass, device) };
-        let artifact = kernels.iter().map(|ready| &ready.artifact).find(|artifact| artifact.kernel.pass == pass);
-        let mut tensors = engine::execute(&run, artifact, &problem)?.tensors;
-        let mut take =
-            |name| tensors.remove(&name).unwrap_or(Array { shape: Vec::new(), data: Vec::new(), stored: Dtype::F32 });
-        Ok(Results { o: take(Name::O), final_state: take(Name::FinalState) })
+        let ready = bank.as_ref().map(|bank| bank.inference(pass, Some(problem.extents()))).transpose()?;
+        let Outcome { tensors, .. } = engine::execute(&run, ready.map(|ready| &ready.artifact), &problem)?;
+        Ok(tensors)
     }
 }
 
-/// What backward needs of a forward call: on host memory, its inputs. The states in between are recomputed.
+/// A result that the engine was asked for.
+fn taken(results: &mut BTreeMap<Name, Array>, name: Name) -> Array {
+    results.remove(&name).unwrap_or(Array { shape: Vec::new(), data: Vec::new(), stored: Dtype::F32 })
+}
+
+/// What backward needs of a forward call: its inputs, and what its kernel kept beside them, such as the states between
+/// chunks.
 #[derive(Clone, Debug)]
 pub struct Saved {
     case: Case,
+    /// None where no forward pass has run.
+    kept: Option<Kept>,
 }
 
 /// The gradients of a call, by the names of files.
@@ -360,26 +384,9 @@ impl Gradients {
     }
 }
 
-/// What the engine gives for every call: it was asked for both.
-struct Results {
-    o: Array,
-    final_state: Array,
-}
-
-impl Ready {
-    fn new(artifact: Artifact, origin: Origin, device: &Device) -> Result<Ready, RunError> {
-        let gpu = match device {
-            Device::Cuda(gpu) => Some(cuda::Loaded::new(gpu, &artifact)?),
-            Device::Cpu(_) | Device::Vm(_) => None,
-        };
-        Ok(Ready { artifact, origin, gpu })
-    }
-}
-
 impl fmt::Debug for Loaded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Shared { rule, device, .. } = &*self.shared;
-        let schedules: Vec<String> = self.explain().iter().map(Explanation::to_string).collect();
-        f.debug_struct("Loaded").field("rule", &rule.name).field("device", device).field("kernels", &schedules).finish()
+        f.debug_struct("Loaded").field("rule", &rule.name).field("device", device).finish_non_exhaustive()
     }
 }

@@ -1,6 +1,8 @@
-//! Sizes and strides of at most four axes, held without allocation.
+//! Sizes and strides of at most four axes, held without allocation, and the sizes of a call.
 
 use std::fmt;
+
+use gdn2_codegen::abi::Extents;
 
 /// Most axes that any tensor of a rule has.
 pub const MAX_RANK: usize = 4;
@@ -69,5 +71,29 @@ impl Axes {
 impl fmt::Debug for Axes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.as_slice().fmt(f)
+    }
+}
+
+/// The sizes of a call, by which its kernels are chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    pub(crate) extents: Extents,
+}
+
+impl Shape {
+    /// B sequences of T tokens, with H query and key heads and HV value heads.
+    pub fn dense(batch: usize, tokens: usize, heads: usize, value_heads: usize) -> Shape {
+        Shape::packed(batch, batch.saturating_mul(tokens), heads, value_heads)
+    }
+
+    /// N packed sequences of `tokens` tokens together.
+    pub fn packed(sequences: usize, tokens: usize, heads: usize, value_heads: usize) -> Shape {
+        let extents = Extents {
+            sequences: sequences as u64,
+            total_tokens: tokens as u64,
+            key_heads: heads as u64,
+            value_heads: value_heads as u64,
+        };
+        Shape { extents }
     }
 }

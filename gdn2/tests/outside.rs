@@ -17,7 +17,7 @@ gdn2::include_rule!("rules/mine.gdn2");
 
 fn main() {
     let kernels = mine::load(&gdn2::Device::vm()).unwrap();
-    println!("{} {}", mine::KEY_DIM, kernels.explain().first().map_or(String::new(), |kernel| kernel.to_string()));
+    println!("{} {}", mine::KEY_DIM, kernels.explain(gdn2::Shape::dense(1, 64, 1, 1)).first().map_or(String::new(), |kernel| kernel.to_string()));
 }
 "#;
 

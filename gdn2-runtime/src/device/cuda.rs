@@ -5,24 +5,21 @@
 //! CUDA 13.0 (580.65.06). Source: CUDA Toolkit release notes, "CUDA Toolkit and Minimum Required Driver Version".
 
 use super::DeviceError;
+use super::launch::{Context, Driver, Gpu, Launcher, Put};
 use crate::artifact::Artifact;
 use crate::nvrtc::Version;
-use crate::raw::{self, Arguments, Workspaces};
-use cudarc::driver::sys::{self, CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES};
+use crate::raw::{Arguments, Workspaces};
+use cudarc::driver::sys::{self, CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, CUresult};
 use cudarc::driver::{CudaContext, CudaFunction, CudaGraph, CudaStream, DriverError, result};
 use cudarc::nvrtc::Ptx;
 use gdn2_codegen::arch::Arch;
 use gdn2_codegen::kernel::Kernel;
-use gdn2_vm::Value;
 use libloading::Library;
-use std::ffi::{c_int, c_uint, c_void};
+use std::ffi::{c_int, c_uint};
 use std::sync::{Arc, OnceLock};
 
 /// Oldest driver, as the CUDA version it supports.
 pub const OLDEST_DRIVER: Version = Version { major: 12, minor: 0 };
-
-/// Most parameters a launch may have; every kernel has fewer.
-const MOST_PARAMS: usize = 64;
 
 /// Dynamic shared memory a block may have without asking, bytes. CUDA C++ Programming Guide, "Shared Memory".
 const SHARED_WITHOUT_ASKING: u32 = 48 * 1024;
@@ -102,7 +99,7 @@ fn open_driver() -> Result<(Library, Version), DeviceError> {
 }
 
 /// A driver error as our own. Only reached after the probe passed.
-fn driver(call: &'static str) -> impl Fn(DriverError) -> DeviceError {
+pub fn driver(call: &'static str) -> impl Fn(DriverError) -> DeviceError {
     move |error| DeviceError::Driver {
         call,
         code: error.0 as u32,
@@ -143,6 +140,17 @@ fn arch_of((major, minor): (i32, i32)) -> Option<Arch> {
     }
 }
 
+fn architecture(context: &CudaContext) -> Result<Arch, DeviceError> {
+    let (major, minor) = context.compute_capability().map_err(driver("asking for a GPU's capability"))?;
+    match arch_of((major, minor)) {
+        Some(arch) => Ok(arch),
+        None => {
+            let name = context.name().map_err(driver("asking for a GPU's name"))?;
+            Err(DeviceError::UnsupportedGpu { name, major, minor })
+        }
+    }
+}
+
 impl Cuda {
     /// Opens a GPU with a stream of its own.
     ///
@@ -156,12 +164,19 @@ impl Cuda {
             return Err(DeviceError::NoSuchGpu { asked: ordinal, count });
         }
         let context = CudaContext::new(ordinal).map_err(driver("opening a GPU"))?;
-        let capability = context.compute_capability().map_err(driver("asking for a GPU's capability"))?;
-        let Some(arch) = arch_of(capability) else {
-            let name = context.name().map_err(driver("asking for a GPU's name"))?;
-            return Err(DeviceError::UnsupportedGpu { name, major: capability.0, minor: capability.1 });
-        };
+        let arch = architecture(&context)?;
         let stream = context.new_stream().map_err(driver("making a stream"))?;
+        Ok(Cuda { context, stream, driver: version, arch })
+    }
+
+    /// The GPU of a stream that another library made: its context is shared, and work goes to that stream.
+    ///
+    /// # Errors
+    /// An old driver, or a GPU without kernels.
+    pub fn from_stream(stream: Arc<CudaStream>) -> Result<Cuda, DeviceError> {
+        let version = probe()?;
+        let context = stream.context().clone();
+        let arch = architecture(&context)?;
         Ok(Cuda { context, stream, driver: version, arch })
     }
 
@@ -218,34 +233,41 @@ impl Cuda {
     }
 }
 
-/// A compiled kernel on a GPU.
-#[derive(Debug)]
-pub struct Loaded {
+/// The functions of a kernel on a GPU.
+struct Functions {
     context: Arc<CudaContext>,
     functions: Vec<CudaFunction>,
-    kernel: Kernel,
 }
 
-impl Loaded {
+impl Gpu for Cuda {
+    fn arch(&self) -> Arch {
+        self.arch
+    }
+
+    fn name(&self) -> String {
+        self.context.name().unwrap_or_default()
+    }
+
+    fn context(&self) -> Context {
+        context_of(&self.stream)
+    }
+
     /// Loads the cubin, or where there is none has the driver compile the PTX, and grants the shared memory.
-    ///
-    /// # Errors
-    /// Another architecture, an old driver, or a failing driver call.
-    pub fn new(gpu: &Cuda, artifact: &Artifact) -> Result<Loaded, DeviceError> {
-        let kernel = artifact.kernel.clone();
-        if kernel.arch != gpu.arch {
-            return Err(DeviceError::Arch { kernel: kernel.arch, device: gpu.arch });
+    fn load(&self, artifact: &Artifact) -> Result<Box<dyn Driver>, DeviceError> {
+        let kernel = &artifact.kernel;
+        if kernel.arch != self.arch {
+            return Err(DeviceError::Arch { kernel: kernel.arch, device: self.arch });
         }
         // A driver runs the cubins of its own major; within one, older drivers take newer minors' cubins.
         let need = artifact.compiler.map_or(OLDEST_DRIVER, |compiler| Version { major: compiler.major, minor: 0 });
-        if gpu.driver < need {
-            return Err(DeviceError::OldDriver { found: gpu.driver, need });
+        if self.driver < need {
+            return Err(DeviceError::OldDriver { found: self.driver, need });
         }
         let image = match &artifact.cubin {
             Some(cubin) if !cubin.is_empty() => Ptx::from_binary(cubin.clone()),
             _ => Ptx::from_src(artifact.ptx.clone()),
         };
-        let module = gpu.context.load_module(image).map_err(driver("loading a kernel"))?;
+        let module = self.context.load_module(image).map_err(driver("loading a kernel"))?;
         let mut functions = Vec::with_capacity(kernel.launches.len());
         for launch in &kernel.launches {
             let function = module.load_function(&launch.entry).map_err(driver("finding a kernel's entry"))?;
@@ -257,60 +279,72 @@ impl Loaded {
             }
             functions.push(function);
         }
-        Ok(Loaded { context: gpu.context.clone(), functions, kernel })
+        Ok(Box::new(Functions { context: self.context.clone(), functions }))
+    }
+}
+
+/// The context of a stream.
+pub fn context_of(stream: &CudaStream) -> Context {
+    Context(stream.context().cu_ctx() as usize)
+}
+
+impl Driver for Functions {
+    unsafe fn launch(&self, put: Put<'_>) -> Result<(), DeviceError> {
+        let Put { index, launch, blocks, stream, params } = put;
+        let Some(function) = self.functions.get(index) else { return Ok(()) };
+        let (grid, block) = ((blocks, 1, 1), (launch.block, 1, 1));
+        let mut put = || {
+            // SAFETY: the function belongs to a module that `function` keeps loaded; the rest is the caller's promise.
+            unsafe {
+                let function = function.cu_function();
+                result::launch_kernel(function, grid, block, launch.shared_bytes, stream.cast(), params)
+            }
+        };
+        // A thread that launches has the context current as a rule; one that has not is told so by the driver.
+        match put() {
+            Err(DriverError(CUresult::CUDA_ERROR_INVALID_CONTEXT | CUresult::CUDA_ERROR_INVALID_HANDLE)) => {
+                self.context.bind_to_thread().map_err(driver("binding the context"))?;
+                put()
+            }
+            outcome => outcome,
+        }
+        .map_err(driver("launching a kernel"))
+    }
+}
+
+/// A compiled kernel on a GPU.
+#[derive(Debug)]
+pub struct Loaded(Launcher);
+
+impl Loaded {
+    /// Loads a kernel.
+    ///
+    /// # Errors
+    /// Another architecture, an old driver, or a failing driver call.
+    pub fn new(gpu: &Cuda, artifact: &Artifact) -> Result<Loaded, DeviceError> {
+        Launcher::new(gpu, artifact).map(Loaded)
     }
 
     /// The kernel.
     pub fn kernel(&self) -> &Kernel {
-        &self.kernel
+        self.0.kernel()
     }
 
-    /// Puts the kernel's launches on a stream, in order, and returns without waiting. Allocates nothing: one driver
-    /// call per launch.
+    /// Puts the kernel's launches on a stream, as [`Launcher::launch`].
     ///
     /// # Errors
-    /// A call that makes no launches, or a failing driver call.
+    /// As there.
     ///
     /// # Safety
-    /// The stream belongs to the kernel's context. Every address of the call and of the workspaces is device memory of
-    /// the extent its field states, alive and not otherwise written until the stream has passed the launches; the
-    /// contents of `cu_seqlens` and of the slot tables are as their fields state.
-    pub unsafe fn launch(
+    /// As there.
+    pub(super) unsafe fn launch(
         &self,
         stream: sys::CUstream,
         call: &Arguments,
         workspaces: Workspaces<'_>,
     ) -> Result<(), DeviceError> {
-        call.check(&self.kernel)?;
-        let extents = call.extents()?;
-        self.context.bind_to_thread().map_err(driver("binding the context"))?;
-        for (launch, function) in self.kernel.launches.iter().zip(&self.functions) {
-            let blocks = raw::grid(launch, extents)?;
-            if blocks == 0 {
-                continue;
-            }
-            let mut values = [0u64; MOST_PARAMS];
-            let mut pointers = [std::ptr::null_mut::<c_void>(); MOST_PARAMS];
-            let count = launch.params.len().min(MOST_PARAMS);
-            for ((param, value), pointer) in launch.params.iter().zip(&mut values).zip(&mut pointers) {
-                *value = bits(raw::resolve(&self.kernel, &param.arg, call, workspaces)?);
-                *pointer = std::ptr::from_mut(value).cast();
-            }
-            // SAFETY: the function belongs to a module that `self` keeps loaded; each pointer is to a live value whose
-            // first bytes are the parameter (CUDA's hosts are little-endian); the rest is the caller's promise.
-            unsafe {
-                result::launch_kernel(
-                    function.cu_function(),
-                    (blocks, 1, 1),
-                    (launch.block, 1, 1),
-                    launch.shared_bytes,
-                    stream,
-                    &mut pointers[..count],
-                )
-            }
-            .map_err(driver("launching a kernel"))?;
-        }
-        Ok(())
+        // SAFETY: the caller's promise.
+        unsafe { self.0.launch(stream.cast(), call, workspaces) }
     }
 
     /// Replays a graph of the launches `repeats` times on the GPU's stream and waits; the milliseconds of each replay,
@@ -375,18 +409,6 @@ impl Loaded {
             .map_err(driver("ending a capture"));
         launched?;
         graph
-    }
-}
-
-/// A parameter as the first bytes of a 64-bit word.
-fn bits(value: Value) -> u64 {
-    match value {
-        Value::Pointer(address) => address,
-        Value::I64(number) => number as u64,
-        Value::I32(number) => u64::from(number as u32),
-        Value::F32(number) => u64::from(number.to_bits()),
-        // No `Arg` resolves to a by-value struct.
-        Value::Bytes(_) => 0,
     }
 }
 

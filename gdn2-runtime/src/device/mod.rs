@@ -1,6 +1,7 @@
 //! What a kernel, or its native stand-in, runs on.
 
 pub mod cuda;
+pub mod launch;
 pub mod session;
 pub mod vm;
 

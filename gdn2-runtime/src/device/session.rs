@@ -144,6 +144,25 @@ impl Session {
         Ok(())
     }
 
+    /// What the kernel's launches left for a later one, by name.
+    ///
+    /// # Errors
+    /// A failing driver call.
+    pub fn kept(&self) -> Result<Vec<(String, Vec<u8>)>, DeviceError> {
+        let saved = self.kernel().workspaces.iter().zip(&self.workspaces.1).filter(|(workspace, _)| workspace.saved);
+        saved.map(|(workspace, address)| Ok((workspace.name.clone(), self.read(*address)?))).collect()
+    }
+
+    /// Puts back what a kernel of an earlier session left.
+    ///
+    /// # Errors
+    /// The device is out of memory.
+    pub fn restore(&mut self, name: &str, bytes: &[u8]) -> Result<(), DeviceError> {
+        let address = self.upload(name, bytes)?;
+        self.saved.insert(name.to_owned(), (bytes.len(), address));
+        Ok(())
+    }
+
     fn scratch(&mut self, call: &Arguments) -> Result<(), DeviceError> {
         let sizes = raw::workspace_bytes(self.kernel(), call.extents()?)?;
         if sizes != self.workspaces.0 {

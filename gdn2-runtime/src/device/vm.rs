@@ -4,7 +4,7 @@ use super::DeviceError;
 use crate::artifact::Artifact;
 use crate::raw::{self, Arguments, Workspaces};
 use gdn2_codegen::kernel::Kernel;
-use gdn2_vm::{Check, Landing, Launch, Limits, Memory, Module, Report, Value};
+use gdn2_vm::{Check, Landing, Launch, Limits, Memory, Module, Report};
 
 /// How strictly the machine runs, and what it counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -51,25 +51,17 @@ impl Loaded {
         call: &Arguments,
         workspaces: Workspaces<'_>,
     ) -> Result<Vec<Report>, DeviceError> {
-        call.check(&self.kernel)?;
-        let extents = call.extents()?;
         let row = self.kernel.arch.limits();
         let limits =
             Limits { shared_per_block: row.shared_per_block, threads_per_block: row.threads_per_block, sm: row.sm };
         let mut reports = Vec::with_capacity(self.kernel.launches.len());
-        for launch in &self.kernel.launches {
-            let blocks = raw::grid(launch, extents)?;
-            if blocks == 0 {
-                continue;
-            }
-            let value = |param: &gdn2_codegen::abi::Param| raw::resolve(&self.kernel, &param.arg, call, workspaces);
-            let args = launch.params.iter().map(value).collect::<Result<Vec<Value>, _>>()?;
+        raw::launches(&self.kernel, call, workspaces, |_, launch, blocks, args| {
             let launch = Launch {
                 entry: &launch.entry,
                 grid: [blocks, 1, 1],
                 block: [launch.block, 1, 1],
                 shared_bytes: launch.shared_bytes,
-                args: &args,
+                args,
                 limits,
                 check: settings.check,
                 landing: settings.landing,
@@ -78,7 +70,8 @@ impl Loaded {
                 count: settings.count,
             };
             reports.push(gdn2_vm::run(&self.module, &launch, memory).map_err(Box::new)?);
-        }
+            Ok::<_, DeviceError>(())
+        })?;
         Ok(reports)
     }
 }

@@ -1,6 +1,6 @@
 //! Backward of a case: forward first where it keeps what backward reads, then the gradients, all in one session.
 
-use super::kernels::{Steps, at, from_layout, offset_tables, to_layout, upload};
+use super::kernels::{self, Steps, at, from_layout, offset_tables, to_layout, upload};
 use super::{Engine, Outcome, Run, RunError, array};
 use crate::artifact::Artifact;
 use crate::device::Device;
@@ -42,11 +42,54 @@ impl Engine {
     }
 }
 
+/// What a forward call keeps for backward in host memory: contents of workspaces, by name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Kept(Vec<(String, Vec<u8>)>);
+
+/// Runs the forward pass of a training step; what backward will read of it comes back too. Where backward recomputes
+/// everything, and on the CPU, that is nothing and `inference` runs, the kernel of the plain forward pass.
+///
+/// # Errors
+/// A device that refuses a kernel or the call.
+pub fn forward_for_backward(
+    run: &Run<'_>,
+    training: Option<&Training>,
+    inference: Option<&Artifact>,
+    problem: &Problem<'_>,
+) -> Result<(Outcome, Kept), RunError> {
+    let keeping = training.and_then(|training| training.forward.as_ref());
+    let mut session = match (run.device, keeping) {
+        (Device::Vm(settings), Some(kernel)) => Session::vm(*settings, kernel)?,
+        (Device::Cuda(gpu), Some(kernel)) => Session::cuda(gpu, kernel)?,
+        _ => {
+            return Ok((
+                super::execute(&Run { pass: Pass::Forward, ..run.clone() }, inference, problem)?,
+                Kept::default(),
+            ));
+        }
+    };
+    let outcome = kernels::run(&mut session, problem, run)?;
+    Ok((outcome, Kept(session.kept()?)))
+}
+
 /// Runs forward-for-backward, unless backward recomputes, and backward; the CPU needs no kernels.
 ///
 /// # Errors
 /// A problem without the gradient of o, or with slot tables; a device that refuses a kernel or the call.
 pub fn gradients(run: &Run<'_>, training: Option<&Training>, problem: &Problem<'_>) -> Result<Outcome, RunError> {
+    gradients_from(run, training, problem, None)
+}
+
+/// [`gradients`], which does not run forward where what it kept is given.
+///
+/// # Errors
+/// As there.
+pub fn gradients_from(
+    run: &Run<'_>,
+    training: Option<&Training>,
+    problem: &Problem<'_>,
+    kept: Option<&Kept>,
+) -> Result<Outcome, RunError> {
     if !problem.case().tensors.contains_key(&Tensor::DO) {
         return Err(
             CaseError::Missing { tensor: "do", shape: "[B,T,HV,V]: backward starts from the gradient of o" }.into()
@@ -58,7 +101,8 @@ pub fn gradients(run: &Run<'_>, training: Option<&Training>, problem: &Problem<'
     let (Some(Training { forward, backward }), Device::Vm(_) | Device::Cuda(_)) = (training, run.device) else {
         return defined(problem);
     };
-    let first = forward.as_ref().unwrap_or(backward);
+    let forward = forward.as_ref().filter(|_| kept.is_none());
+    let first = forward.unwrap_or(backward);
     let mut session = match run.device {
         Device::Vm(settings) => Session::vm(*settings, first)?,
         Device::Cuda(gpu) => Session::cuda(gpu, first)?,
@@ -73,6 +117,9 @@ pub fn gradients(run: &Run<'_>, training: Option<&Training>, problem: &Problem<'
     }
     call.cu_seqlens = offset_tables(&mut session, problem, &steps)?.first().copied().unwrap_or(0);
     call.cu_seqlens_is_64 = i32::from(case.cu_seqlens.as_ref().is_some_and(|packed| packed.is_64));
+    for (name, bytes) in kept.iter().flat_map(|kept| &kept.0) {
+        session.restore(name, bytes)?;
+    }
     let mut reports = Vec::new();
     if forward.is_some() {
         reports.extend(session.launch(&call)?);

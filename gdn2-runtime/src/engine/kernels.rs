@@ -31,14 +31,14 @@ pub(super) struct Steps {
     order: Option<Vec<usize>>,
 }
 
-pub(super) fn run(mut session: Session, problem: &Problem<'_>, run: &Run<'_>) -> Result<Outcome, RunError> {
+pub(super) fn run(session: &mut Session, problem: &Problem<'_>, run: &Run<'_>) -> Result<Outcome, RunError> {
     session.time(run.repeats, run.cold);
     let (arch, schedule) = (session.kernel().arch, session.kernel().schedule);
     let steps = Steps::new(problem, (run.pass == Pass::Decode).then(|| run.tokens_per_launch.max(1)));
-    let mut call = upload(&mut session, problem, &steps)?;
+    let mut call = upload(session, problem, &steps)?;
     let o = call.o.address;
-    let states = States::new(&mut session, problem, run.final_state, steps.steps.len())?;
-    let tables = offset_tables(&mut session, problem, &steps)?;
+    let states = States::new(session, problem, run.final_state, steps.steps.len())?;
+    let tables = offset_tables(session, problem, &steps)?;
     call.cu_seqlens_is_64 = i32::from(problem.case().cu_seqlens.as_ref().is_some_and(|packed| packed.is_64));
     let mut reports = Vec::new();
     for (index, step) in steps.steps.iter().enumerate() {

@@ -3,7 +3,7 @@
 mod backward;
 mod kernels;
 
-pub use backward::{Training, gradients};
+pub use backward::{Kept, Training, forward_for_backward, gradients, gradients_from};
 
 use crate::artifact::{Artifact, Compiler};
 use crate::cpu;
@@ -162,8 +162,8 @@ pub fn execute(run: &Run<'_>, artifact: Option<&Artifact>, problem: &Problem<'_>
     }
     match (run.device, artifact) {
         (Device::Cpu(precision), _) => native(problem, *precision, run.final_state),
-        (Device::Vm(settings), Some(kernel)) => kernels::run(Session::vm(*settings, kernel)?, problem, run),
-        (Device::Cuda(gpu), Some(kernel)) => kernels::run(Session::cuda(gpu, kernel)?, problem, run),
+        (Device::Vm(settings), Some(kernel)) => kernels::run(&mut Session::vm(*settings, kernel)?, problem, run),
+        (Device::Cuda(gpu), Some(kernel)) => kernels::run(&mut Session::cuda(gpu, kernel)?, problem, run),
         (Device::Vm(_) | Device::Cuda(_), None) => Err(RunError::Pass(run.pass)),
     }
 }

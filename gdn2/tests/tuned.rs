@@ -1,0 +1,144 @@
+//! Tuning records choose the kernel of each call by its shape: exact bucket, nearest, best common, built-in.
+#![allow(clippy::unwrap_used)]
+
+mod driver;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use driver::Counting;
+use gdn2::__private::{Embedded, Loaded, Tuning};
+use gdn2::{Origin, Shape};
+use gdn2_codegen::arch::Arch;
+use gdn2_codegen::committed::Committed;
+use gdn2_codegen::kernel::Pass;
+use gdn2_codegen::record::{
+    Basis, Bucket, Provenance, Record, Records, Time, Timed, rule_fingerprint, source_fingerprint,
+};
+use gdn2_codegen::schedule::Schedule;
+use gdn2_codegen::space::{fingerprint, space};
+use gdn2_dsl::Rule;
+
+const RULE: &str = "rule mine { decay: scalar; erase: none; write: none; key_dim: 32; value_dim: 64; dtype: bf16; }";
+const ARCH: Arch = Arch::Sm90a;
+
+fn rule(text: &str) -> Rule {
+    gdn2_dsl::parse_file(text).unwrap().remove(0)
+}
+
+fn schedule(rule: &Rule, pass: Pass, text: &str) -> Schedule {
+    Schedule::from_overrides(rule, pass, ARCH, text).unwrap()
+}
+
+/// A record as `gdn2 tune` writes it.
+fn record(rule: &Rule, pass: Pass, (heads, tokens): (u64, u64), text: &str) -> Record {
+    let winner = schedule(rule, pass, text);
+    let time = Time { micros: 10.0, spread: 0.01 };
+    Record {
+        rule: rule.name.clone(),
+        pass,
+        bucket: Bucket { heads, tokens },
+        winner: Timed { schedule: winner, time },
+        built_in: None,
+        runner_up: None,
+        correct: 1,
+        tried: 1,
+        provenance: Provenance {
+            rule: rule_fingerprint(rule),
+            space: fingerprint(&space(rule, pass, ARCH).unwrap()),
+            source: source_fingerprint(rule, pass, winner, ARCH).unwrap(),
+            compiler: "NVRTC 13.0".to_owned(),
+            arch: ARCH,
+            driver: None,
+            clock_mhz: 1980,
+            basis: Basis::Measured,
+        },
+    }
+}
+
+/// The macro's table for a rule, with machine code for one schedule.
+fn embedded(rule: &Rule, tuned: &str) -> &'static [Embedded] {
+    let entry = |pass| {
+        let built_in = Committed::new(rule, pass, ARCH).unwrap();
+        let text = schedule(rule, pass, tuned_part(pass, tuned));
+        let kernel = Committed::tuned(rule, pass, ARCH, text).unwrap();
+        let cubin: &'static [u8] = kernel.cubin_file(b"machine code", "13.0").leak();
+        Embedded {
+            pass,
+            schedule: built_in.kernel.schedule.to_string().leak(),
+            cuda: built_in.source.text.leak(),
+            ptx: vec![(ARCH, &*String::from("ptx").leak())].leak(),
+            cubins: vec![(ARCH, &*text.to_string().leak(), cubin)].leak(),
+        }
+    };
+    [Pass::Forward, Pass::Decode].map(entry).to_vec().leak()
+}
+
+fn tuned_part(pass: Pass, tuned: &str) -> &str {
+    if pass == Pass::Forward { tuned } else { "" }
+}
+
+fn load(rule: &Rule, gpu: &Counting, records: Vec<Record>, tuned: &str) -> Loaded {
+    let mut file = Records::default();
+    records.into_iter().for_each(|record| file.insert(record));
+    let tuning = Tuning { gpu: "h200", records: file.to_text().unwrap().leak() };
+    Loaded::through(rule.clone(), embedded(rule, tuned), &[tuning], Arc::new(gpu.clone())).unwrap()
+}
+
+#[test]
+fn each_shape_gets_the_kernel_of_its_record() {
+    let rule = rule(RULE);
+    let gpu = Counting { name: "NVIDIA H200", arch: ARCH, ..Counting::new() };
+    let (small, large) = ("chunk=16,value_split=1,warps=4,stages=1", "chunk=32,value_split=2,warps=2,stages=1");
+    let records = vec![record(&rule, Pass::Forward, (4, 128), small), record(&rule, Pass::Forward, (64, 8192), large)];
+    let loaded = load(&rule, &gpu, records, small);
+    let said = |shape| loaded.explain(shape)[0].to_string();
+
+    // The record with the most work stands for the rule on load, compiled here for want of machine code.
+    let big = Shape::dense(4, 8000, 16, 16);
+    assert!(said(big).contains(large) && said(big).contains("record for heads=64,tokens=8192"), "{}", said(big));
+    assert_eq!(loaded.explain(big)[0].origin, Some(Origin::Generated));
+
+    let little = Shape::dense(1, 100, 2, 4);
+    assert_eq!(loaded.explain(little)[0].origin, None, "nothing is made before it is asked for");
+    loaded.warmup(little).unwrap();
+    assert!(
+        said(little).contains(small) && said(little).contains("(record for heads=4,tokens=128)"),
+        "{}",
+        said(little)
+    );
+    assert_eq!(loaded.explain(little)[0].origin, Some(Origin::EmbeddedCubin));
+
+    // Between buckets the nearest serves, and is ready already.
+    let before = gpu.loaded.load(Ordering::Relaxed);
+    let between = Shape::dense(1, 200, 2, 4);
+    loaded.warmup(between).unwrap();
+    assert!(said(between).contains("nearest record, heads=4,tokens=128"), "{}", said(between));
+    assert_eq!(gpu.loaded.load(Ordering::Relaxed), before, "nothing was loaded again");
+
+    let decode = loaded.explain(little)[1].to_string();
+    assert!(decode.contains("built-in, no record applies") && decode.contains("embedded PTX"), "{decode}");
+}
+
+#[test]
+fn other_rules_records_and_stale_ones() {
+    let rule = rule(RULE);
+    let gpu = Counting { name: "NVIDIA H200", arch: ARCH, ..Counting::new() };
+    let other = "rule other { decay: none; erase: none; write: none; key_dim: 32; value_dim: 64; dtype: bf16; }";
+    let other = gdn2_dsl::parse_file(other).unwrap().remove(0);
+    let common = "chunk=16,value_split=1,warps=4,stages=1";
+    let mut stale = record(&rule, Pass::Forward, (4, 128), "chunk=32,value_split=2,warps=2,stages=1");
+    stale.provenance.source = "another text".to_owned();
+    let others = [(4, 128), (8, 256)].map(|bucket| record(&other, Pass::Forward, bucket, common));
+    let loaded = load(&rule, &gpu, [stale].into_iter().chain(others).collect(), common);
+    let explained = &loaded.explain(Shape::dense(1, 128, 4, 4))[0];
+    assert_eq!(explained.schedule.to_string(), common);
+    assert!(explained.to_string().contains("wins 2 records of other rules"), "{explained}");
+    assert_eq!(explained.origin, Some(Origin::EmbeddedCubin));
+
+    // On a GPU without records, the built-in kernel.
+    let unknown = Counting { name: "a stub", arch: ARCH, ..Counting::new() };
+    let explained = &load(&rule, &unknown, vec![record(&rule, Pass::Forward, (4, 128), common)], common)
+        .explain(Shape::dense(1, 128, 4, 4))[0];
+    assert!(explained.to_string().contains("built-in, no record applies"), "{explained}");
+}

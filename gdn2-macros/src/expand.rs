@@ -41,6 +41,7 @@ pub(crate) fn module(from: &Module<'_>) -> TokenStream {
     let training = trainable.then(|| training(rule, &tensors, span));
     let forward = forward(rule, &tensors, span);
     let decode = decode(rule, &tensors, span);
+    let candle = candle(rule, &tensors, span);
     let (key_dim, value_dim) = (rule.key_dim as usize, rule.value_dim as usize);
     quote_spanned! { span=>
         #refusal
@@ -95,6 +96,82 @@ pub(crate) fn module(from: &Module<'_>) -> TokenStream {
             #forward
             #training
             #decode
+            #candle
+        }
+    }
+}
+
+/// The calls on candle's tensors, there where the façade's feature is on.
+fn candle(rule: &Rule, tensors: &[Field], span: Span) -> TokenStream {
+    let member = |field: &Field| {
+        let (name, doc) = (Ident::new(field.name, span), &field.doc);
+        quote_spanned! { span=> #[doc = #doc] pub #name: &'a __gdn2::CandleTensor, }
+    };
+    let members: Vec<_> = tensors.iter().map(member).collect();
+    let values = values(tensors, "inputs", span);
+    let state = state_shape(rule);
+    let (state_doc, decode_doc) = (
+        format!("State before the first token, `{state}`; none is zeros."),
+        format!(
+            "Runs one token, or a short run of tokens, per sequence on states `{state}`; gives o and the new states."
+        ),
+    );
+    quote_spanned! { span=>
+        __gdn2::with_candle! {
+            /// Inputs of [`Kernels::forward_candle`], of any float dtype, on candle's CPU device.
+            #[derive(Clone, Copy, Debug)]
+            pub struct CandleForward<'a> {
+                #(#members)*
+                #[doc = #state_doc]
+                pub initial_state: ::core::option::Option<&'a __gdn2::CandleTensor>,
+                /// Where each packed sequence starts, and the end of the last, `[N + 1]`; B is 1 then.
+                pub cu_seqlens: ::core::option::Option<&'a [i64]>,
+                /// Factor on q; none is 1/√K.
+                pub scale: ::core::option::Option<f32>,
+            }
+
+            /// Inputs of [`Kernels::decode_candle`].
+            #[derive(Clone, Copy, Debug)]
+            pub struct CandleDecode<'a> {
+                #(#members)*
+                /// Factor on q; none is 1/√K.
+                pub scale: ::core::option::Option<f32>,
+            }
+
+            impl Kernels {
+                /// The chunked forward pass; gradients flow through candle's autograd.
+                ///
+                /// # Errors
+                /// A tensor whose shape does not fit, or that is on a GPU.
+                pub fn forward_candle(
+                    &self,
+                    inputs: CandleForward<'_>,
+                ) -> __gdn2::CandleResult<__gdn2::CandleOutput> {
+                    self.loaded.forward_candle(__gdn2::CandleInputs {
+                        #(#values)*
+                        initial_state: inputs.initial_state,
+                        cu_seqlens: inputs.cu_seqlens,
+                        scale: inputs.scale,
+                    })
+                }
+
+                #[doc = #decode_doc]
+                ///
+                /// # Errors
+                /// As [`Kernels::forward_candle`].
+                pub fn decode_candle(
+                    &self,
+                    state: &__gdn2::CandleTensor,
+                    inputs: CandleDecode<'_>,
+                ) -> __gdn2::CandleResult<(__gdn2::CandleTensor, __gdn2::CandleTensor)> {
+                    self.loaded.decode_candle(state, __gdn2::CandleInputs {
+                        #(#values)*
+                        initial_state: ::core::option::Option::None,
+                        cu_seqlens: ::core::option::Option::None,
+                        scale: inputs.scale,
+                    })
+                }
+            }
         }
     }
 }
@@ -102,7 +179,7 @@ pub(crate) fn module(from: &Module<'_>) -> TokenStream {
 /// Inputs and calls of the chunked forward pass.
 fn forward(rule: &Rule, tensors: &[Field], span: Span) -> TokenStream {
     let members = members(tensors, span);
-    let values = values(tensors, span);
+    let values = values(tensors, "self", span);
     let state = state_shape(rule);
     let state_doc = format!(
         "State before the first token, `{state}`, f32; none is zeros. N is B, or the number of packed sequences."
@@ -307,7 +384,7 @@ fn training(rule: &Rule, tensors: &[Field], span: Span) -> TokenStream {
 /// Inputs and calls of the decode pass.
 fn decode(rule: &Rule, tensors: &[Field], span: Span) -> TokenStream {
     let members = members(tensors, span);
-    let values = values(tensors, span);
+    let values = values(tensors, "self", span);
     let doc = format!(
         "Runs one token, or a short run of tokens, per sequence; `state`, `{}`, f32, is read and written in place.",
         state_shape(rule)
@@ -374,14 +451,15 @@ fn members(tensors: &[Field], span: Span) -> Vec<TokenStream> {
     tensors.iter().map(member).collect()
 }
 
-/// The tensors as fields of the façade's call, gates that the rule lacks left empty.
-fn values(tensors: &[Field], span: Span) -> Vec<TokenStream> {
+/// The tensors of `holder` as fields of the façade's call, gates that the rule lacks left empty.
+fn values(tensors: &[Field], holder: &str, span: Span) -> Vec<TokenStream> {
+    let holder = Ident::new(holder, span);
     let given = |field: &Field| {
         let (name, tensor) = (Ident::new(field.name, span), format_ident!("{}", field.tensor, span = span));
         if field.gate {
-            quote_spanned! { span=> #tensor: ::core::option::Option::Some(self.#name), }
+            quote_spanned! { span=> #tensor: ::core::option::Option::Some(#holder.#name), }
         } else {
-            quote_spanned! { span=> #tensor: self.#name, }
+            quote_spanned! { span=> #tensor: #holder.#name, }
         }
     };
     let absent = ["g", "b", "w"].into_iter().filter(|gate| tensors.iter().all(|field| field.tensor != *gate));

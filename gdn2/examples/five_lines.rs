@@ -12,9 +12,14 @@ gdn2::delta_rule! {
     }
 }
 
+#[allow(dead_code, reason = "a test calls `ask`")]
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let device = std::env::args().nth(1).unwrap_or("cpu".to_owned()).parse()?;
-    let kernels = selective::load(&device)?;
+    ask(&std::env::args().nth(1).unwrap_or("cpu".to_owned()).parse()?)
+}
+
+/// Writes two keys, erases one, asks for both.
+pub fn ask(device: &gdn2::Device) -> Result<(), Box<dyn std::error::Error>> {
+    let kernels = selective::load(device)?;
     for explanation in kernels.explain(Shape::dense(1, 4, 1, 1)) {
         println!("{explanation}");
     }

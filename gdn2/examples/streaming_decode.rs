@@ -26,9 +26,14 @@ fn unit(mut numbers: Vec<f32>) -> Vec<f32> {
     numbers
 }
 
+#[allow(dead_code, reason = "a test calls `stream`")]
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let device = std::env::args().nth(1).unwrap_or("cpu".to_owned()).parse()?;
-    let kernels = kda::load(&device)?;
+    stream(&std::env::args().nth(1).unwrap_or("cpu".to_owned()).parse()?)
+}
+
+/// Decodes a sequence and holds it against the chunked pass.
+pub fn stream(device: &gdn2::Device) -> Result<(), Box<dyn std::error::Error>> {
+    let kernels = kda::load(device)?;
 
     let wide = TOKENS * HEADS * kda::KEY_DIM;
     let (q, k) = (unit(draw(1.0, wide, -1.0, 1.0)), unit(draw(2.0, wide, -1.0, 1.0)));

@@ -32,14 +32,60 @@
 //! # }
 //! ```
 //!
-//! Inputs are [`View`]s: borrowed slices of f32, bf16 or f16 with a shape and strides. Whatever does not fit is a typed
-//! [`Error`] that names the field, the limit and the fix. Calls on host slices return when the result is there.
+//! # Inputs
+//! [`View`]s: borrowed slices of f32, bf16 or f16 with a shape and strides, or device memory. Whatever does not fit is a
+//! typed [`Error`] that names the field, the limit and the fix. Calls on host memory return when the result is there, in
+//! tensors of their own or, with `forward_into`, where they are told to write.
+//!
+//! # Kernels
+//! The macro embeds, for each pass, the best of: machine code in the schedules that tuning records ask for, PTX, CUDA
+//! source, which NVRTC compiles into a cache when it is first loaded. The first two lie in `kernels/` beside your
+//! Cargo.toml, where `gdn2 prepare` puts them, or in this project's own; what belongs to another text than is generated
+//! now is left alone. Records are `tuning/GPU.json`, yours before this project's. On load they are indexed; each call gets
+//! the kernel of its [`Shape`]: its bucket's record, the nearest bucket's, the schedule that wins most records on this GPU,
+//! the built-in one. [`Loaded::warmup`] makes ready what a shape needs, [`Loaded::explain`] says what that is and why.
+//!
+//! # On a GPU
+//! `forward_on`, `forward_for_backward_on`, `backward_on` and `decode_on` take [`View::device`] and [`ViewMut::device`]
+//! over [`cudarc`]'s slices, and a [`Stream`]. They check shapes, dtypes, strides, alignment, context and sizes, put the
+//! kernels on the stream and return. After a warm-up they allocate nothing, take no lock, make one driver call per kernel
+//! and can be captured in a graph; [`Stream`] says what cudarc adds to that and how work is ordered. Offsets and slots
+//! are checked once, when [`DeviceOffsets`] and [`DeviceSlots`] are made, since nobody can look at device memory later.
+//! Below lie [`Loaded::forward_raw`] and its like, unsafe, on bare addresses.
+//!
+//! ```no_run
+//! use gdn2::{Device, DeviceTensor, Dtype, Outputs, Shape};
+//!
+//! gdn2::delta_rule! {
+//!     pub mod linear { decay: none; erase: none; write: none; key_dim: 64; value_dim: 64; dtype: bf16; }
+//! }
+//!
+//! # fn main() -> Result<(), gdn2::Error> {
+//! let device = Device::cuda(0)?;
+//! let kernels = linear::load(&device)?;
+//! kernels.warmup(Shape::dense(2, 1000, 8, 8))?;
+//! # let Some(stream) = device.stream() else { return Ok(()) };
+//! let x = DeviceTensor::zeros(stream, [2, 1000, 8, 64], Dtype::Bf16)?; // or View::device over a CudaSlice
+//! let mut o = DeviceTensor::zeros(stream, [2, 1000, 8, 64], Dtype::Bf16)?;
+//! let inputs = linear::Forward {
+//!     q: x.view()?, k: x.view()?, v: x.view()?, initial_state: None, cu_seqlens: None, scale: None,
+//! };
+//! kernels.forward_on(stream, inputs, Outputs { o: o.view_mut()?, final_state: None })?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Training
+//! `forward_for_backward` gives what `backward` needs, its inputs and what the kernel kept beside them. With the feature
+//! `candle`, `forward_candle` takes candle's tensors and gradients flow through its autograd.
 
 #[doc(hidden)]
 #[path = "private.rs"]
 pub mod __private;
 mod bank;
 mod call;
+#[cfg(feature = "candle")]
+pub mod candle;
 mod device;
 mod embedded;
 mod error;
@@ -93,6 +139,22 @@ pub use loaded::{Loaded, Output, Outputs, Saved};
 pub use on_stream::DeviceOutput;
 pub use shape::{Axes, IntoAxes, Shape};
 pub use view::{Element, Offsets, Slots, Tensor, View, ViewMut};
+
+/// What the macros generate for candle, where the feature `candle` of this crate is on.
+#[cfg(feature = "candle")]
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __with_candle {
+    ($($items:tt)*) => { $($items)* };
+}
+
+/// Nothing: the feature `candle` of this crate is off.
+#[cfg(not(feature = "candle"))]
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __with_candle {
+    ($($items:tt)*) => {};
+}
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

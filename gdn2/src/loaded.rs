@@ -14,7 +14,7 @@ use crate::view::{Slots, Tensor, View, ViewMut};
 use gdn2_codegen::abi::{Extents, Tensor as Name};
 use gdn2_codegen::arch::Arch;
 use gdn2_codegen::kernel::Pass;
-use gdn2_dsl::{Dtype, Rule};
+use gdn2_dsl::{Dtype, Rule, StateLayout};
 use gdn2_runtime::device::Device;
 use gdn2_runtime::device::launch::{Context, Gpu};
 use gdn2_runtime::engine::{self, Kept, Outcome, Run};
@@ -129,6 +129,16 @@ impl Loaded {
     /// The rule.
     pub fn rule(&self) -> &Rule {
         &self.shared.rule
+    }
+
+    /// The shape of states, one for each sequence, in the rule's layout.
+    pub(crate) fn state_shape(&self, sequences: usize, value_heads: usize) -> [usize; 4] {
+        let Rule { key_dim, value_dim, state, .. } = self.rule();
+        let (k, v) = (*key_dim as usize, *value_dim as usize);
+        match state {
+            StateLayout::Kv => [sequences, value_heads, k, v],
+            StateLayout::Vk => [sequences, value_heads, v, k],
+        }
     }
 
     /// The context that memory and streams of calls on a stream must belong to.

@@ -13,7 +13,7 @@ use crate::place::Placed;
 use crate::view::{Slots, View, ViewMut};
 use cudarc::driver::CudaStream;
 use gdn2_codegen::abi::Tensor as Name;
-use gdn2_dsl::{Dtype, StateLayout};
+use gdn2_dsl::Dtype;
 
 /// What a forward call on a stream gives where it was not told where to write.
 #[derive(Debug)]
@@ -52,12 +52,7 @@ impl Loaded {
             Some(crate::Offsets::Device(offsets)) => offsets.sequences(),
             _ => call.q.shape().first().copied().unwrap_or(0),
         };
-        let heads = call.v.shape().get(2).copied().unwrap_or(0);
-        let (k, v) = (rule.key_dim as usize, rule.value_dim as usize);
-        let state = match rule.state {
-            StateLayout::Kv => [sequences, heads, k, v],
-            StateLayout::Vk => [sequences, heads, v, k],
-        };
+        let state = self.state_shape(sequences, call.v.shape().get(2).copied().unwrap_or(0));
         let mut o = DeviceTensor::zeros(stream, call.v.shape, rule.dtype)?;
         let mut final_state = DeviceTensor::zeros(stream, state, Dtype::F32)?;
         let outputs = Outputs { o: o.view_mut()?, final_state: Some(final_state.view_mut()?) };

@@ -14,3 +14,9 @@ pub use gdn2_codegen::kernel::Pass;
 pub use gdn2_dsl::{Bound, Dtype, Gate, Grain, Rule, StateLayout, Write};
 pub use gdn2_runtime::device::Device;
 pub use gdn2_runtime::device::launch::{Driver, Gpu, Put};
+
+pub use crate::__with_candle as with_candle;
+#[cfg(feature = "candle")]
+pub use crate::candle::{Inputs as CandleInputs, Output as CandleOutput};
+#[cfg(feature = "candle")]
+pub use candle_core::{Result as CandleResult, Tensor as CandleTensor};

@@ -120,6 +120,22 @@ impl Device {
         cuda::Cuda::open(ordinal).map(Device::Cuda)
     }
 
+    /// The GPU of a stream that another library made, such as candle: its context is shared.
+    ///
+    /// # Errors
+    /// An old driver, or a GPU without kernels.
+    pub fn on_stream(stream: std::sync::Arc<cudarc::driver::CudaStream>) -> Result<Device, DeviceError> {
+        cuda::Cuda::from_stream(stream).map(Device::Cuda)
+    }
+
+    /// The stream that work on host memory goes to; none where there is no GPU.
+    pub fn stream(&self) -> Option<&std::sync::Arc<cudarc::driver::CudaStream>> {
+        match self {
+            Device::Cuda(gpu) => Some(gpu.stream()),
+            Device::Cpu(_) | Device::Vm(_) => None,
+        }
+    }
+
     /// The architecture a kernel for this device must be made for; the virtual machine takes any, the CPU none.
     pub fn arch(&self) -> Option<Arch> {
         match self {

@@ -146,8 +146,14 @@ fn log_decay(x: f32) -> (f32, f32) {
     (-0.05 * x.exp().ln_1p(), -0.05 * sigmoid(x).0)
 }
 
+#[allow(dead_code, reason = "a test calls `train`")]
 fn main() -> Result<(), Box<dyn Error>> {
-    let kernels = layer::load(&gdn2::Device::cpu())?;
+    train(&std::env::args().nth(1).unwrap_or("cpu".to_owned()).parse()?)
+}
+
+/// Trains until the loss is where it should be, or says that it is not.
+pub fn train(device: &gdn2::Device) -> Result<(), Box<dyn Error>> {
+    let kernels = layer::load(device)?;
     let mut random = Random(0x5eed);
     let mut weights: Vec<Vec<f32>> =
         SHAPES.iter().map(|(rows, columns)| random.matrix(rows * columns, 1.7 / (*rows as f32).sqrt())).collect();

@@ -265,16 +265,16 @@ fn no_lock_is_held_while_the_driver_is_called() {
     let (sender, entered) = mpsc::sync_channel(4);
     let kernels = rule::load_through(Arc::new(Stuck(Arc::new(Barrier::new(4)), sender))).unwrap();
     kernels.warmup(Shape::dense(B, T, H, HV)).unwrap();
-    for _ in 0..4 {
+    let call = |_| {
         let kernels = kernels.clone();
-        std::thread::spawn(move || {
-            kernels.forward_on(stream(), Tensors::new().forward(), Results::new(0).outputs()).unwrap();
-        });
-    }
+        std::thread::spawn(move || kernels.forward_on(stream(), Tensors::new().forward(), Results::new(0).outputs()))
+    };
+    let calls: Vec<_> = (0..4).map(call).collect();
     for _ in 0..4 {
         let got_there = entered.recv_timeout(Duration::from_secs(20));
         assert!(got_there.is_ok(), "every call gets into the driver");
     }
+    calls.into_iter().for_each(|call| call.join().unwrap().unwrap());
 }
 
 #[test]

@@ -10,9 +10,8 @@ use gdn2_dsl::{InSource, rules_in_source};
 fn the_gradients_of_the_training_example_pass() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let source = std::fs::read_to_string(root.join("gdn2/examples/associative_recall/main.rs")).unwrap();
-    let [InSource::Rule(rule)] = rules_in_source(&source).unwrap().try_into().unwrap() else {
-        unreachable!("the example has one rule, written in place")
-    };
+    let found = rules_in_source(&source).unwrap();
+    let [InSource::Rule(rule)] = found.as_slice() else { unreachable!("the example has one rule, written in place") };
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("layer.gdn2");
     std::fs::write(&file, rule.to_string()).unwrap();

@@ -3,7 +3,7 @@
 use std::io::{stdin, stdout};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use gdn2_codegen::arch::Arch;
 use gdn2_codegen::kernel::{Pass, bind};
@@ -14,17 +14,20 @@ use gdn2_runtime::device::cuda::Cuda;
 use gdn2_tune::evaluate::Evaluator;
 use gdn2_tune::job::{Engine, Job, Shape};
 use gdn2_tune::log::Contents;
-use gdn2_tune::model::{Constants, calibrate, floor_micros, pairs};
+use gdn2_tune::model::{Constants, ConstantsError, calibrate, floor_micros, pairs};
 use gdn2_tune::replay::Replay;
 use gdn2_tune::report::{self, Findings};
 use gdn2_tune::search::{Strategy, search};
-use gdn2_tune::sweep::{Budget, Machine, Setup, sweep};
+use gdn2_tune::sweep::{Budget, Machine, Setup, SweepError, Swept, sweep};
 use gdn2_tune::worker::{Pool, serve};
 
 use crate::error::CliError;
 use crate::select::{Overrides, Selection, pass};
 use crate::tune_progress::Watch;
 use crate::{Verdict, compiler, shape, tuned, write};
+
+/// Part of the budget that the model may spend on ordering candidates before they are timed.
+const MODEL_SHARE: f64 = 0.25;
 
 /// Find the best legal schedule for a GPU, with or without the GPU at hand
 ///
@@ -37,7 +40,8 @@ use crate::{Verdict, compiler, shape, tuned, write};
   gdn2 tune rules/gdn2.gdn2 --pass forward --shape B=1,T=8192,H=16 --target h200 --device model --budget 5m
   gdn2 tune rules/kda.gdn2 --pass decode --shape B=64,T=1,H=16 --device cuda:0
   gdn2 tune rules/kda.gdn2 --pass forward --shape B=1,T=8192,H=16 --target h200 --why
-  gdn2 tune calibrate --measured tuning/h200.log.jsonl --counted model.jsonl --out tuning/constants/h200.json")]
+  gdn2 tune rules/kda.gdn2 --shape B=1,T=8192,H=16 --target h200 --explain-illegal
+  gdn2 tune calibrate --measured tuning/h200.log.jsonl")]
 pub struct Args {
     #[command(subcommand)]
     command: Option<Sub>,
@@ -98,20 +102,28 @@ pub struct Args {
 #[derive(clap::Subcommand)]
 enum Sub {
     /// Refit the model's constants on measured times
+    ///
+    /// A sweep on a GPU leaves both in its log: what the model counted and what the GPU took. The constants go to
+    /// constants/GPU.json beside the log, where the next sweep finds them.
+    #[command(after_help = "Example:
+  gdn2 tune rules/kda.gdn2 --shape B=1,T=8192,H=16 --device cuda:0
+  gdn2 tune calibrate --measured tuning/h200.log.jsonl")]
     Calibrate {
-        /// Log of a sweep on the GPU
+        /// Log of a sweep with --device cuda:N
         #[arg(long, value_name = "LOG.jsonl")]
         measured: PathBuf,
-        /// Log of the same sweep with --device model
+        /// Log of a sweep with --device model, where it is another
         #[arg(long, value_name = "LOG.jsonl")]
-        counted: PathBuf,
-        /// Constants file to write
+        counted: Option<PathBuf>,
+        /// Constants file to write, instead of constants/GPU.json beside the log
         #[arg(long, value_name = "GPU.json")]
-        out: PathBuf,
+        out: Option<PathBuf>,
     },
     /// Evaluate candidates from standard input
     #[command(hide = true)]
     Worker {
+        #[arg(long)]
+        records: PathBuf,
         #[command(flatten)]
         compiler: compiler::Flags,
     },
@@ -132,12 +144,15 @@ fn duration(text: &str) -> Result<Duration, String> {
 impl Args {
     pub fn run(&self) -> Result<Verdict, CliError> {
         match &self.command {
-            Some(Sub::Worker { compiler }) => {
-                let mut evaluator = Evaluator::new(compiler.bare());
+            Some(Sub::Worker { records, compiler }) => {
+                let cache = compiler.search().cache;
+                let mut evaluator = Evaluator::new(compiler.bare(), Some(records.clone()), cache.as_deref());
                 serve(stdin().lock(), stdout().lock(), |request| evaluator.answer(request))?;
                 Ok(Verdict::Good)
             }
-            Some(Sub::Calibrate { measured, counted, out }) => refit(measured, counted, out),
+            Some(Sub::Calibrate { measured, counted, out }) => {
+                refit(measured, counted.as_deref().unwrap_or(measured), out.as_deref())
+            }
             None => self.tune(),
         }
     }
@@ -162,49 +177,83 @@ impl Args {
         if let Some(log) = &self.replay {
             return self.replay(log, &job);
         }
-        let version = self.compiler.bare().nvrtc()?.version();
-        let constants = Constants::shipped(&target)?;
-        let machine = Machine {
-            driver: gpu.as_ref().map(|gpu| format!("CUDA {}", gpu.driver())),
-            clock_mhz: match &gpu {
-                Some(gpu) => gpu.clock_mhz()?,
-                None => constants.clock_mhz(),
-            },
-            floor_micros: floor_micros(job.compulsory_bytes(), job.multiply_adds(), &constants),
-        };
-        let workers = Pool::new(self.worker()?, self.workers, self.timeout);
-        // A GPU times one candidate at a time; the others are compiled meanwhile.
-        let alone = Pool::new(self.worker()?, 1, self.timeout);
-        let measured = gpu.is_some();
         std::fs::create_dir_all(&self.records)
             .map_err(|source| CliError::Write { path: self.records.clone(), source })?;
-        let log = self.log.clone().unwrap_or_else(|| self.records.join(format!("{target}.log.jsonl")));
-        let setup = Setup {
-            pool: if measured { &alone } else { &workers },
-            ahead: measured.then_some(&workers),
-            log: &log,
-            strategy: self.search,
-            seed: self.seed,
-            budget: Budget { time: Some(self.budget), candidates: self.candidates },
-            compiler: format!("NVRTC {version}"),
-            machine,
-        };
-        let mut watch = Watch::new(&log, self.budget);
-        let swept = sweep(&job, &setup, &mut |event| watch.tell(event))?;
-        drop(watch);
+        let swept = self.sweep(&job, gpu.as_ref())?;
         let path = self.records.join(format!("{target}.json"));
         let mut records = tuned::read(&path)?.unwrap_or_default();
         records.insert(swept.record.clone());
         write::file(&path, records.to_text()?.as_bytes())?;
+        let log = self.log(&target);
         let contents = Contents::read(&log).map_err(|source| CliError::Read { path: log.clone(), source })?;
-        let identity = job.identity(&swept.record.provenance.space, &setup.compiler);
         let mut text = String::new();
-        if let Some(search) = contents.searches.iter().find(|search| search.search == identity) {
+        if let Some(search) = contents.searches.iter().find(|search| search.search == swept.search) {
             text = report::table(&Findings::of(&contents, search)?)?;
         }
         text.push_str(&format!("record: {}\nlog: {}, read it with gdn2 report\n", path.display(), log.display()));
         write::stdout(text.as_bytes())?;
         Ok(Verdict::Good)
+    }
+
+    /// Sweeps; where candidates are timed, the model has its say first, for it orders them.
+    fn sweep(&self, job: &Job, gpu: Option<&Cuda>) -> Result<Swept, CliError> {
+        let version = self.compiler.bare().nvrtc()?.version();
+        let constants = match Constants::of(&job.gpu, Some(&self.records)) {
+            Ok(constants) => Some(constants),
+            // A GPU can be measured without a model of it.
+            Err(ConstantsError::UnknownGpu { .. }) if gpu.is_some() => None,
+            Err(error) => return Err(error.into()),
+        };
+        let floor = |constants: &Constants| floor_micros(job.compulsory_bytes(), job.multiply_adds(), constants);
+        let machine = Machine {
+            driver: gpu.map(|gpu| format!("CUDA {}", gpu.driver())),
+            clock_mhz: match gpu {
+                Some(gpu) => gpu.clock_mhz()?,
+                None => constants.as_ref().map_or(0, Constants::clock_mhz),
+            },
+            floor_micros: constants.as_ref().map_or(0.0, floor),
+        };
+        let workers = Pool::new(self.worker()?, self.workers, self.timeout);
+        // A GPU times one candidate at a time; the others are compiled meanwhile.
+        let alone = Pool::new(self.worker()?, 1, self.timeout);
+        let log = self.log(&job.gpu);
+        let begun = Instant::now();
+        let setup = Setup {
+            pool: &workers,
+            ahead: None,
+            log: &log,
+            strategy: self.search,
+            seed: self.seed,
+            budget: Budget { time: Some(self.budget), candidates: self.candidates },
+            compiler: format!("NVRTC {version}"),
+            constants,
+            machine,
+        };
+        let run = |job: &Job, setup: &Setup| {
+            let mut watch = Watch::new(&log, setup.budget.time.unwrap_or(self.budget), job.engine);
+            sweep(job, setup, &mut |event| watch.tell(event))
+        };
+        if job.engine == Engine::Model {
+            return Ok(run(job, &setup)?);
+        }
+        if setup.constants.is_some() {
+            let predicted = Job { engine: Engine::Model, ..job.clone() };
+            let budget = Budget { time: Some(self.budget.mul_f64(MODEL_SHARE)), candidates: None };
+            let machine = Machine { driver: None, ..setup.machine.clone() };
+            match run(&predicted, &Setup { strategy: Strategy::Random, budget, machine, ..setup.clone() }) {
+                // Without a prediction the candidates are timed in their own order.
+                Ok(_) | Err(SweepError::NoWinner { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let measured = gpu.is_some();
+        let budget = Budget { time: Some(self.budget.saturating_sub(begun.elapsed())), ..setup.budget };
+        let pool = if measured { &alone } else { &workers };
+        Ok(run(job, &Setup { pool, ahead: measured.then_some(&workers), budget, ..setup.clone() })?)
+    }
+
+    fn log(&self, target: &str) -> PathBuf {
+        self.log.clone().unwrap_or_else(|| self.records.join(format!("{target}.log.jsonl")))
     }
 
     fn target(&self, gpu: Option<&Cuda>) -> Result<(String, Arch), CliError> {
@@ -235,10 +284,10 @@ impl Args {
     fn worker(&self) -> Result<impl Fn() -> Command + Send + Sync + 'static, CliError> {
         let own = |source| CliError::Start { program: "gdn2".into(), source };
         let program = std::env::current_exe().map_err(own)?;
-        let nvrtc = self.compiler.argument();
+        let (nvrtc, records) = (self.compiler.argument(), self.records.clone());
         Ok(move || {
             let mut command = Command::new(&program);
-            command.args(["tune", "worker"]).args(&nvrtc);
+            command.args(["tune", "worker", "--records"]).arg(&records).args(&nvrtc);
             command
         })
     }
@@ -319,22 +368,26 @@ fn explain_illegal(rule: &Rule, pass: Pass, arch: Arch) -> Result<Verdict, CliEr
     Ok(Verdict::Good)
 }
 
-fn refit(measured: &Path, counted: &Path, out: &Path) -> Result<Verdict, CliError> {
+fn refit(measured: &Path, counted: &Path, out: Option<&Path>) -> Result<Verdict, CliError> {
     let read = |path: &Path| Contents::read(path).map_err(|source| CliError::Read { path: path.to_owned(), source });
-    let (measured, counted) = (read(measured)?, read(counted)?);
-    let Some(search) = measured.searches.first() else {
-        return Err(CliError::Usage("the measured log holds no search".to_owned()));
+    let (timed, counts) = (read(measured)?, read(counted)?);
+    let pairs = pairs(&timed, &counts);
+    let Some(gpu) = pairs.first().map(|pair| pair.gpu.clone()) else {
+        return Err(CliError::Usage(format!(
+            "{} holds no candidate that was both measured and counted: sweep it with gdn2 tune --device cuda:0, and where \
+             it was counted by a sweep of its own with --device model, name that log by --counted",
+            measured.display()
+        )));
     };
-    let pairs = pairs(&measured, &counted);
-    if pairs.is_empty() {
-        return Err(CliError::Usage(
-            "the two logs share no candidate: run both with the same rule and shape".to_owned(),
-        ));
-    }
-    let fitted = calibrate(&pairs, &Constants::shipped(&search.job.gpu)?);
+    let folder = measured.parent().unwrap_or(Path::new("."));
+    let fitted = calibrate(&pairs, &Constants::of(&gpu, Some(folder))?);
     let mut json = serde_json::to_vec_pretty(&fitted.constants)?;
     json.push(b'\n');
-    write::file(out, &json)?;
+    let out = out.map_or_else(|| folder.join("constants").join(format!("{gpu}.json")), Path::to_owned);
+    if let Some(parent) = out.parent() {
+        std::fs::create_dir_all(parent).map_err(|source| CliError::Write { path: parent.to_owned(), source })?;
+    }
+    write::file(&out, &json)?;
     let text = format!(
         "{} candidates: median error {:.1} % before, {:.1} % after; rank correlation {:.3}\nconstants: {}\n",
         fitted.pairs,

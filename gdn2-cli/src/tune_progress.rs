@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use gdn2_tune::job::Engine;
 use gdn2_tune::outcome::{Outcome, Reason};
 use gdn2_tune::sweep::Event;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -19,9 +20,14 @@ pub struct Watch {
 
 impl Watch {
     /// A watch over the sweep with this log.
-    pub fn new(log: &Path, budget: Duration) -> Watch {
+    pub fn new(log: &Path, budget: Duration, engine: Engine) -> Watch {
         let bar = ProgressBar::new(0);
-        if let Ok(style) = ProgressStyle::with_template("tuning [{pos}/{len}] {elapsed}, {msg}") {
+        let what = match engine {
+            Engine::Cuda(_) => "measuring",
+            Engine::Model => "predicting",
+            Engine::Vm => "counting",
+        };
+        if let Ok(style) = ProgressStyle::with_template(&format!("{what} [{{pos}}/{{len}}] {{elapsed}}, {{msg}}")) {
             bar.set_style(style);
         }
         let log = log.display().to_string();

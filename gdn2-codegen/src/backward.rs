@@ -25,7 +25,10 @@ pub(crate) fn complete(rule: &Rule, arch: Arch, given: &Overrides) -> Backward {
     let tiles = rule.value_dim.div_ceil(WARP_ROWS);
     let chunks = given.get("chunk").map_or_else(|| vec![64, 32, 16], |chunk| vec![chunk]);
     let splits = given.get("value_split").map_or_else(|| vec![1, 2, 4, 8, 16, 32], |split| vec![split]);
-    let blocks = given.get("value_tiles").map_or_else(|| vec![8, 4, 2, 1], |tiles| vec![tiles]);
+    let blocks = match given.get("value_tiles") {
+        Some(given) => vec![given],
+        None => [8, 4, 2, 1].map(|block| tiles.min(block)).to_vec(),
+    };
     let recompute = given.get("recompute").unwrap_or(0);
     let mut last = None;
     for &chunk in &chunks {
@@ -37,7 +40,7 @@ pub(crate) fn complete(rule: &Rule, arch: Arch, given: &Overrides) -> Backward {
                     value_split,
                     warps,
                     stages: given.get("stages").unwrap_or(1),
-                    value_tiles: value_tiles.min(tiles),
+                    value_tiles,
                     gradient_warps: given.get("gradient_warps").unwrap_or(8),
                     recompute,
                 };

@@ -4,6 +4,7 @@
 use crate::job::{Engine as Kind, Job};
 use crate::model::{Constants, ConstantsError, LaunchLoad, Load, counted_micros, predict};
 use crate::outcome::{Metric, Outcome, Reason, Sample};
+use crate::tallies::Tallies;
 use crate::worker::{Request, Step};
 use gdn2_codegen::abi::{Extents, Tensor};
 use gdn2_codegen::kernel::{Kernel, Pass, bind};
@@ -18,9 +19,13 @@ use gdn2_runtime::nvrtc::NvrtcError;
 use gdn2_runtime::problem::Problem;
 use gdn2_runtime::tensors::{Case, CaseError};
 use gdn2_vm::{Check, Report};
+use std::path::{Path, PathBuf};
 
-/// Tokens of the two short runs that counts are extrapolated from: whole chunks of every length the candidates have.
-const SHORT_RUNS: (u32, u32) = (256, 512);
+/// Tokens of the shorter of the two runs that counts are extrapolated from, at least; the other is twice as long.
+const SHORT_RUN: u32 = 128;
+
+/// Tokens that results are checked over on a GPU.
+const CHECKED_TOKENS: u32 = 512;
 
 /// Samples of a measured time at the shortest look, and those before them that are thrown away: clocks rise, code and
 /// tables are loaded.
@@ -33,6 +38,8 @@ pub struct Evaluator {
     /// The last inputs and their exact results, for the next candidate of the same job and round.
     drawn: Option<(Job, Shape, Case, f64)>,
     constants: Option<Constants>,
+    records: Option<PathBuf>,
+    tallies: Tallies,
     gpu: Option<cuda::Cuda>,
     /// The last inputs that a time was taken with.
     timed: Option<(Job, Shape, Case)>,
@@ -65,9 +72,11 @@ impl Shape {
 }
 
 impl Evaluator {
-    /// An evaluator with a compiler of its own.
-    pub fn new(compiler: Compiler) -> Evaluator {
-        Evaluator { compiler, drawn: None, constants: None, gpu: None, timed: None }
+    /// An evaluator with a compiler of its own. `records` is the folder whose constants come before the shipped ones,
+    /// `cache` the one that keeps counts.
+    pub fn new(compiler: Compiler, records: Option<PathBuf>, cache: Option<&Path>) -> Evaluator {
+        let tallies = Tallies::new(cache);
+        Evaluator { compiler, drawn: None, constants: None, records, tallies, gpu: None, timed: None }
     }
 
     /// Answers a worker's request.
@@ -122,7 +131,9 @@ impl Evaluator {
             Kind::Model => {
                 let full = full(request);
                 let at = |tokens: u32| Shape { batch: 1, tokens, key_heads: 1, value_heads: 1, ..full };
-                let (short, long) = SHORT_RUNS;
+                // Two chunks and four, so that the pipeline has filled in the shorter run.
+                let short = SHORT_RUN.max(2 * request.schedule.chunk().unwrap_or(1));
+                let long = 2 * short;
                 if job.shape.tokens <= long {
                     let only = at(job.shape.tokens);
                     let loads = self.loads(request, artifact, only)?;
@@ -157,7 +168,7 @@ impl Evaluator {
         let Some(gpu) = self.gpu.clone() else { return Err(failed(&"no GPU")) };
         let device = Device::Cuda(gpu);
         let full = full(request);
-        let small = Shape { batch: 1, tokens: full.tokens.min(SHORT_RUNS.1), ..full };
+        let small = Shape { batch: 1, tokens: full.tokens.min(CHECKED_TOKENS), ..full };
         self.checked(request, artifact, &device, small)?;
         if self.timed.as_ref().is_none_or(|(of, at, _)| of != job || *at != full) {
             let case = Case::drawn_inputs(&job.rule, &full.draw(), job.pass == Pass::Backward)
@@ -182,12 +193,17 @@ impl Evaluator {
     fn constants(&mut self, gpu: &str) -> Result<Constants, ConstantsError> {
         match &self.constants {
             Some(constants) if constants.gpu == gpu => Ok(constants.clone()),
-            _ => Ok(self.constants.insert(Constants::shipped(gpu)?).clone()),
+            _ => Ok(self.constants.insert(Constants::of(gpu, self.records.as_deref())?).clone()),
         }
     }
 
-    /// Runs a shape, checks its results and returns each launch's work per block.
+    /// Runs a shape, checks its results and returns each launch's work per block; or what an earlier run of the same PTX
+    /// on the same inputs came to.
     fn loads(&mut self, request: &Request, artifact: &Artifact, shape: Shape) -> Result<Vec<Load>, Outcome> {
+        let key = self.tallies.key(&request.job, artifact, &shape.draw());
+        if let Some(loads) = self.tallies.get(key) {
+            return Ok(loads);
+        }
         let device = Device::Vm(vm::Settings { check: Check::Basic, count: true, ..vm::Settings::default() });
         let reports = self.checked(request, artifact, &device, shape)?;
         let mut loads = Vec::new();
@@ -196,6 +212,7 @@ impl Evaluator {
             let counters = report.counters.as_ref();
             loads.push(counters.map(|counters| Load::of(counters, blocks)).unwrap_or_default());
         }
+        self.tallies.put(key, &loads);
         Ok(loads)
     }
 

@@ -1,9 +1,11 @@
 //! What is tuned: a rule's pass for one shape on one GPU, and by which kind of device.
 
+use crate::model::Constants;
 use gdn2_codegen::abi::Extents;
 use gdn2_codegen::arch::Arch;
 use gdn2_codegen::kernel::Pass;
-use gdn2_codegen::record::{Basis, rule_fingerprint};
+use gdn2_codegen::record::{Basis, rule_fingerprint, source_fingerprint};
+use gdn2_codegen::schedule::Schedule;
 use gdn2_dsl::Rule;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -112,13 +114,22 @@ pub struct Job {
 }
 
 impl Job {
-    /// Fingerprint of everything that two searches must share for the results of one to stand in the other. `space`
-    /// and `compiler` as in a record's provenance.
-    pub fn identity(&self, space: &str, compiler: &str) -> String {
+    /// Fingerprint of everything that two searches must share for the results of one to stand in the other: the job,
+    /// the candidates (`space`) and `compiler` as in a record's provenance, the CUDA text of every legal candidate, and
+    /// what the model knows of the GPU where its times depend on that.
+    pub fn identity(&self, space: &str, compiler: &str, legal: &[Schedule], constants: Option<&Constants>) -> String {
         let Job { rule, pass, shape, gpu, arch, engine } = self;
-        let rule = rule_fingerprint(rule);
-        let text = format!("{rule}\n{pass:?}\n{shape}\n{gpu}\n{arch}\n{engine}\n{space}\n{compiler}");
-        let mut hash = blake3::hash(text.as_bytes()).to_hex().to_string();
+        let fingerprint = rule_fingerprint(rule);
+        let text = format!("{fingerprint}\n{pass:?}\n{shape}\n{gpu}\n{arch}\n{engine}\n{space}\n{compiler}");
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(text.as_bytes());
+        for schedule in legal {
+            hasher.update(source_fingerprint(rule, *pass, *schedule, *arch).unwrap_or_default().as_bytes());
+        }
+        if engine.basis() != Basis::Measured {
+            hasher.update(&serde_json::to_vec(&constants).unwrap_or_default());
+        }
+        let mut hash = hasher.finalize().to_hex().to_string();
         hash.truncate(16);
         hash
     }

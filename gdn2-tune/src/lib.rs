@@ -14,5 +14,6 @@ pub mod report;
 pub mod search;
 pub mod sweep;
 pub mod t4;
+mod tallies;
 pub mod verdict;
 pub mod worker;

@@ -3,6 +3,7 @@
 
 use crate::job::Job;
 use crate::outcome::Outcome;
+use gdn2_codegen::kernel::Illegal;
 use gdn2_codegen::record::Damage;
 use gdn2_codegen::schedule::Schedule;
 use serde::{Deserialize, Serialize};
@@ -16,6 +17,8 @@ use std::path::Path;
 pub enum Line {
     /// A search, written once before its first evaluation.
     Search(Search),
+    /// A candidate that is not legal, written once with its search.
+    Illegal(Refusal),
     /// One evaluation.
     Evaluation(Evaluation),
 }
@@ -33,6 +36,19 @@ pub struct Search {
     pub space: String,
     /// The floor no kernel can beat, microseconds: inputs and outputs once through memory, matrix work at full rate.
     pub floor_micros: f64,
+}
+
+/// A candidate that `bind` refuses: nothing of it is compiled or run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// Which search.
+    pub search: String,
+    /// The candidate.
+    pub schedule: Schedule,
+    /// Field, limit and value.
+    pub illegal: Illegal,
+    /// When it was refused, seconds since 1970.
+    pub at: u64,
 }
 
 /// How hard a candidate was looked at. Outcomes of one effort and round are comparable.
@@ -77,9 +93,11 @@ pub struct Log {
 pub struct Contents {
     /// Searches, in order.
     pub searches: Vec<Search>,
+    /// Candidates that are not legal, in order.
+    pub refusals: Vec<Refusal>,
     /// Evaluations, in order.
     pub evaluations: Vec<Evaluation>,
-    /// Lines that are neither.
+    /// Lines that are none of these.
     pub damage: Vec<Damage>,
 }
 
@@ -120,11 +138,17 @@ impl Contents {
             }
             match serde_json::from_slice(line) {
                 Ok(Line::Search(search)) => contents.searches.push(search),
+                Ok(Line::Illegal(refusal)) => contents.refusals.push(refusal),
                 Ok(Line::Evaluation(evaluation)) => contents.evaluations.push(evaluation),
                 Err(error) => contents.damage.push(Damage { line: index + 1, why: error.to_string() }),
             }
         }
         contents
+    }
+
+    /// The refusals of one search.
+    pub fn refused<'a>(&'a self, search: &'a str) -> impl Iterator<Item = &'a Refusal> {
+        self.refusals.iter().filter(move |refusal| refusal.search == search)
     }
 
     /// The evaluations of one search.

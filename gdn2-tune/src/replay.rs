@@ -17,7 +17,7 @@ pub struct Replay {
 }
 
 impl Replay {
-    /// One search of a log. Candidates that are not legal are left out: a search knows them without evaluating.
+    /// One search of a log: its legal candidates, for a search knows the others without evaluating them.
     pub fn of(log: &Contents, search: &str) -> Replay {
         let mut schedules: Vec<Schedule> = Vec::new();
         let mut looks: Vec<(u32, Option<f64>)> = Vec::new();
@@ -32,6 +32,13 @@ impl Replay {
                     looks.push(look);
                 }
             }
+        }
+        // As in the list a search is given: workers finish in any order, the built-in schedule is the first of the list.
+        let job = log.searches.iter().find(|other| other.search == search).map(|search| &search.job);
+        let built_in = job.and_then(|job| Schedule::default_for(&job.rule, job.pass, job.arch).ok());
+        if let Some(at) = schedules.iter().position(|schedule| Some(*schedule) == built_in) {
+            schedules[..=at].rotate_right(1);
+            looks[..=at].rotate_right(1);
         }
         let micros = looks.into_iter().map(|(_, micros)| micros).collect();
         Replay { schedules, micros, seen: HashSet::new(), limit: usize::MAX }

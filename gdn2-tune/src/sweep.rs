@@ -1,17 +1,19 @@
 //! One search from its candidates to a record: the log, the workers, the budget, the run-off.
 
-use crate::job::Job;
-use crate::log::{Contents, Effort, Evaluation, Line, Log, Search};
+use crate::job::{Engine, Job};
+use crate::log::{Contents, Effort, Evaluation, Line, Log, Refusal, Search};
+use crate::model::Constants;
 use crate::outcome::{Outcome, Reason, Sample};
 use crate::search::{self, Evaluate, Points, Strategy};
 use crate::verdict::{Looks, Podium, podium};
-use crate::worker::{Pool, Request, Step};
+use crate::worker::{Finished, Pool, Request, Step};
 use gdn2_codegen::kernel::{Illegal, bind};
 use gdn2_codegen::record::{Basis, Bucket, Damage, Provenance, Record, Timed, rule_fingerprint, source_fingerprint};
 use gdn2_codegen::schedule::{Schedule, ScheduleError};
 use gdn2_codegen::space::{fingerprint, space};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::path::Path;
+use std::sync::mpsc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Looks at each of the two best in the run-off.
@@ -58,6 +60,7 @@ pub struct Budget {
 }
 
 /// What a search runs with.
+#[derive(Clone)]
 pub struct Setup<'a> {
     /// The worker processes.
     pub pool: &'a Pool,
@@ -73,6 +76,8 @@ pub struct Setup<'a> {
     pub budget: Budget,
     /// Compiler and version, for provenance.
     pub compiler: String,
+    /// What the model knows of the GPU, where it is known.
+    pub constants: Option<Constants>,
     /// Driver, clock and floor of the machine tuned for.
     pub machine: Machine,
 }
@@ -120,6 +125,8 @@ pub enum Event<'a> {
 /// How a search ended.
 #[derive(Debug)]
 pub struct Swept {
+    /// Which search of the log this was.
+    pub search: String,
     /// The record.
     pub record: Record,
     /// Candidates that are not legal.
@@ -136,7 +143,6 @@ pub struct Swept {
 pub fn sweep(job: &Job, setup: &Setup, watch: &mut dyn FnMut(Event)) -> Result<Swept, SweepError> {
     let candidates = space(&job.rule, job.pass, job.arch)?;
     let space_print = fingerprint(&candidates);
-    let identity = job.identity(&space_print, &setup.compiler);
     let log_error = |source| SweepError::Log { path: setup.log.display().to_string(), source };
     let (log, contents) = Log::open(setup.log).map_err(log_error)?;
     if !contents.damage.is_empty() {
@@ -149,6 +155,7 @@ pub fn sweep(job: &Job, setup: &Setup, watch: &mut dyn FnMut(Event)) -> Result<S
             Err(refusal) => illegal.push((schedule, refusal)),
         }
     }
+    let identity = job.identity(&space_print, &setup.compiler, &legal, setup.constants.as_ref());
     let mut run = Run::new(job, setup, &identity, log, &contents, legal, watch);
     (run.watch)(Event::Begin { legal: run.legal.len(), illegal: illegal.len(), known: run.looks.len() });
     if !contents.searches.iter().any(|search| search.search == identity) {
@@ -160,18 +167,39 @@ pub fn sweep(job: &Job, setup: &Setup, watch: &mut dyn FnMut(Event)) -> Result<S
             floor_micros: setup.machine.floor_micros,
         }));
         for (schedule, refusal) in &illegal {
-            run.record(*schedule, Effort::FIRST, Outcome::invalid(Reason::Constraints, refusal), 0.0);
+            let (search, illegal) = (identity.clone(), refusal.clone());
+            run.append(&Line::Illegal(Refusal { search, schedule: *schedule, illegal, at: now() }));
         }
     }
     let points = Points::of(&run.legal);
-    search::search(setup.strategy, &points, None, setup.seed, &mut run);
+    let prior = prior(job, setup, &space_print, &contents, &run.legal);
+    search::search(setup.strategy, &points, prior.as_deref(), setup.seed, &mut run);
     let ranking = run.run_off();
     let made = run.make_record(&ranking, space_print, illegal.len());
     let (failed, legal, at_floor) = (run.failed.take(), run.outcomes(), run.at_floor);
     if let Some(source) = failed {
         return Err(log_error(source));
     }
-    Ok(Swept { record: made?, illegal, legal, floor_micros: setup.machine.floor_micros, at_floor })
+    Ok(Swept { search: identity, record: made?, illegal, legal, floor_micros: setup.machine.floor_micros, at_floor })
+}
+
+/// What the time model said of the candidates in a search of the same log, where there is one: it orders what is yet
+/// to be timed. What the model could not run comes last.
+fn prior(job: &Job, setup: &Setup, space: &str, log: &Contents, legal: &[Schedule]) -> Option<Vec<f64>> {
+    if job.engine == Engine::Model {
+        return None;
+    }
+    let predicted = Job { engine: Engine::Model, ..job.clone() };
+    let search = predicted.identity(space, &setup.compiler, legal, setup.constants.as_ref());
+    let looks = Looks::of(log, &search, legal);
+    let times: Vec<Option<f64>> = legal.iter().map(|at| looks.get(*at, Effort::FIRST)?.micros()).collect();
+    let slowest = times.iter().flatten().copied().reduce(f64::max)?;
+    Some(times.into_iter().map(|time| time.unwrap_or(2.0 * slowest)).collect())
+}
+
+/// Seconds since 1970.
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 /// A search under way.
@@ -200,7 +228,8 @@ impl<'a, 'w> Run<'a, 'w> {
         legal: Vec<Schedule>,
         watch: &'w mut dyn FnMut(Event),
     ) -> Run<'a, 'w> {
-        let looks = Looks::of(contents, identity, &legal);
+        let mut looks = Looks::of(contents, identity, &legal);
+        looks.forget_timeouts();
         // The rest is for the run-off.
         let begun = Instant::now();
         let deadline = setup.budget.time.map(|time| begun + time.mul_f64(SEARCH_SHARE));
@@ -215,9 +244,8 @@ impl<'a, 'w> Run<'a, 'w> {
     }
 
     fn record(&mut self, schedule: Schedule, effort: Effort, outcome: Outcome, seconds: f64) {
-        let at = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let search = self.identity.to_owned();
-        self.append(&Line::Evaluation(Evaluation { search, schedule, effort, outcome, seconds, at }));
+        self.append(&Line::Evaluation(Evaluation { search, schedule, effort, outcome, seconds, at: now() }));
     }
 
     /// Evaluates what the log does not hold yet.
@@ -226,28 +254,39 @@ impl<'a, 'w> Run<'a, 'w> {
             schedules.iter().copied().filter(|schedule| self.looks.get(*schedule, effort).is_none()).collect();
         let (setup, job, deadline) = (self.setup, self.job, self.deadline);
         let request = |schedule: Schedule, step: Step| Request { job: job.clone(), schedule, effort, step };
-        let mut refused = HashMap::new();
-        if let Some(ahead) = setup.ahead {
-            let prepare: Vec<Request> = todo.iter().map(|schedule| request(*schedule, Step::Prepare)).collect();
-            ahead.run(&prepare, deadline, |finished| {
-                if let Some(outcome) = finished.outcome {
-                    refused.insert(finished.at, (outcome, finished.seconds));
-                }
+        let prepare = |schedule: &Schedule| request(*schedule, Step::Prepare);
+        let evaluate = |schedule: &Schedule| request(*schedule, Step::Evaluate);
+        let Some(ahead) = setup.ahead else {
+            let requests: Vec<Request> = todo.iter().map(evaluate).collect();
+            setup.pool.run(&requests, deadline, |finished| self.learn(todo[finished.at], effort, finished));
+            return;
+        };
+        // One candidate is timed while the next are compiled.
+        let requests: Vec<Request> = todo.iter().map(prepare).collect();
+        let (compiled, ready) = mpsc::channel();
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                ahead.run(&requests, deadline, |finished| {
+                    // Nobody listens any more only when the search is over.
+                    let _ = compiled.send(finished);
+                });
             });
-        }
-        for (at, (outcome, seconds)) in &refused {
-            self.learn(todo[*at], effort, outcome.clone(), *seconds);
-        }
-        let open: Vec<usize> = (0..todo.len()).filter(|at| !refused.contains_key(at)).collect();
-        let requests: Vec<Request> = open.iter().map(|at| request(todo[*at], Step::Evaluate)).collect();
-        setup.pool.run(&requests, deadline, |finished| {
-            let missing = || Outcome::invalid(Reason::Runtime, "the worker gave no outcome");
-            self.learn(todo[open[finished.at]], effort, finished.outcome.unwrap_or_else(missing), finished.seconds);
+            for finished in ready {
+                let schedule = todo[finished.at];
+                match finished.outcome {
+                    Some(_) => self.learn(schedule, effort, finished),
+                    None => {
+                        setup.pool.run(&[evaluate(&schedule)], deadline, |timed| self.learn(schedule, effort, timed))
+                    }
+                }
+            }
         });
     }
 
-    fn learn(&mut self, schedule: Schedule, effort: Effort, outcome: Outcome, seconds: f64) {
-        self.record(schedule, effort, outcome.clone(), seconds);
+    fn learn(&mut self, schedule: Schedule, effort: Effort, finished: Finished) {
+        let outcome =
+            finished.outcome.unwrap_or_else(|| Outcome::invalid(Reason::Runtime, "the worker gave no outcome"));
+        self.record(schedule, effort, outcome.clone(), finished.seconds);
         self.looks.insert(schedule, effort, outcome.clone());
         let best = self.looks.ranking(&self.legal).first().map(|(schedule, sample)| (*schedule, sample.time.micros));
         let done = self.legal.iter().filter(|legal| self.looks.verdict(**legal).is_some()).count();
@@ -327,15 +366,19 @@ impl<'a, 'w> Run<'a, 'w> {
 
 impl Evaluate for Run<'_, '_> {
     fn evaluate(&mut self, wanted: &[usize], effort: Effort) -> Vec<Option<f64>> {
-        let limit = self.setup.budget.candidates;
-        let spent = limit.is_some_and(|limit| self.asked.len() >= limit && effort == Effort::FIRST)
-            || self.deadline.is_some_and(|deadline| Instant::now() >= deadline);
-        if spent || self.at_floor {
+        if self.at_floor || self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
             return Vec::new();
         }
-        let schedules: Vec<Schedule> = wanted.iter().map(|at| self.legal[*at]).collect();
+        let mut schedules = Vec::new();
+        for schedule in wanted.iter().map(|at| self.legal[*at]) {
+            let known = self.asked.contains(&schedule);
+            if !known && self.setup.budget.candidates.is_some_and(|limit| self.asked.len() >= limit) {
+                break;
+            }
+            self.asked.insert(schedule);
+            schedules.push(schedule);
+        }
         self.look(&schedules, effort);
-        self.asked.extend(&schedules);
         let answers = schedules.iter().map_while(|schedule| self.looks.get(*schedule, effort));
         let answers: Vec<Option<f64>> = answers.map(Outcome::micros).collect();
         let enough = self.setup.machine.floor_micros * CLOSE_TO_FLOOR;

@@ -2,43 +2,57 @@
 //! in milliseconds.
 
 use crate::log::{Contents, Search};
-use crate::outcome::Outcome;
+use crate::outcome::{Outcome, Reason};
+use gdn2_codegen::schedule::Schedule;
 use serde_json::{Value, json};
 
 /// The results of one search of a log.
 pub fn export(log: &Contents, search: &Search) -> Value {
-    let results: Vec<Value> = log
-        .of(&search.search)
-        .map(|evaluation| {
-            let mut configuration = serde_json::to_value(evaluation.schedule).unwrap_or(Value::Null);
-            if let Some(fields) = configuration.as_object_mut() {
-                // The pass is the problem's, not the configuration's.
-                fields.remove("pass");
+    let refused = log
+        .refused(&search.search)
+        .map(|refusal| result(refusal.schedule, refusal.at, 0.0, Reason::Constraints.name(), Vec::new(), Vec::new()));
+    let evaluated = log.of(&search.search).map(|evaluation| {
+        let (invalidity, measurements, runtimes) = match &evaluation.outcome {
+            Outcome::Correct(sample) => {
+                let time = json!({ "name": "time", "value": sample.time.micros / 1e3, "unit": "ms" });
+                let others = sample
+                    .metrics
+                    .iter()
+                    .map(|metric| json!({ "name": metric.name, "value": metric.value, "unit": metric.unit }));
+                let all: Vec<Value> = std::iter::once(time).chain(others).collect();
+                ("correct", all, vec![sample.time.micros / 1e3])
             }
-            let (invalidity, correctness, measurements, runtimes) = match &evaluation.outcome {
-                Outcome::Correct(sample) => {
-                    let time = json!({ "name": "time", "value": sample.time.micros / 1e3, "unit": "ms" });
-                    let others = sample
-                        .metrics
-                        .iter()
-                        .map(|metric| json!({ "name": metric.name, "value": metric.value, "unit": metric.unit }));
-                    let all: Vec<Value> = std::iter::once(time).chain(others).collect();
-                    ("correct", 1, all, vec![sample.time.micros / 1e3])
-                }
-                Outcome::Invalid { reason, .. } => (reason.name(), 0, Vec::new(), Vec::new()),
-            };
-            json!({
-                "timestamp": timestamp(evaluation.at),
-                "configuration": configuration,
-                "objectives": ["time"],
-                "times": { "benchmark": evaluation.seconds * 1e3, "runtimes": runtimes },
-                "invalidity": invalidity,
-                "correctness": correctness,
-                "measurements": measurements,
-            })
-        })
-        .collect();
+            Outcome::Invalid { reason, .. } => (reason.name(), Vec::new(), Vec::new()),
+        };
+        result(evaluation.schedule, evaluation.at, evaluation.seconds, invalidity, measurements, runtimes)
+    });
+    let results: Vec<Value> = refused.chain(evaluated).collect();
     json!({ "schema_version": "1.0.0", "results": results })
+}
+
+/// One candidate; it is correct where it has run times.
+fn result(
+    schedule: Schedule,
+    at: u64,
+    seconds: f64,
+    invalidity: &str,
+    measurements: Vec<Value>,
+    runtimes: Vec<f64>,
+) -> Value {
+    let mut configuration = serde_json::to_value(schedule).unwrap_or(Value::Null);
+    if let Some(fields) = configuration.as_object_mut() {
+        // The pass is the problem's, not the configuration's.
+        fields.remove("pass");
+    }
+    json!({
+        "timestamp": timestamp(at),
+        "configuration": configuration,
+        "objectives": ["time"],
+        "correctness": u32::from(!runtimes.is_empty()),
+        "times": { "benchmark": seconds * 1e3, "runtimes": runtimes },
+        "invalidity": invalidity,
+        "measurements": measurements,
+    })
 }
 
 /// Seconds since 1970 as an ISO 8601 time in UTC. Civil date from a day count: the calendar repeats every 400 years

@@ -1,7 +1,7 @@
 //! From looks at candidates to a winner: the same reading of a log for the sweep that writes it and the report.
 
 use crate::log::{Contents, Effort};
-use crate::outcome::{Outcome, Sample};
+use crate::outcome::{Outcome, Reason, Sample};
 use gdn2_codegen::record::{Basis, Time};
 use gdn2_codegen::schedule::Schedule;
 use std::collections::HashMap;
@@ -18,6 +18,12 @@ impl Looks {
             looks.insert(evaluation.schedule, evaluation.effort, evaluation.outcome.clone());
         }
         looks
+    }
+
+    /// Forgets the looks that ran out of time, so that a search that is resumed looks again: a machine that was busy
+    /// with something else is not the candidate's fault.
+    pub fn forget_timeouts(&mut self) {
+        self.0.retain(|_, outcome| !matches!(outcome, Outcome::Invalid { reason: Reason::Timeout, .. }));
     }
 
     /// Adds a look.
@@ -160,7 +166,7 @@ mod tests {
         }
         assert_eq!(looks.ranking(&candidates)[0].0, a.0, "who meets is settled before they meet");
         assert_eq!(looks.final_ranking(&candidates)[0].0, b.0);
-        let wrong = Outcome::invalid(crate::outcome::Reason::Correctness, "o is off");
+        let wrong = Outcome::invalid(Reason::Correctness, "o is off");
         looks.insert(b.0, Effort { repeats: 1, round: 4 }, wrong);
         assert_eq!(looks.final_ranking(&candidates).len(), 1);
     }

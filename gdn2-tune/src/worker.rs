@@ -66,6 +66,8 @@ pub struct Pool {
     command: Box<dyn Fn() -> Command + Send + Sync>,
     size: usize,
     timeout: Duration,
+    /// Workers that wait for the next requests: what they have loaded and drawn serves again.
+    idle: Mutex<Vec<Worker>>,
 }
 
 /// One finished request.
@@ -83,7 +85,7 @@ impl Pool {
     /// `size` workers, each started by `command` when it is first needed and killed when it takes longer than
     /// `timeout` over one request.
     pub fn new(command: impl Fn() -> Command + Send + Sync + 'static, size: usize, timeout: Duration) -> Pool {
-        Pool { command: Box::new(command), size: size.max(1), timeout }
+        Pool { command: Box::new(command), size: size.max(1), timeout, idle: Mutex::new(Vec::new()) }
     }
 
     /// Runs requests on all workers and hands each result over as it comes. `until` stops the handing out of new
@@ -108,10 +110,10 @@ impl Pool {
         until: Option<Instant>,
         results: &Sender<Finished>,
     ) {
-        let mut worker: Option<Worker> = None;
+        let mut worker = self.idle.lock().ok().and_then(|mut idle| idle.pop());
         while until.is_none_or(|until| Instant::now() < until) {
             let next = queue.lock().ok().and_then(|mut queue| queue.pop_front());
-            let Some(at) = next else { return };
+            let Some(at) = next else { break };
             let start = Instant::now();
             let outcome = match self.ask(&mut worker, &requests[at]) {
                 Ok(answer) => answer.outcome,
@@ -122,8 +124,11 @@ impl Pool {
                 }
             };
             if results.send(Finished { at, outcome, seconds: start.elapsed().as_secs_f64() }).is_err() {
-                return;
+                break;
             }
+        }
+        if let (Some(worker), Ok(mut idle)) = (worker, self.idle.lock()) {
+            idle.push(worker);
         }
     }
 

@@ -2,12 +2,17 @@
 //! error of the logarithm is least.
 
 use super::{Constants, LaunchLoad, predict};
+use crate::job::{Engine, Job};
 use crate::log::Contents;
 use crate::outcome::Outcome;
+use gdn2_codegen::schedule::Schedule;
+use std::collections::HashMap;
 
 /// One candidate, counted and measured.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Pair {
+    /// The GPU.
+    pub gpu: String,
     /// What the model sees.
     pub launches: Vec<LaunchLoad>,
     /// Bytes that must cross memory.
@@ -49,24 +54,32 @@ const FREE: [&str; 13] = [
 ];
 const FURTHEST: f64 = 4.0;
 
-/// Joins a measured log with a predicted or counted one by search parameters and schedule.
+/// Joins timed searches with predicted ones of the same rule, pass, shape and GPU by schedule: one pair for every
+/// candidate timed, at its last look. All of one GPU, the first that has any.
 pub fn pairs(measured: &Contents, counted: &Contents) -> Vec<Pair> {
-    let mut pairs = Vec::new();
-    for search in &measured.searches {
-        let same = |other: &&crate::log::Search| {
-            let (a, b) = (&search.job, &other.job);
-            a.rule == b.rule && a.pass == b.pass && a.shape == b.shape && a.gpu == b.gpu
-        };
-        let Some(twin) = counted.searches.iter().find(same) else { continue };
-        for evaluation in measured.of(&search.search) {
-            let Some(micros) = evaluation.outcome.micros() else { continue };
-            let loads = counted.of(&twin.search).find_map(|other| match &other.outcome {
-                Outcome::Correct(sample) if other.schedule == evaluation.schedule => Some(sample.launches.clone()),
-                _ => None,
-            });
-            let Some(launches) = loads.filter(|launches| !launches.is_empty()) else { continue };
-            pairs.push(Pair { launches, compulsory_bytes: search.job.compulsory_bytes(), measured: micros });
+    let mut pairs: Vec<Pair> = Vec::new();
+    for search in measured.searches.iter().filter(|search| search.job.engine != Engine::Model) {
+        let job = &search.job;
+        if pairs.first().is_some_and(|pair| pair.gpu != job.gpu) {
+            continue;
         }
+        let twin = Job { engine: Engine::Model, ..job.clone() };
+        let mut loads = HashMap::new();
+        for other in counted.searches.iter().filter(|other| other.job == twin) {
+            loads.extend(counted.of(&other.search).filter_map(|evaluation| match &evaluation.outcome {
+                Outcome::Correct(sample) => Some((evaluation.schedule, &sample.launches)),
+                Outcome::Invalid { .. } => None,
+            }));
+        }
+        let mut timed: Vec<(Schedule, f64)> = Vec::new();
+        for evaluation in measured.of(&search.search) {
+            timed.retain(|(schedule, _)| *schedule != evaluation.schedule);
+            timed.extend(evaluation.outcome.micros().map(|micros| (evaluation.schedule, micros)));
+        }
+        pairs.extend(timed.into_iter().filter_map(|(schedule, measured)| {
+            let launches = (*loads.get(&schedule)?).clone();
+            Some(Pair { gpu: job.gpu.clone(), launches, compulsory_bytes: job.compulsory_bytes(), measured })
+        }));
     }
     pairs
 }
@@ -176,7 +189,7 @@ mod tests {
                 let launches =
                     vec![LaunchLoad { blocks: 16, threads: 128, registers: 128, shared_bytes: 64_000, load }];
                 let measured = predict(&launches, 0.0, &truth.arch.limits(), &truth).micros;
-                Pair { launches, compulsory_bytes: 0.0, measured }
+                Pair { gpu: "h200".to_owned(), launches, compulsory_bytes: 0.0, measured }
             })
             .collect();
         let result = calibrate(&pairs, &shipped);

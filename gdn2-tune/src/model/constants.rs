@@ -4,6 +4,7 @@ use super::counts::Unit;
 use gdn2_codegen::arch::Arch;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::path::Path;
 
 /// A constant as the file has it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -92,6 +93,17 @@ impl Constants {
             return Err(ConstantsError::UnknownGpu { gpu: gpu.to_owned(), known });
         };
         Constants::parse(gpu, text)
+    }
+
+    /// The constants for a GPU: those of `constants/<gpu>.json` in a folder of records, where `gdn2 tune calibrate`
+    /// leaves them, else those shipped.
+    pub fn of(gpu: &str, records: Option<&Path>) -> Result<Constants, ConstantsError> {
+        let text =
+            records.and_then(|folder| std::fs::read_to_string(folder.join(format!("constants/{gpu}.json"))).ok());
+        match text {
+            Some(text) => Constants::parse(gpu, &text),
+            None => Constants::shipped(gpu),
+        }
     }
 
     /// Reads a constants file; afterwards every constant the model asks for is there and above 0.

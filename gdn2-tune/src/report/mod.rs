@@ -53,11 +53,13 @@ impl<'a> Findings<'a> {
         let candidates = space(&job.rule, job.pass, job.arch)?;
         let looks = Looks::of(log, &search.search, &candidates);
         let ranking = looks.final_ranking(&candidates);
-        let rejected = candidates.iter().filter_map(|schedule| match looks.verdict(*schedule) {
+        let refused = log.refused(&search.search);
+        let refused = refused.map(|refusal| (refusal.schedule, Reason::Constraints, refusal.illegal.to_string()));
+        let failed = candidates.iter().filter_map(|schedule| match looks.verdict(*schedule) {
             Some(Outcome::Invalid { reason, detail }) => Some((*schedule, *reason, detail.clone())),
             _ => None,
         });
-        let rejected = rejected.collect();
+        let rejected = refused.chain(failed).collect();
         if ranking.is_empty() {
             return Err(ReportError::NoWinner(search.search.clone()));
         }

@@ -1,11 +1,17 @@
 //! Model-guided search: a spread-out start, then whatever the surrogate expects most of.
 
 use super::process::Process;
-use super::{BATCH, Evaluate, Random};
+use super::{Evaluate, Random};
 use crate::log::Effort;
+
+/// Candidates handed over at once: enough to keep workers busy, few enough to learn from what comes back.
+const BATCH: usize = 4;
 
 /// Deviations of optimism: a candidate counts as what it might be, not as what it is expected to be.
 const OPTIMISM: f64 = 0.7;
+
+/// What a sure failure adds to a time, in deviations of the times.
+const DOUBT: f64 = 1.0;
 
 /// Looks at no more than a quarter of the candidates.
 pub fn search(points: &[Vec<f64>], prior: Option<&[f64]>, seed: u64, evaluator: &mut dyn Evaluate) {
@@ -55,29 +61,29 @@ fn promising(points: &[Vec<f64>], prior: Option<&[f64]>, seen: &[(usize, Option<
     // With a prior, the surrogate learns how wrong the prior is; without, it learns the times.
     let expected = |at: usize| prior.map_or(0.0, |prior| prior[at].max(f64::MIN_POSITIVE).ln());
     let log = |at: usize, micros: f64| micros.max(f64::MIN_POSITIVE).ln() - expected(at);
-    let valid: Vec<f64> = seen.iter().filter_map(|(at, micros)| micros.map(|micros| log(*at, micros))).collect();
-    // What cannot win repels: it counts as slow as the slowest.
-    let worst = valid.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    let worst = if worst.is_finite() { worst } else { 0.0 };
-    let mean = valid.iter().sum::<f64>() / valid.len().max(1) as f64;
-    let spread = (valid.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / valid.len().max(1) as f64).sqrt();
+    let valid: Vec<(usize, f64)> = seen.iter().filter_map(|(at, micros)| Some((*at, log(*at, (*micros)?)))).collect();
+    let mean = valid.iter().map(|(_, value)| value).sum::<f64>() / valid.len().max(1) as f64;
+    let spread =
+        (valid.iter().map(|(_, value)| (value - mean).powi(2)).sum::<f64>() / valid.len().max(1) as f64).sqrt();
     let scale = spread.max(1e-3);
-    let mut known: Vec<(usize, f64)> = seen
-        .iter()
-        .map(|(at, micros)| (*at, (micros.map_or(worst, |micros| log(*at, micros)) - mean) / scale))
-        .collect();
+    // Times and failures are two surfaces: the best schedules often lie beside those that ask for too much.
+    let mut times: Vec<(usize, f64)> = valid.iter().map(|(at, value)| (*at, (value - mean) / scale)).collect();
+    let mut failures: Vec<(usize, f64)> =
+        seen.iter().map(|(at, micros)| (*at, if micros.is_some() { 0.0 } else { 1.0 })).collect();
     let mut chosen = Vec::new();
     while chosen.len() < count {
-        let values: Vec<f64> = known.iter().map(|(_, value)| *value).collect();
-        let process = Process::fit(known.iter().map(|(at, _)| points[*at].as_slice()).collect(), &values);
-        let open = (0..points.len()).filter(|at| known.iter().all(|(other, _)| other != at));
+        let time = Process::of(points, &times);
+        let failure = Process::of(points, &failures);
+        let open = (0..points.len()).filter(|at| failures.iter().all(|(other, _)| other != at));
         let optimistic = open.map(|at| {
-            let (mean, deviation) = process.at(&points[at]);
-            (at, mean, mean - OPTIMISM * deviation + expected(at) / scale)
+            let (mean, deviation) = time.at(&points[at]);
+            let doubt = failure.at(&points[at]).0.clamp(0.0, 1.0);
+            (at, mean, mean - OPTIMISM * deviation + DOUBT * doubt + expected(at) / scale)
         });
         let Some((at, mean, _)) = optimistic.min_by(|a, b| a.2.total_cmp(&b.2)) else { break };
         chosen.push(at);
-        known.push((at, mean));
+        times.push((at, mean));
+        failures.push((at, 0.0));
     }
     chosen
 }

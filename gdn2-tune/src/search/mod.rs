@@ -9,8 +9,8 @@ use gdn2_codegen::schedule::Schedule;
 use std::fmt;
 use std::str::FromStr;
 
-/// Candidates handed over at once: enough to keep workers busy, few enough to learn from what comes back.
-const BATCH: usize = 4;
+/// Candidates handed over at once by a search that learns nothing from their times: enough to keep every worker busy.
+const BATCH: usize = 16;
 
 /// Times candidates.
 pub trait Evaluate {
@@ -120,7 +120,10 @@ pub fn search(strategy: Strategy, points: &Points, prior: Option<&[f64]>, seed: 
     let all: Vec<usize> = (0..points.len()).collect();
     match strategy {
         Strategy::Grid => in_order(&promising_first(all, prior), evaluator),
-        Strategy::Random => in_order(&Random(seed).shuffled(all), evaluator),
+        Strategy::Random => {
+            let others = Random(seed).shuffled(all.iter().copied().skip(1).collect());
+            in_order(&all.iter().copied().take(1).chain(others).collect::<Vec<usize>>(), evaluator);
+        }
         Strategy::Halving => halving(promising_first(all, prior), evaluator),
         Strategy::Guided => guided::search(&points.rows, prior, seed, evaluator),
     }

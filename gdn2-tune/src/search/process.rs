@@ -20,8 +20,14 @@ fn covariance(a: &[f64], b: &[f64]) -> f64 {
 }
 
 impl<'a> Process<'a> {
+    /// Fits to values at some of the points.
+    pub fn of(points: &'a [Vec<f64>], values: &[(usize, f64)]) -> Process<'a> {
+        let at = values.iter().map(|(at, _)| points[*at].as_slice()).collect();
+        Process::fit(at, &values.iter().map(|(_, value)| *value).collect::<Vec<f64>>())
+    }
+
     /// Fits to values, which should have mean zero and deviations around one.
-    pub fn fit(points: Vec<&'a [f64]>, values: &[f64]) -> Process<'a> {
+    fn fit(points: Vec<&'a [f64]>, values: &[f64]) -> Process<'a> {
         let n = points.len();
         // Cholesky; the noise on the diagonal keeps it positive.
         let mut factor = vec![vec![0.0; n]; n];

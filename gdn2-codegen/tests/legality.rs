@@ -1,0 +1,174 @@
+//! Every rule of legality from both sides: a schedule just inside and one just outside, and no refusal for a reason that
+//! has no such pair.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+use gdn2_codegen::arch::Arch;
+use gdn2_codegen::bind;
+use gdn2_codegen::kernel::{Illegal, Kernel, Pass};
+use gdn2_codegen::schedule::{self as numbers, Schedule};
+use gdn2_codegen::space::space;
+use gdn2_dsl::{Dtype, Rule, granularity_combinations};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// One rule of legality and the schedules on both sides of it. What a schedule leaves out is chosen to fit.
+struct Edge {
+    field: &'static str,
+    pass: Pass,
+    arch: Arch,
+    /// Key dim and value dim.
+    dims: (u32, u32),
+    inside: &'static str,
+    outside: &'static str,
+}
+
+const fn edge(field: &'static str, pass: Pass, dims: (u32, u32), inside: &'static str, outside: &'static str) -> Edge {
+    Edge { field, pass, arch: Arch::Sm90a, dims, inside, outside }
+}
+
+use Pass::{Backward, Decode, Forward};
+
+const EDGES: &[Edge] = &[
+    edge("chunk", Forward, (64, 64), "chunk=128", "chunk=256"),
+    edge("chunk", Forward, (64, 64), "chunk=64", "chunk=63"),
+    edge("stages", Forward, (64, 64), "stages=2", "stages=3"),
+    // 1,024 threads leave 64 registers each, which K = 16 at chunk 16 takes to the last.
+    edge("warps", Forward, (16, 16), "chunk=16,warps=32", "chunk=16,warps=33"),
+    edge("warps", Forward, (128, 128), "value_split=1,warps=8", "value_split=1,warps=7"),
+    edge("value_split", Forward, (128, 128), "value_split=8", "value_split=9"),
+    // Eight value tiles in five blocks would be two each, and the fifth block empty.
+    edge("value_split", Forward, (128, 128), "value_split=4", "value_split=5"),
+    // 256 threads leave 255 registers each, 288 leave 224; K = 256 at chunk 64 wants 232.
+    edge("registers", Forward, (256, 128), "chunk=64,stages=1,warps=8", "chunk=64,stages=1,warps=9"),
+    edge("chunk", Backward, (64, 64), "chunk=64", "chunk=63"),
+    edge("stages", Backward, (64, 64), "stages=2", "stages=3"),
+    edge("warps", Backward, (16, 16), "chunk=16,warps=32", "chunk=16,warps=33"),
+    edge("value_split", Backward, (128, 128), "value_split=8", "value_split=9"),
+    edge("registers", Backward, (128, 128), "chunk=64,warps=12", "chunk=64,warps=13"),
+    edge("recompute", Backward, (64, 64), "recompute=1", "recompute=2"),
+    edge("value_tiles", Backward, (64, 64), "value_tiles=4", "value_tiles=5"),
+    edge(
+        "gradient_warps",
+        Backward,
+        (64, 64),
+        "chunk=64,value_tiles=1,gradient_warps=4",
+        "chunk=64,value_tiles=1,gradient_warps=3",
+    ),
+    // 608 threads leave 104 registers each, 640 leave 96; the least any schedule wants is 100.
+    edge("gradient registers", Backward, (16, 16), "chunk=16,gradient_warps=19", "chunk=16,gradient_warps=20"),
+    edge("value_split", Decode, (128, 128), "value_split=8", "value_split=9"),
+    // Slices of 32 of 80 values: the fourth would be empty.
+    edge("value_split", Decode, (128, 80), "value_split=3", "value_split=4"),
+    // K is four tiles of 32.
+    edge("warps", Decode, (128, 128), "value_split=4,warps=4", "value_split=4,warps=5"),
+    // Three warps along V, or a multiple.
+    edge("warps", Decode, (128, 80), "value_split=1,warps=6", "value_split=1,warps=7"),
+    edge("registers", Decode, (128, 128), "value_split=4,warps=2", "value_split=4,warps=1"),
+];
+
+/// Shared memory is refused by its sum, whichever field made it: the fields of each pass, by launch.
+const SHARED: [(Pass, &str); 4] = [
+    (Forward, "shared memory"),
+    (Backward, "shared memory of backward_states"),
+    (Backward, "shared memory of backward_recompute"),
+    (Backward, "shared memory of backward_gradients"),
+];
+
+fn rules(key_dim: u32, value_dim: u32) -> Vec<Rule> {
+    let rule = |combination: gdn2_dsl::Combination| combination.rule(key_dim, value_dim, Dtype::Bf16).unwrap();
+    granularity_combinations().into_iter().map(rule).collect()
+}
+
+fn try_bind(rule: &Rule, pass: Pass, arch: Arch, text: &str) -> Result<Kernel, Illegal> {
+    bind(rule, pass, Schedule::from_overrides(rule, pass, arch, text).unwrap(), arch)
+}
+
+#[test]
+fn each_rule_has_an_inside_and_an_outside() {
+    for Edge { field, pass, arch, dims, inside, outside } in EDGES {
+        // GDN-2, the rule that needs most.
+        let rule = rules(dims.0, dims.1).pop().unwrap();
+        if let Err(refusal) = try_bind(&rule, *pass, *arch, inside) {
+            panic!("{pass} {inside}: {refusal}");
+        }
+        let refusal = try_bind(&rule, *pass, *arch, outside).unwrap_err();
+        assert_eq!(refusal.field, *field, "{pass} {outside}: {refusal}");
+    }
+}
+
+/// A schedule, and for backward, whose candidates have one buffer, the same with two.
+fn buffered(schedule: Schedule) -> Vec<Schedule> {
+    match schedule {
+        Schedule::Backward(numbers) => vec![schedule, Schedule::Backward(numbers::Backward { stages: 2, ..numbers })],
+        Schedule::Forward(_) | Schedule::Decode(_) => vec![schedule],
+    }
+}
+
+/// On every architecture some kernel comes within a few KB of the limit, and the least that is refused is little more.
+#[test]
+fn shared_memory_is_refused_at_the_limit_of_the_architecture() {
+    let mut met = BTreeSet::new();
+    for arch in Arch::ALL {
+        let limit = arch.limits().shared_per_block;
+        let (mut most, mut least) = (0, BTreeMap::new());
+        for dims in [(64, 64), (96, 96), (128, 128), (128, 256), (192, 128), (256, 256)] {
+            for rule in rules(dims.0, dims.1) {
+                for pass in [Pass::Forward, Pass::Backward] {
+                    for schedule in space(&rule, pass, arch).unwrap().into_iter().flat_map(buffered) {
+                        match bind(&rule, pass, schedule, arch) {
+                            Ok(kernel) => {
+                                let bytes = kernel.launches.iter().map(|launch| launch.shared_bytes).max().unwrap();
+                                assert!(bytes <= limit, "{} {schedule} on {arch}: {bytes} bytes", rule.name);
+                                most = most.max(bytes);
+                            }
+                            Err(refusal) if refusal.field.starts_with("shared memory") => {
+                                let got: u32 = refusal.got.parse().unwrap();
+                                assert!(
+                                    got > limit && refusal.limit == format!("{limit} bytes on {arch}"),
+                                    "{refusal}"
+                                );
+                                let least = least.entry((pass, refusal.field)).or_insert(u32::MAX);
+                                *least = got.min(*least);
+                            }
+                            Err(_) => {}
+                        }
+                    }
+                }
+            }
+        }
+        assert!(limit - most < 4096, "{arch}: the largest legal kernel takes {most} of {limit} bytes");
+        for (reason, least) in least {
+            assert!(least - limit < 16_384, "{reason:?} on {arch}: {least} is the least refused, the limit {limit}");
+            met.insert(reason);
+        }
+    }
+    assert_eq!(met, SHARED.map(|(pass, field)| (pass, field.to_owned())).into());
+}
+
+/// The other side of the table: whatever is refused, of all candidates and of numbers nobody would choose, is refused
+/// for a reason that has a pair above.
+#[test]
+fn nothing_is_refused_for_a_reason_without_a_test() {
+    let mut reasons = BTreeSet::new();
+    let odd = ["chunk=48", "stages=7", "warps=40", "warps=5", "value_split=100", "value_split=7", "recompute=5"];
+    let odd = odd.into_iter().chain(["value_tiles=99", "gradient_warps=1", "gradient_warps=64", "gradient_warps=31"]);
+    let odd: Vec<&str> = odd.collect();
+    for arch in Arch::ALL {
+        for rule in [(16, 16), (128, 128), (256, 512)].into_iter().flat_map(|(k, v)| rules(k, v)) {
+            for pass in [Pass::Forward, Pass::Backward, Pass::Decode] {
+                let strange = odd.iter().filter_map(|text| Schedule::from_overrides(&rule, pass, arch, text).ok());
+                for schedule in space(&rule, pass, arch).unwrap().into_iter().chain(strange) {
+                    if let Err(refusal) = bind(&rule, pass, schedule, arch) {
+                        reasons.insert((pass, refusal.field));
+                    }
+                }
+            }
+        }
+    }
+    let tested: BTreeSet<(Pass, String)> = EDGES
+        .iter()
+        .map(|edge| (edge.pass, edge.field))
+        .chain(SHARED)
+        .map(|(pass, field)| (pass, field.to_owned()))
+        .collect();
+    assert_eq!(reasons, tested, "left: what is refused; right: what has a test");
+}

@@ -1,0 +1,66 @@
+//! Counts that outlive a sweep. What a block does follows from its PTX and its inputs, so architectures whose PTX is the
+//! same but for the target's name share one run on the virtual machine; so do GPUs of one architecture.
+
+use crate::job::Job;
+use crate::model::Load;
+use gdn2_dsl::Draw;
+use gdn2_runtime::artifact::Artifact;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// Counts of correct runs on disk. Safe under any number of writers: an entry is written beside its place and renamed.
+pub struct Tallies {
+    /// Where they lie, and the hash of this program: another build may count otherwise.
+    place: Option<(PathBuf, blake3::Hash)>,
+}
+
+/// An entry's name.
+#[derive(Clone, Copy)]
+pub struct Key(blake3::Hash);
+
+impl Tallies {
+    /// Tallies in `counts` of a project cache folder; without one, nothing is kept.
+    pub fn new(cache: Option<&Path>) -> Tallies {
+        let program = std::env::current_exe().and_then(std::fs::read).ok();
+        let place = cache.zip(program).map(|(folder, bytes)| (folder.join("counts"), blake3::hash(&bytes)));
+        Tallies { place }
+    }
+
+    /// The key of a kernel on inputs drawn for a job.
+    pub fn key(&self, job: &Job, artifact: &Artifact, draw: &Draw) -> Key {
+        let mut hasher = blake3::Hasher::new();
+        if let Some((_, program)) = &self.place {
+            hasher.update(program.as_bytes());
+        }
+        let launches = serde_json::to_vec(&artifact.kernel.launches).unwrap_or_default();
+        let run = format!("{:?}\n{:?}\n{draw:?}\n", job.rule, job.pass);
+        hasher.update(&launches).update(run.as_bytes());
+        for line in artifact.ptx.lines().filter(|line| !line.starts_with(".target")) {
+            hasher.update(line.as_bytes()).update(b"\n");
+        }
+        Key(hasher.finalize())
+    }
+
+    /// The counts of each launch's mean block, if this run was counted before.
+    pub fn get(&self, key: Key) -> Option<Vec<Load>> {
+        serde_json::from_slice(&std::fs::read(self.path(key)?).ok()?).ok()
+    }
+
+    /// Keeps the counts of a run whose results were right. A folder that cannot be written only costs the next run.
+    pub fn put(&self, key: Key, loads: &[Load]) {
+        let write = || -> std::io::Result<()> {
+            let Some(path) = self.path(key) else { return Ok(()) };
+            let folder = path.parent().unwrap_or(Path::new("."));
+            std::fs::create_dir_all(folder)?;
+            let mut file = tempfile::NamedTempFile::new_in(folder)?;
+            file.write_all(&serde_json::to_vec(loads)?)?;
+            file.persist(&path)?;
+            Ok(())
+        };
+        let _ = write();
+    }
+
+    fn path(&self, key: Key) -> Option<PathBuf> {
+        self.place.as_ref().map(|(folder, _)| folder.join(format!("{}.json", key.0.to_hex())))
+    }
+}

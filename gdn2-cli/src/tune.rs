@@ -48,7 +48,7 @@ pub struct Args {
     /// Rule file; FILE#RULE where it holds several
     #[arg(value_name = "FILE[#RULE]", required = true)]
     rule: Option<Selection>,
-    /// forward or decode
+    /// forward, backward or decode
     #[arg(long, default_value = "forward", value_parser = pass)]
     pass: Pass,
     /// Sizes of the calls to tune for; HV, the value heads, is H unless given
@@ -265,7 +265,7 @@ impl Args {
                     CliError::Usage(format!("`{name}` is none of the GPUs with records: name one with --target"))
                 })?
             }
-            (None, None) => return Err(CliError::Usage("--target is needed where no GPU says what it is".to_owned())),
+            (None, None) => return Err(CliError::Usage("name the GPU to tune for, such as --target h200".to_owned())),
         };
         let arch = GPUS.iter().find(|(gpu, _)| *gpu == name).map(|(_, arch)| *arch).ok_or_else(|| {
             let known = GPUS.map(|(gpu, _)| gpu).join(", ");

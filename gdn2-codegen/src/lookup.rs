@@ -130,17 +130,25 @@ impl Records {
         Ok(Index { usable, common: self.common(question), built_in, refused })
     }
 
-    /// The schedule with the most wins among those legal for the question's rule.
+    /// The schedule with the most wins among those legal for the question's rule, unless the built-in schedules win as
+    /// often: a record that kept its rule's own is no word for another's.
     fn common(&self, question: &Question) -> Option<(Schedule, usize)> {
         let mut wins: Vec<(Schedule, usize)> = Vec::new();
+        let mut kept = 0;
         for record in self.iter().filter(|record| record.pass == question.pass && same_machine(record, question)) {
             let schedule = record.winner.schedule;
+            if record.built_in.is_some_and(|built_in| built_in.schedule == schedule) {
+                kept += 1;
+                continue;
+            }
             match wins.iter_mut().find(|(other, _)| *other == schedule) {
                 Some((_, count)) => *count += 1,
                 None => wins.push((schedule, 1)),
             }
         }
-        wins.retain(|(schedule, _)| bind(question.rule, question.pass, *schedule, question.arch).is_ok());
+        wins.retain(|(schedule, count)| {
+            *count > kept && bind(question.rule, question.pass, *schedule, question.arch).is_ok()
+        });
         // The first of equals, in the order of the records, which is sorted.
         wins.into_iter().rev().max_by_key(|(_, count)| *count)
     }

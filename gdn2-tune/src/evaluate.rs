@@ -200,7 +200,7 @@ impl Evaluator {
     /// Runs a shape, checks its results and returns each launch's work per block; or what an earlier run of the same PTX
     /// on the same inputs came to.
     fn loads(&mut self, request: &Request, artifact: &Artifact, shape: Shape) -> Result<Vec<Load>, Outcome> {
-        let key = self.tallies.key(&request.job, artifact, &shape.draw());
+        let key = Tallies::key(&request.job, artifact, &shape.draw());
         if let Some(loads) = self.tallies.get(key) {
             return Ok(loads);
         }

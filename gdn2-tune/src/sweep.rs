@@ -8,7 +8,9 @@ use crate::search::{self, Evaluate, Points, Strategy};
 use crate::verdict::{Looks, Podium, podium};
 use crate::worker::{Finished, Pool, Request, Step};
 use gdn2_codegen::kernel::{Illegal, bind};
-use gdn2_codegen::record::{Basis, Bucket, Damage, Provenance, Record, Timed, rule_fingerprint, source_fingerprint};
+use gdn2_codegen::record::{
+    Basis, Bucket, Damage, Provenance, Record, Time, Timed, rule_fingerprint, source_fingerprint,
+};
 use gdn2_codegen::schedule::{Schedule, ScheduleError};
 use gdn2_codegen::space::{fingerprint, space};
 use std::collections::HashSet;
@@ -197,6 +199,10 @@ fn prior(job: &Job, setup: &Setup, space: &str, log: &Contents, legal: &[Schedul
     Some(times.into_iter().map(|time| time.unwrap_or(2.0 * slowest)).collect())
 }
 
+fn rounded(value: f64) -> f64 {
+    (value * 1e3).round() / 1e3
+}
+
 /// Seconds since 1970.
 fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
@@ -328,7 +334,11 @@ impl<'a, 'w> Run<'a, 'w> {
         let Some(Podium { winner, built_in, runner_up }) = podium(ranking, built_in, job.engine.basis()) else {
             return Err(SweepError::NoWinner { tried, reasons: self.reasons(illegal) });
         };
-        let timed = |entry: &(Schedule, Sample)| Timed { schedule: entry.0, time: entry.1.time };
+        // Nanoseconds: more digits would only make records differ.
+        let timed = |entry: &(Schedule, Sample)| {
+            let Time { micros, spread } = entry.1.time;
+            Timed { schedule: entry.0, time: Time { micros: rounded(micros), spread: rounded(spread) } }
+        };
         let source = source_fingerprint(&job.rule, job.pass, winner.0, job.arch);
         Ok(Record {
             rule: job.rule.name.clone(),

@@ -8,10 +8,12 @@ use gdn2_runtime::artifact::Artifact;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+/// How this build counts.
+const COUNTING: &str = env!("GDN2_COUNTING");
+
 /// Counts of correct runs on disk. Safe under any number of writers: an entry is written beside its place and renamed.
 pub struct Tallies {
-    /// Where they lie, and the hash of this program: another build may count otherwise.
-    place: Option<(PathBuf, blake3::Hash)>,
+    folder: Option<PathBuf>,
 }
 
 /// An entry's name.
@@ -21,19 +23,14 @@ pub struct Key(blake3::Hash);
 impl Tallies {
     /// Tallies in `counts` of a project cache folder; without one, nothing is kept.
     pub fn new(cache: Option<&Path>) -> Tallies {
-        let program = std::env::current_exe().and_then(std::fs::read).ok();
-        let place = cache.zip(program).map(|(folder, bytes)| (folder.join("counts"), blake3::hash(&bytes)));
-        Tallies { place }
+        Tallies { folder: cache.map(|cache| cache.join("counts")) }
     }
 
     /// The key of a kernel on inputs drawn for a job.
-    pub fn key(&self, job: &Job, artifact: &Artifact, draw: &Draw) -> Key {
+    pub fn key(job: &Job, artifact: &Artifact, draw: &Draw) -> Key {
         let mut hasher = blake3::Hasher::new();
-        if let Some((_, program)) = &self.place {
-            hasher.update(program.as_bytes());
-        }
         let launches = serde_json::to_vec(&artifact.kernel.launches).unwrap_or_default();
-        let run = format!("{:?}\n{:?}\n{draw:?}\n", job.rule, job.pass);
+        let run = format!("{COUNTING}\n{:?}\n{:?}\n{draw:?}\n", job.rule, job.pass);
         hasher.update(&launches).update(run.as_bytes());
         for line in artifact.ptx.lines().filter(|line| !line.starts_with(".target")) {
             hasher.update(line.as_bytes()).update(b"\n");
@@ -61,6 +58,6 @@ impl Tallies {
     }
 
     fn path(&self, key: Key) -> Option<PathBuf> {
-        self.place.as_ref().map(|(folder, _)| folder.join(format!("{}.json", key.0.to_hex())))
+        self.folder.as_ref().map(|folder| folder.join(format!("{}.json", key.0.to_hex())))
     }
 }

@@ -7,6 +7,7 @@ mod table;
 pub use page::html;
 pub use table::table;
 
+use crate::job::{Engine, Job};
 use crate::log::{Contents, Search};
 use crate::model::{Constants, ConstantsError, Prediction, predict};
 use crate::outcome::{Outcome, Reason, Sample};
@@ -52,7 +53,18 @@ impl<'a> Findings<'a> {
         let job = &search.job;
         let candidates = space(&job.rule, job.pass, job.arch)?;
         let looks = Looks::of(log, &search.search, &candidates);
-        let ranking = looks.final_ranking(&candidates);
+        let mut ranking = looks.final_ranking(&candidates);
+        // A GPU tells times alone; what the same log counted stands beside them.
+        let twin = Job { engine: Engine::Model, ..job.clone() };
+        let counted: Vec<_> = log.searches.iter().filter(|other| other.job == twin).collect();
+        for (schedule, sample) in ranking.iter_mut().filter(|(_, sample)| sample.launches.is_empty()) {
+            let mut evaluations = counted.iter().flat_map(|other| log.of(&other.search));
+            if let Some(Outcome::Correct(model)) =
+                evaluations.find(|evaluation| evaluation.schedule == *schedule).map(|evaluation| &evaluation.outcome)
+            {
+                sample.launches.clone_from(&model.launches);
+            }
+        }
         let refused = log.refused(&search.search);
         let refused = refused.map(|refusal| (refusal.schedule, Reason::Constraints, refusal.illegal.to_string()));
         let failed = candidates.iter().filter_map(|schedule| match looks.verdict(*schedule) {

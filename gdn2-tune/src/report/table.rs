@@ -11,7 +11,7 @@ const ROWS: usize = 10;
 pub fn table(findings: &Findings) -> Result<String, ReportError> {
     let winner = findings.podium()?.winner.0;
     let mut table = Table::new();
-    table.load_style(presets::UTF8_HORIZONTAL_ONLY);
+    table.load_style(presets::NOTHING);
     table.set_header(["schedule", "time", "× best", "registers", "decided by", ""]);
     let best = findings.ranking[0].1.time.micros;
     let built_in = findings.ranking.iter().position(|(schedule, _)| *schedule == findings.built_in);

@@ -1,0 +1,141 @@
+//! `gdn2 tune` from the outside: a sweep, its record, who uses it, and what is said when something is amiss.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed unwrap is a failed test")]
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use gdn2_codegen::arch::Arch;
+use gdn2_codegen::bind;
+use gdn2_codegen::kernel::Pass;
+use gdn2_codegen::record::{Record, Records, source_fingerprint};
+use gdn2_codegen::schedule::Schedule;
+use gdn2_codegen::space::space;
+use gdn2_dsl::{Draw, Rule, parse_file};
+use gdn2_runtime::tensors::Case;
+use tempfile::TempDir;
+
+const RULE: &str =
+    "rule gdn { decay: scalar; erase: scalar; write: erase; key_dim: 64; value_dim: 64; dtype: bf16; }";
+const CALL: [&str; 7] = ["tune", "gdn.gdn2", "--pass", "decode", "--shape", "B=2,T=1,H=2", "--target=h200"];
+
+/// A folder with a rule, in which the program runs.
+struct Bench(TempDir);
+
+impl Bench {
+    fn new() -> Bench {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("gdn.gdn2"), RULE).unwrap();
+        Bench(folder)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    /// Both streams of a run that ends well, or not.
+    fn says(&self, good: bool, arguments: &[&str]) -> String {
+        let output = Command::new(env!("CARGO_BIN_EXE_gdn2")).current_dir(&self.0).args(arguments).output().unwrap();
+        let text =
+            String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.success(), good, "{arguments:?}: {text}");
+        text
+    }
+
+    fn tune(&self, more: &[&str]) -> String {
+        self.says(true, &[&CALL, more].concat())
+    }
+
+    fn record(&self) -> Record {
+        let text = std::fs::read_to_string(self.path("tuning/h200.json")).unwrap();
+        let (records, damage) = Records::parse(&text);
+        assert_eq!((records.iter().count(), damage.as_slice()), (1, [].as_slice()), "{text}");
+        records.iter().next().unwrap().clone()
+    }
+
+    fn write(&self, record: Record) {
+        let mut records = Records::default();
+        records.insert(record);
+        std::fs::write(self.path("tuning/h200.json"), records.to_text().unwrap()).unwrap();
+    }
+}
+
+fn rule() -> Rule {
+    parse_file(RULE).unwrap().remove(0)
+}
+
+#[test]
+fn a_sweep_leaves_a_record_that_run_and_emit_pick_up() {
+    let bench = Bench::new();
+    // The whole machinery, cycles in place of time: the model first, then the sweep, then the two best meet.
+    let said = bench.tune(&["--device", "vm"]);
+    assert!(said.contains("run-off: ") && said.contains(" counted") && said.contains("record: "), "{said}");
+    let record = bench.record();
+    assert!(record.built_in.is_some() && record.correct > 2, "{record:?}");
+
+    // Another winner than the built-in schedule, as a GPU might find.
+    let built_in = Schedule::default_for(&rule(), Pass::Decode, Arch::Sm90a).unwrap();
+    let legal = |schedule: &Schedule| bind(&rule(), Pass::Decode, *schedule, Arch::Sm90a).is_ok();
+    let others = space(&rule(), Pass::Decode, Arch::Sm90a).unwrap();
+    let other = others.into_iter().rfind(|schedule| *schedule != built_in && legal(schedule)).unwrap();
+    let mut tuned = record.clone();
+    tuned.winner.schedule = other;
+    tuned.provenance.source = source_fingerprint(&rule(), Pass::Decode, other, Arch::Sm90a).unwrap();
+    bench.write(tuned.clone());
+
+    let why = bench.tune(&["--why"]);
+    assert!(why.contains(&other.to_string()) && why.contains("record for heads=4,tokens=1"), "{why}");
+    let emit = ["emit", "gdn.gdn2", "--pass", "decode", "--arch", "sm_90a", "--emit", "abi"];
+    let abi: serde_json::Value = serde_json::from_str(&bench.says(true, &emit)).unwrap();
+    assert_eq!(serde_json::from_value::<Schedule>(abi["schedule"].clone()).unwrap(), other);
+    let case = Case::drawn(&rule(), &Draw::new(2, 1, 2, 2, 7), false).unwrap();
+    std::fs::write(bench.path("in.safetensors"), case.to_bytes().unwrap()).unwrap();
+    let run = ["run", "gdn.gdn2", "--pass=decode", "--device=vm", "--arch=sm_90a", "--inputs=in.safetensors"];
+    let run = [&run[..], &["--out", "out.safetensors"]].concat();
+    let ran = bench.says(true, &run);
+    assert!(ran.contains(&other.to_string()), "{ran}");
+
+    // A record of another text is not used, and a damaged one costs itself alone: both are said.
+    tuned.provenance.source = "0".repeat(16);
+    bench.write(tuned);
+    let why = bench.tune(&["--why"]);
+    assert!(why.contains(&format!("{built_in} (built-in")) && why.contains("text has changed"), "{why}");
+    std::fs::write(bench.path("tuning/h200.json"), "[\n{\"rule\":\"gdn\",\n]\n").unwrap();
+    let ran = bench.says(true, &run);
+    assert!(ran.contains("h200.json: line 2") && ran.contains(&built_in.to_string()), "{ran}");
+}
+
+#[test]
+fn times_refit_the_model_and_the_next_sweep_believes_them() {
+    let bench = Bench::new();
+    bench.tune(&["--device", "vm"]);
+    let before = bench.tune(&["--device", "model", "--records", "before"]);
+    let said = bench.says(true, &["tune", "calibrate", "--measured", "tuning/h200.log.jsonl"]);
+    assert!(said.contains("candidates: median error") && said.contains("tuning/constants/h200.json"), "{said}");
+    let constants = std::fs::read_to_string(bench.path("tuning/constants/h200.json")).unwrap();
+    assert!(constants.contains("refitted on"), "{constants}");
+    let after = bench.tune(&["--device", "model"]);
+    let band = |text: &str| text.lines().find(|line| line.contains("predicted")).map(str::to_owned);
+    assert!(band(&before).is_some() && band(&before) != band(&after), "{before}{after}");
+}
+
+#[test]
+fn the_illegal_are_explained_and_mistakes_say_what_to_type() {
+    let bench = Bench::new();
+    let table = bench.tune(&["--explain-illegal"]);
+    assert!(table.contains("value_split=8,warps=1") && table.contains("1 to 4 blocks of 16 value rows"), "{table}");
+    assert!(table.contains("candidates are not legal on sm_90a"), "{table}");
+    let wrong = |arguments: &[&str], hint: &str| {
+        let said = bench.says(false, &[&["tune", "gdn.gdn2"], arguments].concat());
+        assert!(said.contains(hint), "no `{hint}` in: {said}");
+    };
+    wrong(&["--shape", "B=1,T=1,H=1"], "--target h200");
+    wrong(&["--shape", "B=1,T=1,H=1", "--target", "h2000"], "use one of a100");
+    wrong(&["--shape", "B=1,H=1", "--target", "h200"], "needs B, T and H");
+    wrong(&["--shape", "B=1,T=0,H=1", "--target", "h200"], "T must be from 1");
+    wrong(&["--shape", "B=1,T=1,H=1", "--target", "h200", "--budget", "10"], "90s, 10m or 1h");
+    wrong(&["--shape", "B=1,T=1,H=1", "--target", "h200", "--search", "best"], "grid, random, halving or guided");
+    wrong(&["--shape", "B=1,T=1,H=1", "--target", "h200", "--device", "gpu"], "use cuda:N, model or vm");
+    wrong(&["--shape", "B=1,T=1,H=1", "--target", "h200", "--replay", "none.jsonl"], "none.jsonl");
+    let said = bench.says(false, &["tune", "calibrate", "--measured", "none.jsonl"]);
+    assert!(said.contains("none.jsonl"), "{said}");
+}

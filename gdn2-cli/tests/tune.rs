@@ -14,8 +14,7 @@ use gdn2_dsl::{Draw, Rule, parse_file};
 use gdn2_runtime::tensors::Case;
 use tempfile::TempDir;
 
-const RULE: &str =
-    "rule gdn { decay: scalar; erase: scalar; write: erase; key_dim: 64; value_dim: 64; dtype: bf16; }";
+const RULE: &str = "rule gdn { decay: scalar; erase: scalar; write: erase; key_dim: 64; value_dim: 64; dtype: bf16; }";
 const CALL: [&str; 7] = ["tune", "gdn.gdn2", "--pass", "decode", "--shape", "B=2,T=1,H=2", "--target=h200"];
 
 /// A folder with a rule, in which the program runs.
@@ -35,8 +34,7 @@ impl Bench {
     /// Both streams of a run that ends well, or not.
     fn says(&self, good: bool, arguments: &[&str]) -> String {
         let output = Command::new(env!("CARGO_BIN_EXE_gdn2")).current_dir(&self.0).args(arguments).output().unwrap();
-        let text =
-            String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.success(), good, "{arguments:?}: {text}");
         text
     }

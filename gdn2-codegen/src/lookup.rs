@@ -135,7 +135,11 @@ impl Records {
     fn common(&self, question: &Question) -> Option<(Schedule, usize)> {
         let mut wins: Vec<(Schedule, usize)> = Vec::new();
         let mut kept = 0;
-        for record in self.iter().filter(|record| record.pass == question.pass && same_machine(record, question)) {
+        let own = rule_fingerprint(question.rule);
+        let others = |record: &&Record| {
+            record.pass == question.pass && record.provenance.rule != own && same_machine(record, question)
+        };
+        for record in self.iter().filter(others) {
             let schedule = record.winner.schedule;
             if record.built_in.is_some_and(|built_in| built_in.schedule == schedule) {
                 kept += 1;

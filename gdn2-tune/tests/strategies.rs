@@ -79,7 +79,7 @@ fn a_rough_prior_halves_the_looks() {
     for rule in ["gdn", "kda", "gdn2"] {
         let log = from_the_slowest(&recorded(rule));
         let slowest = log.micros.iter().flatten().copied().fold(0.0, f64::max);
-        let off = |at: usize| if (at * 7919) % 13 % 2 == 0 { 1.4 } else { 1.0 / 1.4 };
+        let off = |at: usize| if ((at * 7919) % 13).is_multiple_of(2) { 1.4 } else { 1.0 / 1.4 };
         let rough = |(at, micros): (usize, &Option<f64>)| off(at) * micros.unwrap_or(2.0 * slowest);
         let prior: Vec<f64> = log.micros.iter().enumerate().map(rough).collect();
         let eighth = log.micros.len() / 8;

@@ -45,7 +45,8 @@ fn view(findings: &Findings) -> Result<Value, ReportError> {
                 ""
             };
             json!({
-                "schedule": schedule.to_string(), "role": role,
+                // A narrow column breaks between fields.
+                "schedule": schedule.to_string().replace(',', ",\u{200b}"), "role": role,
                 "time": micros(sample.time.micros),
                 "ratio": format!("{:.2}", sample.time.micros / best),
                 "registers": launch.map_or(String::new(), |launch| launch.registers.to_string()),
@@ -116,7 +117,7 @@ fn strips(findings: &Findings, winner: Schedule) -> (String, Vec<String>) {
             .collect();
         // A floor far below would squeeze the dots together; the conclusion above states it.
         let floor = Some(findings.search.floor_micros).filter(|floor| *floor * 4.0 > findings.ranking[0].1.time.micros);
-        strips.push(plot::strip(&format!("time against {name}"), name, &levels, &marks, floor));
+        strips.push(plot::strip(name, &levels, &marks, field != colour, floor));
     }
     (plot::legend(names.get(colour).map_or("", String::as_str), &series), strips)
 }

@@ -125,13 +125,13 @@ fn dot(svg: &mut String, x: f64, y: f64, mark: &Mark) {
     }
 }
 
-/// Time against one field of the schedule: a column per value, its marks side by side by series, a line through the
-/// fastest of each column.
-pub fn strip(title: &str, field: &str, levels: &[String], marks: &[Mark], floor: Option<f64>) -> String {
+/// Time against one field of the schedule: a column per value, its marks side by side by series if so wanted, a line
+/// through the fastest of each column.
+pub fn strip(field: &str, levels: &[String], marks: &[Mark], side_by_side: bool, floor: Option<f64>) -> String {
     let y = range(marks.iter().map(|mark| mark.y).chain(floor));
     let axes = Axes { width: 440.0, height: 300.0, x: (1.0, 10.0), y };
     let mut svg = String::new();
-    frame(&mut svg, &axes, title, field, "time, µs");
+    frame(&mut svg, &axes, &format!("time against {field}"), field, "time, µs");
     let step = (axes.width - LEFT - RIGHT) / levels.len().max(1) as f64;
     let column = |level: f64| LEFT + step * (level + 0.5);
     let series = marks.iter().map(|mark| mark.series).max().unwrap_or(0) + 1;
@@ -156,7 +156,7 @@ pub fn strip(title: &str, field: &str, levels: &[String], marks: &[Mark], floor:
         );
     }
     for mark in marks {
-        let offset = (mark.series as f64 + 0.5) / series as f64 - 0.5;
+        let offset = if side_by_side { (mark.series as f64 + 0.5) / series as f64 - 0.5 } else { 0.0 };
         dot(&mut svg, column(mark.x) + offset * step * 0.6, axes.at_y(mark.y), mark);
     }
     svg.push_str("</svg>");

@@ -134,10 +134,11 @@ class Run:
         return head | ({"rehearsal": True} if self.rehearsal else {})
 
     def close(self):
-        """Rows that the time did not reach say so."""
+        """What the time did not reach says so."""
         for row in self.rows.values():
-            if not self.answered[row.id]:
-                self.lines.write(self.head(row) | {"contestant": None, "status": "not reached"})
+            for contestant in ALL:
+                if contestant.name not in self.answered[row.id]:
+                    self.lines.write(self.head(row) | {"contestant": contestant.name, "status": "not reached"})
 
 
 if __name__ == "__main__":

@@ -125,7 +125,7 @@ for row in job.get("rows", []):
         if name == "hangs": time.sleep(60)
         if name == "dies": os.kill(os.getpid(), signal.SIGSEGV)
         say(tried=name, row=row, reason="it says no" if name == "refuses" else None, errors={"o": 0.001}, version="1")
-    else:
+    elif "mute" not in job:
         for name in job["takes"][row]:
             say(begin=name, row=row, seconds=job["limit"])
             if name == "dies late": sys.exit("illegal address")
@@ -192,6 +192,11 @@ class Supervision(unittest.TestCase):
         self.assertTrue(all(line["rehearsal"] and "graph_ms" not in line and "floor" not in line for line in answers))
         self.assertEqual({line["status"] for line in answers}, {"rehearsed", "refused"})
         self.assertTrue(all(line.get("reason") for line in answers if line["status"] == "refused"))
+
+    def test_what_the_time_does_not_reach_says_so(self):
+        lines = self.run_peers(limit=5, mute=True)
+        self.assertEqual(len(lines) - 1, len(rows.rehearsal()) * len(ALL))
+        self.assertEqual({line["status"] for line in lines[1:]}, {"refused", "not reached"})
 
     def test_without_the_packages_every_row_is_refused_with_the_reason(self):
         lines = self.run_peers(complaint="No module named 'torch'")

@@ -119,7 +119,10 @@ def rehearsed(row):
 
 def rehearsal():
     """One row for each path."""
-    return list({rehearsed(row): row for row in reversed(rows())}.values())[::-1]
+    found = {}
+    for row in rows():
+        found.setdefault(rehearsed(row), row)
+    return list(found.values())
 
 
 def lengths(row):

@@ -4,6 +4,7 @@ mod bench;
 mod case;
 mod check;
 mod compiler;
+mod conformance;
 mod demo;
 mod devices;
 mod drawn;
@@ -58,6 +59,7 @@ enum Command {
     Verify(verify::Args),
     Bench(bench::Args),
     Vm(vm::Args),
+    Conformance(conformance::Args),
     Gradcheck(gradcheck::Args),
     Profile(profile::Args),
     Tune(Box<tune::Args>),
@@ -84,6 +86,7 @@ fn main() -> ExitCode {
         Command::Verify(args) => args.run(),
         Command::Bench(args) => args.run(),
         Command::Vm(args) => args.run(),
+        Command::Conformance(args) => args.run(),
         Command::Gradcheck(args) => args.run(),
         Command::Profile(args) => args.run(),
         Command::Tune(args) => args.run(),

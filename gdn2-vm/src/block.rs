@@ -76,13 +76,13 @@ pub(crate) enum Stop {
     Yielded,
 }
 
-/// Runs one block to its end; returns its warp instructions and its observer.
+/// Runs one block to its end, or until it traps; returns its warp instructions and its observer.
 pub(crate) fn run<O: Observer>(
     grid: &Grid<'_>,
     launch: &O::Launch,
     index: [u32; 3],
     scratch: &mut Scratch,
-) -> Result<(u64, O), Trap> {
+) -> (Result<u64, Trap>, O) {
     let threads: u32 = grid.block.iter().product();
     let n = threads.div_ceil(32);
     let mut warps = std::mem::take(&mut scratch.warps);
@@ -109,7 +109,7 @@ pub(crate) fn run<O: Observer>(
     let steps = warps.iter().map(|w| w.clock).sum();
     scratch.warps = warps;
     scratch.shared = block.shared;
-    result.map(|()| (steps, block.observer))
+    (result.map(|()| steps), block.observer)
 }
 
 /// Fills the fixed slots and everything else with a NaN pattern.
@@ -217,7 +217,7 @@ impl<O: Observer> Block<'_, O> {
     }
 
     fn trap(&self, f: Fail) -> Trap {
-        Trap { fault: f.fault, place: Some(Box::new(self.place(self.at, f.lane))) }
+        Trap::new(f.fault, Some(self.place(self.at, f.lane)))
     }
 
     fn deadlock(&mut self, warps: &[Warp]) -> Trap {
@@ -242,7 +242,7 @@ impl<O: Observer> Block<'_, O> {
             }
         }
         let waiting = waiting.join("; ");
-        Trap { fault: Fault::Deadlock { waiting }, place: first.map(|at| Box::new(self.place(at, None))) }
+        Trap::new(Fault::Deadlock { waiting }, first.map(|at| self.place(at, None)))
     }
 
     /// A warp arrives at a barrier (0 to 16); returns the phase it arrived in.

@@ -242,7 +242,7 @@ fn class(op: &Op) -> Class {
         Op::Alu(Alu::Bf16x2(..) | Alu::F32FromS32(..)) | Op::Slow(Slow::Cvt { .. } | Slow::CvtPack { .. }) => {
             Class::Convert
         }
-        Op::Slow(Slow::F32Un(f, ..) | Slow::F64Un(f, ..) | Slow::HalfUn(f, ..)) => match f {
+        Op::Slow(Slow::F32Un(f, ..) | Slow::F64Un(f, ..) | Slow::F64Approx(f, ..) | Slow::HalfUn(f, ..)) => match f {
             FloatUnary::Neg | FloatUnary::Abs => Class::Float,
             _ => Class::Special,
         },

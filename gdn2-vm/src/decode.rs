@@ -4,8 +4,8 @@ use crate::cfg;
 use crate::inst::{Addr, Flow, Inst, Op, Round, Site, Slot, Space};
 use crate::module::LoadError;
 use crate::num::Type;
-use crate::parse::{self, Class, EntryText, Operand, Statement, Store, Variable};
-use std::collections::HashMap;
+use crate::text::{self, Class, EntryText, Operand, Statement, Store, Variable};
+use std::collections::{HashMap, HashSet};
 
 /// First byte of shared memory: the driver keeps the first KiB, and a null pointer must not be valid.
 pub(crate) const SHARED_BASE: u32 = 1024;
@@ -72,7 +72,8 @@ pub(crate) type Res<T> = Result<T, LoadError>;
 /// Decoding state of one entry, at one statement.
 pub(crate) struct Decoder<'e, 'a> {
     entry: &'e EntryText<'a>,
-    symbols: HashMap<&'a str, (Store, u64)>,
+    /// Variables and parameters by the scope they are declared in; the module's have no scope.
+    symbols: HashMap<(usize, &'a str), (Store, u64)>,
     fixed: [HashMap<Fixed, Slot>; 2],
     next: [u32; 2],
     pub(crate) s: &'e Statement<'a>,
@@ -85,13 +86,38 @@ fn align(x: u64, a: u64) -> u64 {
     x.div_ceil(a) * a
 }
 
+/// The scope of the module's own variables.
+const MODULE: usize = usize::MAX;
+
+/// Names that the operands of an entry mention.
+fn mentioned<'a>(e: &EntryText<'a>) -> HashSet<&'a str> {
+    fn names<'a>(o: &Operand<'a>, into: &mut HashSet<&'a str>) {
+        match o {
+            Operand::Name(n) => {
+                into.insert(n);
+            }
+            Operand::Address(base, _) | Operand::Tile(base, _) => names(base, into),
+            Operand::Vector(v) => v.iter().for_each(|o| names(o, into)),
+            _ => {}
+        }
+    }
+    let mut all = HashSet::new();
+    e.statements.iter().flat_map(|s| &s.operands).for_each(|o| names(o, &mut all));
+    all
+}
+
 /// Decodes one entry.
 pub(crate) fn entry(e: &EntryText<'_>, variables: &[Variable<'_>]) -> Res<Entry> {
     let mut symbols = HashMap::new();
     let (mut shared, mut local, mut window) = (u64::from(SHARED_BASE), LOCAL_BASE, VARIABLE_WINDOW);
     let mut dynamic_align = 16;
-    for v in variables.iter().chain(&e.variables) {
+    let mentioned = mentioned(e);
+    let own = e.variables.iter().map(|v| (v.scope, v));
+    let all: Vec<_> = variables.iter().map(|v| (MODULE, v)).chain(own).collect();
+    for (scope, v) in &all {
         let at = match v.store {
+            // The module's shared variables take room only in kernels that use them.
+            Store::Shared if !mentioned.contains(v.name) => continue,
             Store::Shared if v.bytes == 0 => {
                 dynamic_align = dynamic_align.max(v.align);
                 continue;
@@ -111,17 +137,17 @@ pub(crate) fn entry(e: &EntryText<'_>, variables: &[Variable<'_>]) -> Res<Entry>
                 window << crate::memory::WINDOW_BITS
             }
         };
-        symbols.insert(v.name, (v.store, at));
+        symbols.insert((*scope, v.name), (v.store, at));
     }
     shared = align(shared, dynamic_align);
-    for v in variables.iter().chain(&e.variables).filter(|v| v.store == Store::Shared && v.bytes == 0) {
-        symbols.insert(v.name, (Store::Shared, shared));
+    for (scope, v) in all.iter().filter(|(_, v)| v.store == Store::Shared && v.bytes == 0) {
+        symbols.insert((*scope, v.name), (Store::Shared, shared));
     }
     let mut params = Vec::new();
     let mut offset = 0;
     for p in &e.params {
         offset = align(offset, p.align);
-        symbols.insert(p.name, (Store::Param, offset));
+        symbols.insert((0, p.name), (Store::Param, offset));
         params.push((p.name.to_owned(), offset as u32, p.bytes as u32));
         offset += p.bytes;
     }
@@ -254,8 +280,25 @@ impl<'a> Decoder<'_, 'a> {
         self.s.operands.len()
     }
 
-    pub(crate) fn pred_reg(&self, r: parse::Reg) -> Res<Slot> {
+    pub(crate) fn pred_reg(&self, r: text::Reg) -> Res<Slot> {
         if r.class == Class::Pred { Ok(FIRST[0] + r.index) } else { self.unknown() }
+    }
+
+    /// The variable or parameter that a name stands for at this statement.
+    fn symbol(&self, name: &str) -> Option<(Store, u64)> {
+        let (mut name, mut scope) = (name, self.s.scope);
+        loop {
+            let here = &self.entry.scopes[scope];
+            if let Some(&(outer, from)) = here.aliases.get(name) {
+                (name, scope) = (outer, from);
+            } else if let Some(found) = self.symbols.get(&(scope, name)) {
+                return Some(*found);
+            } else if scope == 0 {
+                return self.symbols.get(&(MODULE, name)).copied();
+            } else {
+                scope = here.parent;
+            }
+        }
     }
 
     fn fix(&mut self, file: usize, f: Fixed) -> Slot {
@@ -291,7 +334,7 @@ impl<'a> Decoder<'_, 'a> {
                 Ok(self.fix(0, Fixed::Bits(u64::from(f.to_bits()))))
             }
             Operand::Name(n) => {
-                if let Some(&(_, at)) = self.symbols.get(n) {
+                if let Some((_, at)) = self.symbol(n) {
                     return Ok(self.fix(file, Fixed::Bits(at)));
                 }
                 if *n == "WARP_SZ" {
@@ -301,9 +344,9 @@ impl<'a> Decoder<'_, 'a> {
                 Ok(self.fix(file, Fixed::Special(sp)))
             }
             Operand::Address(b, off) => match **b {
-                Operand::Name(n) if self.symbols.contains_key(n) => {
-                    let at = self.symbols[n].1.wrapping_add(*off as u64);
-                    Ok(self.fix(file, Fixed::Bits(at)))
+                Operand::Name(n) => {
+                    let (_, at) = self.need(self.symbol(n))?;
+                    Ok(self.fix(file, Fixed::Bits(at.wrapping_add(*off as u64))))
                 }
                 _ => self.unknown(),
             },
@@ -381,7 +424,7 @@ impl<'a> Decoder<'_, 'a> {
                 Ok((Addr { base, wide: true, offset }, None))
             }
             Operand::Name(n) => {
-                let &(store, at) = self.need(self.symbols.get(n))?;
+                let (store, at) = self.need(self.symbol(n))?;
                 let base = self.fix(1, Fixed::Bits(at));
                 let space = match store {
                     Store::Global => Space::Global,
@@ -430,7 +473,7 @@ impl<'a> Decoder<'_, 'a> {
     /// The statement a label operand names.
     pub(crate) fn label(&self, n: usize) -> Res<u32> {
         match self.operand(n)? {
-            Operand::Name(l) => match parse::label(&self.entry.scopes, self.s.scope, l) {
+            Operand::Name(l) => match text::label(&self.entry.scopes, self.s.scope, l) {
                 Some(at) => Ok(at as u32),
                 None => Err(LoadError::Malformed { line: self.s.line, message: format!("no label `{l}`") }),
             },

@@ -3,7 +3,7 @@
 use crate::decode::{Decoder, Res, SINK_PRED};
 use crate::inst::{Alu, Bool, Cmp, Count, IntOp, IntUnary, Mode, Op, PrmtMode, Round, Slot, Slow, Space};
 use crate::num::Type;
-use crate::parse::Operand;
+use crate::text::Operand;
 
 const CMPS: &[(&str, Cmp)] = &[
     ("eq", Cmp::Eq),
@@ -35,6 +35,9 @@ impl<'a> Decoder<'_, 'a> {
                 self.binary(base)?
             }
             "addc" | "subc" => self.carry(base == "subc", true)?,
+            "mad" | "madc" if !float && (base == "madc" || self.mods.contains(&"cc")) => {
+                self.mad_carry(base == "madc")?
+            }
             "mad" if !float => self.mad()?,
             "neg" | "abs" | "not" | "cnot" | "brev" if !float => self.unary(base)?,
             "mov" => self.mov()?,
@@ -239,6 +242,17 @@ impl<'a> Decoder<'_, 'a> {
         })
     }
 
+    fn mad_carry(&mut self, input: bool) -> Res<Op> {
+        let t = self.ty(0)?;
+        let (high, low, output) = (self.take("hi"), self.take("lo"), self.take("cc"));
+        if high == low || t.bytes() < 4 {
+            return self.unknown();
+        }
+        let (d, a, b, c) = self.dabc(t)?;
+        let (signed, wide) = (t.signed(), t.bytes() == 8);
+        Ok(Op::Slow(Slow::MadCarry { high, signed, input, output, wide, d, a, b, c }))
+    }
+
     fn unary(&mut self, base: &str) -> Res<Op> {
         let t = self.ty(0)?;
         if t == Type::Pred {
@@ -387,13 +401,19 @@ impl<'a> Decoder<'_, 'a> {
     fn set(&mut self) -> Res<Op> {
         let ftz = self.take("ftz");
         let (dest, ty) = (self.ty(0)?, self.ty(1)?);
-        if ty.packed() {
-            return self.unknown();
-        }
         let cmp = self.pick(CMPS);
         let cmp = self.need(cmp)?;
         let with = self.combined(3)?;
         let (d, a, b) = (self.dst(0, dest)?, self.src(1, ty)?, self.src(2, ty)?);
+        if ty.packed() {
+            let one = match dest {
+                Type::F16x2 => 0x3c00,
+                Type::Bf16x2 => 0x3f80,
+                _ => 0xffff,
+            };
+            let known = dest.bytes() == 4 && dest != Type::F32 && with.is_none() && !ftz;
+            return if known { Ok(Op::Slow(Slow::SetPacked { ty, cmp, one, d, a, b })) } else { self.unknown() };
+        }
         Ok(Op::Slow(Slow::Set { ty, dest, cmp, ftz, d, a, b, with }))
     }
 
@@ -419,7 +439,7 @@ impl<'a> Decoder<'_, 'a> {
             return self.unknown();
         }
         // A source or destination register may be wider than the type it holds.
-        let wide = |o: &Operand<'a>| matches!(o, Operand::Reg(r) if r.class == crate::parse::Class::Wide);
+        let wide = |o: &Operand<'a>| matches!(o, Operand::Reg(r) if r.class == crate::text::Class::Wide);
         let (d, a) = if wide(self.operand(1)?) && from.bytes() < 8 || wide(self.operand(0)?) && to.bytes() < 8 {
             return self.unknown();
         } else {

@@ -4,7 +4,7 @@ use crate::decode::{Decoder, Res};
 use crate::hopper::{Async, FactorA, Wgmma};
 use crate::inst::{Addr, Alu, AtomOp, Factor, IntUnary, Op, Slot, Space};
 use crate::num::Type;
-use crate::parse::{Class, Operand};
+use crate::text::{Class, Operand};
 
 /// Ordering words: stronger than asked is what the machine gives.
 const SCOPES: &[&str] = &["release", "acquire", "relaxed", "cta", "cluster"];

@@ -116,6 +116,9 @@ impl Decoder<'_, '_> {
             Type::F32 if op == FloatUnary::Ex2 && !mode.sat => Op::Alu(Alu::Ex2(mode.ftz, d, a)),
             Type::F32 => Op::Slow(Slow::F32Un(op, mode, d, a)),
             Type::F64 if mode == Mode::default() => Op::Slow(Slow::F64Un(op, d, a)),
+            Type::F64 if matches!(op, FloatUnary::Rcp | FloatUnary::Rsqrt) && mode.ftz => {
+                Op::Slow(Slow::F64Approx(op, d, a))
+            }
             Type::F16 | Type::Bf16 | Type::F16x2 | Type::Bf16x2 => match op {
                 FloatUnary::Neg | FloatUnary::Abs | FloatUnary::Ex2 | FloatUnary::Tanh => {
                     Op::Slow(Slow::HalfUn(op, t, mode, d, a))
@@ -128,7 +131,7 @@ impl Decoder<'_, '_> {
 
     /// A fixed 64-bit source.
     pub(crate) fn wide_bits(&mut self, bits: u64) -> crate::inst::Slot {
-        let o = crate::parse::Operand::Int(bits);
+        let o = crate::text::Operand::Int(bits);
         // An integer always has a slot.
         self.source(&o, Type::B64).unwrap_or(crate::decode::SINK)
     }

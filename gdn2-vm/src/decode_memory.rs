@@ -3,7 +3,7 @@
 use crate::decode::{Decoder, Res, SINK};
 use crate::inst::{Alu, AtomOp, Elem, IntUnary, Mem, Op, Space};
 use crate::num::Type;
-use crate::parse::{Class, Operand};
+use crate::text::{Class, Operand};
 
 /// Ordering and caching words that change nothing in a machine without caches.
 const HINTS: &[&str] = &[
@@ -51,7 +51,12 @@ impl<'a> Decoder<'_, 'a> {
     fn space_of(&mut self, address: &Operand<'a>) -> Res<(Space, crate::inst::Addr)> {
         let named = self.space()?;
         let (addr, own) = self.address(address)?;
-        Ok((if named == Space::Generic { own.unwrap_or(Space::Generic) } else { named }, addr))
+        Ok(match (named, own) {
+            (Space::Generic, own) => (own.unwrap_or(Space::Generic), addr),
+            // What is handed to a function and back lies in the caller's local memory.
+            (Space::Param, Some(Space::Local)) => (Space::Local, addr),
+            _ => (named, addr),
+        })
     }
 
     fn elem(&self, values: &[Operand<'a>], t: Type) -> Res<Elem> {

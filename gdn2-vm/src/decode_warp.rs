@@ -4,7 +4,7 @@ use crate::cfg::NO_JOIN;
 use crate::decode::{Decoder, Res, SINK};
 use crate::inst::{BarRed, Factor, Flow, Matrix, Op, ReduxOp, ShflMode, Slot, VoteOp, WarpOp};
 use crate::num::Type;
-use crate::parse::Operand;
+use crate::text::Operand;
 
 impl Decoder<'_, '_> {
     /// Control, collective and matrix opcodes; `None` if the opcode is of another family.

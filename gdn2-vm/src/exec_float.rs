@@ -103,6 +103,13 @@ pub(crate) fn double_unary(op: FloatUnary, a: f64) -> f64 {
     }
 }
 
+/// `rcp.approx.ftz.f64` and `rsqrt.approx.ftz.f64`: from the high word to the high word.
+pub(crate) fn double_approx(op: FloatUnary, a: u64) -> u64 {
+    let high = |x: f64| x.to_bits() & 0xffff_ffff_0000_0000;
+    let flushed = |x: f64| if x.is_subnormal() { 0f64.copysign(x) } else { x };
+    high(flushed(double_unary(op, flushed(f64::from_bits(high(f64::from_bits(a)))))))
+}
+
 fn finish_half(x: f64, ty: Type, mode: Mode) -> u32 {
     let x = if mode.sat {
         if x > 0.0 { x.min(1.0) } else { 0.0 }

@@ -1,6 +1,6 @@
 //! The rest of the register-to-register instructions: one lane at a time through exact scalar functions.
 
-use crate::exec_float::{double, double_unary, half, half_unary, single, single_unary};
+use crate::exec_float::{double, double_approx, double_unary, half, half_unary, single, single_unary};
 use crate::inst::{Bool, Cmp, Count, IntOp, IntUnary, PrmtMode, Slow, Testp};
 use crate::lanes::{Regs, lanes, mask_of};
 use crate::math::ftz;
@@ -85,6 +85,7 @@ pub(crate) fn run(w: &mut Warp, mask: u32, active: u32, op: &Slow) {
         }),
         Slow::F64(o, d, a, b) => g.x2(mask, d, a, b, |a, b| double(o, f64::from_bits(a), f64::from_bits(b)).to_bits()),
         Slow::F64Un(o, d, a) => g.x1(mask, d, a, |a| double_unary(o, f64::from_bits(a)).to_bits()),
+        Slow::F64Approx(o, d, a) => g.x1(mask, d, a, |a| double_approx(o, a)),
         Slow::FmaF64(d, a, b, c) => each(g, mask, Type::F64, d, |g, i| {
             let [a, b, c] = [a, b, c].map(|s| f64::from_bits(g.x[s as usize][i]));
             a.mul_add(b, c).to_bits()
@@ -205,6 +206,34 @@ pub(crate) fn run(w: &mut Warp, mask: u32, active: u32, op: &Slow) {
             if output {
                 w.carry = (before & !mask) | (after & mask);
             }
+        }
+        Slow::MadCarry { high, signed, input, output, wide, d, a, b, c } => {
+            let (ty, bits) = if wide { (Type::U64, 64) } else { (Type::U32, 32) };
+            let before = w.carry;
+            let mut after = before;
+            each(&mut w.regs, mask, ty, d, |g, i| {
+                let [a, b, c] = [a, b, c].map(|s| get(g, ty, s, i));
+                let product = match (signed, wide) {
+                    (true, true) => (i128::from(a as i64) * i128::from(b as i64)) as u128,
+                    (true, false) => (i64::from(a as i32) * i64::from(b as i32)) as u128,
+                    (false, _) => u128::from(a) * u128::from(b),
+                };
+                let half = if high { product >> bits } else { product } & ((1 << bits) - 1);
+                let r = half + u128::from(c) + u128::from(input && before >> i & 1 != 0);
+                after = (after & !(1 << i)) | u32::from(r >> bits & 1 != 0) << i;
+                r as u64
+            });
+            if output {
+                w.carry = (before & !mask) | (after & mask);
+            }
+        }
+        Slow::SetPacked { ty, cmp, one, d, a, b } => {
+            let ty = if ty == Type::F16x2 { Type::F16 } else { Type::Bf16 };
+            g.w2(mask, d, a, b, |a, b| {
+                let half =
+                    |k: u32| if compare(ty, cmp, false, u64::from(a >> k), u64::from(b >> k)) { one << k } else { 0 };
+                half(0) | half(16)
+            });
         }
         Slow::IsSpace(space, p, a) => {
             let v = mask_of(|i| crate::space::split(g.x[a as usize][i]).0 == space);

@@ -131,6 +131,8 @@ pub(crate) enum Slow {
     FmaF32(Mode, Slot, Slot, Slot, Slot),
     F64(FloatOp, Slot, Slot, Slot),
     F64Un(FloatUnary, Slot, Slot),
+    /// `rcp` and `rsqrt` of the high word alone, subnormals flushed.
+    F64Approx(FloatUnary, Slot, Slot),
     FmaF64(Slot, Slot, Slot, Slot),
     /// Half-precision: type, lanes packed two?, d, a, b.
     Half(FloatOp, Type, Mode, Slot, Slot, Slot),
@@ -213,6 +215,27 @@ pub(crate) enum Slow {
         input: bool,
         output: bool,
         wide: bool,
+        d: Slot,
+        a: Slot,
+        b: Slot,
+    },
+    /// Multiply-add with the carry flag: high half?, signed?, carry in?, carry out?, wide?, d, a, b, c.
+    MadCarry {
+        high: bool,
+        signed: bool,
+        input: bool,
+        output: bool,
+        wide: bool,
+        d: Slot,
+        a: Slot,
+        b: Slot,
+        c: Slot,
+    },
+    /// Packed comparison: what a half becomes where it holds.
+    SetPacked {
+        ty: Type,
+        cmp: Cmp,
+        one: u32,
         d: Slot,
         a: Slot,
         b: Slot,

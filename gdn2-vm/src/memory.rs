@@ -1,6 +1,7 @@
 //! Device memory: every buffer has its own 64 GiB window of addresses, so any overrun is caught exactly.
 
 use crate::api::Address;
+use crate::finding::{Finding, Rule};
 
 /// log2 of the window each buffer owns.
 pub(crate) const WINDOW_BITS: u32 = 36;
@@ -95,6 +96,26 @@ impl Memory {
     #[must_use]
     pub fn name(&self, address: Address) -> Option<&str> {
         self.index(address).map(|i| self.buffers[i].name.as_str())
+    }
+
+    /// Where the buffer that holds `address` has bytes that no launch under the full checks wrote; `None` if it is all
+    /// written, or was uploaded, or nobody kept count.
+    #[must_use]
+    pub fn unwritten(&self, address: Address) -> Option<Finding> {
+        let buffer = &self.buffers[self.index(address)?];
+        let written = buffer.written.as_ref()?;
+        let len = buffer.bytes.as_slice().len();
+        let missing = |i: &usize| written[i / 4] >> (i % 4) & 1 == 0;
+        let first = (0..len).find(missing)?;
+        let count = (first..len).filter(missing).count();
+        Some(Finding {
+            rule: Rule::OutputUnwritten,
+            what: format!("byte {first} is the first of {count} of buffer `{}` that no block wrote", buffer.name),
+            place: None,
+            other: None,
+            fix: "write every element, or do not ask for it as an output".to_owned(),
+            times: 1,
+        })
     }
 
     pub(crate) fn index(&self, address: Address) -> Option<usize> {

@@ -2,7 +2,8 @@
 
 use crate::decode::{self, Entry};
 use crate::memory::Bytes;
-use crate::parse::{self, Store};
+use crate::parse;
+use crate::text::Store;
 
 /// A PTX module decoded for execution.
 #[derive(Debug)]

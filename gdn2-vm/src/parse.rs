@@ -1,107 +1,9 @@
 //! PTX text to entries of statements: scopes resolved, registers numbered, labels bound.
 
+use crate::inline;
 use crate::lex::{Kind, Token, lex};
 use crate::module::LoadError;
-use std::collections::HashMap;
-
-/// The register file a declared register lives in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Class {
-    Pred,
-    /// 16 bits, kept zero-extended in a 32-bit lane.
-    Half,
-    Word,
-    Wide,
-}
-
-/// A register: its class and its index within the class's file (halves share the words' file).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Reg {
-    pub(crate) class: Class,
-    pub(crate) index: u32,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Operand<'a> {
-    Reg(Reg),
-    /// `!p`
-    Not(Reg),
-    /// `a|b`
-    Pair(Box<Operand<'a>>, Box<Operand<'a>>),
-    Int(u64),
-    F32(u32),
-    F64(u64),
-    /// A special register, symbol or label.
-    Name(&'a str),
-    Vector(Vec<Operand<'a>>),
-    /// `[base+offset]`
-    Address(Box<Operand<'a>>, i64),
-    /// `[map, {coordinates}]`
-    Tile(Box<Operand<'a>>, Vec<Operand<'a>>),
-    /// `_`
-    Sink,
-}
-
-#[derive(Clone, Debug)]
-pub(crate) struct Statement<'a> {
-    pub(crate) guard: Option<(Reg, bool)>,
-    pub(crate) opcode: &'a str,
-    pub(crate) operands: Vec<Operand<'a>>,
-    /// Scope it stands in, for labels.
-    pub(crate) scope: usize,
-    pub(crate) line: u32,
-    /// File number and line of the last `.loc`.
-    pub(crate) loc: Option<(u32, u32)>,
-    pub(crate) text: &'a str,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Store {
-    Global,
-    Const,
-    Shared,
-    Local,
-    Param,
-}
-
-/// A declared variable or parameter.
-#[derive(Clone, Debug)]
-pub(crate) struct Variable<'a> {
-    pub(crate) name: &'a str,
-    pub(crate) store: Store,
-    pub(crate) align: u64,
-    /// 0 for an unsized `extern` array.
-    pub(crate) bytes: u64,
-    pub(crate) init: Vec<u8>,
-}
-
-#[derive(Debug, Default)]
-pub(crate) struct Scope<'a> {
-    pub(crate) parent: usize,
-    names: HashMap<&'a str, (Class, u32, u32)>,
-    pub(crate) labels: HashMap<&'a str, usize>,
-}
-
-#[derive(Debug)]
-pub(crate) struct EntryText<'a> {
-    pub(crate) name: &'a str,
-    pub(crate) params: Vec<Variable<'a>>,
-    pub(crate) variables: Vec<Variable<'a>>,
-    pub(crate) statements: Vec<Statement<'a>>,
-    pub(crate) scopes: Vec<Scope<'a>>,
-    /// Registers declared: predicates, words and halves, wides.
-    pub(crate) counts: [u32; 3],
-    /// `.maxntid` or `.reqntid`, and whether it is exact.
-    pub(crate) threads: Option<([u32; 3], bool)>,
-}
-
-#[derive(Debug, Default)]
-pub(crate) struct Text<'a> {
-    pub(crate) entries: Vec<EntryText<'a>>,
-    pub(crate) variables: Vec<Variable<'a>>,
-    pub(crate) files: HashMap<u32, &'a str>,
-    pub(crate) target: &'a str,
-}
+use crate::text::{Class, EntryText, Formal, Operand, Reg, Scope, Statement, Store, Text, Variable, declare, lookup};
 
 struct Parser<'a> {
     text: &'a str,
@@ -117,6 +19,9 @@ pub(crate) fn parse(text: &str) -> Res<Text<'_>> {
     let mut out = Text::default();
     while p.at < p.tokens.len() {
         p.item(&mut out)?;
+    }
+    for entry in &mut out.entries {
+        inline::expand(entry, &out.functions)?;
     }
     Ok(out)
 }
@@ -233,10 +138,10 @@ impl<'a> Parser<'a> {
                 let entry = self.entry()?;
                 out.entries.push(entry);
             }
-            ".func" => self.function()?,
-            ".global" => self.variables(Store::Global, &mut out.variables)?,
-            ".const" => self.variables(Store::Const, &mut out.variables)?,
-            ".shared" => self.variables(Store::Shared, &mut out.variables)?,
+            ".func" => self.function(out)?,
+            ".global" => self.variables(Store::Global, 0, &mut out.variables)?,
+            ".const" => self.variables(Store::Const, 0, &mut out.variables)?,
+            ".shared" => self.variables(Store::Shared, 0, &mut out.variables)?,
             other => {
                 self.at -= 1;
                 return Err(LoadError::Unknown { line: self.line(), instruction: other.to_owned() });
@@ -245,20 +150,48 @@ impl<'a> Parser<'a> {
         Ok(())
     }
 
-    /// Skips a `.func`: a kernel that calls it fails at its `call`, which is not modelled.
-    fn function(&mut self) -> Res<()> {
+    /// A function, if it has a body: `.func (results) name (parameters) { … }`.
+    fn function(&mut self, out: &mut Text<'a>) -> Res<()> {
+        let mut f = EntryText { scopes: vec![Scope::default()], ..EntryText::default() };
+        while matches!(self.peek(), Some(Kind::Word(w)) if w.starts_with('.')) {
+            self.next()?;
+        }
+        f.formals[1] = self.formals(&mut f)?;
+        f.name = self.word()?;
+        f.formals[0] = self.formals(&mut f)?;
         loop {
-            match self.peek() {
-                Some(Kind::Punct(b';')) => {
-                    self.at += 1;
-                    return Ok(());
-                }
-                Some(Kind::Punct(b'{')) => return self.skip_braces(),
-                _ => {
-                    self.next()?;
-                }
+            match self.next()? {
+                Kind::Punct(b';') => return Ok(()),
+                Kind::Punct(b'{') => break,
+                _ => {}
             }
         }
+        self.body(&mut f)?;
+        // One copy for all calls, as on the GPU.
+        out.variables.extend(f.variables.extract_if(.., |v| v.store == Store::Shared));
+        out.functions.insert(f.name, f);
+        Ok(())
+    }
+
+    /// A list of formal parameters in brackets, if there is one.
+    fn formals(&mut self, f: &mut EntryText<'a>) -> Res<Vec<Formal<'a>>> {
+        let mut list = Vec::new();
+        if !self.eat(b'(') {
+            return Ok(list);
+        }
+        while !self.eat(b')') {
+            match self.word()? {
+                ".param" => list.push(Formal::Memory(self.variable(Store::Param)?.name)),
+                ".reg" => {
+                    let class = self.class()?;
+                    let name = self.word()?;
+                    list.push(Formal::Reg(declare(f, 0, name, class, 0)));
+                }
+                _ => return self.fail("expected `.param` or `.reg`"),
+            }
+            self.eat(b',');
+        }
+        Ok(list)
     }
 
     /// One declaration after its state space, up to the `;` (or, for a parameter, up to `,` or `)`).
@@ -305,24 +238,20 @@ impl<'a> Parser<'a> {
                 }
             }
         }
-        Ok(Variable { name, store, align: align.max(unit_bytes), bytes, init })
+        Ok(Variable { name, store, align: align.max(unit_bytes), bytes, init, scope: 0 })
     }
 
-    fn variables(&mut self, store: Store, out: &mut Vec<Variable<'a>>) -> Res<()> {
-        out.push(self.variable(store)?);
-        self.expect(b';')
+    fn variables(&mut self, store: Store, scope: usize, out: &mut Vec<Variable<'a>>) -> Res<()> {
+        loop {
+            out.push(Variable { scope, ..self.variable(store)? });
+            if !self.eat(b',') {
+                return self.expect(b';');
+            }
+        }
     }
 
     fn entry(&mut self) -> Res<EntryText<'a>> {
-        let mut e = EntryText {
-            name: self.word()?,
-            params: Vec::new(),
-            variables: Vec::new(),
-            statements: Vec::new(),
-            scopes: vec![Scope::default()],
-            counts: [0; 3],
-            threads: None,
-        };
+        let mut e = EntryText { name: self.word()?, scopes: vec![Scope::default()], ..EntryText::default() };
         if self.eat(b'(') {
             while !self.eat(b')') {
                 if self.word()? != ".param" {
@@ -356,6 +285,12 @@ impl<'a> Parser<'a> {
                 }
             }
         }
+        self.body(&mut e)?;
+        Ok(e)
+    }
+
+    /// Statements and declarations after a `{`, up to its `}`.
+    fn body(&mut self, e: &mut EntryText<'a>) -> Res<()> {
         let mut open = vec![0];
         let mut loc = None;
         while let Some(&scope) = open.last() {
@@ -375,7 +310,7 @@ impl<'a> Parser<'a> {
                         return self.fail(format!("`{name}` is not declared"));
                     };
                     let opcode = self.word()?;
-                    self.statement(&mut e, scope, loc, Some((reg, invert)), opcode)?;
+                    self.statement(e, scope, loc, Some((reg, invert)), opcode)?;
                 }
                 Kind::Word(".loc") => {
                     let (file, line) = (self.int()? as u32, self.int()? as u32);
@@ -386,28 +321,53 @@ impl<'a> Parser<'a> {
                     self.at -= 1;
                     self.skip_line();
                 }
-                Kind::Word(".reg") => self.registers(&mut e, scope)?,
-                Kind::Word(".shared") => self.variables(Store::Shared, &mut e.variables)?,
-                Kind::Word(".local") => self.variables(Store::Local, &mut e.variables)?,
+                Kind::Word(".reg") => {
+                    let class = self.class()?;
+                    self.registers(e, scope, class)?;
+                }
+                // The type may follow without a space.
+                Kind::Word(w) if w.starts_with(".reg.") => {
+                    let class = self.class_of(&w[4..])?;
+                    self.registers(e, scope, class)?;
+                }
+                Kind::Word(".shared") => self.variables(Store::Shared, scope, &mut e.variables)?,
+                // Arguments on their way to a function and back are a thread's own, too.
+                Kind::Word(".local" | ".param") => self.variables(Store::Local, scope, &mut e.variables)?,
                 Kind::Word(".pragma") => {
                     self.next()?;
                 }
                 Kind::Word(w) if self.eat(b':') => {
+                    if self.peek() == Some(Kind::Word(".branchtargets")) {
+                        self.at += 1;
+                        let mut labels = Vec::new();
+                        while !self.eat(b';') {
+                            labels.push(self.word()?);
+                            self.eat(b',');
+                        }
+                        e.scopes[scope].targets.insert(w, labels);
+                        continue;
+                    }
                     let at = e.statements.len();
                     e.scopes[scope].labels.insert(w, at);
                 }
-                Kind::Word(w) => self.statement(&mut e, scope, loc, None, w)?,
+                Kind::Word(w) => self.statement(e, scope, loc, None, w)?,
                 _ => {
                     self.at -= 1;
                     return self.fail("expected an instruction");
                 }
             }
         }
-        Ok(e)
+        inline::branch_tables(e);
+        Ok(())
     }
 
-    fn registers(&mut self, e: &mut EntryText<'a>, scope: usize) -> Res<()> {
-        let class = match self.word()? {
+    fn class(&mut self) -> Res<Class> {
+        let word = self.word()?;
+        self.class_of(word)
+    }
+
+    fn class_of(&self, word: &str) -> Res<Class> {
+        Ok(match word {
             ".pred" => Class::Pred,
             t => match type_bytes(t) {
                 Some(1 | 2) => Class::Half,
@@ -415,12 +375,10 @@ impl<'a> Parser<'a> {
                 Some(8) => Class::Wide,
                 _ => return Err(LoadError::Unknown { line: self.line(), instruction: format!(".reg {t}") }),
             },
-        };
-        let file = match class {
-            Class::Pred => 0,
-            Class::Half | Class::Word => 1,
-            Class::Wide => 2,
-        };
+        })
+    }
+
+    fn registers(&mut self, e: &mut EntryText<'a>, scope: usize, class: Class) -> Res<()> {
         loop {
             let name = self.word()?;
             let n = if self.eat(b'<') {
@@ -430,8 +388,7 @@ impl<'a> Parser<'a> {
             } else {
                 0
             };
-            e.scopes[scope].names.insert(name, (class, e.counts[file], n));
-            e.counts[file] += n.max(1);
+            declare(e, scope, name, class, n);
             if self.eat(b';') {
                 return Ok(());
             }
@@ -449,9 +406,6 @@ impl<'a> Parser<'a> {
     ) -> Res<()> {
         let first = self.tokens[self.at - 1];
         let mut operands = Vec::new();
-        if opcode.starts_with("call") {
-            return Err(LoadError::Unknown { line: first.line, instruction: opcode.to_owned() });
-        }
         while !self.eat(b';') {
             operands.push(self.operand(&e.scopes, scope)?);
             if !self.eat(b',') && self.peek() != Some(Kind::Punct(b';')) {
@@ -501,6 +455,8 @@ impl<'a> Parser<'a> {
                 _ => return self.fail("expected a predicate after `!`"),
             },
             Kind::Punct(b'{') => Operand::Vector(self.list(scopes, scope, b'}')?),
+            // Arguments and results of a call.
+            Kind::Punct(b'(') => Operand::Vector(self.list(scopes, scope, b')')?),
             Kind::Punct(b'[') => {
                 let base = self.simple(scopes, scope)?;
                 if self.eat(b',') {
@@ -535,39 +491,5 @@ impl<'a> Parser<'a> {
             self.eat(b',');
         }
         Ok(v)
-    }
-}
-
-fn lookup(scopes: &[Scope<'_>], mut scope: usize, name: &str) -> Option<Reg> {
-    let prefix = name.trim_end_matches(|c: char| c.is_ascii_digit());
-    loop {
-        let s = &scopes[scope];
-        if let Some(&(class, index, 0)) = s.names.get(name) {
-            return Some(Reg { class, index });
-        }
-        if prefix.len() < name.len()
-            && let Some(&(class, index, n)) = s.names.get(prefix)
-            && let Ok(i) = name[prefix.len()..].parse::<u32>()
-            && i < n
-        {
-            return Some(Reg { class, index: index + i });
-        }
-        if scope == 0 {
-            return None;
-        }
-        scope = s.parent;
-    }
-}
-
-/// The statement a label stands for, seen from `scope`.
-pub(crate) fn label(scopes: &[Scope<'_>], mut scope: usize, name: &str) -> Option<usize> {
-    loop {
-        if let Some(&at) = scopes[scope].labels.get(name) {
-            return Some(at);
-        }
-        if scope == 0 {
-            return None;
-        }
-        scope = scopes[scope].parent;
     }
 }

@@ -1,6 +1,6 @@
 //! Runs one launch: checks it against the kernel and the GPU, then runs its blocks in parallel.
 
-use crate::api::{Address, Check, Landing, Launch, Value};
+use crate::api::{Check, Landing, Launch, Value};
 use crate::block::{self, Grid, Scratch};
 use crate::check::{Full, Watch};
 use crate::count::Count;
@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 fn refuse<T>(why: String) -> Result<T, Trap> {
-    Err(Trap { fault: Fault::Launch(why), place: None })
+    Err(Trap::new(Fault::Launch(why), None))
 }
 
 /// Runs a launch to its end.
@@ -59,7 +59,7 @@ impl Ready<'_> {
         shared: &O::Launch,
         landing: Landing,
         order: Option<u64>,
-    ) -> Result<(u64, Option<O>), Trap> {
+    ) -> (Result<u64, Trap>, Option<O>) {
         let mut variables = self.module.variables();
         let global = Global::new(memory, &mut variables);
         let grid = Grid {
@@ -78,12 +78,12 @@ impl Ready<'_> {
 
     fn plain(&self, memory: &mut Memory, landing: Landing, order: Option<u64>) -> Result<Report, Trap> {
         if self.launch.count {
-            let (instructions, counts) = self.pass::<Count>(memory, &self.entry.insts.len(), landing, order)?;
+            let (ended, counts) = self.pass::<Count>(memory, &self.entry.insts.len(), landing, order);
+            let instructions = ended?;
             let counters = Some(counts.map(|c| c.report(self.entry, &self.module.files)).unwrap_or_default());
             Ok(Report { instructions, counters, ..Report::default() })
         } else {
-            let (instructions, _) = self.pass::<Silent>(memory, &(), landing, order)?;
-            Ok(Report { instructions, ..Report::default() })
+            Ok(Report { instructions: self.pass::<Silent>(memory, &(), landing, order).0?, ..Report::default() })
         }
     }
 
@@ -94,12 +94,16 @@ impl Ready<'_> {
         let copies = self.entry.insts.iter().any(|i| matches!(i.op, Op::Mem(Mem::CpAsync { .. }) | Op::Async(_)));
         let several = self.launch.grid != [1, 1, 1];
         let before = (copies || several || count).then(|| memory.clone());
-        let (instructions, full) = self.pass::<Full>(memory, &watch, landing, order)?;
+        let (ended, full) = self.pass::<Full>(memory, &watch, landing, order);
         let mut findings = full.map(|f| f.report(self.entry, &self.module.files)).unwrap_or_default();
+        let instructions = match ended {
+            Ok(instructions) => instructions,
+            Err(trap) => return Err(Trap { findings, ..trap }),
+        };
         for (i, buffer) in memory.buffers.iter_mut().enumerate() {
             buffer.written = watch.written(i);
         }
-        findings.extend(self.launch.outputs.iter().filter_map(|o| unwritten(memory, *o)));
+        findings.extend(self.launch.outputs.iter().filter_map(|o| memory.unwritten(*o)));
         let mut report = Report { instructions, findings, counters: None };
         // What is already known to be wrong would only show again.
         let Some(before) = before.filter(|_| report.findings.is_empty() || count) else { return Ok(report) };
@@ -130,24 +134,6 @@ impl Ready<'_> {
     }
 }
 
-/// Where a buffer that should be all written is not.
-fn unwritten(memory: &Memory, output: Address) -> Option<Finding> {
-    let buffer = &memory.buffers[memory.index(output)?];
-    let written = buffer.written.as_ref()?;
-    let len = buffer.bytes.as_slice().len();
-    let missing = |i: &usize| written[i / 4] >> (i % 4) & 1 == 0;
-    let first = (0..len).find(missing)?;
-    let count = (first..len).filter(missing).count();
-    Some(Finding {
-        rule: Rule::OutputUnwritten,
-        what: format!("byte {first} is the first of {count} of buffer `{}` that no block wrote", buffer.name),
-        place: None,
-        other: None,
-        fix: "write every element, or do not ask for it as an output".to_owned(),
-        times: 1,
-    })
-}
-
 /// How a second run differs from the first.
 fn difference(first: &Memory, second: &Memory, again: &Result<Report, Trap>) -> Option<String> {
     if let Err(trap) = again {
@@ -159,8 +145,8 @@ fn difference(first: &Memory, second: &Memory, again: &Result<Report, Trap>) -> 
     Some(format!("byte {byte} of buffer `{}` came out differently", a.name))
 }
 
-/// Runs all blocks; the observers are merged in launch order.
-fn blocks<O: Observer>(grid: &Grid<'_>, launch: &O::Launch, order: &[usize]) -> Result<(u64, Option<O>), Trap> {
+/// Runs all blocks; the observers are merged in launch order, up to the first that trapped.
+fn blocks<O: Observer>(grid: &Grid<'_>, launch: &O::Launch, order: &[usize]) -> (Result<u64, Trap>, Option<O>) {
     let [gx, gy, _] = grid.grid.map(|n| n as usize);
     // Once a block has trapped, the later ones need not run.
     let failed = AtomicUsize::new(usize::MAX);
@@ -173,22 +159,24 @@ fn blocks<O: Observer>(grid: &Grid<'_>, launch: &O::Launch, order: &[usize]) -> 
             }
             let index = [i % gx, i / gx % gy, i / gx / gy].map(|n| n as u32);
             let r = block::run::<O>(grid, launch, index, scratch);
-            if r.is_err() {
+            if r.0.is_err() {
                 failed.fetch_min(at, Ordering::Relaxed);
             }
             Some(r)
         })
         .collect();
     let (mut steps, mut all): (u64, Option<O>) = (0, None);
-    for r in results.into_iter().flatten() {
-        let (n, o) = r?;
-        steps += n;
+    for (ended, o) in results.into_iter().flatten() {
         match &mut all {
             Some(a) => a.merge(o),
             None => all = Some(o),
         }
+        match ended {
+            Ok(n) => steps += n,
+            Err(trap) => return (Err(trap), all),
+        }
     }
-    Ok((steps, all))
+    (Ok(steps), all)
 }
 
 /// Block numbers in the order of launch.

@@ -26,6 +26,7 @@ impl<O: Observer> Block<'_, O> {
     /// Runs `w` until it stops.
     pub(crate) fn run_warp(&mut self, w: &mut Warp) -> Exec<Stop> {
         let mut slice = SLICE;
+        w.outward = false;
         loop {
             let Some(g) = self.choose(w)? else {
                 if w.groups.is_empty() {
@@ -46,6 +47,10 @@ impl<O: Observer> Block<'_, O> {
                 return Ok(Stop::Done);
             }
             if slice == 0 {
+                if w.repeats() {
+                    let waiting = format!("warp {} repeats a loop that changes nothing", w.id);
+                    return fail(Fault::Deadlock { waiting });
+                }
                 self.progress = true;
                 return Ok(Stop::Yielded);
             }
@@ -102,6 +107,7 @@ impl<O: Observer> Block<'_, O> {
                         Next::Step
                     }
                     Op::Mem(op) => {
+                        w.outward = true;
                         self.memory(w, mask, op)?;
                         Next::Step
                     }
@@ -110,6 +116,7 @@ impl<O: Observer> Block<'_, O> {
                         Next::Step
                     }
                     Op::Warp(op) => {
+                        w.outward = true;
                         w.groups[g].pc = pc;
                         self.collective(w, mask, op)?
                     }
@@ -143,7 +150,10 @@ impl<O: Observer> Block<'_, O> {
                         self.progress = true;
                         Next::Yield
                     }
-                    Op::Async(op) => self.asynchronous(w, g, mask, op)?,
+                    Op::Async(op) => {
+                        w.outward = true;
+                        self.asynchronous(w, g, mask, op)?
+                    }
                     Op::Nop => Next::Step,
                 };
                 match next {

@@ -1,5 +1,6 @@
 //! What stops a run: the kernel did something a GPU would not do, or would not do reliably.
 
+use crate::finding::Finding;
 use serde::Serialize;
 use std::fmt;
 
@@ -53,14 +54,23 @@ pub struct Trap {
     pub fault: Fault,
     /// Where; `None` for a launch that never started.
     pub place: Option<Box<Place>>,
+    /// What the full checks had found before.
+    pub findings: Vec<Finding>,
+}
+
+impl Trap {
+    pub(crate) fn new(fault: Fault, place: Option<Place>) -> Self {
+        Self { fault, place: place.map(Box::new), findings: Vec::new() }
+    }
 }
 
 impl fmt::Display for Trap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.place {
-            Some(place) => write!(f, "{}: {place}", self.fault),
-            None => write!(f, "{}", self.fault),
+            Some(place) => write!(f, "{}: {place}", self.fault)?,
+            None => write!(f, "{}", self.fault)?,
         }
+        self.findings.iter().try_for_each(|finding| write!(f, "\nfound before it: {finding}"))
     }
 }
 

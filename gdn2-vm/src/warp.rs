@@ -5,6 +5,7 @@
 
 use crate::cfg::NO_JOIN;
 use crate::lanes::Regs;
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 /// No join above.
 const NONE: u32 = u32::MAX;
@@ -75,6 +76,10 @@ pub(crate) struct Warp {
     pub(crate) bulk_committed: Vec<u32>,
     /// Barrier phase of the last `barrier.cluster.arrive`.
     pub(crate) cluster: u64,
+    /// Something but its own registers was read or written in this turn.
+    pub(crate) outward: bool,
+    /// What its registers were when a turn ended inside a loop.
+    state: Option<u64>,
 }
 
 /// One lane's asynchronous copy, when copies land late.
@@ -109,6 +114,19 @@ impl Warp {
         self.bulk_committed.clear();
         self.bulk_committed.resize(32, 0);
         self.cluster = 0;
+        self.state = None;
+    }
+
+    /// Whether the turn that ends in a loop left the warp as the turn before did, by its registers alone: it then does
+    /// so for ever.
+    pub(crate) fn repeats(&mut self) -> bool {
+        let mut hasher = DefaultHasher::new();
+        (&self.regs.p, &self.regs.r, &self.regs.x, self.carry).hash(&mut hasher);
+        self.groups.iter().for_each(|group| (group.pc, group.mask).hash(&mut hasher));
+        let state = Some(hasher.finish());
+        let same = !self.outward && self.state == state;
+        self.state = state;
+        same
     }
 
     /// Splits group `g` at a branch: `taken` lanes go to `target`, the rest falls through.

@@ -6,6 +6,9 @@ use gdn2_vm::{
     run,
 };
 
+#[path = "../../tests/src/mutants.rs"]
+mod mutants;
+
 const HOPPER: &str = include_str!("ptx/hopper.ptx");
 const LIMITS: Limits = Limits { shared_per_block: 227 * 1024, threads_per_block: 1024, sm: 90 };
 
@@ -80,7 +83,7 @@ fn map(element: MapType, address: Address, rows: u64, columns: u64, tile: [u32; 
 
 /// The ring kernel on `m` rows: what it gave, what it should, and the report.
 fn ring(ptx: &str, m: usize, landing: Landing) -> (Vec<f32>, Vec<f32>, Result<Report, Trap>) {
-    let k = 320;
+    let k = 448;
     let (a, b) = (small(m * k, 0), small(k * 64, 3));
     let mut memory = Memory::new();
     let pa = memory.upload("a", &bf16(&a));
@@ -124,42 +127,101 @@ fn a_wrong_byte_count_is_a_deadlock_that_says_so() {
     assert!(trap.to_string().contains("0 arrivals and 8192 bytes missing"), "{trap}");
 }
 
+/// The kernel with A in registers: products, doubled bias, and the report.
+fn registers(ptx: &str, landing: Landing) -> (Vec<f32>, Vec<f32>, Result<Report, Trap>) {
+    let (a, b, bias) = (small(64 * 32, 0), small(24 * 32, 5), small(24, 2));
+    let mut memory = Memory::new();
+    let pa = memory.upload("a", &f16(&a));
+    let pb = memory.upload("b", &f16(&b));
+    let pc = memory.poisoned("c", 64 * 24 * 4);
+    let pbias = memory.upload("bias", &bytes(&bias));
+    let twice = memory.poisoned("twice", 96);
+    let args = [
+        Value::Pointer(pa.0),
+        map(MapType::F16, pb, 24, 32, [32, 24], Swizzle::B64),
+        Value::Pointer(pc.0),
+        Value::Pointer(pbias.0),
+        Value::Pointer(twice.0),
+    ];
+    let l = Launch { landing, ..launch("registers", 1, 128, 0, &args) };
+    let report = run(&Module::parse(ptx).unwrap(), &l, &mut memory);
+    let product = |i: usize| (0..32).map(|j| a[i / 24 * 32 + j] * b[i % 24 * 32 + j]).sum::<f32>();
+    let expected = (0..64 * 24).map(|i| bias[i % 24] - product(i)).chain(bias.iter().map(|v| v * 2.0)).collect();
+    let mut got = floats(memory.read(pc));
+    got.extend(floats(memory.read(twice)));
+    (got, expected, report)
+}
+
 #[test]
 fn wgmma_with_a_in_registers_and_bulk_copies() {
-    let (a, b, bias) = (small(64 * 32, 0), small(24 * 32, 5), small(24, 2));
     for landing in [Landing::Early, Landing::Late] {
-        let mut memory = Memory::new();
-        let pa = memory.upload("a", &f16(&a));
-        let pb = memory.upload("b", &f16(&b));
-        let pc = memory.poisoned("c", 64 * 24 * 4);
-        let pbias = memory.upload("bias", &bytes(&bias));
-        let twice = memory.poisoned("twice", 96);
-        let args = [
-            Value::Pointer(pa.0),
-            map(MapType::F16, pb, 24, 32, [32, 24], Swizzle::B64),
-            Value::Pointer(pc.0),
-            Value::Pointer(pbias.0),
-            Value::Pointer(twice.0),
-        ];
-        let l = Launch { landing, ..launch("registers", 1, 128, 0, &args) };
-        clean(&run(&Module::parse(HOPPER).unwrap(), &l, &mut memory).unwrap());
-        let expected: Vec<f32> = (0..64 * 24)
-            .map(|i| bias[i % 24] - (0..32).map(|j| a[i / 24 * 32 + j] * b[i % 24 * 32 + j]).sum::<f32>())
-            .collect();
-        same(&floats(memory.read(pc)), &expected);
-        assert_eq!(floats(memory.read(twice)), bias.iter().map(|v| v * 2.0).collect::<Vec<_>>());
+        let (got, expected, report) = registers(HOPPER, landing);
+        clean(&report.unwrap());
+        same(&got, &expected);
     }
+}
+
+fn core_matrices(ptx: &str) -> (Vec<f32>, Vec<f32>, Result<Report, Trap>) {
+    let (a, b) = (small(64 * 8, 0), small(16 * 8, 5));
+    let mut memory = Memory::new();
+    let [pa, pb, pc] =
+        [memory.upload("a", &bytes(&a)), memory.upload("b", &bytes(&b)), memory.poisoned("c", 64 * 16 * 4)];
+    let args = [pa, pb, pc].map(|p| Value::Pointer(p.0));
+    let report = run(&Module::parse(ptx).unwrap(), &launch("core_matrices", 1, 128, 0, &args), &mut memory);
+    let expected = (0..64 * 16).map(|i| (0..8).map(|j| a[i / 16 * 8 + j] * b[i % 16 * 8 + j]).sum()).collect();
+    (floats(memory.read(pc)), expected, report)
 }
 
 #[test]
 fn wgmma_tf32_from_core_matrices() {
-    let (a, b) = (small(64 * 8, 0), small(16 * 8, 5));
-    let mut memory = Memory::new();
-    let args = [memory.upload("a", &bytes(&a)), memory.upload("b", &bytes(&b)), memory.poisoned("c", 64 * 16 * 4)]
-        .map(|p| Value::Pointer(p.0));
-    clean(&run(&Module::parse(HOPPER).unwrap(), &launch("core_matrices", 1, 128, 0, &args), &mut memory).unwrap());
-    let expected: Vec<f32> =
-        (0..64 * 16).map(|i| (0..8).map(|j| a[i / 16 * 8 + j] * b[i % 16 * 8 + j]).sum()).collect();
-    let Value::Pointer(c) = args[2] else { panic!("a pointer") };
-    same(&floats(memory.read(Address(c))), &expected);
+    let (got, expected, report) = core_matrices(HOPPER);
+    clean(&report.unwrap());
+    same(&got, &expected);
+}
+
+/// Statements that another one makes up for, as (kernel, place among its ordering statements, place of the other):
+/// accumulators that only products touch need the fence before the first of them alone.
+const COVERED: [(&str, usize, usize); 2] = [("ring", 24, 19), ("ring", 29, 19)];
+
+#[test]
+fn each_ordering_statement_is_missed() {
+    let starts: Vec<(usize, &str)> = HOPPER
+        .lines()
+        .enumerate()
+        .filter_map(|(at, line)| Some((at, line.strip_prefix(".visible .entry ")?.trim_end_matches('('))))
+        .collect();
+    let (mut wrong, mut total) = (Vec::new(), 0);
+    for (i, (start, entry)) in starts.iter().enumerate() {
+        let end = starts.get(i + 1).map_or(usize::MAX, |next| next.0);
+        let unnoticed = |ptx: &str| {
+            let (.., report) = match *entry {
+                "ring" => ring(ptx, 64, Landing::Early),
+                "registers" => registers(ptx, Landing::Early),
+                _ => core_matrices(ptx),
+            };
+            report.is_ok_and(|report| report.findings.is_empty())
+        };
+        let within = |line: &usize| (*start..end).contains(line);
+        let statements: Vec<usize> = HOPPER
+            .lines()
+            .enumerate()
+            .filter_map(|(at, line)| mutants::ordering(line).map(|_| at))
+            .filter(within)
+            .collect();
+        for m in mutants::mutants(HOPPER, |line| within(&line)) {
+            total += 1;
+            let place = statements.iter().position(|at| *at == m.line).unwrap();
+            let listed = COVERED.iter().find(|(kernel, at, _)| kernel == entry && *at == place);
+            if unnoticed(&m.ptx) != listed.is_some() {
+                wrong.push(format!("{entry}: statement {place}, PTX line {}: {}", m.line + 1, m.what));
+            }
+            if let Some((.., by)) = listed
+                && unnoticed(&mutants::with_line(&m.ptx, statements[*by], ""))
+            {
+                wrong.push(format!("{entry}: statements {place} and {by} are both not missed"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "of {total}:\n{}", wrong.join("\n"));
+    assert!(COVERED.len() * 20 <= total, "more than 5 % of {total} are on the list");
 }

@@ -1,6 +1,7 @@
 //! What the workspace's tests share: where the repository is and which files it is made of.
 
 pub mod draws;
+pub mod mutants;
 pub mod views;
 
 use std::path::{Path, PathBuf};

@@ -49,9 +49,18 @@ pub struct Info {
 }
 
 /// Opens the driver and starts it; the outcome is kept for the life of the process.
-fn probe() -> Result<Version, DeviceError> {
+fn opened() -> Result<&'static (Library, Version), DeviceError> {
     static PROBE: OnceLock<Result<(Library, Version), DeviceError>> = OnceLock::new();
-    PROBE.get_or_init(open_driver).as_ref().map(|(_, version)| *version).map_err(DeviceError::clone)
+    PROBE.get_or_init(open_driver).as_ref().map_err(DeviceError::clone)
+}
+
+fn probe() -> Result<Version, DeviceError> {
+    opened().map(|(_, version)| *version)
+}
+
+/// The driver's library, for what cudarc does not offer whatever it is built for.
+pub(super) fn library() -> Result<&'static Library, DeviceError> {
+    opened().map(|(library, _)| library)
 }
 
 fn open_driver() -> Result<(Library, Version), DeviceError> {

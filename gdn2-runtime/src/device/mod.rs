@@ -1,5 +1,6 @@
 //! What a kernel, or its native stand-in, runs on.
 
+pub mod conformance;
 pub mod cuda;
 pub mod launch;
 pub mod session;

@@ -4,7 +4,7 @@ use super::{DeviceError, cuda, vm};
 use crate::artifact::Artifact;
 use crate::raw::{self, Arguments};
 use gdn2_codegen::kernel::Kernel;
-use gdn2_vm::{Address, Memory, Report};
+use gdn2_vm::{Address, Finding, Memory, Report};
 use std::collections::BTreeMap;
 
 /// A kernel loaded on a device, and memory there.
@@ -121,6 +121,14 @@ impl Session {
                 cuda::synchronize(gpu)?;
                 Ok(Vec::new())
             }
+        }
+    }
+
+    /// What of these outputs no launch wrote, where the virtual machine ran with the full checks.
+    pub fn unwritten(&self, outputs: impl IntoIterator<Item = u64>) -> Vec<Finding> {
+        match &self.place {
+            Place::Vm { memory, .. } => outputs.into_iter().filter_map(|at| memory.unwritten(Address(at))).collect(),
+            Place::Cuda { .. } => Vec::new(),
         }
     }
 

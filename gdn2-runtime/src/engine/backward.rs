@@ -1,6 +1,6 @@
 //! Backward of a case: forward first where it keeps what backward reads, then the gradients, all in one session.
 
-use super::kernels::{self, Steps, at, from_layout, offset_tables, to_layout, upload};
+use super::kernels::{self, Steps, at, from_layout, note, offset_tables, to_layout, upload};
 use super::{Engine, Outcome, Run, RunError, array};
 use crate::artifact::Artifact;
 use crate::device::Device;
@@ -145,6 +145,8 @@ pub fn gradients_from(
     }
     session.time(run.repeats, run.cold);
     reports.extend(session.launch(&call)?);
+    let written = GRADIENTS.map(|tensor| call.view_mut(tensor).map_or(0, |view| view.address));
+    note(&mut reports, session.unwritten(written.into_iter().chain([call.gradients.d_initial_state])));
     let mut tensors = BTreeMap::new();
     for tensor in GRADIENTS {
         if let Some(view) = call.view_mut(tensor).copied().filter(|view| view.address != 0) {

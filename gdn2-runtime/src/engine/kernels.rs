@@ -9,6 +9,7 @@ use crate::storage;
 use gdn2_codegen::abi::Tensor;
 use gdn2_codegen::kernel::Pass;
 use gdn2_dsl::{Dims, Dtype, StateLayout};
+use gdn2_vm::{Finding, Report};
 use std::collections::BTreeMap;
 
 /// The tensors with a row per token that a forward call reads.
@@ -46,6 +47,7 @@ pub(super) fn run(session: &mut Session, problem: &Problem<'_>, run: &Run<'_>) -
         let call = states.of_step(at_row(call, problem, step), index, steps.steps.len());
         reports.extend(session.launch(&call)?);
     }
+    note(&mut reports, session.unwritten([o, states.last]));
     let rows = storage::decode(&session.read(o)?, problem.dtype(Tensor::O));
     let width = problem.dims().value_heads * problem.dims().value_dim;
     let mut tensors = BTreeMap::from([(Tensor::O, array(problem, Tensor::O, steps.restored(&rows, width)))]);
@@ -54,6 +56,15 @@ pub(super) fn run(session: &mut Session, problem: &Problem<'_>, run: &Run<'_>) -
         tensors.insert(Tensor::FinalState, array(problem, Tensor::FinalState, from_layout(problem, pool)));
     }
     Ok(Outcome { tensors, kernel: Some((arch, schedule)), reports, milliseconds: session.milliseconds().to_vec() })
+}
+
+/// Adds what only the whole run shows to the report of its last launch.
+pub(super) fn note(reports: &mut Vec<Report>, findings: Vec<Finding>) {
+    match reports.last_mut() {
+        Some(last) => last.findings.extend(findings),
+        None if findings.is_empty() => {}
+        None => reports.push(Report { findings, ..Report::default() }),
+    }
 }
 
 impl Steps {

@@ -95,6 +95,10 @@ struct Watched {
     groups: Vec<u32>,
     /// The same of bulk stores.
     stores: Vec<u32>,
+    /// The last bulk store: its instruction, lane and event count.
+    stored: Option<(u32, u32, u32)>,
+    /// Bulk stores up to this event have been waited for.
+    stores_done: u32,
     warpgroup: Warpgroup,
     /// A `wgmma` is being told of.
     product: bool,
@@ -131,6 +135,8 @@ impl Observer for Full {
             registers: Defined::new(&watch.table),
             groups: Vec::new(),
             stores: Vec::new(),
+            stored: None,
+            stores_done: 0,
             warpgroup: Warpgroup::default(),
             product: false,
             passed: None,
@@ -156,7 +162,15 @@ impl Observer for Full {
         let decides = warp.registers.step(&self.watch.table, at.pc as usize, &inst.op, mask, regs);
         if matches!(inst.op, Op::Flow(Flow::Exit)) {
             warp.live &= !mask;
+            if let Some((pc, lane, count)) = warp.stored
+                && mask >> lane & 1 != 0
+                && count > warp.stores_done
+            {
+                warp.stored = None;
+                self.left_behind(at, pc, lane);
+            }
         }
+        let warp = &mut self.warps[at.warp as usize];
         let next = self.races.latest(self.races.agent(at.warp as usize, Worker::Wgmma)) + 1;
         let wrong = warp.warpgroup.step(&self.watch.products, at.pc, &inst.op, next);
         if guard | decides != 0 {

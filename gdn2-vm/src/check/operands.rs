@@ -166,7 +166,7 @@ fn slow(op: &Slow, see: &mut See<'_>) {
             same(see, Word, *d, &[*a, *b, *c]);
         }
         Slow::F64(_, d, a, b) => same(see, Wide, *d, &[*a, *b]),
-        Slow::F64Un(_, d, a) => same(see, Wide, *d, &[*a]),
+        Slow::F64Un(_, d, a) | Slow::F64Approx(_, d, a) => same(see, Wide, *d, &[*a]),
         Slow::FmaF64(d, a, b, c) => same(see, Wide, *d, &[*a, *b, *c]),
         Slow::Setp { ty, p, q, a, b, with, .. } => {
             see(Def, Pred, *p);
@@ -206,6 +206,8 @@ fn slow(op: &Slow, see: &mut See<'_>) {
             see(Use, of(*wide), *a);
         }
         Slow::Carry { wide, d, a, b, .. } => same(see, of(*wide), *d, &[*a, *b]),
+        Slow::MadCarry { wide, d, a, b, c, .. } => same(see, of(*wide), *d, &[*a, *b, *c]),
+        Slow::SetPacked { d, a, b, .. } => same(see, Word, *d, &[*a, *b]),
         Slow::IsSpace(_, p, a) => {
             see(Def, Pred, *p);
             see(Use, Wide, *a);

@@ -80,6 +80,21 @@ impl Full {
         });
     }
 
+    /// A thread leaves, and with it the shared memory that its bulk store may still read.
+    #[cold]
+    pub(super) fn left_behind(&mut self, at: At, store: u32, lane: u32) {
+        self.note(Rule::Unwaited, at, Some(lane), Some(store), |full, side| {
+            let first = Side { at: At { pc: store, warp: at.warp }, block: full.index, lane: Some(lane) };
+            Raw {
+                side,
+                what: "leaves while its bulk store may still read shared memory".to_owned(),
+                other: Some((first, full.name(Worker::Stores, at.warp as usize), false)),
+                fix: "cp.async.bulk.commit_group and cp.async.bulk.wait_group.read 0 before the thread's end",
+                times: 1,
+            }
+        });
+    }
+
     pub(super) fn asynchronous(&mut self, at: At, mask: u32, sync: Sync) {
         let w = at.warp as usize;
         let (me, lane) = (self.races.agent(w, Worker::Warp), mask.trailing_zeros());
@@ -134,7 +149,8 @@ impl Full {
             }
             Sync::BulkToGroup => {
                 let agent = self.races.agent(w, Worker::Stores);
-                self.settle(at, agent, Worker::Stores);
+                let count = self.settle(at, agent, Worker::Stores);
+                self.warps[w].stored = Some((at.pc, lane, count));
             }
             Sync::BulkCommit => {
                 let stores = self.races.agent(w, Worker::Stores);
@@ -144,7 +160,9 @@ impl Full {
                 let groups = &self.warps[w].stores;
                 if let Some(done) = groups.len().checked_sub(keep as usize + 1) {
                     let stores = self.races.agent(w, Worker::Stores);
-                    self.races.complete(w, stores, groups[done]);
+                    let done = groups[done];
+                    self.races.complete(w, stores, done);
+                    self.warps[w].stores_done = done;
                 }
             }
             Sync::WgmmaFence => self.warps[w].warpgroup.fence(),

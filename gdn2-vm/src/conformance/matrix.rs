@@ -113,15 +113,8 @@ impl Shape {
             Expected::Sums { exact, bound }
         };
         let kind = if integers { "integers" } else { "random" };
-        let ptx = self.ptx(counts);
-        Kernel {
-            name: format!("{}.{kind}", self.name),
-            ptx,
-            sm: 80,
-            threads: 32,
-            inputs: vec![words(&input)],
-            expected,
-        }
+        let name = format!("{}.{kind}", self.name);
+        Kernel::new(name, 80, self.ptx(counts), vec![words(&input)], expected)
     }
 
     fn ptx(&self, (left, right): (usize, usize)) -> String {

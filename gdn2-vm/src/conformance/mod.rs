@@ -6,10 +6,18 @@
 
 mod arith;
 mod convert;
+mod copies;
 mod edges;
 mod matrix;
 mod ptx;
 mod warp;
+mod warpgroup;
+
+use crate::api::{Address, Check, Landing, Launch, Limits, Value};
+use crate::memory::Memory;
+use crate::module::{LoadError, Module};
+use crate::tensor_map::{MapType, Swizzle, TensorMap, TensorMapError};
+use crate::trap::Trap;
 
 /// One conformance kernel.
 #[derive(Clone, Debug)]
@@ -24,8 +32,103 @@ pub struct Kernel {
     pub threads: u32,
     /// Input buffers, in parameter order.
     pub inputs: Vec<Vec<u8>>,
+    /// Tensor maps, the last parameters.
+    pub maps: Vec<Map>,
     /// What the output buffer must hold.
     pub expected: Expected,
+}
+
+/// A tensor map over one of a kernel's buffers; fields as in [`TensorMap`].
+#[derive(Clone, Debug)]
+pub struct Map {
+    /// Index of the input, or their count for the output.
+    pub buffer: usize,
+    /// Element type.
+    pub element: MapType,
+    /// Elements of each dimension, innermost first.
+    pub dims: Vec<u64>,
+    /// Bytes between neighbours of each dimension but the first.
+    pub strides: Vec<u64>,
+    /// Elements of a tile.
+    pub tile: Vec<u32>,
+    /// Permutation in shared memory.
+    pub swizzle: Swizzle,
+    /// Elements outside arrive as NaN.
+    pub fill_nan: bool,
+}
+
+/// Why a kernel gave no output on the virtual machine.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RunError {
+    /// Its text is not known.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// A tensor map that cannot be.
+    #[error(transparent)]
+    Map(#[from] TensorMapError),
+    /// It did something wrong.
+    #[error(transparent)]
+    Trap(#[from] Trap),
+}
+
+impl Kernel {
+    fn new(name: impl Into<String>, sm: u32, ptx: String, inputs: Vec<Vec<u8>>, expected: Expected) -> Kernel {
+        Kernel { name: name.into(), ptx, sm, threads: 32, inputs, maps: Vec::new(), expected }
+    }
+
+    /// What the output buffer holds after a run on the virtual machine under the full checks, copies landing late.
+    ///
+    /// # Errors
+    /// PTX the machine does not know, or a trap.
+    pub fn on_vm(&self) -> Result<Vec<u8>, RunError> {
+        let module = Module::parse(&self.ptx)?;
+        let mut memory = Memory::new();
+        let mut buffers: Vec<Address> = self.inputs.iter().map(|bytes| memory.upload("input", bytes)).collect();
+        let out = memory.poisoned("output", self.expected.bytes());
+        buffers.push(out);
+        let mut args: Vec<Value> = buffers.iter().map(|buffer| Value::Pointer(buffer.0)).collect();
+        for map in &self.maps {
+            let Map { element, swizzle, fill_nan, .. } = *map;
+            let address = buffers.get(map.buffer).copied().unwrap_or(out);
+            let (dims, strides, tile) = (map.dims.clone(), map.strides.clone(), map.tile.clone());
+            let map = TensorMap { element, address, dims, strides, tile, swizzle, fill_nan };
+            args.push(Value::Bytes(map.encode()?.to_vec()));
+        }
+        let launch = Launch {
+            entry: "k",
+            grid: [1, 1, 1],
+            block: [self.threads, 1, 1],
+            shared_bytes: 0,
+            args: &args,
+            limits: Limits { shared_per_block: 48 << 10, threads_per_block: 1024, sm: self.sm },
+            check: Check::Full,
+            landing: Landing::Late,
+            order: None,
+            outputs: &[out],
+            count: false,
+        };
+        crate::run(&module, &launch, &mut memory)?;
+        Ok(memory.read(out).to_vec())
+    }
+
+    /// Compares what the machine gave with what a GPU gave: the same bits, but for sums, whose order is the hardware's,
+    /// and approximations; those must each be within the kernel's bound.
+    ///
+    /// # Errors
+    /// The first [`Difference`].
+    pub fn matches(&self, machine: &[u8], hardware: &[u8]) -> Result<(), Difference> {
+        match &self.expected {
+            Expected::Words(_) | Expected::Wides(_) => {
+                let words = hardware.as_chunks::<4>().0.iter().map(|b| u32::from_le_bytes(*b)).collect();
+                Expected::Words(words).compare(&self.name, machine)
+            }
+            Expected::Sums { .. } | Expected::Approximate { .. } => {
+                self.expected.compare(&self.name, hardware)?;
+                self.expected.compare(&self.name, machine)
+            }
+        }
+    }
 }
 
 /// What an output buffer must hold.
@@ -146,5 +249,7 @@ pub fn kernels() -> Vec<Kernel> {
     all.extend(convert::kernels());
     all.extend(warp::kernels());
     all.extend(matrix::kernels());
+    all.extend(warpgroup::kernels());
+    all.extend(copies::kernels());
     all
 }

@@ -56,7 +56,7 @@ pub(super) fn elementwise(
     let target = if result.register() == "r" { "%d" } else { "%wd" };
     let _ = writeln!(text, "  ld.param.u64 %x0, [p{out}];\n  mad.wide.u32 %x1, %thread, {}, %x0;", result.bytes());
     let _ = writeln!(text, "  st.global.b{} [%x1], {target};\n  ret;\n}}", result.bits());
-    Kernel { name: name.to_owned(), ptx: text, sm, threads: threads as u32, inputs, expected }
+    Kernel { threads: threads as u32, ..Kernel::new(name, sm, text, inputs, expected) }
 }
 
 /// The opening of a kernel with `params` 64-bit parameters `p0…`, registers declared, `%thread` holding the thread index.

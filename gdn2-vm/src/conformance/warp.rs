@@ -17,7 +17,7 @@ fn lanes(name: &str, sm: u32, body: &str, input: &[u32], expected: Vec<u32>) -> 
         header(sm, 2)
     );
     let threads = input.len() as u32;
-    Kernel { name: name.into(), ptx, sm, threads, inputs: vec![words(input)], expected: Expected::Words(expected) }
+    Kernel { threads, ..Kernel::new(name, sm, ptx, vec![words(input)], Expected::Words(expected)) }
 }
 
 /// A warp stores `input` (128 words, four 8×8 matrices of 16-bit elements) to shared memory, then `body` moves it;
@@ -30,7 +30,7 @@ fn moved(name: &str, sm: u32, body: &str, input: &[u32], expected: Vec<u32>) -> 
          st.global.v4.b32 [%x1], {{%r0, %r1, %r2, %r3}};\n  ret;\n}}\n",
         header(sm, 2)
     );
-    Kernel { name: name.into(), ptx, sm, threads: 32, inputs: vec![words(input)], expected: Expected::Words(expected) }
+    Kernel::new(name, sm, ptx, vec![words(input)], Expected::Words(expected))
 }
 
 /// Element (row, column) of 8×8 matrix m, rows of 16 bytes in lane order.
@@ -166,13 +166,9 @@ fn exchanges() -> Vec<Kernel> {
         ),
     ];
     rows.into_iter()
-        .map(|(name, middle, expected)| Kernel {
-            name: name.into(),
-            ptx: body(middle),
-            sm: 80,
-            threads: 128,
-            inputs: vec![words(&input)],
-            expected: Expected::Words(expected),
+        .map(|(name, middle, expected)| {
+            let kernel = Kernel::new(name, 80, body(middle), vec![words(&input)], Expected::Words(expected));
+            Kernel { threads: 128, ..kernel }
         })
         .collect()
 }

@@ -57,6 +57,8 @@ ring(const __grid_constant__ Map a, const __grid_constant__ Map b, const __grid_
         load2(tiles + s * stage_bytes, &a, i * 64, blockIdx.x * 64, full + 8 * s);
         load2(tiles + s * stage_bytes + 8192, &b, 0, i * 64, full + 8 * s);
       }
+      // Not before the last stages have been given back.
+      for (int i = steps; i < steps + 2; i++) wait(empty + 8 * (i & 1), ((i >> 1) & 1) ^ 1);
     }
   } else {
     asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
@@ -136,7 +138,7 @@ registers(const unsigned short* a, const __grid_constant__ Map b, float* c, cons
   for (int i = 0; i < 12; i++)
     c[(warp * 16 + lane / 4 + i / 2 % 2 * 8) * 24 + i / 4 * 8 + lane % 4 * 2 + i % 2] = d[i];
   __syncthreads();
-  if (t < 24) line[t] *= 2;
+  if (t >= 64 && t < 88) line[t - 64] *= 2;
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
   __syncthreads();
   if (t == 0) {

@@ -1,0 +1,190 @@
+//! mbarrier phases and transaction counts, bulk and tensor copies, named barriers, setmaxnreg.
+
+use super::edges::Stream;
+use super::ptx::{header, words};
+use super::{Expected, Kernel, Map};
+use crate::tensor_map::{MapType, Swizzle};
+
+fn random(count: usize, seed: u64) -> Vec<u32> {
+    let mut stream = Stream(seed);
+    (0..count).map(|_| stream.next() as u32).collect()
+}
+
+/// Waits for phase parity 0 of the barrier at `%t`.
+const WAIT: &str = "AGAIN: mbarrier.try_wait.parity.shared::cta.b64 %p, [%t], 0; @!%p bra AGAIN;";
+
+/// One thread tries a barrier step by step; after each step it notes the parities that have passed: 1 for the first,
+/// 2 for the second. A parity has passed if the phase under way is of the other.
+fn phases() -> Kernel {
+    // Arrivals that each step makes, of the two a phase awaits.
+    const STEPS: [u32; 6] = [0, 1, 1, 2, 1, 1];
+    let mut text = header(90, 1)
+        + "  .shared .align 8 .b8 bar[8];\n  mov.u32 %t, bar;\n  ld.param.u64 %x0, [p0];\n  \
+        setp.ne.u32 %p, %thread, 0;\n  @%p ret;\n  mbarrier.init.shared::cta.b64 [%t], 2;\n";
+    let (mut arrived, mut expected) = (0, Vec::new());
+    for (i, arrivals) in STEPS.into_iter().enumerate() {
+        text += &"  mbarrier.arrive.shared::cta.b64 _, [%t];\n".repeat(arrivals as usize);
+        text += &format!(
+            "  mbarrier.test_wait.parity.shared::cta.b64 %p, [%t], 0;\n  selp.b32 %a, 1, 0, %p;\n  \
+             mbarrier.test_wait.parity.shared::cta.b64 %p, [%t], 1;\n  selp.b32 %b, 2, 0, %p;\n  or.b32 %a, %a, %b;\n  \
+             st.global.b32 [%x0+{}], %a;\n",
+            4 * i
+        );
+        arrived += arrivals;
+        expected.push(if arrived / 2 % 2 == 0 { 2 } else { 1 });
+    }
+    text += "  ret;\n}\n";
+    Kernel::new("mbarrier.phases", 90, text, Vec::new(), Expected::Words(expected))
+}
+
+/// A phase that awaits one arrival and bytes that two copies bring: over only when all have come.
+fn transactions() -> Kernel {
+    let input = random(128, 51);
+    let text = header(90, 2)
+        + &format!(
+            "  .shared .align 16 .b8 tile[512];\n  .shared .align 8 .b8 bar[8];\n  mov.u32 %t, bar;\n  mov.u32 %u, tile;\n  \
+             ld.param.u64 %x0, [p0];\n  setp.ne.u32 %q, %thread, 0;\n  @%q bra READY;\n  \
+             mbarrier.init.shared::cta.b64 [%t], 1;\n  fence.mbarrier_init.release.cluster;\n  \
+             mbarrier.arrive.expect_tx.shared::cta.b64 _, [%t], 512;\n  \
+             cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%u], [%x0], 128, [%t];\n  \
+             add.u32 %c, %u, 128;\n  add.u64 %x1, %x0, 128;\n  \
+             cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%c], [%x1], 384, [%t];\n  READY:\n  \
+             bar.sync 0;\n  {WAIT}\n  mad.lo.u32 %u, %thread, 4, %u;\n  ld.shared.b32 %d, [%u];\n  \
+             ld.param.u64 %x0, [p1];\n  mad.wide.u32 %x0, %thread, 4, %x0;\n  st.global.b32 [%x0], %d;\n  ret;\n}}\n"
+        );
+    let kernel = Kernel::new("mbarrier.tx", 90, text, vec![words(&input)], Expected::Words(input));
+    Kernel { threads: 128, ..kernel }
+}
+
+/// Shared to global memory through a bulk group.
+fn bulk_store() -> Kernel {
+    let input = random(128, 52);
+    let text = header(90, 2)
+        + "  .shared .align 16 .b8 tile[512];\n  mov.u32 %u, tile;\n  ld.param.u64 %x0, [p0];\n  \
+           mad.wide.u32 %x0, %thread, 4, %x0;\n  ld.global.b32 %a, [%x0];\n  mad.lo.u32 %t, %thread, 4, %u;\n  \
+           st.shared.b32 [%t], %a;\n  fence.proxy.async.shared::cta;\n  bar.sync 0;\n  setp.ne.u32 %q, %thread, 0;\n  \
+           @%q ret;\n  ld.param.u64 %x1, [p1];\n  cp.async.bulk.global.shared::cta.bulk_group [%x1], [%u], 512;\n  \
+           cp.async.bulk.commit_group;\n  cp.async.bulk.wait_group 0;\n  ret;\n}\n";
+    let kernel = Kernel::new("cp.async.bulk.store", 90, text, vec![words(&input)], Expected::Words(input));
+    Kernel { threads: 128, ..kernel }
+}
+
+/// A matrix of 20 rows of 40 words, of which a tile may hang over every edge.
+const ROWS: i32 = 20;
+const COLUMNS: i32 = 40;
+
+/// A tile of 8 rows read from (row, column), and the shared memory it fills.
+fn tensor_load(swizzle: Swizzle, row: i32, column: i32, fill_nan: bool) -> Kernel {
+    let input = random((ROWS * COLUMNS) as usize, 53);
+    // A tile row is a span of the swizzle; without one, 64 bytes.
+    let (bytes, mask) = match swizzle {
+        Swizzle::None => (64, 0),
+        Swizzle::B32 => (32, 1),
+        Swizzle::B64 => (64, 3),
+        Swizzle::B128 => (128, 7),
+    };
+    let width = bytes / 4;
+    // Which NaN is for the hardware to say: then the elements are numbers.
+    let input: Vec<u32> = if fill_nan { input.iter().map(|x| ((x % 1000) as f32).to_bits()).collect() } else { input };
+    let mut expected = vec![0; 8 * width];
+    for (r, c) in (0..8).flat_map(|r| (0..width).map(move |c| (r, c))) {
+        let (from_row, from_column) = (row + r as i32, column + c as i32);
+        let inside = (0..ROWS).contains(&from_row) && (0..COLUMNS).contains(&from_column);
+        let at = r * bytes + c * 4;
+        expected[(at ^ ((at >> 7 & mask) << 4)) / 4] = match inside {
+            true => input[(from_row * COLUMNS + from_column) as usize],
+            false if fill_nan => f32::NAN.to_bits(),
+            false => 0,
+        };
+    }
+    let expected = if fill_nan {
+        let exact = expected.iter().map(|bits| f64::from(f32::from_bits(*bits))).collect();
+        Expected::Approximate { exact, ulps: 0.0, absolute: 0.0 }
+    } else {
+        Expected::Words(expected)
+    };
+    let text = header(90, 2).replace("p1)", "p1, .param .align 64 .b8 map[128])")
+        + &format!(
+            "  .shared .align 1024 .b8 tile[{total}];\n  .shared .align 8 .b8 bar[8];\n  mov.u32 %t, bar;\n  mov.u32 %u, tile;\n  \
+             mov.b64 %x0, map;\n  cvta.param.u64 %x0, %x0;\n  setp.ne.u32 %q, %thread, 0;\n  @%q bra READY;\n  \
+             mbarrier.init.shared::cta.b64 [%t], 1;\n  fence.mbarrier_init.release.cluster;\n  \
+             mbarrier.arrive.expect_tx.shared::cta.b64 _, [%t], {total};\n  mov.b32 %a, {column};\n  mov.b32 %b, {row};\n  \
+             cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%u], [%x0, {{%a, %b}}], [%t];\n  \
+             READY:\n  bar.sync 0;\n  {WAIT}\n  mad.lo.u32 %u, %thread, 4, %u;\n  ld.shared.b32 %d, [%u];\n  \
+             ld.param.u64 %x0, [p1];\n  mad.wide.u32 %x0, %thread, 4, %x0;\n  st.global.b32 [%x0], %d;\n  ret;\n}}\n",
+            total = 8 * bytes
+        );
+    let fill = if fill_nan { ".nan" } else { "" };
+    let name = format!("tensor.load.{bytes}.{swizzle:?}.{row}.{column}{fill}").to_lowercase();
+    let kernel = Kernel::new(name, 90, text, vec![words(&input)], expected);
+    let map = matrix(0, MapType::F32, [width as u32, 8], swizzle, fill_nan);
+    Kernel { threads: 8 * width as u32, maps: vec![map], ..kernel }
+}
+
+fn matrix(buffer: usize, element: MapType, tile: [u32; 2], swizzle: Swizzle, fill_nan: bool) -> Map {
+    let dims = vec![COLUMNS as u64, ROWS as u64];
+    Map { buffer, element, dims, strides: vec![COLUMNS as u64 * 4], tile: tile.to_vec(), swizzle, fill_nan }
+}
+
+/// A tile of 8 × 16 words written at row 16, column 32, over both far edges: only what is inside arrives.
+fn tensor_store() -> Kernel {
+    let input = random(128, 54);
+    let whole = (ROWS * COLUMNS) as usize;
+    let mut expected = vec![7; whole];
+    for (r, c) in (16..20).flat_map(|r| (32..40).map(move |c| (r, c))) {
+        expected[r * COLUMNS as usize + c] = input[(r - 16) * 16 + c - 32];
+    }
+    // The rest of the output is set to 7 first, by every thread in turn.
+    let rounds: String = (0..whole.div_ceil(128))
+        .map(|i| format!("  add.u32 %c, %thread, {};\n  setp.lt.u32 %p, %c, {whole};\n  mad.wide.u32 %x2, %c, 4, %x1;\n  @%p st.global.b32 [%x2], 7;\n", i * 128))
+        .collect();
+    let text = header(90, 2).replace("p1)", "p1, .param .align 64 .b8 map[128])")
+        + "  .shared .align 1024 .b8 tile[512];\n  mov.u32 %u, tile;\n  ld.param.u64 %x0, [p0];\n  ld.param.u64 %x1, [p1];\n"
+        + &rounds
+        + "  mad.wide.u32 %x0, %thread, 4, %x0;\n  ld.global.b32 %a, [%x0];\n  mad.lo.u32 %t, %thread, 4, %u;\n  \
+           st.shared.b32 [%t], %a;\n  fence.proxy.async;\n  bar.sync 0;\n  setp.ne.u32 %q, %thread, 0;\n  @%q ret;\n  \
+           mov.b64 %x0, map;\n  cvta.param.u64 %x0, %x0;\n  mov.b32 %a, 32;\n  mov.b32 %b, 16;\n  \
+           cp.async.bulk.tensor.2d.global.shared::cta.tile.bulk_group [%x0, {%a, %b}], [%u];\n  \
+           cp.async.bulk.commit_group;\n  cp.async.bulk.wait_group 0;\n  ret;\n}\n";
+    let kernel = Kernel::new("tensor.store.edges", 90, text, vec![words(&input)], Expected::Words(expected));
+    Kernel { threads: 128, maps: vec![matrix(1, MapType::U32, [16, 8], Swizzle::None, false)], ..kernel }
+}
+
+/// Two warps write and only arrive, two wait and read: a barrier of 64 threads for each pair.
+fn named_barriers() -> Kernel {
+    let input = random(64, 55);
+    let expected = input.iter().map(|x| x.wrapping_mul(3)).collect();
+    let text = header(80, 2)
+        + "  .shared .align 4 .b8 tile[256];\n  mov.u32 %u, tile;\n  and.b32 %t, %thread, 63;\n  mad.lo.u32 %u, %t, 4, %u;\n  \
+           shr.u32 %b, %t, 5;\n  add.u32 %b, %b, 1;\n  setp.ge.u32 %p, %thread, 64;\n  @%p bra READ;\n  \
+           ld.param.u64 %x0, [p0];\n  mad.wide.u32 %x0, %t, 4, %x0;\n  ld.global.b32 %a, [%x0];\n  st.shared.b32 [%u], %a;\n  \
+           bar.arrive %b, 64;\n  ret;\n  READ:\n  bar.sync %b, 64;\n  ld.shared.b32 %a, [%u];\n  mul.lo.u32 %a, %a, 3;\n  \
+           ld.param.u64 %x0, [p1];\n  mad.wide.u32 %x0, %t, 4, %x0;\n  st.global.b32 [%x0], %a;\n  ret;\n}\n";
+    let kernel = Kernel::new("bar.arrive", 80, text, vec![words(&input)], Expected::Words(expected));
+    Kernel { threads: 128, ..kernel }
+}
+
+/// One warpgroup gives registers up and another takes them; both go on as before.
+fn registers() -> Kernel {
+    let input = random(256, 56);
+    let expected = input.iter().enumerate().map(|(i, x)| if i < 128 { !x } else { x.wrapping_add(9) }).collect();
+    let text = header(90, 2).replace(")\n{", ")\n.reqntid 256, 1, 1\n.minnctapersm 1\n{")
+        + "  ld.param.u64 %x0, [p0];\n  mad.wide.u32 %x0, %thread, 4, %x0;\n  ld.global.b32 %a, [%x0];\n  \
+           setp.lt.u32 %p, %thread, 128;\n  @%p bra LESS;\n  setmaxnreg.inc.sync.aligned.u32 232;\n  add.u32 %d, %a, 9;\n  \
+           bra STORE;\n  LESS:\n  setmaxnreg.dec.sync.aligned.u32 40;\n  not.b32 %d, %a;\n  STORE:\n  \
+           ld.param.u64 %x0, [p1];\n  mad.wide.u32 %x0, %thread, 4, %x0;\n  st.global.b32 [%x0], %d;\n  ret;\n}\n";
+    let kernel = Kernel::new("setmaxnreg", 90, text, vec![words(&input)], Expected::Words(expected));
+    Kernel { threads: 256, ..kernel }
+}
+
+pub(super) fn kernels() -> Vec<Kernel> {
+    let mut all = vec![phases(), transactions(), bulk_store(), tensor_store(), named_barriers(), registers()];
+    for swizzle in [Swizzle::None, Swizzle::B32, Swizzle::B64, Swizzle::B128] {
+        // Inside, over the near edges, over the far ones, and wholly outside.
+        for (row, column) in [(3, 4), (-3, -4), (16, 36), (40, 0)] {
+            all.push(tensor_load(swizzle, row, column, false));
+        }
+    }
+    all.push(tensor_load(Swizzle::None, 16, 36, true));
+    all
+}

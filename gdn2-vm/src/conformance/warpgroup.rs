@@ -1,0 +1,257 @@
+//! `wgmma`: both sources of A, both majors, the four swizzles, several N, three factor types; small integers exactly,
+//! random values within the sum's bound. The factors arrive as images of shared memory, laid out here.
+//!
+//! Layouts: PTX ISA, "Shared Memory Matrix Layout" and "Strides" of wgmma.mma_async; registers: "Register Fragments".
+
+use super::convert::{BF16, F16};
+use super::edges::Stream;
+use super::ptx::{header, words};
+use super::{Expected, Kernel};
+use std::fmt::Write;
+
+#[derive(Clone, Copy, PartialEq)]
+enum Factor {
+    Bf16,
+    F16,
+    Tf32,
+}
+
+/// One product: 64 × n, depth 16 (tf32: 8).
+#[derive(Clone, Copy)]
+struct Product {
+    factor: Factor,
+    n: usize,
+    /// As the descriptor has it: 0 none, 1 128 bytes, 2 64, 3 32.
+    swizzle: usize,
+    /// Whether M, and N, run along memory instead of K.
+    across: [bool; 2],
+    registers: bool,
+    negate: bool,
+    integers: bool,
+}
+
+const PLAIN: Product = Product {
+    factor: Factor::Bf16,
+    n: 64,
+    swizzle: 1,
+    across: [false; 2],
+    registers: false,
+    negate: false,
+    integers: true,
+};
+
+impl Factor {
+    fn name(self) -> &'static str {
+        match self {
+            Factor::Bf16 => "bf16",
+            Factor::F16 => "f16",
+            Factor::Tf32 => "tf32",
+        }
+    }
+
+    fn bytes(self) -> usize {
+        if self == Factor::Tf32 { 4 } else { 2 }
+    }
+
+    fn depth(self) -> usize {
+        32 / self.bytes()
+    }
+
+    fn bits(self, value: f64) -> u32 {
+        match self {
+            Factor::Bf16 => BF16.round(value),
+            Factor::F16 => F16.round(value),
+            Factor::Tf32 => (value as f32).to_bits() & !0x1fff,
+        }
+    }
+
+    fn value(self, bits: u32) -> f64 {
+        match self {
+            Factor::Bf16 => BF16.value(bits),
+            Factor::F16 => F16.value(bits),
+            Factor::Tf32 => f64::from(f32::from_bits(bits)),
+        }
+    }
+}
+
+/// A factor of `lines` rows of A (columns of B) in shared memory.
+struct Tile {
+    span: usize,
+    swizzle: usize,
+    across: bool,
+    leading: usize,
+    stride: usize,
+    size: usize,
+}
+
+impl Tile {
+    fn new(product: &Product, side: usize) -> Tile {
+        let (swizzle, across) = (product.swizzle, product.across[side]);
+        let span = [16, 128, 64, 32][swizzle];
+        let (leading, stride) = match (swizzle, across) {
+            (0, _) => (128, 256),
+            // Blocks of a span's width follow each other, each as deep as K.
+            (_, true) => (product.factor.depth() * span, 8 * span),
+            (_, false) => (16, 8 * span),
+        };
+        Tile { span, swizzle, across, leading, stride, size: product.factor.bytes() }
+    }
+
+    /// Byte of element (line, k) from the tile's start, which is a multiple of 1024.
+    fn byte(&self, line: usize, k: usize) -> usize {
+        let Tile { span, leading, stride, size, .. } = *self;
+        let at = match (self.across, self.swizzle) {
+            (false, 0) => line / 8 * stride + line % 8 * 16 + k * size / 16 * leading + k * size % 16,
+            (false, _) => line / 8 * stride + line % 8 * span + k * size,
+            (true, 0) => k / 8 * leading + k % 8 * 16 + line * size / 16 * stride + line * size % 16,
+            (true, _) => line * size / span * leading + k / 8 * stride + k % 8 * span + line * size % span,
+        };
+        at ^ ((at >> 7 & (span / 16 - 1)) << 4)
+    }
+
+    fn image(&self, lines: usize, depth: usize, element: impl Fn(usize, usize) -> u32) -> Vec<u8> {
+        let mut image = Vec::new();
+        for (line, k) in (0..lines).flat_map(|line| (0..depth).map(move |k| (line, k))) {
+            let at = self.byte(line, k);
+            if image.len() < at + self.size {
+                // In whole rounds of 16 bytes from each of 128 threads.
+                image.resize((at + self.size).next_multiple_of(2048), 0);
+            }
+            image[at..at + self.size].copy_from_slice(&element(line, k).to_le_bytes()[..self.size]);
+        }
+        image
+    }
+
+    /// The descriptor but for its start.
+    fn descriptor(&self) -> u64 {
+        (self.leading as u64 >> 4) << 16 | (self.stride as u64 >> 4) << 32 | (self.swizzle as u64) << 62
+    }
+}
+
+impl Product {
+    fn name(&self) -> String {
+        let major = |across| if across { "mn" } else { "k" };
+        let [a, b] = self.across.map(major);
+        let a = if self.registers { "registers" } else { a };
+        let swizzle = [0, 128, 64, 32][self.swizzle];
+        let kind = if self.integers { "integers" } else { "random" };
+        let sign = if self.negate { ".negated" } else { "" };
+        let k = self.factor.depth();
+        format!("wgmma.m64n{}k{k}.{}.{a}.{b}.swizzle{swizzle}{sign}.{kind}", self.n, self.factor.name())
+    }
+
+    fn kernel(&self) -> Kernel {
+        let (n, depth, factor) = (self.n, self.factor.depth(), self.factor);
+        let mut stream = Stream(41 + n as u64);
+        let mut draw = |limit: u64| {
+            let raw = stream.next();
+            if self.integers {
+                (raw % limit) as f64 - (limit / 2) as f64
+            } else {
+                (raw >> 11) as f64 / 2f64.powi(52) - 1.0
+            }
+        };
+        let a: Vec<u32> = (0..64 * depth).map(|_| factor.bits(draw(17))).collect();
+        let b: Vec<u32> = (0..n * depth).map(|_| factor.bits(draw(17))).collect();
+        let c: Vec<f32> = (0..64 * n).map(|_| draw(101) as f32).collect();
+        let (mut exact, mut bound) = (Vec::new(), Vec::new());
+        for (i, start) in c.iter().enumerate() {
+            let products = (0..depth).map(|k| factor.value(a[i / n * depth + k]) * factor.value(b[i % n * depth + k]));
+            let (sum, size) = products.fold((0.0, 0.0), |(sum, size): (f64, f64), p| (sum + p, size + p.abs()));
+            let start = f64::from(*start);
+            exact.push(start + if self.negate { -sum } else { sum });
+            bound.push(depth as f64 * 2f64.powi(-23) * (size + start.abs()));
+        }
+        let expected = if self.integers {
+            Expected::Words(exact.iter().map(|x| (*x as f32).to_bits()).collect())
+        } else {
+            Expected::Sums { exact, bound }
+        };
+        let tiles = [Tile::new(self, 0), Tile::new(self, 1)];
+        let rows = a.chunks_exact(2).map(|pair| pair[0] | pair[1] << 16).collect::<Vec<u32>>();
+        let left = if self.registers { words(&rows) } else { tiles[0].image(64, depth, |m, k| a[m * depth + k]) };
+        let right = tiles[1].image(n, depth, |column, k| b[column * depth + k]);
+        let ptx = self.ptx(&tiles, [left.len(), right.len()]);
+        let start = words(&c.iter().map(|x| x.to_bits()).collect::<Vec<_>>());
+        Kernel { threads: 128, ..Kernel::new(self.name(), 90, ptx, vec![left, right, start], expected) }
+    }
+
+    fn ptx(&self, tiles: &[Tile; 2], bytes: [usize; 2]) -> String {
+        let (n, depth) = (self.n, self.factor.depth());
+        let mut text = header(90, 4);
+        let sums: Vec<String> = (0..n / 2).map(|i| format!("%s{i}")).collect();
+        let _ = writeln!(text, "  .reg .f32 %s<{}>;\n  .reg .b64 %left, %right;", n / 2);
+        for (side, name) in ["left", "right"].iter().enumerate() {
+            if side == 0 && self.registers {
+                continue;
+            }
+            let _ = writeln!(text, "  .shared .align 1024 .b8 {name}_tile[{}];", bytes[side]);
+            let _ = writeln!(text, "  ld.param.u64 %x0, [p{side}];\n  mad.wide.u32 %x0, %thread, 16, %x0;");
+            let _ = writeln!(text, "  mov.u32 %t, {name}_tile;\n  mad.lo.u32 %u, %thread, 16, %t;");
+            for at in (0..bytes[side]).step_by(2048) {
+                let _ = writeln!(text, "  ld.global.v4.b32 {{%r0, %r1, %r2, %r3}}, [%x0+{at}];");
+                let _ = writeln!(text, "  st.shared.v4.b32 [%u+{at}], {{%r0, %r1, %r2, %r3}};");
+            }
+            let _ = writeln!(text, "  shr.u32 %t, %t, 4;\n  and.b32 %t, %t, 0x3fff;\n  cvt.u64.u32 %{name}, %t;");
+            let _ = writeln!(text, "  or.b64 %{name}, %{name}, {:#x};", tiles[side].descriptor());
+        }
+        // Row 16 * warp + lane / 4, column 2 * (lane % 4): where each thread's first sum lies.
+        text += "  shr.u32 %t, %thread, 5;\n  shr.u32 %u, %lane, 2;\n  mad.lo.u32 %t, %t, 16, %u;\n  and.b32 %u, %lane, 3;\n  \
+                 shl.b32 %u, %u, 1;\n";
+        let place = |i: usize| (i / 2 % 2 * 8 * n + i / 4 * 8 + i % 2) * 4;
+        let _ =
+            writeln!(text, "  mad.lo.u32 %c, %t, {n}, %u;\n  ld.param.u64 %x0, [p2];\n  mad.wide.u32 %x0, %c, 4, %x0;");
+        for (i, sum) in sums.iter().enumerate() {
+            let _ = writeln!(text, "  ld.global.f32 {sum}, [%x0+{}];", place(i));
+        }
+        if self.registers {
+            let _ = writeln!(
+                text,
+                "  mad.lo.u32 %b, %t, {depth}, %u;\n  ld.param.u64 %x1, [p0];\n  mad.wide.u32 %x1, %b, 2, %x1;"
+            );
+            for r in 0..4 {
+                let _ = writeln!(text, "  ld.global.b32 %r{r}, [%x1+{}];", (r % 2 * 8 * depth + r / 2 * 8) * 2);
+            }
+        }
+        let a = if self.registers { "{%r0, %r1, %r2, %r3}" } else { "%left" };
+        let sign = if self.negate { -1 } else { 1 };
+        let majors = match (self.factor, self.registers) {
+            (Factor::Tf32, _) => String::new(),
+            (_, true) => format!(", {}", u32::from(self.across[1])),
+            (_, false) => format!(", {}, {}", u32::from(self.across[0]), u32::from(self.across[1])),
+        };
+        let factor = self.factor.name();
+        let _ = writeln!(
+            text,
+            "  fence.proxy.async;\n  bar.sync 0;\n  setp.eq.u32 %p, 0, 0;\n  wgmma.fence.sync.aligned;\n  \
+             wgmma.mma_async.sync.aligned.m64n{n}k{depth}.f32.{factor}.{factor} {{{}}}, {a}, %right, %p, {sign}, 1{majors};\n  \
+             wgmma.commit_group.sync.aligned;\n  wgmma.wait_group.sync.aligned 0;",
+            sums.join(", ")
+        );
+        let _ = writeln!(text, "  ld.param.u64 %x0, [p3];\n  mad.wide.u32 %x0, %c, 4, %x0;");
+        for (i, sum) in sums.iter().enumerate() {
+            let _ = writeln!(text, "  st.global.f32 [%x0+{}], {sum};", place(i));
+        }
+        text + "  ret;\n}\n"
+    }
+}
+
+pub(super) fn kernels() -> Vec<Kernel> {
+    let mut all = Vec::new();
+    for swizzle in 0..4 {
+        for across in [[false, false], [true, false], [false, true], [true, true]] {
+            all.push(Product { swizzle, across, ..PLAIN });
+        }
+        all.push(Product { swizzle, registers: true, ..PLAIN });
+        all.push(Product { swizzle, registers: true, across: [false, true], ..PLAIN });
+        all.push(Product { swizzle, factor: Factor::Tf32, n: 16, ..PLAIN });
+    }
+    all.extend([8, 24, 96, 128, 256].map(|n| Product { n, ..PLAIN }));
+    all.extend([8, 128, 256].map(|n| Product { n, registers: true, factor: Factor::F16, ..PLAIN }));
+    for factor in [Factor::Bf16, Factor::F16, Factor::Tf32] {
+        all.push(Product { factor, integers: false, n: 32, ..PLAIN });
+    }
+    all.push(Product { negate: true, ..PLAIN });
+    all.push(Product { negate: true, registers: true, ..PLAIN });
+    all.iter().map(Product::kernel).collect()
+}

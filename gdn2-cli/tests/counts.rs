@@ -71,7 +71,7 @@ fn bank_conflicts_of_strided_stores() {
 #[test]
 fn conformance_on_the_virtual_machine() {
     let folder = tempfile::tempdir().unwrap();
-    let rows = json(folder.path(), &["conformance", "--device", "vm", "--kernel", "mma.", "--out", ".", "--json"]);
+    let printed = json(folder.path(), &["conformance", "--device", "vm", "--kernel", "mma.", "--out", ".", "--json"]);
     let rows = printed["rows"].as_array().unwrap();
     assert!(rows.len() >= 8 && printed["passed"] == rows.len() && printed["failed"] == 0, "{printed}");
     let bytes = std::fs::read(folder.path().join("vm.safetensors")).unwrap();

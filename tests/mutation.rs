@@ -1,5 +1,5 @@
-//! Every synchronisation statement of every shipped forward and decode kernel, removed or weakened one at a time, must be noticed by the
-//! full checks of the virtual machine; the kernels as generated must not be.
+//! Every synchronisation statement of every shipped forward and decode kernel, removed or weakened one at a time, must be
+//! noticed by the full checks of the virtual machine; the kernels as generated, backward among them, must not be.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed unwrap is a failed test")]
 
 use gdn2_codegen::arch::Arch;

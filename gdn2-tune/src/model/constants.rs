@@ -58,11 +58,14 @@ pub enum ConstantsError {
     },
 }
 
-const SHIPPED: [(&str, &str); 5] = [
+const SHIPPED: [(&str, &str); 8] = [
     ("h200", include_str!("../../tuning/constants/h200.json")),
     ("h100", include_str!("../../tuning/constants/h100.json")),
     ("a100", include_str!("../../tuning/constants/a100.json")),
     ("l40s", include_str!("../../tuning/constants/l40s.json")),
+    ("h20", include_str!("../../tuning/constants/h20.json")),
+    ("a40", include_str!("../../tuning/constants/a40.json")),
+    ("rtx5090", include_str!("../../tuning/constants/rtx5090.json")),
     ("rtx4090", include_str!("../../tuning/constants/rtx4090.json")),
 ];
 

@@ -1,0 +1,73 @@
+//! What is called legal compiles with NVRTC and launches on the virtual machine under its architecture's limits, with
+//! right results: a sample here, everything with `--ignored`.
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a failed unwrap is a failed test")]
+
+use gdn2_codegen::arch::Arch;
+use gdn2_codegen::kernel::Pass;
+use gdn2_codegen::record::gpu_of;
+use gdn2_codegen::schedule::Schedule;
+use gdn2_codegen::{bind, space};
+use gdn2_dsl::{Rule, parse_file};
+use gdn2_runtime::artifact::Compiler;
+use gdn2_runtime::toolchain::Search;
+use gdn2_tune::evaluate::Evaluator;
+use gdn2_tune::job::{Engine, Job, Shape};
+use gdn2_tune::log::Effort;
+use gdn2_tune::outcome::Outcome;
+use gdn2_tune::worker::{Request, Step};
+
+const RULES: [&str; 3] =
+    [include_str!("../../rules/gdn.gdn2"), include_str!("../../rules/kda.gdn2"), include_str!("../../rules/gdn2.gdn2")];
+const PASSES: [Pass; 3] = [Pass::Forward, Pass::Backward, Pass::Decode];
+
+/// Runs every candidate that `wanted` picks by its place among the legal ones of a rule, pass and architecture.
+fn check(rules: &[&str], archs: &[Arch], passes: &[Pass], wanted: impl Fn(usize, usize) -> bool) -> usize {
+    let mut evaluator = Evaluator::new(Compiler::new(Search::from_environment(None, None)), None, None);
+    let mut ran = 0;
+    for text in rules {
+        let rule: Rule = parse_file(text).unwrap().remove(0);
+        for &arch in archs {
+            for &pass in passes {
+                let legal = |schedule: &Schedule| bind(&rule, pass, *schedule, arch).is_ok();
+                let legal: Vec<Schedule> = space::space(&rule, pass, arch).unwrap().into_iter().filter(legal).collect();
+                for (place, schedule) in legal.iter().enumerate().filter(|(place, _)| wanted(*place, legal.len())) {
+                    let tokens = if pass == Pass::Decode { 1 } else { 2 * schedule.chunk().unwrap_or(1) + 1 };
+                    let shape = Shape { batch: 1, tokens, key_heads: 1, value_heads: 1 };
+                    let gpu = gpu_of(arch).to_owned();
+                    let job = Job { rule: rule.clone(), pass, shape, gpu, arch, engine: Engine::Vm };
+                    let request = Request { job, schedule: *schedule, effort: Effort::FIRST, step: Step::Evaluate };
+                    let outcome = evaluator.answer_with(&request, |compiler, kernel| {
+                        let mut artifact = compiler.compile(kernel)?;
+                        // A kernel that spills runs all the same.
+                        for entry in &mut artifact.resources {
+                            (entry.spill_stores, entry.spill_loads) = (0, 0);
+                        }
+                        Ok(artifact)
+                    });
+                    if !matches!(outcome, Some(Outcome::Correct(_))) {
+                        panic!("{} {pass} {schedule} on {arch} ({place}): {outcome:?}", rule.name);
+                    }
+                    ran += 1;
+                }
+            }
+        }
+    }
+    ran
+}
+
+#[test]
+fn a_sample_of_the_legal_compiles_and_runs() {
+    // The middle and the last of each space; another rule per architecture.
+    let archs = [(Arch::Sm80, 0), (Arch::Sm86, 1), (Arch::Sm89, 2), (Arch::Sm90a, 2), (Arch::Sm120, 1)];
+    for (arch, rule) in archs {
+        let ran = check(&RULES[rule..=rule], &[arch], &PASSES, |place, all| place == all / 2 || place + 1 == all);
+        assert!(ran >= 4, "{ran} on {arch}");
+    }
+}
+
+/// All of them: an hour and more. `cargo test --release -p gdn2-tune --test legal -- --ignored`.
+#[test]
+#[ignore = "compiles thousands of kernels"]
+fn everything_legal_compiles_and_runs() {
+    println!("{} candidates", check(&RULES, &Arch::ALL, &PASSES, |_, _| true));
+}

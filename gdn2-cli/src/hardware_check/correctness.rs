@@ -17,8 +17,14 @@ const PASSES: [&str; 3] = ["forward", "decode", "backward"];
 const FIRST: [&str; 3] = ["gdn", "kda", "gdn2"];
 
 /// Schedules beside the built-in one, by pass: the paths a shape may be sent down.
-const PATHS: [(&str, &str); 4] =
-    [("forward", "chunk=16"), ("forward", "chunk=32"), ("backward", "chunk=32"), ("backward", "recompute=1")];
+const PATHS: [(&str, &str); 6] = [
+    ("forward", "matrix=wgmma"),
+    ("forward", "matrix=wgmma,chunk=16"),
+    ("forward", "chunk=16"),
+    ("forward", "chunk=32"),
+    ("backward", "chunk=32"),
+    ("backward", "recompute=1"),
+];
 
 /// Runs the steps on as many lanes as there are cores to compile on.
 pub fn part(setting: &Setting<'_>, clock: Clock) -> Result<Part, CliError> {

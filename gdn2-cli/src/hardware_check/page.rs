@@ -57,7 +57,7 @@ fn peers(rows: &[Value]) -> String {
         other => cell(&other.to_string()),
     };
     let number = |value: &Value, digits: usize| value.as_f64().map_or(String::new(), |x| format!("{x:.digits$}"));
-    for row in rows {
+    for row in rows.iter().filter(|row| row["kind"] == "row") {
         let note = if row["reason"].is_null() { &row["status"] } else { &row["reason"] };
         text += &format!(
             "| {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} |\n",

@@ -10,6 +10,12 @@ use crate::error::CliError;
 pub fn part(setting: &Setting<'_>, clock: Clock) -> Result<Part, CliError> {
     let args = setting.args;
     let rows = args.out.join("peers.jsonl");
+    // It appends: lines of an earlier check in the same folder are not this one's.
+    if let Err(source) = std::fs::remove_file(&rows)
+        && source.kind() != std::io::ErrorKind::NotFound
+    {
+        return Err(CliError::Write { path: rows, source });
+    }
     // The process ends by itself; the few seconds that it may be late are inside its share.
     let minutes = (clock.left().as_secs_f64() - 5.0).max(1.0) / 60.0;
     let mut step = Step::program("peers", &args.python, [])
@@ -30,17 +36,19 @@ pub fn part(setting: &Setting<'_>, clock: Clock) -> Result<Part, CliError> {
     // A line that was being written when the process was stopped is no row.
     let rows: Vec<serde_json::Value> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
     let count = |status: &str| rows.iter().filter(|row| row["status"] == status).count();
-    let ours_wrong = rows.iter().any(|row| row["status"] == "wrong" && row["contestant"] == "gdn2");
+    let ours = |row: &&serde_json::Value| row["contestant"] == "gdn2" && row["status"] == "wrong";
+    let wrong: Vec<String> = rows.iter().filter(ours).map(|row| format!("ours is wrong: {}", row["id"])).collect();
     let mut part = Part {
-        good: ended.success && !ours_wrong,
+        good: ended.success && wrong.is_empty(),
         summary: format!(
-            "{} rows: {} timed, {} rehearsed, {} refused, {} wrong",
-            rows.len(),
+            "{} timed, {} rehearsed, {} refused, {} wrong, {} not reached",
             count("timed"),
             count("rehearsed"),
             count("refused"),
-            count("wrong")
+            count("wrong"),
+            count("not reached")
         ),
+        complaints: wrong,
         rows,
         ..Part::default()
     };

@@ -1,4 +1,4 @@
-// source bf1dcae90a7d4e4128f7613de1c8eb58e95e85d2aad2776eb7f1d97b605a3e83
+// source 01e13cf29911d0a655bbec566bfeba10932269fe3a18c3f012239d1aeb602469
 // gdn2_forward_for_backward: the chunked forward pass of rule `gdn2` on sm_80, chunk=32,value_split=1,warps=8,stages=2.
 //
 //   S_t = (I - k_t e_t^T) Diag(exp g_t) S_(t-1) + k_t z_t^T     e = b k     z = w v     o_t = scale S_t^T q_t
@@ -438,11 +438,11 @@ DEVICE float2 diagonal_pair(float2 high, float2 low, float2 diagonal, int i, int
 
 template <typename Element, typename Left, int HIGH>
 DEVICE void scores_diagonal(const Left& left, int q, int k, int sums, int p, int i0) {
-  const int lane = lane_index();
   float query[2][2][4] = {}, diagonal[2][4] = {};
   typename Left::Sums erase[2];
 #pragma unroll 1
   for (int d = 0; d < KEY; d += 16) {
+    const int lane = lane_index();  // anew: addresses held through the loop would be registers too many
     u32 query_block[4], key_block[4];
     load_block<KEY>(query_block, q, i0, d, lane);
     load_block<KEY>(key_block, k, i0, d, lane);
@@ -471,6 +471,7 @@ DEVICE void scores_diagonal(const Left& left, int q, int k, int sums, int p, int
       left.multiply(erase[level], e, factor, b);
     }
   }
+  const int lane = lane_index();
 #pragma unroll
   for (int n = 0; n < 2; ++n) {
 #pragma unroll

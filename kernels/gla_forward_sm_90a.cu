@@ -1,4 +1,4 @@
-// source 7660104739efa5d249d0fd29d1039293e4911a448a9d5f594b9045fe8ea5fb73
+// source d531996cd1ebae623572bc7842bd4c49b6cd43d742fb0c963e4209514a097549
 // gla_forward: the chunked forward pass of rule `gla` on sm_90a, chunk=64,value_split=1,warps=8,stages=2.
 //
 //   S_t = (I - k_t e_t^T) Diag(exp g_t) S_(t-1) + k_t z_t^T     e = b k     z = w v     o_t = scale S_t^T q_t
@@ -434,11 +434,11 @@ DEVICE float2 diagonal_pair(float2 high, float2 low, float2 diagonal, int i, int
 
 template <typename Element, typename Left, int HIGH>
 DEVICE void scores_diagonal(const Left& left, int q, int k, int sums, int p, int i0) {
-  const int lane = lane_index();
   float query[2][2][4] = {}, diagonal[2][4] = {};
   typename Left::Sums erase[2];
 #pragma unroll 1
   for (int d = 0; d < KEY; d += 16) {
+    const int lane = lane_index();  // anew: addresses held through the loop would be registers too many
     u32 query_block[4], key_block[4];
     load_block<KEY>(query_block, q, i0, d, lane);
     load_block<KEY>(key_block, k, i0, d, lane);
@@ -467,6 +467,7 @@ DEVICE void scores_diagonal(const Left& left, int q, int k, int sums, int p, int
       left.multiply(erase[level], e, factor, b);
     }
   }
+  const int lane = lane_index();
 #pragma unroll
   for (int n = 0; n < 2; ++n) {
 #pragma unroll

@@ -1,4 +1,4 @@
-// source 4c8756221c00a2ddfc87287c4246b14d80a71358cd99792eed2c9f9c366cd000
+// source a53a3ad4814f9c7396ff37b5c93c2a3bf8d8e8c4149da2cdf8a30786b4fe6d50
 // kda_forward_for_backward: the chunked forward pass of rule `kda` on sm_80, chunk=64,value_split=1,warps=8,stages=1.
 //
 //   S_t = (I - k_t e_t^T) Diag(exp g_t) S_(t-1) + k_t z_t^T     e = b k     z = w v     o_t = scale S_t^T q_t
@@ -470,11 +470,11 @@ DEVICE float2 diagonal_pair(float2 high, float2 low, float2 diagonal, int i, int
 
 template <typename Element, typename Left, int HIGH>
 DEVICE void scores_diagonal(const Left& left, int q, int k, int sums, int p, int i0) {
-  const int lane = lane_index();
   float query[2][2][4] = {}, diagonal[2][4] = {};
   typename Left::Sums erase[2];
 #pragma unroll 1
   for (int d = 0; d < KEY; d += 16) {
+    const int lane = lane_index();  // anew: addresses held through the loop would be registers too many
     u32 query_block[4], key_block[4];
     load_block<KEY>(query_block, q, i0, d, lane);
     load_block<KEY>(key_block, k, i0, d, lane);
@@ -503,6 +503,7 @@ DEVICE void scores_diagonal(const Left& left, int q, int k, int sums, int p, int
       left.multiply(erase[level], e, factor, b);
     }
   }
+  const int lane = lane_index();
 #pragma unroll
   for (int n = 0; n < 2; ++n) {
 #pragma unroll

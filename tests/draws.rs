@@ -10,11 +10,13 @@ use gdn2_codegen::kernel::Pass;
 use gdn2_dsl::bars::Deviation;
 use gdn2_dsl::{Draw, Dtype, Rule, granularity_combinations};
 use gdn2_runtime::device::Device;
+use gdn2_runtime::device::vm::Settings;
 use gdn2_runtime::drawn::bars;
 use gdn2_runtime::engine::{Engine, Run, RunError};
 use gdn2_runtime::tensors::{Array, Case};
 use gdn2_tests::draws::{draws, numbers, rules, runner};
 use gdn2_tests::{engine, files_below};
+use gdn2_vm::Check;
 use proptest::prelude::*;
 use rayon::prelude::*;
 
@@ -31,6 +33,9 @@ fn agrees(engine: &Engine, run: &Run<'_>, draw: &Draw, slots: bool) -> Result<bo
         Err(RunError::Illegal(_)) => return Ok(false),
         Err(error) => return Err(format!("{}: {error}", what())),
     };
+    if let Some(finding) = outcome.reports.iter().flat_map(|report| &report.findings).next() {
+        return Err(format!("{finding}: {}", what()));
+    }
     let (arch, schedule) = outcome.kernel.unwrap();
     for (tensor, limit) in bars(run.rule, draw, &exact, &schedule).unwrap() {
         let got = outcome.tensors[&tensor].data.iter().copied().map(f64::from);
@@ -132,6 +137,51 @@ fn every_combination_forward() {
 #[test]
 fn every_combination_decode() {
     every_combination(Pass::Decode);
+}
+
+/// Device with every check on: what wgmma reads and when is for them to see.
+fn checked() -> Device {
+    Device::Vm(Settings { check: Check::Full, ..Settings::default() })
+}
+
+#[test]
+fn every_combination_forward_on_wgmma() {
+    let engine = engine();
+    let device = checked();
+    let kernels: Vec<(Rule, Arch)> = kernels().into_iter().filter(|(_, arch)| *arch == Arch::Sm90a).collect();
+    assert!(kernels.len() >= 60);
+    let failures: Vec<String> = kernels
+        .par_iter()
+        .flat_map_iter(|(rule, arch)| {
+            let run = Run { arch: Some(*arch), schedule: "matrix=wgmma", ..Run::new(rule, Pass::Forward, &device) };
+            let draws = Draw::telling(u64::from(rule.key_dim));
+            let check = |draw: &Draw| match agrees(&engine, &run, draw, false) {
+                Ok(served) => (!served).then(|| format!("{}: wgmma is illegal", rule.name)),
+                Err(error) => Some(error),
+            };
+            draws.iter().filter_map(check).collect::<Vec<_>>()
+        })
+        .collect();
+    assert!(failures.is_empty(), "{} failures:\n{}", failures.len(), failures.join("\n"));
+}
+
+#[test]
+fn any_rule_any_draw_forward_on_wgmma() {
+    let engine = engine();
+    let device = checked();
+    let schedules =
+        ["", ",chunk=16", ",chunk=32", ",stages=1", ",value_split=2"].map(|more| format!("matrix=wgmma{more}"));
+    let strategy = (rules(), draws(), prop::sample::select(schedules.to_vec()), any::<bool>());
+    runner(32)
+        .run(&strategy, |(rule, draw, schedule, slots)| {
+            // Keys of any dim up to 256, values in blocks of 64 rows.
+            let rule = Rule { value_dim: 64 * (1 + rule.value_dim / 16 % 4), ..rule };
+            let arch = Some(Arch::Sm90a);
+            let run = Run { arch, schedule: &schedule, ..Run::new(&rule, Pass::Forward, &device) };
+            let served = agrees(&engine, &run, &draw, slots).map_err(TestCaseError::fail)?;
+            if served { Ok(()) } else { Err(TestCaseError::reject("illegal schedule")) }
+        })
+        .unwrap();
 }
 
 #[test]

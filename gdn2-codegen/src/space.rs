@@ -1,7 +1,7 @@
 //! Every schedule the autotuner considers for a pass, legal or not, and its fingerprint. Which of them are legal is
 //! `bind`'s to say, so that what a search rejects and what a user is refused are the same thing in the same words.
 
-use crate::arch::Arch;
+use crate::arch::{Arch, WgmmaLimits};
 use crate::kernel::Pass;
 use crate::schedule::{Backward, Decode, Forward, Matrix, Schedule, ScheduleError};
 use gdn2_dsl::Rule;
@@ -15,7 +15,10 @@ const STAGES: [u32; 2] = [1, 2];
 pub fn space(rule: &Rule, pass: Pass, arch: Arch) -> Result<Vec<Schedule>, ScheduleError> {
     let mut space = vec![Schedule::default_for(rule, pass, arch)?];
     let others = match pass {
-        Pass::Forward | Pass::ForwardForBackward => forward(),
+        Pass::Forward | Pass::ForwardForBackward => {
+            let wgmma = arch.limits().wgmma.map_or_else(Vec::new, |wgmma| forward_wgmma(rule, wgmma));
+            forward().into_iter().chain(wgmma).collect()
+        }
         Pass::Decode => decode(),
         Pass::Backward => backward(),
     };
@@ -32,6 +35,20 @@ fn forward() -> Vec<Schedule> {
                 for stages in STAGES {
                     all.push(Schedule::Forward(Forward { chunk, value_split, warps, stages, matrix: Matrix::Mma }));
                 }
+            }
+        }
+    }
+    all
+}
+
+/// With wgmma the value dim decides how many warps there are.
+fn forward_wgmma(rule: &Rule, wgmma: WgmmaLimits) -> Vec<Schedule> {
+    let mut all = Vec::new();
+    for chunk in CHUNKS {
+        for value_split in SPLITS {
+            for stages in STAGES {
+                let warps = (rule.value_dim / wgmma.m / value_split).max(1) * wgmma.warps;
+                all.push(Schedule::Forward(Forward { chunk, value_split, warps, stages, matrix: Matrix::Wgmma }));
             }
         }
     }

@@ -31,11 +31,11 @@ DEVICE float2 diagonal_pair(float2 high, float2 low, float2 diagonal, int i, int
 
 template <typename Element, typename Left, int HIGH>
 DEVICE void scores_diagonal(const Left& left, int q, int k, int sums, int p, int i0) {
-  const int lane = lane_index();
   float query[2][2][4] = {}, diagonal[2][4] = {};
   typename Left::Sums erase[2];
 #pragma unroll 1
   for (int d = 0; d < KEY; d += 16) {
+    const int lane = lane_index();  // anew: addresses held through the loop would be registers too many
     u32 query_block[4], key_block[4];
     load_block<KEY>(query_block, q, i0, d, lane);
     load_block<KEY>(key_block, k, i0, d, lane);
@@ -64,6 +64,7 @@ DEVICE void scores_diagonal(const Left& left, int q, int k, int sums, int p, int
       left.multiply(erase[level], e, factor, b);
     }
   }
+  const int lane = lane_index();
 #pragma unroll
   for (int n = 0; n < 2; ++n) {
 #pragma unroll

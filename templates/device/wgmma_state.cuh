@@ -74,15 +74,16 @@ DEVICE void multiply_columns(float (&s)[KEY / 8][4], const u32 (&n)[CHUNK / 16][
 }
 
 // Copies a chunk's values of the block into the state warps' slices, 16 values to each; the threads of the load warpgroup
-// take part.
+// take part. Eight lanes fill 128 bytes of one slice, so that no two meet in a bank; 32 read of four slices at once.
 template <typename T>
 DEVICE void load_slices(int slices, const T* rows, i64 stride, int exist) {
-  constexpr int PIECE = 16 / sizeof(T), PIECES = STATE_WARPS * 16 / PIECE, OF_WARP = 16 / PIECE;
+  constexpr int PIECE = 16 / sizeof(T), PIECES = 16 / PIECE, TOKENS = 8 / PIECES;
 #pragma unroll 1
-  for (int i = thread_index() % 128; i < CHUNK * PIECES; i += 128) {
-    const int token = i / PIECES, piece = i % PIECES;
-    const int slice = slices + piece / OF_WARP * SLICE<T> + token * (16 * sizeof(T)) + piece % OF_WARP * 16;
-    copy_async<16>(slice, rows + token * stride + piece * PIECE, token < exist);
+  for (int i = thread_index() % 128; i < CHUNK * PIECES * STATE_WARPS; i += 128) {
+    const int piece = i % PIECES, group = i / 32 % (CHUNK / TOKENS);
+    const int token = group * TOKENS + i / PIECES % TOKENS, warp = i / 32 / (CHUNK / TOKENS) * 4 + i / 8 % 4;
+    const int slice = slices + warp * SLICE<T> + token * (16 * sizeof(T)) + piece * 16;
+    copy_async<16>(slice, rows + token * stride + warp * 16 + piece * PIECE, token < exist);
   }
 }
 

@@ -1,0 +1,140 @@
+//! The forward pass on wgmma at K = V = 128: what the assembler made of it, the bytes it moves, and what a chunk of 64
+//! tokens costs a multiprocessor, counted by the virtual machine.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed unwrap is a failed test")]
+
+use gdn2_codegen::arch::Arch;
+use gdn2_codegen::kernel::Pass;
+use gdn2_dsl::{Draw, Rule, parse_file};
+use gdn2_runtime::device::Device;
+use gdn2_runtime::device::vm::Settings;
+use gdn2_runtime::engine::{Engine, Run};
+use gdn2_runtime::tensors::Case;
+use gdn2_runtime::toolchain::{Nvdisasm, Search};
+use gdn2_tests::engine;
+use gdn2_vm::{Class, Counters};
+
+const CHUNK: usize = 64;
+
+/// GDN, KDA and GDN-2, every gate as bf16, with the bytes of their inputs and outputs per token and head.
+fn rules() -> [(Rule, f64); 3] {
+    let rule = |name: &str, gates: &str| {
+        parse_file(&format!("rule {name} {{ {gates} key_dim: 128; value_dim: 128; dtype: bf16; }}")).unwrap().remove(0)
+    };
+    [
+        (rule("gdn", "decay: scalar as bf16; erase: scalar; write: erase;"), 1032.0),
+        (rule("kda", "decay: channel as bf16; erase: scalar; write: erase;"), 1284.0),
+        (rule("gdn2", "decay: channel as bf16; erase: channel; write: channel;"), 1792.0),
+    ]
+}
+
+fn run<'a>(rule: &'a Rule, device: &'a Device) -> Run<'a> {
+    let arch = Some(Arch::Sm90a);
+    Run { arch, schedule: "matrix=wgmma", final_state: false, ..Run::new(rule, Pass::Forward, device) }
+}
+
+/// Counts of one block over a sequence without states.
+fn counted(engine: &Engine, rule: &Rule, tokens: usize) -> Counters {
+    let device = Device::Vm(Settings { count: true, ..Settings::default() });
+    let draw = Draw { initial_state: false, ..Draw::new(1, tokens, 1, 1, 5) };
+    let mut outcome = engine.run(&run(rule, &device), &Case::drawn(rule, &draw, false).unwrap()).unwrap();
+    outcome.reports.remove(0).counters.unwrap()
+}
+
+#[test]
+fn no_register_is_spilled_and_no_product_waits_for_another() {
+    let engine = engine();
+    let device = Device::vm();
+    let disassembler = Nvdisasm::find(&Search::from_environment(None, None)).unwrap();
+    for (rule, _) in rules() {
+        let artifact = engine.artifact(&run(&rule, &device)).unwrap();
+        let taken = &artifact.resources[0];
+        assert_eq!((taken.spill_stores, taken.spill_loads), (0, 0), "{}", rule.name);
+        assert!(!artifact.log.contains("serialized"), "{}: {}", rule.name, artifact.log);
+        // All of a multiprocessor's registers, dealt out anew by role.
+        let launch = &artifact.kernel.launches[0];
+        assert_eq!((launch.block, taken.registers * launch.block), (512, 65_536), "{}", rule.name);
+        assert!(launch.shared_bytes <= 232_448, "{}: {}", rule.name, launch.shared_bytes);
+        let sass = disassembler.sass(artifact.cubin.as_ref().unwrap()).unwrap();
+        let count = |word: &str| sass.lines().filter(|line| line.contains(word)).count();
+        // S with erased keys and with queries, eight steps each; M R, P N and the update, four each.
+        assert_eq!(count(" HGMMA."), 28, "{}", rule.name);
+        assert_eq!(count(".tnspB"), 4, "{}: the update alone reads across rows", rule.name);
+        assert_eq!(count("USETMAXREG"), 3, "{}", rule.name);
+        assert!(count(" HMMA.") > 0, "{}: factors", rule.name);
+    }
+}
+
+#[test]
+fn each_input_is_read_once() {
+    const TOKENS: usize = 4096;
+    let engine = engine();
+    for (rule, floor) in rules() {
+        let counters = counted(&engine, &rule, TOKENS);
+        let sectors = counters.global_read_sectors + counters.global_write_sectors;
+        let ratio = 32.0 * sectors as f64 / TOKENS as f64 / floor;
+        println!("{}: {ratio:.3} of {floor} bytes per token and head", rule.name);
+        assert!(ratio <= 1.15, "{}: {ratio}", rule.name);
+    }
+}
+
+/// What a chunk of one block costs, in clocks of the unit that bounds it.
+#[derive(Debug)]
+struct Chunk {
+    tensor: f64,
+    special: f64,
+    wavefronts: f64,
+    /// wgmma groups one warp waits for.
+    groups: f64,
+}
+
+impl Chunk {
+    /// Rates per clock and multiprocessor: 2,048 16-bit multiply-adds of wgmma; of mma.sync 0.6 of that, half of it for
+    /// tf32; 16 lanes of special functions.
+    fn of(counters: &Counters) -> Chunk {
+        let mut chunk = Chunk { tensor: 0.0, special: 0.0, wavefronts: counters.shared_wavefronts as f64, groups: 0.0 };
+        for row in &counters.instructions {
+            let rate = match &row.instruction {
+                text if text.contains("wgmma") => 2048.0,
+                text if text.contains("tf32") => 0.3 * 2048.0,
+                _ => 0.6 * 2048.0,
+            };
+            chunk.tensor += row.matrix_fmas as f64 / rate;
+            if row.class == Class::Special {
+                chunk.special += row.lanes as f64 / 16.0;
+            }
+            if row.instruction.starts_with("wgmma.wait_group") {
+                chunk.groups += row.executed as f64 / 8.0; // warps that hold the state
+            }
+        }
+        chunk
+    }
+
+    /// A chunk's share: what `many` have more than `few`.
+    fn between(few: &Counters, many: &Counters, chunks: usize) -> Chunk {
+        let (few, many) = (Chunk::of(few), Chunk::of(many));
+        let share = |few: f64, many: f64| (many - few) / chunks as f64;
+        Chunk {
+            tensor: share(few.tensor, many.tensor),
+            special: share(few.special, many.special),
+            wavefronts: share(few.wavefronts, many.wavefronts),
+            groups: share(few.groups, many.groups),
+        }
+    }
+}
+
+#[test]
+fn a_chunk_costs_what_the_ledger_says() {
+    let engine = engine();
+    // Tensor clocks, special-function clocks, wavefronts. GDN's are the budget of the design; the channel-wise rules pay
+    // for their anchored diagonal blocks beside it, so theirs are what is reached, held.
+    let limits = [(3000.0, 600.0, 4000.0), (3600.0, 4700.0, 9000.0), (3600.0, 4700.0, 10_000.0)];
+    for ((rule, _), (tensor, special, wavefronts)) in rules().into_iter().zip(limits) {
+        let (few, many) = (counted(&engine, &rule, 2 * CHUNK), counted(&engine, &rule, 6 * CHUNK));
+        let chunk = Chunk::between(&few, &many, 4);
+        println!("{}: {chunk:?}", rule.name);
+        assert!(chunk.tensor <= tensor, "{}: {chunk:?}", rule.name);
+        assert!(chunk.special <= special, "{}: {chunk:?}", rule.name);
+        assert!(chunk.wavefronts <= wavefronts, "{}: {chunk:?}", rule.name);
+        assert!(chunk.groups <= 6.0, "{}: {chunk:?}", rule.name);
+    }
+}

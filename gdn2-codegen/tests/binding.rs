@@ -102,7 +102,7 @@ fn wgmma_binds_where_it_can_and_says_why_elsewhere() {
     // Gates as float32 leave no room for a second stage.
     assert_eq!(refused(&rule, Forward { stages: 2, ..numbers }, arch), "shared memory");
     let refusal = try_bind(&widest(128, 80), Forward { warps: 5, ..numbers }, arch).unwrap_err();
-    assert_eq!(refusal.to_string(), "illegal: value_dim 80, limit a multiple of 64 with wgmma");
+    assert_eq!((refusal.field.as_str(), refusal.got.as_str()), ("value_dim", "80"));
     let wide = rules(128, 256).remove(0);
     assert_eq!(refused(&wide, Forward { warps: 16, ..numbers }, arch), "registers");
     let tall = rules(256, 64).remove(0);

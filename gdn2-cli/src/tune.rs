@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use gdn2_codegen::arch::Arch;
 use gdn2_codegen::kernel::{Pass, bind};
-use gdn2_codegen::record::{GPUS, gpu_named};
+use gdn2_codegen::lookup::{Question, Step};
+use gdn2_codegen::record::{Basis, GPUS, Record, Records, gpu_named};
 use gdn2_codegen::space::space;
 use gdn2_dsl::Rule;
 use gdn2_runtime::device::cuda::Cuda;
@@ -54,7 +55,7 @@ pub struct Args {
     /// Sizes of the calls to tune for; HV, the value heads, is H unless given
     #[arg(long, value_name = "B=…,T=…,H=…[,HV=…]", required = true)]
     shape: Option<shape::Shape>,
-    /// GPU to tune for: h100, h200, a100, l40s, rtx4090; a CUDA device is its own
+    /// GPU to tune for: h200, h100, h20, a100, a40, l40s, rtx4090, rtx5090; a CUDA device is its own
     #[arg(long, value_name = "GPU")]
     target: Option<String>,
     /// cuda:N measures, model predicts from counts, vm counts cycles over the whole shape
@@ -182,15 +183,19 @@ impl Args {
         let swept = self.sweep(&job, gpu.as_ref())?;
         let path = self.records.join(format!("{target}.json"));
         let mut records = tuned::read(&path)?.unwrap_or_default();
-        records.insert(swept.record.clone());
-        write::file(&path, records.to_text()?.as_bytes())?;
+        let stands = self.device.basis() != Basis::Measured && measured(&records, &job, &swept.record)?;
+        if !stands {
+            records.insert(swept.record.clone());
+            write::file(&path, records.to_text()?.as_bytes())?;
+        }
         let log = self.log(&target);
         let contents = Contents::read(&log).map_err(|source| CliError::Read { path: log.clone(), source })?;
         let mut text = String::new();
         if let Some(search) = contents.searches.iter().find(|search| search.search == swept.search) {
             text = report::table(&Findings::of(&contents, search)?)?;
         }
-        text.push_str(&format!("record: {}\nlog: {}, read it with gdn2 report\n", path.display(), log.display()));
+        let kept = if stands { " keeps the measured winner: only a measurement replaces it" } else { "" };
+        text.push_str(&format!("record: {}{kept}\nlog: {}, read it with gdn2 report\n", path.display(), log.display()));
         write::stdout(text.as_bytes())?;
         Ok(Verdict::Good)
     }
@@ -336,6 +341,19 @@ impl Args {
         write::stdout(text.as_bytes())?;
         Ok(Verdict::Good)
     }
+}
+
+/// Whether a measured record serves the calls that a new one is for.
+fn measured(records: &Records, job: &Job, new: &Record) -> Result<bool, CliError> {
+    let Job { rule, pass, shape, arch, .. } = job;
+    let compiler = Some(new.provenance.compiler.as_str());
+    let choice =
+        records.choose(&Question { rule, pass: *pass, arch: *arch, extents: Some(shape.extents()), compiler })?;
+    let same =
+        |old: &&Record| old.pass == new.pass && old.bucket == new.bucket && old.provenance.rule == new.provenance.rule;
+    let old = records.iter().find(same);
+    let measured = old.is_some_and(|old| old.provenance.basis == Basis::Measured);
+    Ok(measured && choice.step == Step::Exact(new.bucket))
 }
 
 /// The command line's shape as a job's.

@@ -7,7 +7,7 @@ use std::process::Command;
 use gdn2_codegen::arch::Arch;
 use gdn2_codegen::bind;
 use gdn2_codegen::kernel::Pass;
-use gdn2_codegen::record::{Record, Records, source_fingerprint};
+use gdn2_codegen::record::{Basis, Record, Records, source_fingerprint};
 use gdn2_codegen::schedule::Schedule;
 use gdn2_codegen::space::space;
 use gdn2_dsl::{Draw, Rule, parse_file};
@@ -91,6 +91,12 @@ fn a_sweep_leaves_a_record_that_run_and_emit_pick_up() {
     let run = [&run[..], &["--out", "out.safetensors"]].concat();
     let ran = bench.says(true, &run);
     assert!(ran.contains(&other.to_string()), "{ran}");
+
+    // A measurement is not replaced by less.
+    tuned.provenance.basis = Basis::Measured;
+    bench.write(tuned.clone());
+    let said = bench.tune(&["--device", "model"]);
+    assert!(said.contains("keeps the measured winner") && bench.record() == tuned, "{said}");
 
     // A record of another text is not used, and a damaged one costs itself alone: both are said.
     tuned.provenance.source = "0".repeat(16);

@@ -127,7 +127,7 @@ pub fn calibrate(pairs: &[Pair], start: &Constants) -> Calibrated {
     let quantile = |sorted: &[f64], part: f64| {
         sorted.get(((sorted.len() as f64 * part) as usize).min(sorted.len().saturating_sub(1))).copied().unwrap_or(0.0)
     };
-    let fitted = format!("refitted on {} measured candidates", pairs.len());
+    let fitted = format!("refitted on {} timed candidates", pairs.len());
     for name in FREE {
         if let Some(constant) = constants.values.get_mut(name).filter(|constant| constant.value != start.get(name)) {
             constant.source.clone_from(&fitted);

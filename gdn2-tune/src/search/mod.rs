@@ -6,6 +6,7 @@ mod process;
 
 use crate::log::Effort;
 use gdn2_codegen::schedule::Schedule;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 
@@ -75,11 +76,12 @@ pub struct Points {
 impl Points {
     /// The points of a list of schedules of one pass.
     pub fn of(schedules: &[Schedule]) -> Points {
-        let raw: Vec<Vec<u64>> = schedules.iter().map(|schedule| numbers(*schedule)).collect();
-        let fields = raw.iter().map(Vec::len).max().unwrap_or(0);
-        let mut rows = vec![Vec::with_capacity(fields); raw.len()];
-        for field in 0..fields {
-            let value = |row: &Vec<u64>| row.get(field).copied().unwrap_or(0);
+        let raw: Vec<BTreeMap<String, u64>> = schedules.iter().map(|schedule| numbers(*schedule)).collect();
+        // A field that is left out of a schedule where it has its usual value counts as 0.
+        let fields: BTreeSet<&String> = raw.iter().flat_map(BTreeMap::keys).collect();
+        let mut rows = vec![Vec::with_capacity(fields.len()); raw.len()];
+        for field in fields {
+            let value = |row: &BTreeMap<String, u64>| row.get(field).copied().unwrap_or(0);
             let mut levels: Vec<u64> = raw.iter().map(value).collect();
             levels.sort_unstable();
             levels.dedup();
@@ -102,8 +104,8 @@ impl Points {
     }
 }
 
-/// A schedule's fields in a fixed order. What is no number gets one: its name's bytes, which order names stably.
-fn numbers(schedule: Schedule) -> Vec<u64> {
+/// A schedule's fields. What is no number gets one: its name's bytes, which order names stably.
+fn numbers(schedule: Schedule) -> BTreeMap<String, u64> {
     let fields = serde_json::to_value(schedule).ok();
     let fields = fields.as_ref().and_then(serde_json::Value::as_object).into_iter().flatten();
     let number = |value: &serde_json::Value| match value {
@@ -111,7 +113,7 @@ fn numbers(schedule: Schedule) -> Vec<u64> {
         serde_json::Value::Bool(on) => u64::from(*on),
         other => other.to_string().bytes().take(8).fold(0, |all, byte| all << 8 | u64::from(byte)),
     };
-    fields.map(|(_, value)| number(value)).collect()
+    fields.map(|(name, value)| (name.clone(), number(value))).collect()
 }
 
 /// Searches. `prior` orders candidates by what a model expects of them (same unit for all, smaller is better); `seed`

@@ -19,13 +19,17 @@ struct Edge {
     dims: (u32, u32),
     inside: &'static str,
     outside: &'static str,
+    /// Where the other side is not another schedule, but another architecture or other dims.
+    elsewhere: Option<(Arch, (u32, u32))>,
 }
 
 const fn edge(field: &'static str, pass: Pass, dims: (u32, u32), inside: &'static str, outside: &'static str) -> Edge {
-    Edge { field, pass, arch: Arch::Sm90a, dims, inside, outside }
+    Edge { field, pass, arch: Arch::Sm90a, dims, inside, outside, elsewhere: None }
 }
 
 use Pass::{Backward, Decode, Forward};
+
+const WARPGROUP: &str = "chunk=64,value_split=1,warps=4,stages=1,matrix=wgmma";
 
 const EDGES: &[Edge] = &[
     edge("chunk", Forward, (64, 64), "chunk=128", "chunk=256"),
@@ -39,6 +43,32 @@ const EDGES: &[Edge] = &[
     edge("value_split", Forward, (128, 128), "value_split=4", "value_split=5"),
     // 256 threads leave 255 registers each, 288 leave 224; K = 256 at chunk 64 wants 232.
     edge("registers", Forward, (256, 128), "chunk=64,stages=1,warps=8", "chunk=64,stages=1,warps=9"),
+    edge(
+        "chunk",
+        Forward,
+        (128, 128),
+        "chunk=64,value_split=1,warps=8,matrix=wgmma",
+        "chunk=128,value_split=1,warps=8,matrix=wgmma",
+    ),
+    edge(
+        "stages",
+        Forward,
+        (64, 64),
+        "stages=2,value_split=1,warps=4,matrix=wgmma",
+        "stages=3,value_split=1,warps=4,matrix=wgmma",
+    ),
+    // M is 64: the value dim is whole blocks of 64 rows, a split leaves whole blocks, and each block is four warps.
+    Edge { elsewhere: Some((Arch::Sm90a, (128, 80))), ..edge("value_dim", Forward, (128, 64), WARPGROUP, WARPGROUP) },
+    // sm_90a alone has warpgroup instructions.
+    Edge { elsewhere: Some((Arch::Sm120, (128, 64))), ..edge("matrix", Forward, (128, 64), WARPGROUP, WARPGROUP) },
+    edge(
+        "value_split",
+        Forward,
+        (128, 128),
+        "value_split=2,warps=4,matrix=wgmma",
+        "value_split=3,warps=4,matrix=wgmma",
+    ),
+    edge("warps", Forward, (128, 128), "value_split=1,warps=8,matrix=wgmma", "value_split=1,warps=7,matrix=wgmma"),
     edge("chunk", Backward, (64, 64), "chunk=64", "chunk=63"),
     edge("stages", Backward, (64, 64), "stages=2", "stages=3"),
     edge("warps", Backward, (16, 16), "chunk=16,warps=32", "chunk=16,warps=33"),
@@ -84,13 +114,15 @@ fn try_bind(rule: &Rule, pass: Pass, arch: Arch, text: &str) -> Result<Kernel, I
 
 #[test]
 fn each_rule_has_an_inside_and_an_outside() {
-    for Edge { field, pass, arch, dims, inside, outside } in EDGES {
+    for Edge { field, pass, arch, dims, inside, outside, elsewhere } in EDGES {
         // GDN-2, the rule that needs most.
         let rule = rules(dims.0, dims.1).pop().unwrap();
         if let Err(refusal) = try_bind(&rule, *pass, *arch, inside) {
             panic!("{pass} {inside}: {refusal}");
         }
-        let refusal = try_bind(&rule, *pass, *arch, outside).unwrap_err();
+        let (arch, dims) = elsewhere.unwrap_or((*arch, *dims));
+        let rule = rules(dims.0, dims.1).pop().unwrap();
+        let refusal = try_bind(&rule, *pass, arch, outside).unwrap_err();
         assert_eq!(refusal.field, *field, "{pass} {outside}: {refusal}");
     }
 }
@@ -151,7 +183,7 @@ fn nothing_is_refused_for_a_reason_without_a_test() {
     let mut reasons = BTreeSet::new();
     let odd = ["chunk=48", "stages=7", "warps=40", "warps=5", "value_split=100", "value_split=7", "recompute=5"];
     let odd = odd.into_iter().chain(["value_tiles=99", "gradient_warps=1", "gradient_warps=64", "gradient_warps=31"]);
-    let odd: Vec<&str> = odd.collect();
+    let odd: Vec<&str> = odd.chain(["matrix=wgmma"]).collect();
     for arch in Arch::ALL {
         for rule in [(16, 16), (128, 128), (256, 512)].into_iter().flat_map(|(k, v)| rules(k, v)) {
             for pass in [Pass::Forward, Pass::Backward, Pass::Decode] {

@@ -234,6 +234,22 @@ impl Text<'_> {
         }
     }
 
+    /// Whether they meet before a chunk's factors. On wgmma each waits for the copies itself, and has its own prefix sums
+    /// or token vectors kept from the chunk before by what M is made in.
+    fn meets_first(&self) -> bool {
+        let plan = &self.kernel.plan;
+        let (decay, solve) = (plan.stages.contains(&Stage::ChannelDecay), plan.stages.contains(&Stage::Solve));
+        let vectors = plan.decay == Fold::Pair || plan.erase == Fold::Row;
+        self.numbers.matrix == Matrix::Mma || if decay { !solve } else { vectors }
+    }
+
+    /// On wgmma, where they meet after a chunk's factors: prefix sums of tokens are read last where no M follows.
+    pub(crate) fn meets_last(&self) -> Vec<String> {
+        let plan = &self.kernel.plan;
+        let last = plan.decay == Fold::Pair && !plan.stages.contains(&Stage::Solve);
+        last.then(|| self.sync()).into_iter().collect()
+    }
+
     /// All threads that share a chunk's factors meet.
     fn sync(&self) -> String {
         match self.numbers.matrix {
@@ -486,7 +502,9 @@ impl Text<'_> {
         if !self.token_tensors().is_empty() {
             lines.extend(self.token_calls(own.fetches));
         }
-        lines.push(self.sync());
+        if self.meets_first() {
+            lines.push(self.sync());
+        }
         let tile = own.left;
         let left = match (plan.erase, plan.decay) {
             (Fold::Row, Fold::Operand) => format!("{{}}, {tile}"),

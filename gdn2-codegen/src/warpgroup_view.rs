@@ -45,6 +45,7 @@ pub(crate) fn view(kernel: &Kernel, numbers: Forward, launch: &Launch) -> (&'sta
         "factor_rows": text.rows_of(&text.token_tensors()), "token_gates": group.token_gates(),
         "factor_tiles": group.factor_tiles(launch),
         "calls": text.in_place(Vec::new(), text.fetches(Some("(chunk + 1) * CHUNK"), "work.length - (chunk + 1) * CHUNK")),
+        "meets_last": text.meets_last(),
         "state_rows": text.rows_of(&[Tensor::O]), "copy_values": text.copy_values(),
         "state_tiles": group.state_tiles(), "keep": text.keep(), "steps": group.steps(),
     });
@@ -216,6 +217,9 @@ impl Group<'_> {
         }
         if plan.decay == Fold::Operand {
             lines.push("scale_columns(state.s, Staged<SMEM_STATE_DECAY>{stage * KEY});".to_owned());
+        }
+        if plan.decay != Fold::Absent {
+            lines.push("__syncwarp();  // every lane has read the stage's vectors".to_owned());
         }
         lines.extend([
             "to_operands<Element>(writes, n, One{});".to_owned(),

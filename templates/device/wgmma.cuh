@@ -6,12 +6,17 @@ DEVICE void barrier_init(int barrier, int arrivals) {
   asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(barrier)), "r"(arrivals) : "memory");
 }
 
-// A warp arrives: what its lanes have done is seen by whoever waits.
-DEVICE void barrier_arrive(int barrier) {
-  __syncwarp();
+// A warp arrives, whose lanes have met since what they did.
+DEVICE void barrier_arrive_alone(int barrier) {
   if (lane_index() == 0) {
     asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(barrier)) : "memory");
   }
+}
+
+// A warp arrives: what its lanes have done is seen by whoever waits.
+DEVICE void barrier_arrive(int barrier) {
+  __syncwarp();
+  barrier_arrive_alone(barrier);
 }
 
 // A thread arrives once its copies so far have landed.

@@ -55,11 +55,21 @@ fn weaker(statement: &str) -> Option<String> {
     waits.into_iter().chain(["wgmma.wait_group.sync.aligned"]).find_map(one_more).or_else(in_warp)
 }
 
+/// What stands for a wait that is over at once: without the wait, the loop around it would never end.
+fn passed(statement: &str) -> Option<String> {
+    let over = statement.strip_prefix("mbarrier.try_wait")?.split_whitespace().nth(1)?;
+    Some(format!("setp.eq.u32 {over} 0, 0;"))
+}
+
 /// Every mutant of a text whose line `wanted` takes.
 pub fn mutants(ptx: &str, wanted: impl Fn(usize) -> bool) -> Vec<Mutant> {
     let mut mutants = Vec::new();
     for (line, text) in ptx.lines().enumerate().filter(|(line, _)| wanted(*line)) {
         let Some(statement) = ordering(text) else { continue };
+        if let Some(passed) = passed(statement) {
+            mutants.push(Mutant { line, what: format!("passing `{statement}`"), ptx: with_line(ptx, line, &passed) });
+            continue;
+        }
         mutants.push(Mutant { line, what: format!("without `{statement}`"), ptx: with_line(ptx, line, "") });
         if let Some(weaker) = weaker(statement) {
             let what = format!("`{statement}` weakened to `{weaker}`");

@@ -13,7 +13,7 @@ use gdn2_codegen::arch::Arch;
 use gdn2_codegen::committed::Committed;
 use gdn2_codegen::kernel::Pass;
 use gdn2_codegen::record::{
-    Basis, Bucket, Provenance, Record, Records, Time, Timed, rule_fingerprint, source_fingerprint,
+    Basis, Bucket, Provenance, Record, Records, Time, Timed, gpu_named, rule_fingerprint, source_fingerprint,
 };
 use gdn2_codegen::schedule::Schedule;
 use gdn2_codegen::space::{fingerprint, space};
@@ -81,7 +81,7 @@ fn tuned_part(pass: Pass, tuned: &str) -> &str {
 fn load(rule: &Rule, gpu: &Counting, records: Vec<Record>, tuned: &str) -> Loaded {
     let mut file = Records::default();
     records.into_iter().for_each(|record| file.insert(record));
-    let tuning = Tuning { gpu: "h200", records: file.to_text().unwrap().leak() };
+    let tuning = Tuning { gpu: gpu_named(gpu.name).unwrap_or("h200"), records: file.to_text().unwrap().leak() };
     Loaded::through(rule.clone(), embedded(rule, tuned), &[tuning], Arc::new(gpu.clone())).unwrap()
 }
 
@@ -123,7 +123,8 @@ fn each_shape_gets_the_kernel_of_its_record() {
 #[test]
 fn other_rules_records_and_stale_ones() {
     let rule = rule(RULE);
-    let gpu = Counting { name: "NVIDIA H200", arch: ARCH, ..Counting::new() };
+    // A GPU that the program brings no records for.
+    let gpu = Counting { name: "NVIDIA H20", arch: ARCH, ..Counting::new() };
     let other = "rule other { decay: none; erase: none; write: none; key_dim: 32; value_dim: 64; dtype: bf16; }";
     let other = gdn2_dsl::parse_file(other).unwrap().remove(0);
     let common = "chunk=16,value_split=1,warps=4,stages=1";

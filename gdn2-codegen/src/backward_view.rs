@@ -4,7 +4,7 @@ use crate::abi::Tensor;
 use crate::backward::{gradient_numbers, gradient_of, scan, scan_plan, slices};
 use crate::forward::{WARP_ROWS, decay_segments};
 use crate::forward_view::{BASE, Own, Text, device, region_meaning};
-use crate::kernel::{Kernel, Launch};
+use crate::kernel::{Kernel, Launch, Region};
 use crate::plan::Fold;
 use crate::schedule::{Backward, Matrix};
 use crate::signature::{describe, describe_write, params, regions, rows, shared_name, storage, type_name};
@@ -86,6 +86,11 @@ fn states(kernel: &Kernel, numbers: Backward, launch: &Launch) -> Value {
     heads.push(row(Tensor::DO, " + value"));
     let mut prologue = vec!["copy_tiles(chunks - 1);".to_owned(), "copy_values(chunks - 1);".to_owned()];
     prologue.extend((1..numbers.stages).map(|stage| format!("copy_tiles(chunks - 1 - {stage});")));
+    let (values, tiles) = ("copy_values(chunk - 1);".to_owned(), "copy_tiles(chunk - STAGES);".to_owned());
+    // Copies end in the order they begin. With one stage a chunk's tiles come first, dO being wanted later; with more,
+    // the chunk's tiles are on their way already and those that follow are wanted last.
+    let (next_copies, tiles_pending) =
+        if numbers.stages == 1 { ([tiles, values], 1) } else { ([values, tiles], 2 * (numbers.stages - 1)) };
     let fetches = text.fetches(Some("(chunks - 1) * CHUNK"), "work.length - (chunks - 1) * CHUNK");
     if !fetches.is_empty() {
         prologue.push("if (warp_index() == 0 && chunks > 0) {".to_owned());
@@ -118,7 +123,8 @@ fn states(kernel: &Kernel, numbers: Backward, launch: &Launch) -> Value {
         "copy_tiles": text.copies(&text.tile_tensors()),
         "copy_values": ["copy_slice(SMEM_DO, d_o_rows + first * d_o_token_stride, d_o_token_stride, exist);"],
         "token_gates": text.token_gates(),
-        "prologue": prologue, "chunk_tiles": text.chunk_tiles(launch), "calls": text.in_place(last, next),
+        "prologue": prologue, "chunk_tiles": text.chunk_tiles(launch), "next_copies": next_copies,
+        "calls": text.in_place(format!("copy_wait<{tiles_pending}>();"), last, next),
         "values_pending": numbers.stages - 1, "grad_slice": "SMEM_DO",
     });
     extend(common(&text, launch), more)
@@ -160,6 +166,7 @@ fn gradients(kernel: &Kernel, numbers: Backward, launch: &Launch) -> Value {
     calls.extend(text.calls(Own {
         wait: "copy_wait<0>();".to_owned(),
         left: left.to_owned(),
+        scales_in_place: false,
         scaled: format!("scale_ends<Element>(left, k_tile, {}, SMEM_END_KEYS);", text.sums()),
         fetches: Vec::new(),
         last: Vec::new(),
@@ -201,7 +208,7 @@ fn gradients(kernel: &Kernel, numbers: Backward, launch: &Launch) -> Value {
         "device": device_files, "aliases": policies.aliases(), "rows": heads,
         "gradient_rows": gradient_heads,
         "copy_tiles": copies.collect::<Vec<_>>(), "token_gates": token_gates, "calls": calls,
-        "policies": policies.policies(), "write_gate": policies.write_gate(),
+        "writes_wait": writes_wait(launch), "policies": policies.policies(), "write_gate": policies.write_gate(),
         "grad_slice": "SMEM_DO",
         "end_keys": if plan.decay == Fold::Operand { "SMEM_END_KEYS" } else { "k_tile" },
         "sum_pairs": policies.sum_pairs(),
@@ -209,6 +216,16 @@ fn gradients(kernel: &Kernel, numbers: Backward, launch: &Launch) -> Value {
         "write": policies.write(slices(&kernel.rule, numbers)),
     });
     extend(common(&text, launch), more)
+}
+
+/// Before N and dR go over what other warps read to make theirs. Where they have bytes of their own, the blocks of
+/// values before this one, the only other readers, are done with them.
+fn writes_wait(launch: &Launch) -> Vec<&'static str> {
+    let regions =
+        |names: [&'static str; 2]| launch.shared.iter().filter(move |region| names.contains(&region.name.as_str()));
+    let meet = |a: &Region, b: &Region| a.offset < b.offset + b.bytes && b.offset < a.offset + a.bytes;
+    let covered = regions(["n", "dr"]).any(|write| regions(["end_keys", "e"]).any(|read| meet(write, read)));
+    if covered { vec!["__syncthreads();"] } else { Vec::new() }
 }
 
 /// Which of the device code's alternatives a rule's gradients take.

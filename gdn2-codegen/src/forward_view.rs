@@ -51,7 +51,7 @@ pub(crate) fn view(kernel: &Kernel, numbers: Forward, launch: &Launch) -> (&'sta
         "device": text.forward_device(), "aliases": text.aliases(), "params": params(kernel, launch), "rows": text.rows(),
         "copy_tiles": text.copies(&text.tile_tensors()), "copy_values": text.copy_values(),
         "token_gates": text.token_gates(), "prologue": text.prologue(), "chunk_tiles": text.chunk_tiles(launch),
-        "calls": text.in_place(text.forward_last(), text.fetches(Some("(first + CHUNK)"), "exist - CHUNK")),
+        "calls": text.in_place(text.tiles_wait(), text.forward_last(), text.fetches(Some("(first + CHUNK)"), "exist - CHUNK")),
         "values_wait": text.values_wait(), "values_read": text.values_read(), "keep": text.keep(), "advance": text.advance(), "initial_slots": text.slots(), "finish": text.finish(),
         "open": text.scope(&format!("namespace {}_parts {{", launch.entry)),
         "close": text.scope(&format!("}}  // namespace {}_parts", launch.entry)),
@@ -105,6 +105,8 @@ pub(crate) struct Own {
     pub(crate) wait: String,
     /// Where the residual finds its left operand.
     pub(crate) left: String,
+    /// Whether the scaled operands go over those that the scores read.
+    pub(crate) scales_in_place: bool,
     /// The stage that scales operands by a channel-wise decay.
     pub(crate) scaled: String,
     /// Fetches the next chunk's token gates.
@@ -477,14 +479,17 @@ impl Text<'_> {
         if self.kernel.plan.decay_storage == Dtype::F32 { "g_tile" } else { "SMEM_SUMS" }
     }
 
-    /// The stages of a chunk as forward takes them, up to the point where only S is waited for.
-    pub(crate) fn in_place(&self, last: Vec<String>, fetches: Vec<String>) -> Vec<String> {
+    fn tiles_wait(&self) -> String {
+        format!("copy_wait<{}>();", 2 * (self.numbers.stages - 1))
+    }
+
+    /// The stages of a chunk as forward takes them, up to the point where only S is waited for. `wait` waits for the
+    /// chunk's tiles.
+    pub(crate) fn in_place(&self, wait: String, last: Vec<String>, fetches: Vec<String>) -> Vec<String> {
         self.calls(Own {
-            wait: match self.numbers.matrix {
-                Matrix::Mma => format!("copy_wait<{}>();", 2 * (self.numbers.stages - 1)),
-                Matrix::Wgmma => "barrier_wait(SMEM_FULL + stage * 8, chunk / STAGES % 2);".to_owned(),
-            },
+            wait,
             left: self.left_tile(),
+            scales_in_place: true,
             scaled: format!(
                 "scale_operands<Element>(left, q_tile, k_tile, {}, {});",
                 self.sums(),
@@ -536,7 +541,10 @@ impl Text<'_> {
                 Stage::ScoresAnchored => {
                     lines.extend(self.clears());
                     lines.push(format!("scores_anchored<Element>(left, q_tile, k_tile, {sums}, {p});"));
-                    lines.push(sync());
+                    // Before scaled operands go over what the scores read, or L is solved.
+                    if own.scales_in_place || plan.erase != Fold::Absent {
+                        lines.push(sync());
+                    }
                 }
                 Stage::ScaledOperands => lines.push(own.scaled.clone()),
                 Stage::Solve => {

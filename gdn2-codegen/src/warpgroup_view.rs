@@ -44,7 +44,11 @@ pub(crate) fn view(kernel: &Kernel, numbers: Forward, launch: &Launch) -> (&'sta
         "load_rows": text.rows_of(&load_tensors), "copy_tiles": text.copies(&text.tile_tensors()),
         "factor_rows": text.rows_of(&text.token_tensors()), "token_gates": group.token_gates(),
         "factor_tiles": group.factor_tiles(launch),
-        "calls": text.in_place(Vec::new(), text.fetches(Some("(chunk + 1) * CHUNK"), "work.length - (chunk + 1) * CHUNK")),
+        "calls": text.in_place(
+            "barrier_wait(SMEM_FULL + stage * 8, chunk / STAGES % 2);".to_owned(),
+            Vec::new(),
+            text.fetches(Some("(chunk + 1) * CHUNK"), "work.length - (chunk + 1) * CHUNK"),
+        ),
         "meets_last": text.meets_last(),
         "state_rows": text.rows_of(&[Tensor::O]), "copy_values": text.copy_values(),
         "state_tiles": group.state_tiles(), "keep": text.keep(), "steps": group.steps(),

@@ -66,8 +66,8 @@ fn modules(tokens: TokenStream, found: &mut Vec<InSource>) -> Result<(), SourceE
 
 fn rule(name: &Ident, body: TokenStream) -> Result<Rule, SourceError> {
     parse_rule_body(name, "", body).map_err(|mistakes| {
-        let words = mistakes.first().map(|mistake| mistake.in_words()).unwrap_or_default();
-        SourceError(format!("rule `{name}`: {words}"))
+        let words: Vec<String> = mistakes.iter().map(|mistake| mistake.in_words()).collect();
+        SourceError(format!("rule `{name}`: {}", words.join("\n")))
     })
 }
 

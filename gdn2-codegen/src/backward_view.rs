@@ -3,8 +3,9 @@
 use crate::abi::Tensor;
 use crate::backward::{gradient_numbers, gradient_of, scan, scan_plan, slices};
 use crate::forward::{WARP_ROWS, decay_segments};
-use crate::forward_view::{BASE, Own, Text, device, region_meaning};
+use crate::forward_view::{BASE, Own, Text, device};
 use crate::kernel::{Kernel, Launch, Region};
+use crate::meanings::region_meaning;
 use crate::plan::Fold;
 use crate::schedule::{Backward, Matrix};
 use crate::signature::{describe, describe_write, params, regions, rows, shared_name, storage, type_name};

@@ -3,6 +3,7 @@
 use crate::abi::Tensor;
 use crate::forward::{WARP_ROWS, block_tiles, decay_segments, own_erase_operand, token_vectors};
 use crate::kernel::{Kernel, Launch, Pass};
+use crate::meanings::region_meaning;
 use crate::plan::{Fold, Stage};
 use crate::schedule::{Forward, Matrix};
 use crate::signature::{describe, describe_write, params, regions, rows, shared_name, storage, type_name};
@@ -61,37 +62,6 @@ pub(crate) fn view(kernel: &Kernel, numbers: Forward, launch: &Launch) -> (&'sta
 
 fn every_warp_active(kernel: &Kernel, numbers: Forward) -> bool {
     numbers.warps * WARP_ROWS * numbers.value_split == kernel.rule.value_dim
-}
-
-pub(crate) fn region_meaning(region: &str) -> &'static str {
-    match region {
-        "row" => "erase gate, for L",
-        "full" => "barriers: a stage is copied",
-        "ready" => "barriers: a stage's factors are made",
-        "empty" => "barriers: a stage is read",
-        "values" => "barrier: a chunk's values are copied",
-        "values_read" => "barrier: a chunk's values are read",
-        "q" => "queries, then scaled queries",
-        "k" => "keys, then scaled keys",
-        "b" => "channel-wise erase gate",
-        "g" => "channel-wise decay as stored",
-        "sums" => "prefix sums of the channel-wise decay",
-        "v" => "values, a slice per warp",
-        "w" => "channel-wise write gate, a slice per warp",
-        "e" => "left operand of the erase term",
-        "p" => "P",
-        "m" => "M",
-        "l" => "L, then the inverses of its diagonal blocks",
-        "gamma" => "prefix sums of the decay",
-        "decay_in" => "decay from the chunk's start through each token",
-        "decay_out" => "decay after each token to the chunk's end",
-        "beta" => "erase gate",
-        "erase_in" => "erase gate times decay_in",
-        "write" => "write gate",
-        "totals" => "sums of the decay over segments of a chunk",
-        "state_decay" => "decay of each channel over the chunk",
-        _ => "scratch",
-    }
 }
 
 pub(crate) struct Text<'a> {

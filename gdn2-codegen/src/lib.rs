@@ -28,6 +28,7 @@ mod forward;
 mod forward_view;
 pub mod kernel;
 pub mod lookup;
+mod meanings;
 pub mod plan;
 pub mod record;
 mod render;

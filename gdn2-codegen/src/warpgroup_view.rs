@@ -2,8 +2,9 @@
 //! products are wgmma.
 
 use crate::abi::Tensor;
-use crate::forward_view::{Text, device, region_meaning};
+use crate::forward_view::{Text, device};
 use crate::kernel::{Kernel, Launch, Pass};
+use crate::meanings::region_meaning;
 use crate::plan::Fold;
 use crate::schedule::Forward;
 use crate::signature::{describe, describe_write, params, regions, shared_name, storage};

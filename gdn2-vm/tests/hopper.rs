@@ -183,6 +183,10 @@ fn wgmma_tf32_from_core_matrices() {
 /// accumulators that only products touch need the fence before the first of them alone.
 const COVERED: [(&str, usize, usize); 2] = [("ring", 24, 19), ("ring", 29, 19)];
 
+/// Waits of `ring` that order nothing: the producer's first for an empty stage are over on a fresh barrier, and after its
+/// last it touches nothing.
+const IDLE: [usize; 4] = [6, 8, 16, 17];
+
 #[test]
 fn each_ordering_statement_is_missed() {
     let starts: Vec<(usize, &str)> = HOPPER
@@ -194,12 +198,15 @@ fn each_ordering_statement_is_missed() {
     for (i, (start, entry)) in starts.iter().enumerate() {
         let end = starts.get(i + 1).map_or(usize::MAX, |next| next.0);
         let unnoticed = |ptx: &str| {
-            let (.., report) = match *entry {
-                "ring" => ring(ptx, 64, Landing::Early),
-                "registers" => registers(ptx, Landing::Early),
-                _ => core_matrices(ptx),
-            };
-            report.is_ok_and(|report| report.findings.is_empty())
+            // A wait that is over at once shows where the copy it is for lands late.
+            [Landing::Early, Landing::Late].into_iter().all(|landing| {
+                let (.., report) = match *entry {
+                    "ring" => ring(ptx, 64, landing),
+                    "registers" => registers(ptx, landing),
+                    _ => core_matrices(ptx),
+                };
+                report.is_ok_and(|report| report.findings.is_empty())
+            })
         };
         let within = |line: &usize| (*start..end).contains(line);
         let statements: Vec<usize> = HOPPER
@@ -212,7 +219,8 @@ fn each_ordering_statement_is_missed() {
             total += 1;
             let place = statements.iter().position(|at| *at == m.line).unwrap();
             let listed = COVERED.iter().find(|(kernel, at, _)| kernel == entry && *at == place);
-            if unnoticed(&m.ptx) != listed.is_some() {
+            let idle = *entry == "ring" && IDLE.contains(&place);
+            if unnoticed(&m.ptx) != (listed.is_some() || idle) {
                 wrong.push(format!("{entry}: statement {place}, PTX line {}: {}", m.line + 1, m.what));
             }
             if let Some((.., by)) = listed

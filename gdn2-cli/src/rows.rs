@@ -56,12 +56,7 @@ impl Rows {
                 Pass::Backward => &GRADIENTS,
                 Pass::Forward | Pass::ForwardForBackward | Pass::Decode => &[Tensor::O, Tensor::FinalState],
             };
-            // A call without initial states has no gradient of them, whatever the file holds.
-            let given = |tensor: &&Tensor| {
-                **tensor != Tensor::DInitialState || case.tensors.contains_key(&Tensor::InitialState)
-            };
-            let judged = judges.iter().filter(given);
-            Ok(judged.filter_map(|tensor| Some((*tensor, bar(tensor.name())? * scale))).collect())
+            Ok(judges.iter().filter_map(|tensor| Some((*tensor, bar(tensor.name())? * scale))).collect())
         })
     }
 

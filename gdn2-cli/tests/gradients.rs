@@ -76,6 +76,20 @@ fn the_committed_backward_kernels_run_without_a_compiler() {
     assert!(output.status.success() && text.contains("\n6 passed, 0 failed\n"), "{text}");
 }
 
+/// One of the cases starts from no state and holds that state's gradient all the same.
+#[test]
+fn every_gradient_of_the_repository_s_cases_is_within_its_bar() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    for (cases, device) in [("tests/cases", "vm"), ("tests/cases/gla_d48.safetensors", "cpu")] {
+        let arguments = ["verify", "--cases", cases, "--device", device, "--pass", "backward"];
+        let output = gdn2(&root, &arguments).output().unwrap();
+        let text = text(&output);
+        assert!(output.status.success() && text.contains(" passed, 0 failed\n"), "{text}");
+        let judged = text.lines().filter(|line| line.contains("gla_d48") && line.contains("dinitial_state"));
+        assert_eq!(judged.count(), 1, "{text}");
+    }
+}
+
 #[test]
 fn a_machine_without_a_gpu_is_told_so() {
     let folder = folder();

@@ -7,7 +7,7 @@ use crate::device::Device;
 use crate::device::session::Session;
 use crate::problem::Problem;
 use crate::storage;
-use crate::tensors::CaseError;
+use crate::tensors::{Case, CaseError};
 use gdn2_codegen::abi::Tensor;
 use gdn2_codegen::kernel::Pass;
 use gdn2_dsl::{Dtype, OutputGradients, reference};
@@ -129,7 +129,7 @@ pub fn gradients_from(
         call.gradients.d_final_state = session.upload("d_final_state", &encoded(grad.data.clone()))?;
     }
     let state = problem.dims().value_heads * problem.dims().state() * 4;
-    if case.tensors.contains_key(&Tensor::InitialState) {
+    if wants_state_gradient(case) {
         call.gradients.d_initial_state = session.poisoned("dinitial_state", problem.initial_pool() * state)?;
     }
     for tensor in GRADIENTS {
@@ -162,6 +162,12 @@ pub fn gradients_from(
     Ok(Outcome { tensors, kernel, reports, milliseconds: session.milliseconds().to_vec() })
 }
 
+/// Whether the gradient of the initial state is asked for: where a state is given, or, for a sequence that starts from
+/// none, where the case says what that gradient should be.
+fn wants_state_gradient(case: &Case) -> bool {
+    [Tensor::InitialState, Tensor::DInitialState].iter().any(|tensor| case.tensors.contains_key(tensor))
+}
+
 /// The definition's gradients, on the CPU.
 fn defined(problem: &Problem<'_>) -> Result<Outcome, RunError> {
     let wide = |tensor| {
@@ -178,7 +184,7 @@ fn defined(problem: &Problem<'_>) -> Result<Outcome, RunError> {
         (Tensor::DG, gradients.dg),
         (Tensor::DB, gradients.db),
         (Tensor::DW, gradients.dw),
-        (Tensor::DInitialState, Some(gradients.d_initial_state)),
+        (Tensor::DInitialState, Some(gradients.d_initial_state).filter(|_| wants_state_gradient(problem.case()))),
     ];
     let narrow = |values: Vec<f64>| values.into_iter().map(|value| value as f32).collect::<Vec<f32>>();
     let tensors = named

@@ -13,6 +13,7 @@ mod error;
 mod gradcheck;
 mod hardware_check;
 mod kernels;
+mod predict;
 mod prepare;
 mod profile;
 mod progress;
@@ -58,6 +59,7 @@ enum Command {
     Run(run::Args),
     Verify(verify::Args),
     Bench(bench::Args),
+    Predict(predict::Args),
     Vm(vm::Args),
     Conformance(conformance::Args),
     Gradcheck(gradcheck::Args),
@@ -85,6 +87,7 @@ fn main() -> ExitCode {
         Command::Run(args) => args.run(),
         Command::Verify(args) => args.run(),
         Command::Bench(args) => args.run(),
+        Command::Predict(args) => args.run(),
         Command::Vm(args) => args.run(),
         Command::Conformance(args) => args.run(),
         Command::Gradcheck(args) => args.run(),

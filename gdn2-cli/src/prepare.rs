@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use gdn2_codegen::committed::{Committed, StampedCubin, StampedPtx, WITH_PTX, committed};
-use gdn2_codegen::record::{GPUS, Record, rule_fingerprint, shipped};
+use gdn2_codegen::record::{GPUS, Record, rule_fingerprint};
 use gdn2_codegen::schedule::Schedule;
 use gdn2_dsl::{InSource, Rule, rules_in_source};
 use gdn2_runtime::artifact::Compiler;
@@ -116,6 +116,7 @@ impl Args {
     fn wanted(&self, rules: &[Wanted], compiler: &Compiler) -> Result<BTreeMap<String, Want>, CliError> {
         let mut wanted = BTreeMap::new();
         let records = self.records()?;
+        let without_lines = self.compiler.bare().without_lines();
         let progress = Progress::new("generating", rules.len());
         for Wanted { rule, compiled } in rules {
             progress.step(&rule.name);
@@ -132,7 +133,7 @@ impl Args {
                 let Ok(kernel) = Committed::tuned(rule, pass, arch, schedule) else { continue };
                 let built_in = Schedule::default_for(rule, pass, arch)? == schedule;
                 if *compiled && !built_in {
-                    wanted.insert(format!("{}.cubin", kernel.stem), self.cubin(&kernel, compiler)?);
+                    wanted.insert(format!("{}.cubin", kernel.stem), self.cubin(&kernel, &without_lines)?);
                 }
             }
         }
@@ -143,8 +144,7 @@ impl Args {
     fn records(&self) -> Result<Vec<Record>, CliError> {
         let mut all = Vec::new();
         for (gpu, _) in GPUS {
-            let records = tuned::read(&self.tuning.join(format!("{gpu}.json")))?.unwrap_or_else(|| shipped(gpu));
-            all.extend(records.iter().cloned());
+            all.extend(tuned::of(&self.tuning, gpu)?.iter().cloned());
         }
         Ok(all)
     }

@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 use gdn2_codegen::arch::Arch;
 use gdn2_codegen::kernel::{Pass, bind};
 use gdn2_codegen::lookup::{Question, Step};
-use gdn2_codegen::record::{Basis, GPUS, Record, Records, gpu_named};
+use gdn2_codegen::record::{Basis, GPUS, Record, Records, StallSource, Timed, gpu_named, rule_fingerprint};
 use gdn2_codegen::space::space;
 use gdn2_dsl::Rule;
 use gdn2_runtime::device::cuda::Cuda;
+use gdn2_runtime::toolchain::Nvdisasm;
 use gdn2_tune::evaluate::Evaluator;
 use gdn2_tune::job::{Engine, Job, Shape};
 use gdn2_tune::log::Contents;
@@ -32,7 +33,7 @@ const MODEL_SHARE: f64 = 0.25;
 
 /// Find the best legal schedule for a GPU, with or without the GPU at hand
 ///
-/// Sweeps chunk length, warps, value split and stages. Every candidate is compiled, run on fresh inputs and held against
+/// Sweeps chunk length, warps, value split, stages, matrix instruction, and what backward recomputes. Every candidate is compiled, run on fresh inputs and held against
 /// the float64 reference before its time counts. The winner goes to tuning/GPU.json, where `gdn2 run` and `gdn2 emit`
 /// find it. A sweep that was stopped goes on from its log.
 #[derive(clap::Args)]
@@ -146,8 +147,9 @@ impl Args {
     pub fn run(&self) -> Result<Verdict, CliError> {
         match &self.command {
             Some(Sub::Worker { records, compiler }) => {
-                let cache = compiler.search().cache;
-                let mut evaluator = Evaluator::new(compiler.bare(), Some(records.clone()), cache.as_deref());
+                let search = compiler.search();
+                let mut evaluator = Evaluator::new(compiler.bare(), Some(records.clone()), search.cache.as_deref())
+                    .with_disassembler(Nvdisasm::find(&search).ok());
                 serve(stdin().lock(), stdout().lock(), |request| evaluator.answer(request))?;
                 Ok(Verdict::Good)
             }
@@ -217,6 +219,10 @@ impl Args {
                 None => constants.as_ref().map_or(0, Constants::clock_mhz),
             },
             floor_micros: constants.as_ref().map_or(0.0, floor),
+            stalls: constants.as_ref().map(|_| match Nvdisasm::find(&self.compiler.search()) {
+                Ok(_) => StallSource::MachineCode,
+                Err(_) => StallSource::Constants,
+            }),
         };
         let workers = Pool::new(self.worker()?, self.workers, self.timeout);
         // A GPU times one candidate at a time; the others are compiled meanwhile.
@@ -272,10 +278,7 @@ impl Args {
             }
             (None, None) => return Err(CliError::Usage("name the GPU to tune for, such as --target h200".to_owned())),
         };
-        let arch = GPUS.iter().find(|(gpu, _)| *gpu == name).map(|(_, arch)| *arch).ok_or_else(|| {
-            let known = GPUS.map(|(gpu, _)| gpu).join(", ");
-            CliError::Usage(format!("--target {name}: use one of {known}"))
-        })?;
+        let arch = arch_of(&name)?;
         match gpu {
             Some(gpu) if gpu.arch() != arch => Err(CliError::Usage(format!(
                 "--target {name} is {arch}, the GPU is {}: measure on the GPU that is tuned for",
@@ -302,7 +305,14 @@ impl Args {
         let extents = Some(job.shape.extents());
         let choice =
             tuned::choose(&self.records, &job.gpu, &job.rule, job.pass, job.arch, extents, compiler.as_deref())?;
-        write::stdout(format!("{} {} on {}: {choice}\n", job.rule.name, job.pass, job.gpu).as_bytes())?;
+        let mut text = format!("{} {} on {}: {choice}\n", job.rule.name, job.pass, job.gpu);
+        if let Step::Exact(bucket) | Step::Nearest(bucket) = choice.step {
+            let (rule, records) = (rule_fingerprint(&job.rule), tuned::of(&self.records, &job.gpu)?);
+            let asked = |record: &&Record| (record.pass, record.bucket) == (job.pass, bucket);
+            let record = records.iter().filter(asked).find(|record| record.provenance.rule == rule);
+            text.push_str(&record.map_or_else(String::new, background));
+        }
+        write::stdout(text.as_bytes())?;
         Ok(Verdict::Good)
     }
 
@@ -343,6 +353,35 @@ impl Args {
     }
 }
 
+/// The architecture of a GPU with records.
+pub fn arch_of(gpu: &str) -> Result<Arch, CliError> {
+    GPUS.iter().find(|(name, _)| *name == gpu).map(|(_, arch)| *arch).ok_or_else(|| {
+        let known = GPUS.map(|(gpu, _)| gpu).join(", ");
+        CliError::Usage(format!("--target {gpu}: use one of {known}"))
+    })
+}
+
+/// What a record was chosen by.
+fn background(record: &Record) -> String {
+    let Record { winner, built_in, correct, tried, provenance, .. } = record;
+    let time = |timed: &Timed| report::micros(timed.time.micros);
+    let basis = match provenance.basis {
+        Basis::Measured => "measured".to_owned(),
+        Basis::Counted => "counted, no measurement".to_owned(),
+        Basis::Predicted => {
+            let stalls = provenance.stalls.map_or_else(String::new, |stalls| format!(", {stalls}"));
+            format!("predicted, error band ±{:.0} %{stalls}", 100.0 * winner.time.spread)
+        }
+    };
+    let beside = match built_in {
+        Some(own) if own.schedule == winner.schedule => "the built-in schedule, which nothing clearly beats".to_owned(),
+        Some(own) => format!("the built-in schedule takes {}", time(own)),
+        None => "the built-in schedule did not run".to_owned(),
+    };
+    let by = &provenance.compiler;
+    format!("  {} {basis}; {beside}\n  {correct} of {tried} candidates ran correctly; {by}\n", time(winner))
+}
+
 /// Whether a measured record serves the calls that a new one is for.
 fn measured(records: &Records, job: &Job, new: &Record) -> Result<bool, CliError> {
     let Job { rule, pass, shape, arch, .. } = job;
@@ -357,7 +396,7 @@ fn measured(records: &Records, job: &Job, new: &Record) -> Result<bool, CliError
 }
 
 /// The command line's shape as a job's.
-fn of(shape: shape::Shape) -> Result<Shape, CliError> {
+pub fn of(shape: shape::Shape) -> Result<Shape, CliError> {
     let size = |name: &str, size: usize| {
         let size = u32::try_from(size).ok().filter(|size| *size > 0);
         size.ok_or_else(|| CliError::Usage(format!("--shape: {name} must be from 1 to {}", u32::MAX)))
@@ -406,6 +445,11 @@ fn refit(measured: &Path, counted: &Path, out: Option<&Path>) -> Result<Verdict,
         std::fs::create_dir_all(parent).map_err(|source| CliError::Write { path: parent.to_owned(), source })?;
     }
     write::file(&out, &json)?;
+    if !pairs.iter().all(|pair| pair.measured_by_gpu) {
+        eprintln!(
+            "warning: no GPU took these times, the virtual machine counted them: constants fit for a rehearsal only"
+        );
+    }
     let text = format!(
         "{} candidates: median error {:.1} % before, {:.1} % after; rank correlation {:.3}\nconstants: {}\n",
         fitted.pairs,

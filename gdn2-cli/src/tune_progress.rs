@@ -12,6 +12,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 /// Watches one sweep.
 pub struct Watch {
     bar: ProgressBar,
+    what: &'static str,
     log: String,
     rejected: BTreeMap<Reason, usize>,
     begun: Instant,
@@ -31,7 +32,7 @@ impl Watch {
             bar.set_style(style);
         }
         let log = log.display().to_string();
-        Watch { bar, log, rejected: BTreeMap::new(), begun: Instant::now(), budget }
+        Watch { bar, what, log, rejected: BTreeMap::new(), begun: Instant::now(), budget }
     }
 
     /// Says what happened.
@@ -44,7 +45,10 @@ impl Watch {
             }
             Event::Begin { legal, illegal, known } => {
                 self.bar.set_length(legal as u64);
-                self.note(&format!("{legal} legal candidates, {illegal} not legal, {known} looks known from the log"));
+                let what = self.what;
+                self.note(&format!(
+                    "{what}: {legal} legal candidates, {illegal} not legal, {known} looks known from the log"
+                ));
             }
             Event::Evaluated { outcome, best, done, .. } => {
                 if let Outcome::Invalid { reason, .. } = outcome {

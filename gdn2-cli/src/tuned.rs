@@ -29,6 +29,11 @@ pub fn read(path: &Path) -> Result<Option<Records>, CliError> {
     Ok(Some(records))
 }
 
+/// The records of a GPU: the folder's where it has a file, else those the program carries.
+pub fn of(folder: &Path, gpu: &str) -> Result<Records, CliError> {
+    Ok(read(&folder.join(format!("{gpu}.json")))?.unwrap_or_else(|| shipped(gpu)))
+}
+
 /// The schedule of a call on a GPU, with the reason.
 pub fn choose(
     folder: &Path,
@@ -39,9 +44,5 @@ pub fn choose(
     extents: Option<Extents>,
     compiler: Option<&str>,
 ) -> Result<Choice, CliError> {
-    let records = match read(&folder.join(format!("{gpu}.json")))? {
-        Some(records) => records,
-        None => shipped(gpu),
-    };
-    Ok(records.choose(&Question { rule, pass, arch, extents, compiler })?)
+    Ok(of(folder, gpu)?.choose(&Question { rule, pass, arch, extents, compiler })?)
 }

@@ -143,3 +143,25 @@ fn the_illegal_are_explained_and_mistakes_say_what_to_type() {
     let said = bench.says(false, &["tune", "calibrate", "--measured", "none.jsonl"]);
     assert!(said.contains("none.jsonl"), "{said}");
 }
+
+#[test]
+fn a_prediction_stands_beside_its_floor_and_what_others_published() {
+    let bench = Bench::new();
+    let text = RULE.replace("_dim: 64", "_dim: 128");
+    std::fs::write(bench.path("gdn128.gdn2"), text).unwrap();
+    let shapes = ["--shape", "B=8,T=8192,H=16", "--shape", "B=1,T=8192,H=16"];
+    let said = bench.says(true, &[&["predict", "gdn128.gdn2", "--target", "h200"], &shapes[..]].concat());
+    assert!(said.contains("not measured") && said.contains("error band ±40 %"), "{said}");
+    let rows: Vec<&str> = said.lines().filter(|line| line.starts_with(" gdn ")).collect();
+    assert_eq!(rows.len(), 4, "two shapes, with mma and with wgmma: {said}");
+    assert!(rows.iter().filter(|row| row.contains("matrix=wgmma")).count() == 2, "{said}");
+    for (shape, published) in [("B=8,", "0.442 ms, FlashInfer on H200"), ("B=1,", "0.178 ms, FlashQLA on H200")] {
+        let of = rows.iter().filter(|row| row.contains(shape) && row.contains(published));
+        assert_eq!(of.count(), 2, "{said}");
+    }
+    let said = bench.says(false, &["predict", "gdn.gdn2", "--target", "h2000", "--shape", "B=1,T=64,H=1"]);
+    assert!(said.contains("use one of a100"), "{said}");
+    let refused = ["predict", "gdn.gdn2", "--target", "h200", "--shape", "B=1,T=64,H=1", "--schedule", "chunk=63"];
+    let said = bench.says(false, &refused);
+    assert!(said.contains("constraints") && said.contains("chunk"), "{said}");
+}

@@ -124,6 +124,25 @@ pub enum Basis {
     Counted,
 }
 
+/// Where a prediction has the clocks between one instruction and the next from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StallSource {
+    /// The control words of the machine code, where a unit's latency is fixed; constants for the others.
+    MachineCode,
+    /// The GPU's constants alone: no disassembler was at hand.
+    Constants,
+}
+
+impl fmt::Display for StallSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            StallSource::MachineCode => "stalls from the machine code",
+            StallSource::Constants => "stalls from constants alone",
+        })
+    }
+}
+
 /// A median with its spread.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Time {
@@ -143,8 +162,8 @@ pub struct Timed {
     pub time: Time,
 }
 
-/// What a record depends on. Lookup refuses a record where any of the first five is known to differ; driver and clock
-/// are for the reader, for they change a kernel's time and not which kernel it is.
+/// What a record depends on. Lookup refuses a record where any of the first five is known to differ; the others are for
+/// the reader, for they change a kernel's time and not which kernel it is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Provenance {
     /// Fingerprint of the rule without its name and documentation.
@@ -164,6 +183,9 @@ pub struct Provenance {
     pub clock_mhz: u32,
     /// Measured, predicted or counted.
     pub basis: Basis,
+    /// Of predictions and counts, where their stalls are from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stalls: Option<StallSource>,
 }
 
 /// The winner of one search.

@@ -331,10 +331,22 @@ impl Nvdisasm {
     /// # Errors
     /// The cubin could not be handed over or was refused.
     pub fn sass(&self, cubin: &[u8]) -> Result<String, ToolchainError> {
+        self.run(cubin, &["-c"])
+    }
+
+    /// The SASS text of a cubin with each instruction's 128 bits, control word included, in two comments after it.
+    ///
+    /// # Errors
+    /// As [`Nvdisasm::sass`].
+    pub fn encoded_sass(&self, cubin: &[u8]) -> Result<String, ToolchainError> {
+        self.run(cubin, &["-c", "-hex"])
+    }
+
+    fn run(&self, cubin: &[u8], arguments: &[&str]) -> Result<String, ToolchainError> {
         let io = |source| ToolchainError::Io { path: self.0.clone(), source };
         let mut file = tempfile::Builder::new().suffix(".cubin").tempfile().map_err(io)?;
         std::io::Write::write_all(&mut file, cubin).map_err(io)?;
-        let output = Command::new(&self.0).arg("-c").arg(file.path()).output().map_err(io)?;
+        let output = Command::new(&self.0).args(arguments).arg(file.path()).output().map_err(io)?;
         if output.status.success() {
             return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
         }

@@ -2,7 +2,7 @@
 //! against the float64 reference, and only then look at its time.
 
 use crate::job::{Engine as Kind, Job};
-use crate::model::{Constants, ConstantsError, LaunchLoad, Load, counted_micros, predict};
+use crate::model::{Constants, ConstantsError, LaunchLoad, Load, Stalls, counted_micros, predict, stalls};
 use crate::outcome::{Metric, Outcome, Reason, Sample};
 use crate::tallies::Tallies;
 use crate::worker::{Request, Step};
@@ -18,7 +18,8 @@ use gdn2_runtime::engine::{self, Run, RunError, Training};
 use gdn2_runtime::nvrtc::NvrtcError;
 use gdn2_runtime::problem::Problem;
 use gdn2_runtime::tensors::{Case, CaseError};
-use gdn2_vm::{Check, Report};
+use gdn2_runtime::toolchain::Nvdisasm;
+use gdn2_vm::{Check, Module, Report};
 use std::path::{Path, PathBuf};
 
 /// Tokens of the shorter of the two runs that counts are extrapolated from, at least; the other is twice as long.
@@ -35,6 +36,7 @@ const WARM_UP: usize = 5;
 /// Evaluates candidates of one job after another.
 pub struct Evaluator {
     compiler: Compiler,
+    disassembler: Option<Nvdisasm>,
     /// The last inputs and their exact results, for the next candidate of the same job and round.
     drawn: Option<(Job, Shape, Case, f64)>,
     constants: Option<Constants>,
@@ -76,7 +78,21 @@ impl Evaluator {
     /// `cache` the one that keeps counts.
     pub fn new(compiler: Compiler, records: Option<PathBuf>, cache: Option<&Path>) -> Evaluator {
         let tallies = Tallies::new(cache);
-        Evaluator { compiler, drawn: None, constants: None, records, tallies, gpu: None, timed: None }
+        Evaluator {
+            compiler,
+            disassembler: None,
+            drawn: None,
+            constants: None,
+            records,
+            tallies,
+            gpu: None,
+            timed: None,
+        }
+    }
+
+    /// The same, reading what machine code says of its stalls where there is a disassembler.
+    pub fn with_disassembler(self, disassembler: Option<Nvdisasm>) -> Evaluator {
+        Evaluator { disassembler, ..self }
     }
 
     /// Answers a worker's request.
@@ -227,6 +243,7 @@ impl Evaluator {
     ) -> Result<Vec<LaunchLoad>, Outcome> {
         let job = &request.job;
         let mut launches = Vec::new();
+        let mut stalls = self.stalls(artifact)?.into_iter();
         for ((launch, short), long) in artifact.kernel.launches.iter().zip(short).zip(long) {
             let resources = artifact.resources.iter().find(|entry| entry.entry == launch.entry);
             let blocks = launch.grid.eval(job.shape.extents());
@@ -237,9 +254,20 @@ impl Evaluator {
                 registers: resources.map_or(0, |entry| entry.registers),
                 shared_bytes: launch.shared_bytes + resources.map_or(0, |entry| entry.static_shared),
                 load: short.extrapolated(long, at, f64::from(job.shape.tokens)),
+                stalls: stalls.next().unwrap_or_default(),
             });
         }
         Ok(launches)
+    }
+
+    /// What the machine code of each launch says of its stalls; nothing without a disassembler.
+    fn stalls(&self, artifact: &Artifact) -> Result<Vec<Stalls>, Outcome> {
+        let (Some(disassembler), Some(cubin)) = (&self.disassembler, &artifact.cubin) else { return Ok(Vec::new()) };
+        let failed = |error: &dyn std::fmt::Display| Outcome::invalid(Reason::Runtime, first_lines(error));
+        let sass = disassembler.encoded_sass(cubin).map_err(|error| failed(&error))?;
+        let module = Module::parse(&artifact.ptx).map_err(|error| failed(&error))?;
+        let of = |entry: &str| Some(stalls(&sass, entry, module.instructions(entry)?));
+        Ok(artifact.kernel.launches.iter().map(|launch| of(&launch.entry).unwrap_or_default()).collect())
     }
 
     /// Runs a case on a device and holds its results against the reference.

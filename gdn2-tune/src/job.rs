@@ -4,7 +4,7 @@ use crate::model::Constants;
 use gdn2_codegen::abi::Extents;
 use gdn2_codegen::arch::Arch;
 use gdn2_codegen::kernel::Pass;
-use gdn2_codegen::record::{Basis, rule_fingerprint, source_fingerprint};
+use gdn2_codegen::record::{Basis, StallSource, rule_fingerprint, source_fingerprint};
 use gdn2_codegen::schedule::Schedule;
 use gdn2_dsl::Rule;
 use serde::{Deserialize, Serialize};
@@ -116,8 +116,14 @@ pub struct Job {
 impl Job {
     /// Fingerprint of everything that two searches must share for the results of one to stand in the other: the job,
     /// the candidates (`space`) and `compiler` as in a record's provenance, the CUDA text of every legal candidate, and
-    /// what the model knows of the GPU where its times depend on that.
-    pub fn identity(&self, space: &str, compiler: &str, legal: &[Schedule], constants: Option<&Constants>) -> String {
+    /// what the model knows of the GPU, and of its machine code, where times depend on that.
+    pub fn identity(
+        &self,
+        space: &str,
+        compiler: &str,
+        legal: &[Schedule],
+        model: (Option<&Constants>, Option<StallSource>),
+    ) -> String {
         let Job { rule, pass, shape, gpu, arch, engine } = self;
         let fingerprint = rule_fingerprint(rule);
         let text = format!("{fingerprint}\n{pass:?}\n{shape}\n{gpu}\n{arch}\n{engine}\n{space}\n{compiler}");
@@ -127,7 +133,7 @@ impl Job {
             hasher.update(source_fingerprint(rule, *pass, *schedule, *arch).unwrap_or_default().as_bytes());
         }
         if engine.basis() != Basis::Measured {
-            hasher.update(&serde_json::to_vec(&constants).unwrap_or_default());
+            hasher.update(&serde_json::to_vec(&model).unwrap_or_default());
         }
         let mut hash = hasher.finalize().to_hex().to_string();
         hash.truncate(16);

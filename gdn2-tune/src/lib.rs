@@ -9,6 +9,7 @@ pub mod job;
 pub mod log;
 pub mod model;
 pub mod outcome;
+pub mod published;
 pub mod replay;
 pub mod report;
 pub mod search;

@@ -9,7 +9,7 @@ use crate::verdict::{Looks, Podium, podium};
 use crate::worker::{Finished, Pool, Request, Step};
 use gdn2_codegen::kernel::{Illegal, bind};
 use gdn2_codegen::record::{
-    Basis, Bucket, Damage, Provenance, Record, Time, Timed, rule_fingerprint, source_fingerprint,
+    Basis, Bucket, Damage, Provenance, Record, StallSource, Time, Timed, rule_fingerprint, source_fingerprint,
 };
 use gdn2_codegen::schedule::{Schedule, ScheduleError};
 use gdn2_codegen::space::{fingerprint, space};
@@ -84,6 +84,13 @@ pub struct Setup<'a> {
     pub machine: Machine,
 }
 
+impl Setup<'_> {
+    /// What a prediction depends on.
+    fn model(&self) -> (Option<&Constants>, Option<StallSource>) {
+        (self.constants.as_ref(), self.machine.stalls)
+    }
+}
+
 /// What provenance and early stopping need to know of the GPU.
 #[derive(Clone, Debug)]
 pub struct Machine {
@@ -93,6 +100,8 @@ pub struct Machine {
     pub clock_mhz: u32,
     /// The floor, microseconds.
     pub floor_micros: f64,
+    /// Where the model has stalls from, where there is a model.
+    pub stalls: Option<StallSource>,
 }
 
 /// Something to tell whoever watches.
@@ -157,7 +166,7 @@ pub fn sweep(job: &Job, setup: &Setup, watch: &mut dyn FnMut(Event)) -> Result<S
             Err(refusal) => illegal.push((schedule, refusal)),
         }
     }
-    let identity = job.identity(&space_print, &setup.compiler, &legal, setup.constants.as_ref());
+    let identity = job.identity(&space_print, &setup.compiler, &legal, setup.model());
     let mut run = Run::new(job, setup, &identity, log, &contents, legal, watch);
     (run.watch)(Event::Begin { legal: run.legal.len(), illegal: illegal.len(), known: run.looks.len() });
     if !contents.searches.iter().any(|search| search.search == identity) {
@@ -192,7 +201,7 @@ fn prior(job: &Job, setup: &Setup, space: &str, log: &Contents, legal: &[Schedul
         return None;
     }
     let predicted = Job { engine: Engine::Model, ..job.clone() };
-    let search = predicted.identity(space, &setup.compiler, legal, setup.constants.as_ref());
+    let search = predicted.identity(space, &setup.compiler, legal, setup.model());
     let looks = Looks::of(log, &search, legal);
     let times: Vec<Option<f64>> = legal.iter().map(|at| looks.get(*at, Effort::FIRST)?.micros()).collect();
     let slowest = times.iter().flatten().copied().reduce(f64::max)?;
@@ -358,6 +367,7 @@ impl<'a, 'w> Run<'a, 'w> {
                 driver: self.setup.machine.driver.clone(),
                 clock_mhz: self.setup.machine.clock_mhz,
                 basis: job.engine.basis(),
+                stalls: self.setup.machine.stalls.filter(|_| job.engine.basis() != Basis::Measured),
             },
         })
     }

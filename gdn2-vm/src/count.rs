@@ -30,11 +30,22 @@ pub(crate) struct Count {
     rows: Vec<Row>,
     /// Of the block under way, the longest path that ends in each warp.
     paths: Vec<Path>,
+    /// Of each warp, whether it waits at an mbarrier: how often it asks is the scheduler's doing, not the kernel's.
+    waiting: Vec<bool>,
     /// By barrier, its last two generations and the longest path that arrived: nobody is further behind.
-    arrived: HashMap<u8, [(u64, Path); 2]>,
+    arrived: HashMap<Meeting, [(u64, Path); 2]>,
 }
 
-/// A chain of instructions through one warp after another, handed on at barriers.
+/// Where one warp hands its path on to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Meeting {
+    /// A block barrier by its number.
+    Bar(u8),
+    /// An mbarrier by its address.
+    Mbar(u32),
+}
+
+/// A chain of instructions through one warp after another, handed on at barriers of both kinds.
 #[derive(Clone, Debug, Default)]
 struct Path {
     length: u64,
@@ -49,37 +60,40 @@ impl Observer for Count {
 
     fn start(instructions: &usize, _: [u32; 3], warps: u32) -> Self {
         let path = Path { length: 0, executed: vec![0; *instructions] };
-        Self { rows: vec![Row::default(); *instructions], paths: vec![path; warps as usize], arrived: HashMap::new() }
+        let warps = warps as usize;
+        Self {
+            rows: vec![Row::default(); *instructions],
+            paths: vec![path; warps],
+            waiting: vec![false; warps],
+            arrived: HashMap::new(),
+        }
     }
 
-    fn step(&mut self, at: At, mask: u32, _: u32, _: &Inst, _: &Regs) {
+    fn step(&mut self, at: At, mask: u32, _: u32, inst: &Inst, _: &Regs) {
         let row = &mut self.rows[at.pc as usize];
         row.executed += 1;
         row.partial += u64::from(mask != u32::MAX);
         row.lanes += u64::from(mask.count_ones());
+        let waiting = &mut self.waiting[at.warp as usize];
+        if *waiting {
+            return;
+        }
+        *waiting = matches!(inst.op, Op::Async(Async::MbarWait { .. }));
         let path = &mut self.paths[at.warp as usize];
-        path.length += 1;
+        path.length += steps(&inst.op);
         path.executed[at.pc as usize] += 1;
     }
 
     fn sync(&mut self, at: At, _: u32, sync: Sync) {
-        let path = &mut self.paths[at.warp as usize];
         match sync {
-            Sync::BarArrive { id, generation, .. } => {
-                let last = self.arrived.entry(id).or_default();
-                if last[0].0 != generation || last[0].1.executed.is_empty() {
-                    last.swap(0, 1);
-                    last[0] = (generation, path.clone());
-                } else if path.length > last[0].1.length {
-                    last[0].1.clone_from(path);
-                }
+            Sync::BarArrive { id, generation, .. } => self.arrive(at, Meeting::Bar(id), generation),
+            Sync::BarPass { id, generation } => self.pass(at, Meeting::Bar(id), generation),
+            Sync::MbarArrive { address, phase, arrives: true } | Sync::CopyArrive { address, phase } => {
+                self.arrive(at, Meeting::Mbar(address), phase);
             }
-            Sync::BarPass { id, generation } => {
-                let last = self.arrived.get(&id).into_iter().flatten();
-                let longest = last.filter(|(of, _)| *of == generation).map(|(_, longest)| longest);
-                if let Some(longest) = longest.max_by_key(|longest| longest.length).filter(|p| p.length > path.length) {
-                    path.clone_from(longest);
-                }
+            Sync::MbarPass { address, phase } => {
+                self.waiting[at.warp as usize] = false;
+                self.pass(at, Meeting::Mbar(address), phase);
             }
             _ => {}
         }
@@ -185,6 +199,26 @@ fn wavefronts(a: &Access<'_>) -> u64 {
 }
 
 impl Count {
+    fn arrive(&mut self, at: At, meeting: Meeting, generation: u64) {
+        let path = &self.paths[at.warp as usize];
+        let last = self.arrived.entry(meeting).or_default();
+        if last[0].0 != generation || last[0].1.executed.is_empty() {
+            last.swap(0, 1);
+            last[0] = (generation, path.clone());
+        } else if path.length > last[0].1.length {
+            last[0].1.clone_from(path);
+        }
+    }
+
+    fn pass(&mut self, at: At, meeting: Meeting, generation: u64) {
+        let path = &mut self.paths[at.warp as usize];
+        let last = self.arrived.get(&meeting).into_iter().flatten();
+        let longest = last.filter(|(of, _)| *of == generation).map(|(_, longest)| longest);
+        if let Some(longest) = longest.max_by_key(|longest| longest.length).filter(|p| p.length > path.length) {
+            path.clone_from(longest);
+        }
+    }
+
     /// The block's longest path joins the totals.
     fn end_block(&mut self) {
         if let Some(longest) = self.paths.drain(..).max_by_key(|path| path.length) {
@@ -230,7 +264,7 @@ impl Count {
 }
 
 /// The kind of work an operation is.
-fn class(op: &Op) -> Class {
+pub(crate) fn class(op: &Op) -> Class {
     let of = |space: &Space| match space {
         Space::Shared => Class::Shared,
         Space::Global | Space::Generic => Class::Global,
@@ -261,6 +295,15 @@ fn class(op: &Op) -> Class {
         Op::Warp(_) | Op::Matrix(Matrix::Transpose { .. }) => Class::Exchange,
         Op::Async(_) => Class::Wait,
         Op::Flow(_) => Class::Branch,
+    }
+}
+
+/// How long an instruction makes a path: 1, and for each eight columns of a warpgroup's product as much again, for the
+/// products of one group follow one another and whoever needs them waits.
+fn steps(op: &Op) -> u64 {
+    match op {
+        Op::Async(Async::Wgmma(m)) => 1 + u64::from(m.n / 8),
+        _ => 1,
     }
 }
 

@@ -1,8 +1,10 @@
 //! A loaded PTX module.
 
+use crate::count::class;
 use crate::decode::{self, Entry};
 use crate::memory::Bytes;
 use crate::parse;
+use crate::report::Class;
 use crate::text::Store;
 
 /// A PTX module decoded for execution.
@@ -66,6 +68,13 @@ impl Module {
     /// Names of the kernels.
     pub fn entries(&self) -> impl Iterator<Item = &str> {
         self.entries.iter().map(|e| e.name.as_str())
+    }
+
+    /// A kernel's instructions in the order of the text: what kind of work each is, and as written. `None` where there
+    /// is no such kernel.
+    pub fn instructions(&self, entry: &str) -> Option<impl Iterator<Item = (Class, &str)>> {
+        let entry = self.entries.iter().find(|e| e.name == entry)?;
+        Some(entry.insts.iter().zip(&entry.sites).map(|(inst, site)| (class(&inst.op), site.text.as_str())))
     }
 
     /// Fresh copies of the module's variables; what has no initial value is zero.

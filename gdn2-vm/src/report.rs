@@ -52,7 +52,8 @@ pub struct InstructionCount {
     /// Products and sums (a multiply-add counts once) over all those times; 0 unless it is a matrix operation.
     pub matrix_fmas: u64,
     /// Times it lies on its block's longest path, the blocks' paths added up: the chain of instructions that, through
-    /// one warp after another and handed on at block barriers, is longest.
+    /// one warp after another and handed on at block barriers and mbarriers, is longest. Of the turns of a wait that
+    /// asks an mbarrier again and again, one counts; a warpgroup's product counts for its length.
     pub longest: u64,
     /// Lanes active over all those times.
     pub lanes: u64,

@@ -233,3 +233,52 @@ fn each_ordering_statement_is_missed() {
     assert!(wrong.is_empty(), "of {total}:\n{}", wrong.join("\n"));
     assert!(COVERED.len() * 20 <= total, "more than 5 % of {total} are on the list");
 }
+
+/// Warp 1 works and arrives, warp 0 waits for it and goes on.
+const HANDED_ON: &str = "
+.version 8.0
+.target sm_90
+.address_size 64
+.visible .entry handed_on()
+{
+    .reg .pred %p<5>;
+    .reg .b32 %r<5>;
+    .reg .b64 %rd<2>;
+    .shared .align 8 .b8 meeting[8];
+    mov.u32 %r1, %tid.x;
+    mov.u32 %r2, meeting;
+    setp.eq.u32 %p1, %r1, 0;
+    @%p1 mbarrier.init.shared::cta.b64 [%r2], 32;
+    bar.sync 0;
+    setp.ge.u32 %p2, %r1, 32;
+    @%p2 bra WORK;
+WAIT:
+    mbarrier.try_wait.parity.shared::cta.b64 %p3, [%r2], 0;
+    @!%p3 bra WAIT;
+    sub.u32 %r3, %r1, 1;
+    ret;
+WORK:
+    mov.u32 %r4, 0;
+LOOP:
+    add.u32 %r4, %r4, 1;
+    setp.lt.u32 %p4, %r4, 100;
+    @%p4 bra LOOP;
+    mbarrier.arrive.shared::cta.b64 %rd1, [%r2];
+    ret;
+}
+";
+
+#[test]
+fn an_mbarrier_hands_the_longest_path_on_and_asking_again_makes_none_longer() {
+    let module = Module::parse(HANDED_ON).unwrap();
+    let launch = Launch { count: true, check: Check::Basic, ..launch("handed_on", 1, 64, 0, &[]) };
+    let counters = run(&module, &launch, &mut Memory::new()).unwrap().counters.unwrap();
+    let of = |text: &str| {
+        let mut rows = counters.instructions.iter().filter(|row| row.instruction.contains(text));
+        rows.next().map(|row| (row.executed, row.longest)).unwrap()
+    };
+    assert_eq!(of("add.u32"), (100, 100), "the work that was waited for");
+    assert_eq!(of("mbarrier.arrive"), (1, 1));
+    assert_eq!(of("sub.u32"), (1, 1), "what came after it, by another warp");
+    assert!(of("try_wait").1 <= 1, "{:?}", of("try_wait"));
+}

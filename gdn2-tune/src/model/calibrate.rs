@@ -5,6 +5,7 @@ use super::{Constants, LaunchLoad, predict};
 use crate::job::{Engine, Job};
 use crate::log::Contents;
 use crate::outcome::Outcome;
+use gdn2_codegen::record::Basis;
 use gdn2_codegen::schedule::Schedule;
 use std::collections::HashMap;
 
@@ -13,6 +14,8 @@ use std::collections::HashMap;
 pub struct Pair {
     /// The GPU.
     pub gpu: String,
+    /// Whether a GPU took the time, or the virtual machine counted it in rehearsal.
+    pub measured_by_gpu: bool,
     /// What the model sees.
     pub launches: Vec<LaunchLoad>,
     /// Bytes that must cross memory.
@@ -37,7 +40,7 @@ pub struct Calibrated {
 }
 
 /// What a fit may move, and not further than this factor from where it was.
-const FREE: [&str; 13] = [
+const FREE: [&str; 16] = [
     "dram_bytes",
     "l2_bytes",
     "launch",
@@ -48,9 +51,12 @@ const FREE: [&str; 13] = [
     "stall_float",
     "stall_global",
     "stall_integer",
+    "stall_mbarrier",
     "stall_mma",
     "stall_shared",
     "stall_special",
+    "stall_wgmma_wait",
+    "wgmma",
 ];
 const FURTHEST: f64 = 4.0;
 
@@ -78,7 +84,9 @@ pub fn pairs(measured: &Contents, counted: &Contents) -> Vec<Pair> {
         }
         pairs.extend(timed.into_iter().filter_map(|(schedule, measured)| {
             let launches = (*loads.get(&schedule)?).clone();
-            Some(Pair { gpu: job.gpu.clone(), launches, compulsory_bytes: job.compulsory_bytes(), measured })
+            let measured_by_gpu = job.engine.basis() == Basis::Measured;
+            let (gpu, compulsory_bytes) = (job.gpu.clone(), job.compulsory_bytes());
+            Some(Pair { gpu, measured_by_gpu, launches, compulsory_bytes, measured })
         }));
     }
     pairs
@@ -127,7 +135,10 @@ pub fn calibrate(pairs: &[Pair], start: &Constants) -> Calibrated {
     let quantile = |sorted: &[f64], part: f64| {
         sorted.get(((sorted.len() as f64 * part) as usize).min(sorted.len().saturating_sub(1))).copied().unwrap_or(0.0)
     };
-    let fitted = format!("refitted on {} timed candidates", pairs.len());
+    let fitted = match pairs.iter().all(|pair| pair.measured_by_gpu) {
+        true => format!("refitted on {} timed candidates", pairs.len()),
+        false => format!("refitted on {} candidates counted by the virtual machine: a rehearsal", pairs.len()),
+    };
     for name in FREE {
         if let Some(constant) = constants.values.get_mut(name).filter(|constant| constant.value != start.get(name)) {
             constant.source.clone_from(&fitted);
@@ -168,7 +179,7 @@ fn ranks(values: &[f64]) -> Vec<f64> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use super::super::{Load, Unit};
+    use super::super::{Load, Stalls, Unit};
     use super::*;
 
     /// Times made by a GPU whose constants differ from the shipped ones are met again by the refit.
@@ -186,10 +197,10 @@ mod tests {
                 load.instructions[Unit::Shared as usize] = f64::from(seed * 104_729 % 89) * 150.0;
                 load.instructions[Unit::Integer as usize] = f64::from(seed * 1_299_709 % 83) * 200.0;
                 load.longest = load.instructions.map(|count| count / 4.0);
-                let launches =
-                    vec![LaunchLoad { blocks: 16, threads: 128, registers: 128, shared_bytes: 64_000, load }];
+                let (threads, registers, stalls) = (128, 128, Stalls::default());
+                let launches = vec![LaunchLoad { blocks: 16, threads, registers, shared_bytes: 64_000, load, stalls }];
                 let measured = predict(&launches, 0.0, &truth.arch.limits(), &truth).micros;
-                Pair { gpu: "h200".to_owned(), launches, compulsory_bytes: 0.0, measured }
+                Pair { gpu: "h200".to_owned(), measured_by_gpu: true, launches, compulsory_bytes: 0.0, measured }
             })
             .collect();
         let result = calibrate(&pairs, &shipped);

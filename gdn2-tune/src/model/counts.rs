@@ -30,11 +30,18 @@ pub enum Unit {
     Barrier,
     /// Branches.
     Branch,
+    /// Waits and arrivals at mbarriers.
+    Mbarrier,
+    /// Waits for warpgroup matrix instructions.
+    WgmmaWait,
 }
+
+/// How many units there are.
+pub(crate) const UNITS: usize = 13;
 
 impl Unit {
     /// Every unit.
-    pub const ALL: [Unit; 11] = [
+    pub const ALL: [Unit; UNITS] = [
         Unit::Integer,
         Unit::Float,
         Unit::Convert,
@@ -46,6 +53,8 @@ impl Unit {
         Unit::Wgmma,
         Unit::Barrier,
         Unit::Branch,
+        Unit::Mbarrier,
+        Unit::WgmmaWait,
     ];
 
     /// Its name in the constants, `stall_` before it.
@@ -62,6 +71,8 @@ impl Unit {
             Unit::Wgmma => "wgmma",
             Unit::Barrier => "barrier",
             Unit::Branch => "branch",
+            Unit::Mbarrier => "mbarrier",
+            Unit::WgmmaWait => "wgmma_wait",
         }
     }
 
@@ -85,21 +96,30 @@ impl Unit {
             Class::Global | Class::Copy => Unit::Global,
             Class::Local => return None,
             Class::Exchange => Unit::Shuffle,
-            // Waiting for copies costs what it waits for; only block barriers have a price of their own.
+            // Waiting for copies costs what it waits for; what meets other warps or the matrix units has a price of its
+            // own. Dealing registers out anew happens once a kernel.
             Class::Wait if text.starts_with("bar") => Unit::Barrier,
+            Class::Wait if text.starts_with("mbarrier") || text.starts_with("cp.async.mbarrier") => Unit::Mbarrier,
+            Class::Wait if text.starts_with("wgmma.wait_group") => Unit::WgmmaWait,
             Class::Wait => Unit::Integer,
             Class::Branch => Unit::Branch,
         })
     }
 }
 
+/// Warps of a warpgroup.
+const WARPGROUP: f64 = 4.0;
+
 /// The work of one launch, per block.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Load {
     /// Warp instructions by unit, in the order of [`Unit::ALL`], all warps of a block together.
-    pub instructions: [f64; 11],
-    /// The same on the block's longest path: through one warp after another, handed on at barriers.
-    pub longest: [f64; 11],
+    pub instructions: [f64; UNITS],
+    /// The same on the block's longest path: through one warp after another, handed on at barriers and mbarriers. Where
+    /// warpgroups divide the work, this is the way through the ring that the slowest of them sets the pace of.
+    pub longest: [f64; UNITS],
+    /// Multiply-adds of the warpgroup matrix instructions on the longest path, those of all four warps.
+    pub chained_wgmma: f64,
     /// Multiply-adds of warp matrix instructions.
     pub mma: f64,
     /// Multiply-adds of warpgroup matrix instructions.
@@ -124,7 +144,10 @@ impl Load {
             load.longest[unit as usize] += *longest as f64;
             match unit {
                 Unit::Mma => load.mma += *matrix_fmas as f64,
-                Unit::Wgmma => load.wgmma += *matrix_fmas as f64,
+                Unit::Wgmma => {
+                    load.wgmma += *matrix_fmas as f64;
+                    load.chained_wgmma += WARPGROUP * *longest as f64 * *matrix_fmas as f64 / (*executed).max(1) as f64;
+                }
                 _ => {}
             }
         }
@@ -142,6 +165,7 @@ impl Load {
 
     fn counts(&self) -> impl Iterator<Item = f64> {
         self.instructions.into_iter().chain(self.longest).chain([
+            self.chained_wgmma,
             self.mma,
             self.wgmma,
             self.wavefronts,
@@ -153,6 +177,7 @@ impl Load {
         Load {
             instructions: self.instructions.map(&mut change),
             longest: self.longest.map(&mut change),
+            chained_wgmma: change(self.chained_wgmma),
             mma: change(self.mma),
             wgmma: change(self.wgmma),
             wavefronts: change(self.wavefronts),
@@ -174,6 +199,9 @@ mod tests {
             (Class::Copy, "cp.async.cg.shared.global [%r1], [%rd1], 16;", Some(Unit::Global)),
             (Class::Wait, "cp.async.wait_group 1;", Some(Unit::Integer)),
             (Class::Wait, "@!%p2 bar.sync 0;", Some(Unit::Barrier)),
+            (Class::Wait, "mbarrier.try_wait.parity.shared::cta.b64 %p1, [%r1], %r2;", Some(Unit::Mbarrier)),
+            (Class::Wait, "wgmma.wait_group.sync.aligned 0;", Some(Unit::WgmmaWait)),
+            (Class::Wait, "wgmma.fence.sync.aligned;", Some(Unit::Integer)),
             (Class::Matrix, "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%f1};", Some(Unit::Mma)),
             (Class::Matrix, "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {%f1};", Some(Unit::Wgmma)),
         ] {

@@ -1,16 +1,24 @@
 //! The time model: a launch takes the longer of its latency chain and its busiest unit, wave by wave, and no less than
 //! its bytes take through memory.
 //!
+//! The chain is the block's longest path. On it each instruction costs its unit's stall: what the machine code's control
+//! words say, for units of fixed latency, where a disassembler is at hand, else a constant. A warpgroup's products cost
+//! their time on the matrix units on top, for they are waited for before their results are used; that a warpgroup does
+//! other work meanwhile is left out. Where warpgroups divide the work, the path runs through their ring: it is the slowest
+//! warpgroup's, for the others run beside it.
+//!
 //! It ranks and prunes. Its constants come from data sheets and one walk through machine code, so its absolute times
 //! carry the error band that the constants state, until `calibrate` refits them on measured logs.
 
 mod calibrate;
 mod constants;
 mod counts;
+mod stalls;
 
 pub use calibrate::{Calibrated, Pair, calibrate, pairs};
 pub use constants::{Constants, ConstantsError, Sourced};
 pub use counts::{Load, Unit};
+pub use stalls::{Stalls, stalls};
 
 use gdn2_codegen::arch::Limits;
 use serde::{Deserialize, Serialize};
@@ -33,6 +41,9 @@ pub struct LaunchLoad {
     pub shared_bytes: u32,
     /// Work of a block.
     pub load: Load,
+    /// What the machine code says of its stalls, where it was read.
+    #[serde(default, skip_serializing_if = "Stalls::is_empty")]
+    pub stalls: Stalls,
 }
 
 /// What decides a launch's time.
@@ -113,7 +124,9 @@ pub fn resident_blocks(launch: &LaunchLoad, limits: &Limits) -> u64 {
 
 /// Clocks of a block's longest path when it never waits for another block's use of a unit.
 fn chain(launch: &LaunchLoad, constants: &Constants) -> f64 {
-    Unit::ALL.iter().map(|unit| launch.load.longest[*unit as usize] * constants.stall(*unit)).sum()
+    let stall = |unit: Unit| launch.stalls.get(&unit).copied().unwrap_or_else(|| constants.stall(unit));
+    let issued: f64 = Unit::ALL.iter().map(|unit| launch.load.longest[*unit as usize] * stall(*unit)).sum();
+    issued + launch.load.chained_wgmma / constants.get("wgmma")
 }
 
 /// Clocks that a block keeps each unit of its streaming multiprocessor busy.
@@ -199,7 +212,8 @@ mod tests {
         let mut load = Load { mma: 1.0e8, ..Load::default() };
         load.instructions[Unit::Mma as usize] = 50_000.0;
         load.longest[Unit::Mma as usize] = 12_500.0;
-        LaunchLoad { blocks, threads: 128, registers: 128, shared_bytes: 100 * 1024, load }
+        let stalls = Stalls::default();
+        LaunchLoad { blocks, threads: 128, registers: 128, shared_bytes: 100 * 1024, load, stalls }
     }
 
     #[test]
@@ -222,5 +236,76 @@ mod tests {
         let bytes = time(1, 1e12);
         assert_eq!(bytes.bound, Bound::Memory);
         assert!((bytes.micros - 1e12 / 4.3e6).abs() / bytes.micros < 0.01, "a terabyte at 4.3 TB/s: {bytes:?}");
+    }
+
+    /// Loads of every kind, told apart by a seed.
+    fn some(seed: u64) -> LaunchLoad {
+        let mut state = seed;
+        let mut next = |most: f64| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) as f64 / (1u64 << 31) as f64 * most
+        };
+        let mut load = Load { mma: next(1e8), wgmma: next(1e8), wavefronts: next(1e6), ..Load::default() };
+        load.sector_bytes = next(1e8);
+        load.instructions = load.instructions.map(|_| next(1e5));
+        load.longest = load.instructions.map(|count| count / 8.0);
+        load.chained_wgmma = load.wgmma / 2.0;
+        LaunchLoad { blocks: 1 + next(600.0) as u64, load, ..launch(1) }
+    }
+
+    #[test]
+    fn no_prediction_beats_the_floor_and_more_work_is_never_faster() {
+        let limits = Arch::Sm90a.limits();
+        let grown = |name: &str, seed: u64| {
+            let mut launch = some(seed);
+            let load = &mut launch.load;
+            match name {
+                "mma" => load.mma *= 1.5,
+                "wgmma" => (load.wgmma, load.chained_wgmma) = (load.wgmma * 1.5, load.chained_wgmma * 1.5),
+                "wavefronts" => load.wavefronts *= 1.5,
+                "bytes" => load.sector_bytes *= 1.5,
+                "instructions" => load.instructions = load.instructions.map(|count| count * 1.5),
+                "chain" => load.longest = load.longest.map(|count| count * 1.5),
+                _ => launch.blocks += 1,
+            }
+            launch
+        };
+        for constants in ["h200", "a100"].map(|gpu| Constants::shipped(gpu).unwrap()) {
+            for seed in 0..200 {
+                let bytes = seed as f64 * 1e7;
+                let time = |launch: LaunchLoad| predict(&[launch], bytes, &limits, &constants).micros;
+                let (launch, at) = (some(seed), time(some(seed)));
+                let products = (launch.load.mma + launch.load.wgmma) * launch.blocks as f64;
+                let floor = floor_micros(bytes, products, &constants);
+                assert!(at >= floor, "{}, seed {seed}: {at} is under the floor of {floor}", constants.gpu);
+                for name in ["mma", "wgmma", "wavefronts", "bytes", "instructions", "chain", "blocks"] {
+                    assert!(time(grown(name, seed)) >= at, "{}, seed {seed}: faster with more {name}", constants.gpu);
+                }
+            }
+        }
+    }
+
+    /// A group of products that the state waits for costs at least its time on the matrix units, however few
+    /// instructions it takes to ask for it.
+    #[test]
+    fn products_of_a_warpgroup_lie_on_the_chain() {
+        let (limits, constants) = (Arch::Sm90a.limits(), Constants::shipped("h200").unwrap());
+        let mut launch = launch(1);
+        launch.load = Load { wgmma: 4e8, chained_wgmma: 4e8, ..Load::default() };
+        launch.load.longest[Unit::Wgmma as usize] = 3000.0;
+        let prediction = predict(std::slice::from_ref(&launch), 0.0, &limits, &constants);
+        assert!(prediction.chain > 4e8 / 2048.0, "{prediction:?}");
+        launch.load.longest[Unit::WgmmaWait as usize] = 640.0;
+        assert!(predict(&[launch], 0.0, &limits, &constants).chain > prediction.chain);
+    }
+
+    #[test]
+    fn what_the_machine_code_says_stands_before_the_constants() {
+        let (limits, constants) = (Arch::Sm90a.limits(), Constants::shipped("h200").unwrap());
+        let mut launch = launch(1);
+        let chain = |launch: &LaunchLoad| predict(std::slice::from_ref(launch), 0.0, &limits, &constants).chain;
+        let before = chain(&launch);
+        launch.stalls = Stalls::from([(Unit::Mma, 2.0 * constants.stall(Unit::Mma))]);
+        assert!((chain(&launch) - 2.0 * before).abs() < 1e-6 * before);
     }
 }

@@ -12,7 +12,7 @@ use crate::log::{Contents, Search};
 use crate::model::{Constants, ConstantsError, Prediction, predict};
 use crate::outcome::{Outcome, Reason, Sample};
 use crate::verdict::{Looks, Podium, podium};
-use gdn2_codegen::record::{Basis, Bucket};
+use gdn2_codegen::record::{Basis, Bucket, StallSource};
 use gdn2_codegen::schedule::{Schedule, ScheduleError};
 use gdn2_codegen::space::space;
 
@@ -103,20 +103,24 @@ impl<'a> Findings<'a> {
         Reason::ALL.into_iter().map(|reason| (reason, count(reason))).collect()
     }
 
-    /// The heading: what was tuned, for what.
+    /// The heading: what was tuned, for what, and what its times are worth.
     fn title(&self) -> String {
         let job = &self.search.job;
-        format!("{} {} on {}", job.rule.name, pass_name(job.pass), job.gpu)
+        format!("{} {} on {}, {}, {}", job.rule.name, pass_name(job.pass), job.gpu, job.shape, self.worth())
+    }
+
+    fn worth(&self) -> &'static str {
+        match self.basis() {
+            Basis::Measured => "measured",
+            Basis::Predicted => "predicted",
+            Basis::Counted => "counted",
+        }
     }
 
     /// What won and why, in two or three sentences.
     fn conclusion(&self) -> Result<String, ReportError> {
         let Podium { winner, built_in, runner_up } = self.podium()?;
-        let what = match self.basis() {
-            Basis::Measured => "measured",
-            Basis::Predicted => "predicted",
-            Basis::Counted => "counted",
-        };
+        let what = self.worth();
         let time = winner.1.time;
         let fastest = &self.ranking[0];
         let mut text = format!("{} wins with {} {what}", winner.0, micros(time.micros));
@@ -167,7 +171,12 @@ impl<'a> Findings<'a> {
         let basis = match self.basis() {
             Basis::Measured => "CUDA events over graph replays".to_owned(),
             Basis::Predicted => {
-                format!("time model, error band ±{:.0} %: a ranking, not a measurement", 100.0 * self.constants.band())
+                let read = self.ranking.iter().flat_map(|(_, sample)| &sample.launches).any(|l| !l.stalls.is_empty());
+                let stalls = if read { StallSource::MachineCode } else { StallSource::Constants };
+                format!(
+                    "time model, error band ±{:.0} %, {stalls}: a ranking, not a measurement",
+                    100.0 * self.constants.band()
+                )
             }
             Basis::Counted => {
                 "cycles counted by the virtual machine: a test of the tuner, not of the kernel".to_owned()
@@ -199,7 +208,7 @@ fn pass_name(pass: gdn2_codegen::kernel::Pass) -> String {
 }
 
 /// Microseconds with three digits that mean something.
-fn micros(value: f64) -> String {
+pub fn micros(value: f64) -> String {
     match value {
         value if value >= 1e5 => format!("{:.0} ms", value / 1e3),
         value if value >= 1e4 => format!("{:.1} ms", value / 1e3),

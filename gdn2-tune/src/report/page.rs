@@ -28,7 +28,7 @@ fn view(findings: &Findings) -> Result<Value, ReportError> {
     let facts: Vec<Value> =
         findings.facts().into_iter().map(|(name, value)| json!({ "name": name, "value": value })).collect();
     let clocks =
-        |value: f64| if value >= 1e6 { format!("{:.1} M", value / 1e6) } else { format!("{:.0} k", value / 1e3) };
+        |value: f64| if value >= 1e6 { format!("{:.1} M", value / 1e6) } else { format!("{:.1} k", value / 1e3) };
     let best = findings.ranking[0].1.time.micros;
     let rows: Vec<Value> = findings
         .ranking

@@ -49,24 +49,36 @@ pub struct Mark {
     pub label: String,
 }
 
-/// Values of 1, 2 and 5 times a power of ten inside a range, thinned to the powers where there are many.
+/// Fewer ticks than this leave a reader without a scale.
+const TICKS: usize = 3;
+
+/// Values of 1, 2 and 5 times a power of ten inside a range, thinned to the powers where there are many; in a range that
+/// is too narrow for them, the multiples of such a value.
 fn ticks((low, high): (f64, f64)) -> Vec<f64> {
     let decades = (low.log10().floor() as i32)..=(high.log10().ceil() as i32);
+    let finer = ((high - low).log10().floor() as i32 - 1)..;
+    let steps = finer.flat_map(|power| [1.0, 2.0, 5.0].map(|digit| digit * 10f64.powi(power)));
     let all: Vec<f64> = decades
         .flat_map(|power| [1.0, 2.0, 5.0].map(|digit| digit * 10f64.powi(power)))
         .filter(|value| (low..=high).contains(value))
         .collect();
-    if all.len() > 8 {
+    if all.len() < TICKS {
+        // The first step that gives no more than twice as many as are wanted.
+        let step = steps.into_iter().find(|step| (high - low) / step <= 2.0 * TICKS as f64).unwrap_or(high - low);
+        ((low / step).ceil() as i64..=(high / step).floor() as i64).map(|count| count as f64 * step).collect()
+    } else if all.len() > 8 {
         all.into_iter().filter(|value| (value.log10() - value.log10().round()).abs() < 1e-9).collect()
     } else {
         all
     }
 }
 
+/// A value with as many digits as a step beside it needs.
 fn number(value: f64) -> String {
     match value {
-        value if value >= 10.0 => format!("{value:.0}"),
-        value => format!("{value}"),
+        value if value >= 100.0 => format!("{value:.0}"),
+        // Sums of steps end in many digits: three decimals are more than any tick has.
+        value => format!("{}", (value * 1e3).round() / 1e3),
     }
 }
 
@@ -167,8 +179,9 @@ pub fn strip(field: &str, levels: &[String], marks: &[Mark], side_by_side: bool,
 pub fn roofline(marks: &[Mark], bytes_per_second: f64, roofs: &[(String, f64)]) -> String {
     let top = roofs.iter().map(|(_, roof)| *roof).fold(0.0, f64::max);
     let knee = top * 1e12 / bytes_per_second;
-    let x = range(marks.iter().map(|mark| mark.x).chain([knee / 4.0, knee * 2.0]));
-    let y = range(marks.iter().map(|mark| mark.y).chain([top]));
+    // Flat long enough, and with room above, for the roofs' names.
+    let x = range(marks.iter().map(|mark| mark.x).chain([knee / 4.0, knee * 16.0]));
+    let y = range(marks.iter().map(|mark| mark.y).chain([top * 2.0]));
     let axes = Axes { width: 640.0, height: 340.0, x, y };
     let mut svg = String::new();
     frame(&mut svg, &axes, "roofline", "matrix work per byte that must move, FLOP/B", "TFLOP/s");
@@ -185,18 +198,21 @@ pub fn roofline(marks: &[Mark], bytes_per_second: f64, roofs: &[(String, f64)]) 
         axes.at_y(slope(first)),
         axes.at_x(knee.min(axes.x.1)),
         axes.at_y(slope(knee.min(axes.x.1))),
-        axes.at_x(first) + 6.0,
-        axes.at_y(slope(first)) - 26.0,
+        // Beneath the line, which rises to the right.
+        axes.at_x(first) + 40.0,
+        axes.at_y(slope(first)) - 8.0,
         bytes_per_second / 1e12
     );
     for (name, roof) in roofs {
+        // The highest has its name above it, the others beneath.
+        let below = if *roof < top { 14.0 } else { -5.0 };
         let (from, y) = (axes.at_x((roof * 1e12 / bytes_per_second).max(axes.x.0)), axes.at_y(*roof));
         let end = axes.width - RIGHT;
         let _ = write!(
             svg,
             "<line class=\"roof\" x1=\"{from:.1}\" x2=\"{end:.1}\" y1=\"{y:.1}\" y2=\"{y:.1}\"/>\
              <text x=\"{end:.1}\" y=\"{:.1}\" text-anchor=\"end\">{} {roof:.0}</text>",
-            y + 14.0,
+            y + below,
             escaped(name)
         );
     }

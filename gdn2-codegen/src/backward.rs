@@ -66,7 +66,7 @@ pub(crate) fn complete(rule: &Rule, arch: Arch, given: &Overrides) -> Backward {
 /// The scan's numbers, as forward counts them.
 pub(crate) fn scan(numbers: Backward) -> Forward {
     let Backward { chunk, value_split, warps, stages, .. } = numbers;
-    Forward { chunk, value_split, warps, stages, matrix: Matrix::Mma }
+    Forward { chunk, value_split, warps, stages, matrix: Matrix::Mma, segments: 1 }
 }
 
 /// Fixes every number of the backward pass.
@@ -292,7 +292,8 @@ fn closed(mut regions: Vec<Region>, end: u32) -> Vec<Region> {
 
 /// The gradient launch's numbers, as forward's factor stages count them.
 pub(crate) fn gradient_numbers(numbers: Backward) -> Forward {
-    Forward { chunk: numbers.chunk, value_split: 1, warps: numbers.gradient_warps, stages: 1, matrix: Matrix::Mma }
+    let Backward { chunk, gradient_warps: warps, .. } = numbers;
+    Forward { chunk, value_split: 1, warps, stages: 1, matrix: Matrix::Mma, segments: 1 }
 }
 
 /// The plan as the scan sees it: the write gate does not meet dO.

@@ -7,8 +7,8 @@ use crate::forward_view::{BASE, Own, Text, device};
 use crate::kernel::{Kernel, Launch, Region};
 use crate::meanings::region_meaning;
 use crate::plan::Fold;
-use crate::schedule::{Backward, Matrix};
-use crate::signature::{describe, describe_write, params, regions, rows, shared_name, storage, type_name};
+use crate::schedule::{Backward, Forward, Matrix};
+use crate::signature::{describe, describe_write, extend, params, regions, rows, shared_name, storage, type_name};
 use gdn2_dsl::{Dtype, StateLayout};
 use serde_json::{Value, json};
 
@@ -61,13 +61,6 @@ fn meaning(region: &str) -> &'static str {
         "value_rows" => "sums of the write gate's gradient",
         other => region_meaning(other),
     }
-}
-
-fn extend(mut view: Value, more: Value) -> Value {
-    if let (Value::Object(view), Value::Object(more)) = (&mut view, more) {
-        view.extend(more);
-    }
-    view
 }
 
 fn row(tensor: Tensor, suffix: &str) -> String {
@@ -381,7 +374,7 @@ impl Policies<'_> {
 }
 
 fn heads(kernel: &Kernel, launch: &Launch) -> Value {
-    let numbers = crate::schedule::Forward { chunk: 16, value_split: 1, warps: 1, stages: 1, matrix: Matrix::Mma };
+    let numbers = Forward { chunk: 16, value_split: 1, warps: 1, stages: 1, matrix: Matrix::Mma, segments: 1 };
     let text = Text { kernel, numbers };
     let element = type_name(kernel.rule.dtype);
     debug_assert_ne!(kernel.rule.dtype, Dtype::F32);

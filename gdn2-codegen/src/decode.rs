@@ -114,7 +114,7 @@ pub(crate) fn bind(rule: &Rule, plan: Plan, numbers: Decode, arch: Arch) -> Resu
     let shared = shared_map(&plan, division);
     let launch = Launch {
         entry: format!("{}_decode", rule.name),
-        params: forward::params(&plan),
+        params: forward::params(&plan, 1),
         grid: Extent { factors: vec![Factor::Sequences, Factor::ValueHeads], times: u64::from(numbers.value_split) },
         block: numbers.warps * 32,
         shared_bytes: forward::shared_bytes(&shared),

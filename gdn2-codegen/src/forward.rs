@@ -9,6 +9,7 @@ use crate::arch::Arch;
 use crate::kernel::{Illegal, Kernel, Launch, Pass, Region};
 use crate::plan::{self, Fold, Plan};
 use crate::schedule::{Forward, Matrix, Overrides, Schedule};
+use crate::segments;
 use crate::warpgroup::{self, GROUP};
 use gdn2_dsl::{Dtype, Rule};
 
@@ -34,12 +35,13 @@ pub(crate) fn complete(rule: &Rule, arch: Arch, given: &Overrides) -> Forward {
         (None, Matrix::Wgmma) => (1..=tiles / GROUP).collect(),
     };
     let stages = given.get("stages").map_or_else(|| vec![2, 1], |stages| vec![stages]);
-    let mut last = Forward { chunk: 64, value_split: 1, warps: 1, stages: 1, matrix };
+    let segments = given.get("segments").unwrap_or(1);
+    let mut last = Forward { chunk: 64, value_split: 1, warps: 1, stages: 1, matrix, segments };
     for &value_split in &splits {
         let warps = given.get("warps").unwrap_or(tiles.div_ceil(value_split));
         for &chunk in &chunks {
             for &stages in &stages {
-                last = Forward { chunk, value_split, warps, stages, matrix };
+                last = Forward { chunk, value_split, warps, stages, matrix, segments };
                 if (given.get("warps").is_some() || warps <= 8) && check(rule, &plan, last, arch).is_ok() {
                     return last;
                 }
@@ -61,22 +63,30 @@ pub(crate) fn bind(rule: &Rule, plan: Plan, numbers: Forward, arch: Arch) -> Res
             Pass::ForwardForBackward => format!("{}_forward_for_backward", rule.name),
             Pass::Forward | Pass::Backward | Pass::Decode => format!("{}_forward", rule.name),
         },
-        params: params(&plan),
-        grid: Extent { factors: vec![Factor::Sequences, Factor::ValueHeads], times: u64::from(numbers.value_split) },
+        params: params(&plan, numbers.segments),
+        grid: Extent {
+            factors: vec![Factor::Sequences, Factor::ValueHeads],
+            times: u64::from(numbers.value_split * numbers.segments),
+        },
         block: threads,
         shared_bytes: shared_bytes(&shared),
         shared,
         when: Condition::Always,
     };
     let keeps = plan.pass == Pass::ForwardForBackward;
-    let workspaces = if keeps { vec![states(rule, numbers.chunk)] } else { Vec::new() };
+    let mut workspaces = if keeps { vec![states(rule, numbers.chunk)] } else { Vec::new() };
+    let mut launches = vec![launch];
+    if numbers.segments > 1 {
+        workspaces.extend(segments::workspaces(rule, &plan, numbers));
+        launches.splice(..0, segments::launches(rule, &plan, numbers, &launches[0]));
+    }
     Ok(Kernel {
         rule: rule.clone(),
         pass: plan.pass,
         plan,
         schedule: Schedule::Forward(numbers),
         arch,
-        launches: vec![launch],
+        launches,
         workspaces,
     })
 }
@@ -84,6 +94,9 @@ pub(crate) fn bind(rule: &Rule, plan: Plan, numbers: Forward, arch: Arch) -> Res
 fn check(rule: &Rule, plan: &Plan, numbers: Forward, arch: Arch) -> Result<(), Illegal> {
     if numbers.matrix == Matrix::Wgmma {
         return warpgroup::check(rule, plan, numbers, arch);
+    }
+    if numbers.segments != 1 {
+        return Err(Illegal::new("segments", "1 without wgmma", numbers.segments));
     }
     check_numbers(rule, numbers, arch)?;
     let (shared, limit) = (shared_bytes(&shared_map(rule, plan, numbers)), arch.limits().shared_per_block);
@@ -199,14 +212,23 @@ pub(crate) fn shared_bytes(map: &[Region]) -> u32 {
     map.last().map_or(0, |region| region.offset + region.bytes)
 }
 
-pub(crate) fn params(plan: &Plan) -> Vec<Param> {
+/// The parameters of a kernel that reads every input and writes `o`. In segments it finds the states it starts from in a
+/// workspace.
+pub(crate) fn params(plan: &Plan, segments: u32) -> Vec<Param> {
     let inputs = [Tensor::Q, Tensor::K, Tensor::V].into_iter().chain(plan.gate_tensors());
     let streams: Vec<Tensor> = inputs.chain([Tensor::O]).collect();
     let mut params = Params::default();
     params.pointers(&streams);
-    params.pointers(&[Tensor::InitialState, Tensor::FinalState]);
-    params.push("initial_slots", Arg::InitialSlots);
+    if segments == 1 {
+        params.pointers(&[Tensor::InitialState, Tensor::FinalState]);
+        params.push("initial_slots", Arg::InitialSlots);
+    } else {
+        params.pointers(&[Tensor::FinalState]);
+    }
     params.push("final_slots", Arg::FinalSlots);
+    if segments > 1 {
+        params.workspaces(&[segments::STARTS]);
+    }
     if plan.pass == Pass::ForwardForBackward {
         params.workspaces(&["states"]);
     }

@@ -50,7 +50,7 @@ pub(crate) fn view(kernel: &Kernel, numbers: Forward, launch: &Launch) -> (&'sta
         "shared_bytes": launch.shared_bytes,
         "regions": regions(launch, region_meaning),
         "device": text.forward_device(), "aliases": text.aliases(), "params": params(kernel, launch), "rows": text.rows(),
-        "copy_tiles": text.copies(&text.tile_tensors()), "copy_values": text.copy_values(),
+        "copy_tiles": text.copies(&text.tile_tensors()), "copy_values": text.copy_values("exist"),
         "token_gates": text.token_gates(), "prologue": text.prologue(), "chunk_tiles": text.chunk_tiles(launch),
         "calls": text.in_place(text.tiles_wait(), text.forward_last(), text.fetches(Some("(first + CHUNK)"), "exist - CHUNK")),
         "values_wait": text.values_wait(), "values_read": text.values_read(), "keep": text.keep(), "advance": text.advance(), "initial_slots": text.slots(), "finish": text.finish(),
@@ -317,14 +317,15 @@ impl Text<'_> {
         [Tensor::V].into_iter().chain(channel_write.then_some(Tensor::W)).collect()
     }
 
-    pub(crate) fn copy_values(&self) -> Vec<String> {
+    /// Copies of a chunk's values, of which `exist` are there.
+    pub(crate) fn copy_values(&self, exist: &str) -> Vec<String> {
         let copy = |tensor: &Tensor| {
             let (name, slices) = (tensor.name(), shared_name(tensor.name()));
             let copy = match self.numbers.matrix {
                 Matrix::Mma => "copy_slice",
                 Matrix::Wgmma => "load_slices",
             };
-            format!("{copy}({slices}, {name}_rows + first * {name}_token_stride, {name}_token_stride, exist);")
+            format!("{copy}({slices}, {name}_rows + first * {name}_token_stride, {name}_token_stride, {exist});")
         };
         self.slice_tensors().iter().map(copy).collect()
     }

@@ -33,6 +33,8 @@ pub mod plan;
 pub mod record;
 mod render;
 pub mod schedule;
+mod segments;
+mod segments_view;
 mod signature;
 pub mod space;
 mod torch_ref;

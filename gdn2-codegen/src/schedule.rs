@@ -1,7 +1,7 @@
 //! How a pass is carried out: flat structs of numbers, enumerable, storable, refusable. No rule in here.
 //!
-//! Written `chunk=64,warps=8,value_split=1,stages=2,matrix=wgmma`, in any order, any part left out: [`Schedule::from_overrides`]
-//! fills in what is missing so that the rule fits the architecture.
+//! Written `chunk=64,warps=8,value_split=1,stages=2,matrix=wgmma,segments=8`, in any order, any part left out:
+//! [`Schedule::from_overrides`] fills in what is missing so that the rule fits the architecture.
 
 use crate::arch::Arch;
 use crate::kernel::Pass;
@@ -35,6 +35,18 @@ pub struct Forward {
     /// Which matrix instructions the state's products are made of.
     #[serde(default, skip_serializing_if = "Matrix::is_mma")]
     pub matrix: Matrix,
+    /// Parts of a sequence that run side by side, joined by composing their maps: 1 to 16, more than 1 with wgmma alone.
+    /// Written only where it is not 1.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub segments: u32,
+}
+
+fn one() -> u32 {
+    1
+}
+
+fn is_one(number: &u32) -> bool {
+    *number == 1
 }
 
 /// The matrix instructions of a scan over the state. Written only where it is not `mma`.
@@ -213,6 +225,14 @@ impl Schedule {
         }
     }
 
+    /// Parts of a sequence that run side by side.
+    pub fn segments(&self) -> u32 {
+        match self {
+            Schedule::Forward(numbers) => numbers.segments,
+            Schedule::Backward(_) | Schedule::Decode(_) => 1,
+        }
+    }
+
     /// The built-in schedule.
     pub fn default_for(rule: &Rule, pass: Pass, arch: Arch) -> Result<Schedule, ScheduleError> {
         Schedule::from_overrides(rule, pass, arch, "")
@@ -221,7 +241,7 @@ impl Schedule {
 
 impl Forward {
     /// Field names, in the order they are printed.
-    pub const FIELDS: [&'static str; 5] = ["chunk", "value_split", "warps", "stages", "matrix"];
+    pub const FIELDS: [&'static str; 6] = ["chunk", "value_split", "warps", "stages", "matrix", "segments"];
 }
 
 impl Backward {
@@ -240,7 +260,10 @@ impl fmt::Display for Schedule {
         match self {
             Schedule::Forward(s) => {
                 write!(f, "chunk={},value_split={},warps={},stages={}", s.chunk, s.value_split, s.warps, s.stages)?;
-                if s.matrix.is_mma() { Ok(()) } else { f.write_str(",matrix=wgmma") }
+                if !s.matrix.is_mma() {
+                    f.write_str(",matrix=wgmma")?;
+                }
+                if s.segments == 1 { Ok(()) } else { write!(f, ",segments={}", s.segments) }
             }
             Schedule::Backward(s) => write!(
                 f,

@@ -30,6 +30,14 @@ pub(crate) fn describe_write(plan: &Plan) -> &'static str {
     if plan.tied { "tied to erase" } else { describe(plan.write) }
 }
 
+/// A view with more fields.
+pub(crate) fn extend(mut view: Value, more: Value) -> Value {
+    if let (Value::Object(view), Value::Object(more)) = (&mut view, more) {
+        view.extend(more);
+    }
+    view
+}
+
 /// The name of a shared-memory region's offset.
 pub(crate) fn shared_name(region: &str) -> String {
     format!("SMEM_{}", region.to_uppercase())

@@ -10,6 +10,7 @@ const CHUNKS: [u32; 4] = [16, 32, 64, 128];
 const SPLITS: [u32; 4] = [1, 2, 4, 8];
 const WARPS: [u32; 8] = [1, 2, 3, 4, 6, 8, 12, 16];
 const STAGES: [u32; 2] = [1, 2];
+const SEGMENTS: [u32; 4] = [1, 2, 4, 8];
 
 /// The candidates for a pass, the built-in schedule first.
 pub fn space(rule: &Rule, pass: Pass, arch: Arch) -> Result<Vec<Schedule>, ScheduleError> {
@@ -33,7 +34,14 @@ fn forward() -> Vec<Schedule> {
         for value_split in SPLITS {
             for warps in WARPS {
                 for stages in STAGES {
-                    all.push(Schedule::Forward(Forward { chunk, value_split, warps, stages, matrix: Matrix::Mma }));
+                    all.push(Schedule::Forward(Forward {
+                        chunk,
+                        value_split,
+                        warps,
+                        stages,
+                        matrix: Matrix::Mma,
+                        segments: 1,
+                    }));
                 }
             }
         }
@@ -48,7 +56,10 @@ fn forward_wgmma(rule: &Rule, wgmma: WgmmaLimits) -> Vec<Schedule> {
         for value_split in SPLITS {
             for stages in STAGES {
                 let warps = (rule.value_dim / wgmma.m / value_split).max(1) * wgmma.warps;
-                all.push(Schedule::Forward(Forward { chunk, value_split, warps, stages, matrix: Matrix::Wgmma }));
+                all.extend(SEGMENTS.map(|segments| {
+                    let matrix = Matrix::Wgmma;
+                    Schedule::Forward(Forward { chunk, value_split, warps, stages, matrix, segments })
+                }));
             }
         }
     }

@@ -8,6 +8,7 @@ use crate::forward::{own_erase_operand, shared_bytes, token_vectors};
 use crate::kernel::{Illegal, Region};
 use crate::plan::{Fold, Plan};
 use crate::schedule::Forward;
+use crate::segments;
 use gdn2_dsl::{Dtype, Rule};
 
 /// Warps of a warpgroup.
@@ -85,6 +86,9 @@ pub(crate) fn check(rule: &Rule, plan: &Plan, numbers: Forward, arch: Arch) -> R
     }
     if !(1..=2).contains(&stages) {
         return Err(Illegal::new("stages", "1 or 2 buffers", stages));
+    }
+    if !(1..=segments::MOST).contains(&numbers.segments) {
+        return Err(Illegal::new("segments", format!("1 to {} parts of a sequence", segments::MOST), numbers.segments));
     }
     if !rule.value_dim.is_multiple_of(ROWS) {
         return Err(Illegal::new("value_dim", format!("a multiple of {ROWS} with wgmma"), rule.value_dim));

@@ -7,7 +7,9 @@ use crate::kernel::{Kernel, Launch, Pass};
 use crate::meanings::region_meaning;
 use crate::plan::Fold;
 use crate::schedule::Forward;
-use crate::signature::{describe, describe_write, params, regions, shared_name, storage};
+use crate::segments::composes;
+use crate::segments_view::{self, Role};
+use crate::signature::{describe, describe_write, extend, params, regions, shared_name, storage};
 use crate::warpgroup::{factors_over_decay, parts, registers, staged_vectors};
 use gdn2_dsl::{Dtype, StateLayout};
 use serde_json::{Value, json};
@@ -16,7 +18,11 @@ const TEMPLATE: &str = include_str!("../templates/forward_wgmma.cu.hbs");
 
 /// The template and its view.
 pub(crate) fn view(kernel: &Kernel, numbers: Forward, launch: &Launch) -> (&'static str, Value) {
-    let group = Group { text: Text { kernel, numbers } };
+    if launch.entry.ends_with("_join") {
+        return segments_view::join(kernel, numbers, launch);
+    }
+    let role = Role::of(numbers, launch);
+    let group = Group { text: Text { kernel, numbers }, role };
     let text = &group.text;
     let (key, value) = (kernel.rule.key_dim, kernel.rule.value_dim);
     let (state_key_stride, state_value_stride) = match kernel.rule.state {
@@ -34,9 +40,8 @@ pub(crate) fn view(kernel: &Kernel, numbers: Forward, launch: &Launch) -> (&'sta
         "schedule": kernel.schedule.to_string(),
         "decay": describe(kernel.plan.decay), "erase": describe(kernel.plan.erase),
         "write": describe_write(&kernel.plan),
-        "grid": format!("sequences * value_heads * {}", numbers.value_split),
         "key": key, "value": value, "chunk": numbers.chunk, "warps": numbers.warps, "threads": launch.block,
-        "stages": numbers.stages, "value_split": numbers.value_split,
+        "stages": numbers.stages,
         "decay_segments": 1, "state_key_stride": state_key_stride, "state_value_stride": state_value_stride,
         "shared_bytes": launch.shared_bytes, "regions": regions(launch, region_meaning),
         "device": group.device(), "aliases": aliases.collect::<Vec<_>>(), "params": params(kernel, launch),
@@ -51,10 +56,10 @@ pub(crate) fn view(kernel: &Kernel, numbers: Forward, launch: &Launch) -> (&'sta
             text.fetches(Some("(chunk + 1) * CHUNK"), "work.length - (chunk + 1) * CHUNK"),
         ),
         "meets_last": text.meets_last(),
-        "state_rows": text.rows_of(&[Tensor::O]), "copy_values": text.copy_values(),
-        "state_tiles": group.state_tiles(), "keep": text.keep(), "steps": group.steps(),
+        "state_rows": group.state_rows(), "copy_values": group.copy_values(), "state_chunk": group.state_chunk(),
+        "state_tiles": group.state_tiles(), "keep": group.keep(), "steps": group.steps(),
     });
-    (TEMPLATE, view)
+    (TEMPLATE, extend(view, role.view(kernel, numbers, launch)))
 }
 
 /// The name, in a chunk's scope, of a region that every stage of the ring has its own of.
@@ -69,6 +74,7 @@ pub(crate) fn staged_name(region: &str) -> String {
 
 struct Group<'a> {
     text: Text<'a>,
+    role: Role,
 }
 
 impl Group<'_> {
@@ -89,7 +95,8 @@ impl Group<'_> {
         ];
         files.extend(self.text.stage_device().into_iter().map(str::to_owned));
         files.push(device!("wgmma_state").to_owned());
-        if self.text.kernel.pass == Pass::ForwardForBackward {
+        files.extend(self.role.device().into_iter().map(str::to_owned));
+        if self.text.kernel.pass == Pass::ForwardForBackward && self.outputs() {
             files.push(device!("kept").to_owned());
         }
         files
@@ -112,7 +119,7 @@ impl Group<'_> {
     fn factor_tiles(&self, launch: &Launch) -> Vec<String> {
         let (plan, numbers) = (&self.text.kernel.plan, self.text.numbers);
         let mut lines = self.text.chunk_tiles(launch);
-        lines.extend(self.own_tiles());
+        lines.extend(self.own_tiles(true));
         for vector in staged_vectors(plan) {
             lines.push(format!("const int {vector} = {} + stage * {};", shared_name(vector), numbers.chunk * 4));
         }
@@ -123,8 +130,8 @@ impl Group<'_> {
         lines
     }
 
-    /// Ê, P and M of this chunk.
-    fn own_tiles(&self) -> Vec<String> {
+    /// Ê, P where it is `read`, and M of this chunk.
+    fn own_tiles(&self, read: bool) -> Vec<String> {
         let (kernel, numbers) = (self.text.kernel, self.text.numbers);
         let operand = kernel.rule.dtype.bytes();
         let (square, tile) = (numbers.chunk * numbers.chunk * operand, numbers.chunk * kernel.rule.key_dim * operand);
@@ -141,16 +148,43 @@ impl Group<'_> {
                 format!("const int {name}_tile = {} + stage * {square};", shared_name(name))
             }
         };
-        lines.push(place("p", 0));
+        if read {
+            lines.push(place("p", 0));
+        }
         if self.erases() {
             lines.push(place("m", square));
         }
         lines
     }
 
+    /// Whether the state is read for outputs, or only advanced.
+    fn outputs(&self) -> bool {
+        self.role != Role::Maps
+    }
+
+    fn keep(&self) -> Vec<String> {
+        if self.outputs() { self.text.keep() } else { Vec::new() }
+    }
+
+    fn state_rows(&self) -> Vec<String> {
+        if self.outputs() { self.text.rows_of(&[Tensor::O]) } else { Vec::new() }
+    }
+
+    /// Copies of a chunk's values; none are written where a segment's A is made.
+    fn copy_values(&self) -> Vec<String> {
+        let composes = self.role == Role::Maps && composes(self.text.numbers);
+        self.text.copy_values(if composes { "work.composes ? 0 : exist" } else { "exist" })
+    }
+
+    /// Where in the sequence and in the ring a chunk is.
+    fn state_chunk(&self) -> Vec<String> {
+        let line = "const int first = chunk * CHUNK, exist = work.length - first, stage = chunk % STAGES;";
+        vec![if self.outputs() { line } else { "const int stage = chunk % STAGES;" }.to_owned()]
+    }
+
     /// What the state reads of a chunk.
     fn state_tiles(&self) -> Vec<String> {
-        let mut tensors = vec![Tensor::Q, Tensor::K];
+        let mut tensors = if self.outputs() { vec![Tensor::Q, Tensor::K] } else { vec![Tensor::K] };
         if self.text.left_tile() == "b_tile" {
             tensors.push(Tensor::B);
         }
@@ -159,7 +193,7 @@ impl Group<'_> {
             format!("const int {name}_tile = {} + stage * {bytes};", shared_name(name))
         };
         let mut lines: Vec<String> = tensors.iter().map(tile).collect();
-        lines.extend(self.own_tiles());
+        lines.extend(self.own_tiles(self.outputs()));
         lines
     }
 
@@ -184,21 +218,29 @@ impl Group<'_> {
         }
     }
 
-    /// One chunk of the state, up to the wait for its outputs. Products wait for nothing but S and each other.
+    /// One chunk of the state, up to the wait for the next one. Products wait for nothing but S and each other.
     fn steps(&self) -> Vec<String> {
         let plan = &self.text.kernel.plan;
-        let mut lines = self.reads();
+        let outputs = self.outputs();
+        let sums = if outputs { "n[CHUNK / 8][4], out[CHUNK / 8][4]" } else { "n[CHUNK / 8][4]" };
+        let mut lines = vec![format!("float {sums};")];
+        if outputs || self.erases() || plan.decay != Fold::Pair {
+            lines.push("u32 writes[CHUNK / 16][4];".to_owned());
+        }
+        lines.extend(self.reads());
         let (v, write) = (self.slices(Tensor::V), self.write());
         lines.push("barrier_wait(SMEM_VALUES, chunk % 2);".to_owned());
         if self.erases() {
             let row = self.staged(self.text.residual_vector());
-            lines.push("products_wait<1>(n);".to_owned());
+            lines.push(format!("products_wait<{}>(n);", u32::from(outputs)));
             lines.push(format!("subtract_held<Element>(n, {v}, {write}, {row});"));
         } else {
             lines.push(format!("load_writes<Element>(n, {v}, {write});"));
         }
         lines.push("barrier_arrive(SMEM_VALUES_READ);".to_owned());
-        lines.push("products_wait<0>(out);".to_owned());
+        if outputs {
+            lines.push("products_wait<0>(out);".to_owned());
+        }
         if self.erases() {
             lines.extend([
                 "to_operands<Element>(writes, n, One{});".to_owned(),
@@ -216,9 +258,11 @@ impl Group<'_> {
                 "u32 decayed[CHUNK / 16][4];".to_owned(),
                 format!("to_operands<Element>(decayed, n, {});", self.staged(Some("decay_out"))),
                 "pin(decayed);".to_owned(),
-                format!("scale_columns(out, {});", self.staged(Some("decay_in"))),
-                "scale_columns(state.s, StagedEnd<SMEM_DECAY_IN>{stage * CHUNK});".to_owned(),
             ]);
+            if outputs {
+                lines.push(format!("scale_columns(out, {});", self.staged(Some("decay_in"))));
+            }
+            lines.push("scale_columns(state.s, StagedEnd<SMEM_DECAY_IN>{stage * CHUNK});".to_owned());
         }
         if plan.decay == Fold::Operand {
             lines.push("scale_columns(state.s, Staged<SMEM_STATE_DECAY>{stage * KEY});".to_owned());
@@ -226,17 +270,23 @@ impl Group<'_> {
         if plan.decay != Fold::Absent {
             lines.push("__syncwarp();  // every lane has read the stage's vectors".to_owned());
         }
-        lines.extend([
-            "to_operands<Element>(writes, n, One{});".to_owned(),
-            "pin(writes);".to_owned(),
-            "pin(out);".to_owned(),
-            "pin(state.s);".to_owned(),
-            "products_begin();".to_owned(),
-            "multiply_rows<CHUNK>(out, writes, p_tile, true);".to_owned(),
-            "products_commit();".to_owned(),
-            format!("multiply_columns(state.s, {update}, k_tile);"),
-            "products_commit();".to_owned(),
-        ]);
+        if outputs || update == "writes" {
+            lines.extend(["to_operands<Element>(writes, n, One{});".to_owned(), "pin(writes);".to_owned()]);
+        }
+        if outputs {
+            lines.push("pin(out);".to_owned());
+        }
+        lines.extend(["pin(state.s);".to_owned(), "products_begin();".to_owned()]);
+        if outputs {
+            lines.push("multiply_rows<CHUNK>(out, writes, p_tile, true);".to_owned());
+            lines.push("products_commit();".to_owned());
+        }
+        lines.push(format!("multiply_columns(state.s, {update}, k_tile);"));
+        lines.push("products_commit();".to_owned());
+        if outputs {
+            lines.push("products_wait<1>(out);".to_owned());
+            lines.push("store_outputs(out, scale, o_rows + first * o_token_stride, o_token_stride, exist);".to_owned());
+        }
         lines
     }
 
@@ -246,6 +296,10 @@ impl Group<'_> {
         let (kernel, numbers) = (self.text.kernel, self.text.numbers);
         let parts = parts(&kernel.rule, numbers, kernel.arch);
         let steps = kernel.rule.key_dim / 16 / parts;
+        let outputs = self.outputs();
+        if !outputs && !self.erases() {
+            return Vec::new();
+        }
         let mut lines = vec!["{".to_owned(), format!("  u32 entering[{steps}][4];")];
         for part in 0..parts {
             let (from, keep, last) = (part * steps, part > 0, part + 1 == parts);
@@ -255,16 +309,22 @@ impl Group<'_> {
             if self.erases() {
                 let left = self.text.left_tile();
                 lines.push(format!("  multiply_rows<KEY, {from}>(n, entering, {left}, {keep});"));
-                if last {
+                if last && outputs {
                     lines.push("  products_commit();".to_owned());
                 }
             }
-            lines.push(format!("  multiply_rows<KEY, {from}>(out, entering, q_tile, {keep});"));
+            if outputs {
+                lines.push(format!("  multiply_rows<KEY, {from}>(out, entering, q_tile, {keep});"));
+            }
             lines.push("  products_commit();".to_owned());
-            if !last {
-                lines.push("  products_wait<0>(out);".to_owned());
-                if self.erases() {
-                    lines.push("  pin(n);".to_owned());
+            match (last, outputs) {
+                (true, _) => {}
+                (false, false) => lines.push("  products_wait<0>(n);".to_owned()),
+                (false, true) => {
+                    lines.push("  products_wait<0>(out);".to_owned());
+                    if self.erases() {
+                        lines.push("  pin(n);".to_owned());
+                    }
                 }
             }
         }

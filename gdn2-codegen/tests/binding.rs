@@ -47,7 +47,7 @@ fn every_combination_binds_by_default_everywhere() {
 #[test]
 fn each_limit_holds_from_both_sides() {
     let rule = widest(128, 128);
-    let numbers = Forward { chunk: 64, value_split: 1, warps: 8, stages: 2, matrix: Matrix::Mma };
+    let numbers = Forward { chunk: 64, value_split: 1, warps: 8, stages: 2, matrix: Matrix::Mma, segments: 1 };
     let arch = Arch::Sm90a;
     try_bind(&rule, numbers, arch).unwrap();
     try_bind(&rule, Forward { value_split: 2, warps: 4, ..numbers }, arch).unwrap();
@@ -89,7 +89,7 @@ fn wgmma_binds_where_it_can_and_says_why_elsewhere() {
         }
     }
     let rule = widest(128, 128);
-    let numbers = Forward { chunk: 64, value_split: 1, warps: 8, stages: 1, matrix: Matrix::Wgmma };
+    let numbers = Forward { chunk: 64, value_split: 1, warps: 8, stages: 1, matrix: Matrix::Wgmma, segments: 1 };
     try_bind(&rule, numbers, arch).unwrap();
     try_bind(&rule, Forward { value_split: 2, warps: 4, ..numbers }, arch).unwrap();
     for other in Arch::ALL.into_iter().filter(|other| *other != arch) {

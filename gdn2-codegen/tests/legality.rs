@@ -69,6 +69,14 @@ const EDGES: &[Edge] = &[
         "value_split=3,warps=4,matrix=wgmma",
     ),
     edge("warps", Forward, (128, 128), "value_split=1,warps=8,matrix=wgmma", "value_split=1,warps=7,matrix=wgmma"),
+    edge(
+        "segments",
+        Forward,
+        (128, 64),
+        "chunk=64,value_split=1,warps=4,stages=1,matrix=wgmma,segments=16",
+        "chunk=64,value_split=1,warps=4,stages=1,matrix=wgmma,segments=17",
+    ),
+    edge("segments", Forward, (64, 64), "segments=1", "segments=2"),
     edge("chunk", Backward, (64, 64), "chunk=64", "chunk=63"),
     edge("stages", Backward, (64, 64), "stages=2", "stages=3"),
     edge("warps", Backward, (16, 16), "chunk=16,warps=32", "chunk=16,warps=33"),
@@ -183,7 +191,7 @@ fn nothing_is_refused_for_a_reason_without_a_test() {
     let mut reasons = BTreeSet::new();
     let odd = ["chunk=48", "stages=7", "warps=40", "warps=5", "value_split=100", "value_split=7", "recompute=5"];
     let odd = odd.into_iter().chain(["value_tiles=99", "gradient_warps=1", "gradient_warps=64", "gradient_warps=31"]);
-    let odd: Vec<&str> = odd.chain(["matrix=wgmma"]).collect();
+    let odd: Vec<&str> = odd.chain(["matrix=wgmma", "segments=2", "matrix=wgmma,segments=20"]).collect();
     for arch in Arch::ALL {
         for rule in [(16, 16), (128, 128), (256, 512)].into_iter().flat_map(|(k, v)| rules(k, v)) {
             for pass in [Pass::Forward, Pass::Backward, Pass::Decode] {

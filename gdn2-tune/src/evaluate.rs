@@ -147,8 +147,9 @@ impl Evaluator {
             Kind::Model => {
                 let full = full(request);
                 let at = |tokens: u32| Shape { batch: 1, tokens, key_heads: 1, value_heads: 1, ..full };
-                // Two chunks and four, so that the pipeline has filled in the shorter run.
-                let short = SHORT_RUN.max(2 * request.schedule.chunk().unwrap_or(1));
+                // Two chunks and four, of each segment, so that the pipeline has filled in the shorter run.
+                let schedule = request.schedule;
+                let short = SHORT_RUN.max(2 * schedule.chunk().unwrap_or(1) * schedule.segments());
                 let long = 2 * short;
                 if job.shape.tokens <= long {
                     let only = at(job.shape.tokens);

@@ -1,5 +1,6 @@
 //! What the workspace's tests share: where the repository is and which files it is made of.
 
+pub mod agrees;
 pub mod draws;
 pub mod mutants;
 pub mod views;

@@ -1,0 +1,183 @@
+//! What the launches of a forward pass in segments print: all of the joining one, and what segments change in the others.
+
+use crate::forward_view::device;
+use crate::kernel::{Kernel, Launch};
+use crate::plan::Fold;
+use crate::schedule::Forward;
+use crate::segments::{JOIN_ROWS, composes, first_blocks, map_blocks, map_rows};
+use crate::signature::{describe, describe_write, params};
+use serde_json::{Value, json};
+
+const JOIN: &str = include_str!("../templates/forward_join.cu.hbs");
+
+/// Which launch of the pass a text is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// The only one.
+    Whole,
+    /// The forward kernel over segments.
+    Parts,
+    /// The one before it that makes the segments' maps.
+    Maps,
+}
+
+impl Role {
+    pub(crate) fn of(numbers: Forward, launch: &Launch) -> Role {
+        match numbers.segments {
+            1 => Role::Whole,
+            _ if launch.entry.ends_with("_maps") => Role::Maps,
+            _ => Role::Parts,
+        }
+    }
+
+    /// What the template prints otherwise for each.
+    pub(crate) fn view(self, kernel: &Kernel, numbers: Forward, launch: &Launch) -> Value {
+        let scope = |line: String| if self == Role::Whole { Vec::new() } else { vec![line] };
+        json!({
+            "title": self.title(), "serves": self.serves(kernel, numbers), "slices": self.slices(kernel, numbers),
+            "open": scope(format!("namespace {}_parts {{", launch.entry)),
+            "close": scope(format!("\n}}  // namespace {}_parts", launch.entry)),
+            "find": self.find(), "begin": self.begin(numbers), "finish": self.finish(numbers),
+        })
+    }
+
+    fn title(self) -> &'static str {
+        match self {
+            Role::Whole => "the chunked forward pass",
+            Role::Parts => "the chunked forward pass, a part of a sequence to a block,",
+            Role::Maps => "what parts of a sequence make of the states they start from,",
+        }
+    }
+
+    /// What a block serves, and the grid.
+    fn serves(self, kernel: &Kernel, numbers: Forward) -> Vec<String> {
+        let Forward { value_split, segments, .. } = numbers;
+        let grid = |blocks: u32| format!("sequences * value_heads * {blocks}");
+        match self {
+            Role::Whole => vec![format!(
+                "A block serves one sequence, one value head and one slice of the value dim; grid x is {}. Its \
+                 warpgroups:",
+                grid(value_split)
+            )],
+            Role::Parts => vec![
+                "A block serves one segment of a sequence, one value head and one slice of the value dim.".to_owned(),
+                format!("Grid x is {}. Its warpgroups:", grid(value_split * segments)),
+            ],
+            Role::Maps => vec![
+                "A block serves one segment of a sequence, one value head and one slice of the rows of A^T or of B^T."
+                    .to_owned(),
+                format!("Grid x is {}. Its warpgroups:", grid(first_blocks(&kernel.rule, &kernel.plan, numbers))),
+            ],
+        }
+    }
+
+    /// The numbers of blocks and segments.
+    fn slices(self, kernel: &Kernel, numbers: Forward) -> Vec<String> {
+        let Forward { value_split, segments, .. } = numbers;
+        let blocks = match self {
+            Role::Whole => return vec![format!("VALUE_SPLIT = {value_split},  // slices of the value dim")],
+            Role::Parts => value_split * segments,
+            Role::Maps => first_blocks(&kernel.rule, &kernel.plan, numbers),
+        };
+        let mut lines = vec![
+            format!("VALUE_SPLIT = {blocks},  // blocks that share a sequence and head"),
+            format!("SLICES = {value_split},  // of the value dim"),
+            format!("SEGMENTS = {segments},"),
+            format!("MAP_ROWS = {},  // of A^T as it is stored", map_rows(&kernel.rule, &kernel.plan)),
+        ];
+        if self == Role::Maps {
+            let blocks = map_blocks(&kernel.rule, &kernel.plan, numbers);
+            lines.push(format!("MAP_BLOCKS = {blocks},  // of a segment, that make A"));
+        }
+        lines
+    }
+
+    /// Which work is the block's.
+    fn find(self) -> Vec<String> {
+        let work = "find_work(cu_seqlens, cu_seqlens_is_64, tokens, key_heads, value_heads)";
+        match self {
+            Role::Whole => vec![format!("const Work work = {work};")],
+            Role::Parts => {
+                vec![format!("const Segment work = find_part({work});"), "if (!work.exists) return;".to_owned()]
+            }
+            Role::Maps => vec![
+                format!("const Map work = find_map({work});"),
+                "if (!work.exists || (work.last && work.segment > 0)) return;".to_owned(),
+            ],
+        }
+    }
+
+    /// The state that enters.
+    fn begin(self, numbers: Forward) -> Vec<String> {
+        let given = "find_state(initial_state, initial_slots, work, value_heads)";
+        let start = "segment_start(starts, work, work.segment, value_heads)";
+        match self {
+            Role::Whole => vec![format!("state.load({given}, value);")],
+            Role::Parts => vec![format!("load_rows(state, {start}, value);")],
+            Role::Maps if composes(numbers) => vec![
+                "if (work.composes) {".to_owned(),
+                "  begin_map(state, value);".to_owned(),
+                "} else {".to_owned(),
+                format!("  state.load(work.segment == 0 ? {given} : nullptr, value);"),
+                format!("  if (work.segment == 0) store_rows<VALUE>(state, {start}, value);"),
+                "}".to_owned(),
+            ],
+            Role::Maps => {
+                vec![format!("state.load({given}, value);"), format!("store_rows<VALUE>(state, {start}, value);")]
+            }
+        }
+    }
+
+    /// The state that leaves.
+    fn finish(self, numbers: Forward) -> Vec<String> {
+        let given = "find_state(final_state, final_slots, work, value_heads)";
+        let store = "if (end != nullptr) state.store(end, value);".to_owned();
+        let after = "segment_start(starts, work, work.segment + 1, value_heads)";
+        match self {
+            Role::Whole => vec![format!("float* const end = {given};"), store],
+            Role::Parts => vec![format!("float* const end = work.last ? {given} : nullptr;"), store],
+            Role::Maps if composes(numbers) => vec![
+                "if (work.composes) {".to_owned(),
+                "  store_rows<MAP_ROWS>(state, segment_map(maps, work, work.segment, value_heads), value);".to_owned(),
+                "} else if (!work.last) {".to_owned(),
+                format!("  store_rows<VALUE>(state, {after}, value);"),
+                "}".to_owned(),
+            ],
+            Role::Maps => vec![format!("if (!work.last) store_rows<VALUE>(state, {after}, value);")],
+        }
+    }
+
+    /// The device files of segments, in order of use; after those of the state.
+    pub(crate) fn device(self) -> Vec<&'static str> {
+        match self {
+            Role::Whole => Vec::new(),
+            Role::Parts => vec![device!("segments"), device!("segment_part"), device!("segment_rows")],
+            Role::Maps => vec![device!("segments"), device!("segment_maps"), device!("segment_rows")],
+        }
+    }
+}
+
+/// The template and the view of the joining launch.
+pub(crate) fn join(kernel: &Kernel, numbers: Forward, launch: &Launch) -> (&'static str, Value) {
+    let (rule, plan) = (&kernel.rule, &kernel.plan);
+    let (own, shared) = match plan.erase {
+        Fold::Absent => (device!("join_decay"), Vec::new()),
+        Fold::Pair | Fold::Row | Fold::Operand => {
+            let line =
+                format!("enum : int {{ SMEM_S = 0 }};  // S as it enters a segment, {} bytes", launch.shared_bytes);
+            (device!("join_matrix"), vec!["// Dynamic shared memory.".to_owned(), line, String::new()])
+        }
+    };
+    let split = rule.value_dim / JOIN_ROWS;
+    let view = json!({
+        "entry": launch.entry, "rule": rule.name, "arch": kernel.arch.target(),
+        "schedule": kernel.schedule.to_string(),
+        "decay": describe(plan.decay), "erase": describe(plan.erase), "write": describe_write(plan),
+        "grid": format!("sequences * value_heads * {split}"),
+        "key": rule.key_dim, "value": rule.value_dim, "chunk": numbers.chunk, "rows": JOIN_ROWS,
+        "value_split": split, "segments": numbers.segments, "map_rows": map_rows(rule, plan), "shared": shared,
+        "device": [device!("base"), device!("offsets"), device!("sequence"), device!("segments"), own],
+        "params": params(kernel, launch),
+    });
+    (JOIN, view)
+}

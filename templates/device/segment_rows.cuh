@@ -1,0 +1,33 @@
+// Rows of S^T, and of A^T, between accumulators and [rows][KEY] float32. A warp has 16 rows, the first of them `value`.
+
+template <typename Element>
+DEVICE void load_rows(State<Element>& state, const float* rows, int value) {
+  const int lane = lane_index();
+#pragma unroll
+  for (int n = 0; n < KEY / 8; ++n) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int row = value + value_row(lane) + half * 2;
+      const float2 x = *reinterpret_cast<const float2*>(rows + row * KEY + n * 8 + lane % 4 * 2);
+      state.s[n][half * 2] = x.x;
+      state.s[n][half * 2 + 1] = x.y;
+    }
+  }
+}
+
+// Rows from ROWS on are not there.
+template <int ROWS, typename Element>
+DEVICE void store_rows(const State<Element>& state, float* rows, int value) {
+  const int lane = lane_index();
+#pragma unroll
+  for (int n = 0; n < KEY / 8; ++n) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int row = value + value_row(lane) + half * 2;
+      if (row < ROWS) {
+        *reinterpret_cast<float2*>(rows + row * KEY + n * 8 + lane % 4 * 2) = {state.s[n][half * 2],
+                                                                            state.s[n][half * 2 + 1]};
+      }
+    }
+  }
+}

@@ -1,0 +1,212 @@
+//! The forward pass in segments: against the definition, against the same pass in one, and what it costs.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed unwrap is a failed test")]
+
+use gdn2_codegen::abi::Tensor;
+use gdn2_codegen::arch::Arch;
+use gdn2_codegen::kernel::Pass;
+use gdn2_dsl::bars::Deviation;
+use gdn2_dsl::{Draw, Dtype, Regime, Rule, granularity_combinations, parse_file};
+use gdn2_runtime::device::Device;
+use gdn2_runtime::device::vm::Settings;
+use gdn2_runtime::engine::{Engine, Run, Training, gradients};
+use gdn2_runtime::problem::Problem;
+use gdn2_runtime::tensors::Case;
+use gdn2_tests::agrees::agrees;
+use gdn2_tests::draws::{draws, numbers, rules, runner};
+use gdn2_tests::engine;
+use gdn2_vm::{Check, Counters};
+use proptest::prelude::*;
+use rayon::prelude::*;
+
+fn run<'a>(rule: &'a Rule, schedule: &'a str, device: &'a Device) -> Run<'a> {
+    Run { arch: Some(Arch::Sm90a), schedule, ..Run::new(rule, Pass::Forward, device) }
+}
+
+/// A device with every check on.
+fn checked() -> Device {
+    Device::Vm(Settings { check: Check::Full, ..Settings::default() })
+}
+
+/// Long enough for chunks in every segment: grouped heads; packed with empty and short sequences under strong decay; and
+/// what is hardest to hold exactly, without decay or near it.
+fn long_draws(seed: u64) -> [Draw; 3] {
+    [
+        Draw::new(1, 709, 1, 2, seed),
+        Draw {
+            cu_seqlens: Some(vec![0, 0, 1, 131, 131, 700, 717]),
+            regime: Regime::Strong,
+            ..Draw::new(1, 717, 1, 1, seed.wrapping_add(1))
+        },
+        Draw {
+            regime: Regime::None,
+            near_identical_keys: true,
+            initial_state: false,
+            ..Draw::new(1, 705, 1, 1, seed.wrapping_add(2))
+        },
+    ]
+}
+
+/// All 30 combinations of gates, chunks of 16 and of 64 in 1, 2, 3 and 8 segments: each combination in one of the eight ways,
+/// in all of them with GDN2_TEST_EVERY_KERNEL set.
+#[test]
+fn every_combination_in_segments() {
+    let every = std::env::var_os("GDN2_TEST_EVERY_KERNEL").is_some();
+    let (engine, device) = (engine(), checked());
+    let mut kernels: Vec<(Rule, String)> = Vec::new();
+    for (index, combination) in granularity_combinations().into_iter().enumerate() {
+        let rule = combination.rule(64, 64, if index % 2 == 0 { Dtype::Bf16 } else { Dtype::F16 }).unwrap();
+        for (choice, (chunk, segments)) in [16, 64].into_iter().flat_map(|c| [1, 2, 3, 8].map(|s| (c, s))).enumerate() {
+            if every || choice == index % 8 {
+                kernels.push((rule.clone(), format!("matrix=wgmma,chunk={chunk},segments={segments}")));
+            }
+        }
+    }
+    let failures: Vec<String> = kernels
+        .par_iter()
+        .flat_map_iter(|(rule, schedule)| {
+            let draws = long_draws(u64::from(rule.key_dim)).into_iter().enumerate();
+            let check = |(place, draw): (usize, Draw)| match agrees(
+                &engine,
+                &run(rule, schedule, &device),
+                &draw,
+                place == 1,
+            ) {
+                Ok(served) => (!served).then(|| format!("{} {schedule}: illegal", rule.name)),
+                Err(error) => Some(error),
+            };
+            draws.filter_map(check).collect::<Vec<_>>()
+        })
+        .collect();
+    assert!(failures.is_empty(), "{} failures:\n{}", failures.len(), failures.join("\n"));
+}
+
+#[test]
+fn any_rule_any_draw_in_segments() {
+    let (engine, device) = (engine(), checked());
+    let schedules = ["2", "3", "8", "16", "3,chunk=16", "5,chunk=16", "8,chunk=32", "4,stages=1", "3,value_split=2"];
+    let schedules = schedules.map(|more| format!("matrix=wgmma,segments={more}"));
+    let strategy = (rules(), draws(), prop::sample::select(schedules.to_vec()), any::<bool>());
+    runner(32)
+        .run(&strategy, |(rule, draw, schedule, slots)| {
+            // Keys of any dim up to 256, values in blocks of 64 rows.
+            let rule = Rule { value_dim: 64 * (1 + rule.value_dim / 16 % 4), ..rule };
+            let served = agrees(&engine, &run(&rule, &schedule, &device), &draw, slots).map_err(TestCaseError::fail)?;
+            if served { Ok(()) } else { Err(TestCaseError::reject("illegal schedule")) }
+        })
+        .unwrap();
+}
+
+/// GDN, KDA and GDN-2 at K = V = 128, every gate as bf16.
+fn named() -> [Rule; 3] {
+    let rule = |name: &str, gates: &str| {
+        parse_file(&format!("rule {name} {{ {gates} key_dim: 128; value_dim: 128; dtype: bf16; }}")).unwrap().remove(0)
+    };
+    [
+        rule("gdn", "decay: scalar as bf16; erase: scalar; write: erase;"),
+        rule("kda", "decay: channel as bf16; erase: scalar; write: erase;"),
+        rule("gdn2", "decay: channel as bf16; erase: channel; write: channel;"),
+    ]
+}
+
+/// Errors of o and of the final state.
+fn errors(engine: &Engine, rule: &Rule, schedule: &str, case: &Case) -> [f64; 2] {
+    let device = Device::vm();
+    let outcome = engine.run(&run(rule, schedule, &device), case).unwrap();
+    [Tensor::O, Tensor::FinalState].map(|tensor| {
+        let got = outcome.tensors[&tensor].data.iter().copied().map(f64::from);
+        Deviation::of(got, &numbers(case, tensor)).relative
+    })
+}
+
+#[test]
+fn eight_segments_are_as_exact_as_one() {
+    let engine = engine();
+    for rule in named() {
+        for regime in [Regime::Mild, Regime::None] {
+            let case = Case::drawn(&rule, &Draw { regime, ..Draw::new(1, 1024, 1, 1, 11) }, false).unwrap();
+            let [one, eight] = [1, 8]
+                .map(|segments| errors(&engine, &rule, &format!("matrix=wgmma,chunk=64,segments={segments}"), &case));
+            println!("{} {regime:?}: o and final state {one:.5?} in one, {eight:.5?} in eight", rule.name);
+            for (one, eight) in one.into_iter().zip(eight) {
+                assert!(eight <= 1.1 * one, "{} {regime:?}: {eight} in eight segments, {one} in one", rule.name);
+            }
+        }
+    }
+}
+
+#[test]
+fn states_kept_in_segments_serve_backward() {
+    let (engine, device) = (engine(), checked());
+    let [.., rule] = named();
+    let rule = rule.with_dims(64, 64).unwrap();
+    let draw = Draw { cu_seqlens: Some(vec![0, 70, 70, 450]), ..Draw::new(1, 450, 1, 1, 3) };
+    let case = Case::drawn_inputs(&rule, &draw, true).unwrap();
+    let problem = Problem::new(&rule, &case).unwrap();
+    let backward = Run { pass: Pass::Backward, ..run(&rule, "chunk=64", &device) };
+    let kept = |schedule: &str| {
+        let forward =
+            engine.artifact(&Run { pass: Pass::ForwardForBackward, ..run(&rule, schedule, &device) }).unwrap();
+        let training = Training { forward: Some(forward), ..engine.training(&backward).unwrap() };
+        let outcome = gradients(&backward, Some(&training), &problem).unwrap();
+        assert!(outcome.reports.iter().all(|report| report.findings.is_empty()), "{schedule}");
+        outcome.tensors
+    };
+    let (one, three) = (kept("chunk=64,matrix=wgmma"), kept("chunk=64,matrix=wgmma,segments=3"));
+    for (tensor, one) in one {
+        let one: Vec<f64> = one.data.into_iter().map(f64::from).collect();
+        let difference = Deviation::of(three[&tensor].data.iter().copied().map(f64::from), &one);
+        assert!(difference.passes(0.003), "{}: {difference:?}", tensor.name());
+    }
+}
+
+/// Counts of each launch over a sequence of one head.
+fn counted(engine: &Engine, rule: &Rule, segments: u32, tokens: usize) -> Vec<Counters> {
+    let device = Device::Vm(Settings { count: true, ..Settings::default() });
+    let schedule = format!("matrix=wgmma,segments={segments}");
+    let run = Run { final_state: false, ..run(rule, &schedule, &device) };
+    let draw = Draw { initial_state: false, ..Draw::new(1, tokens, 1, 1, 5) };
+    let outcome = engine.run(&run, &Case::drawn_inputs(rule, &draw, false).unwrap()).unwrap();
+    outcome.reports.into_iter().map(|report| report.counters.unwrap()).collect()
+}
+
+/// Of K = V = 128 in eight segments of eight chunks: every segment's state goes through memory in whole sectors, and nothing
+/// else is read or written than what one segment does and the maps read again.
+#[test]
+fn eight_segments_cost_what_their_maps_do() {
+    const SEGMENTS: u64 = 8;
+    /// Sectors of a state, or of A.
+    const STATE: u64 = 128 * 128 * 4 / 32;
+    /// Blocks of the joining launch that read each A.
+    const JOINS: u64 = 128 / 16;
+    /// Segments that are mapped from zeros, and those that are also mapped from the identity.
+    const MAPS: (u64, u64) = (SEGMENTS - 1, SEGMENTS - 2);
+    let engine = engine();
+    for rule in named() {
+        let [whole] = <[Counters; 1]>::try_from(counted(&engine, &rule, 1, 4096)).unwrap();
+        let [maps, join, parts] = <[Counters; 3]>::try_from(counted(&engine, &rule, SEGMENTS as u32, 4096)).unwrap();
+        let sectors = |counters: &Counters| (counters.global_read_sectors, counters.global_write_sectors);
+        let instructions = |counters: &Counters| counters.instructions.iter().map(|row| row.executed).sum::<u64>();
+        let fmas = |counters: &Counters| {
+            let products = counters.instructions.iter().filter(|row| row.instruction.contains("wgmma"));
+            products.map(|row| row.matrix_fmas).sum::<u64>()
+        };
+        for (name, counters) in [("whole", &whole), ("maps", &maps), ("join", &join), ("parts", &parts)] {
+            let ((read, written), done, fmas) = (sectors(counters), instructions(counters), fmas(counters));
+            println!("{} {name}: {read} sectors read, {written} written, {done} instructions, {fmas} FMA", rule.name);
+        }
+        let (read, written) = sectors(&whole);
+        assert_eq!(sectors(&parts), (read + SEGMENTS * STATE, written), "{}", rule.name);
+        assert!(instructions(&parts) <= instructions(&whole) / 100 * 102, "{}", rule.name);
+        assert_eq!(fmas(&parts), fmas(&whole), "{}", rule.name);
+        // Starts and B once, each A for every 16 values.
+        assert_eq!(sectors(&join), (MAPS.0 * STATE + MAPS.1 * JOINS * STATE, MAPS.1 * STATE), "{}", rule.name);
+        // The compiler splits a store or two of each block in halves.
+        let least = (1 + MAPS.0 + MAPS.1) * STATE;
+        assert!((least..=least + STATE / 8).contains(&sectors(&maps).1), "{}: {:?}", rule.name, sectors(&maps));
+        let passes = MAPS.0 + MAPS.1;
+        assert!(sectors(&maps).0 * SEGMENTS <= read * passes, "{}", rule.name);
+        assert!(instructions(&maps) * SEGMENTS <= instructions(&whole) * passes, "{}", rule.name);
+        // Of the five products of a chunk those with S and with M, and the update: 5/8 of the work.
+        assert_eq!(fmas(&maps) * SEGMENTS * 8, fmas(&whole) * passes * 5, "{}", rule.name);
+    }
+}

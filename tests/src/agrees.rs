@@ -1,0 +1,74 @@
+//! A generated forward or decode kernel against the float64 definition on one draw.
+//!
+//! The tolerance of a draw is the larger of 1.5 bars and 1.5 times what rounding the matrix operands costs in
+//! simulation on that very draw, and never more than 6 bars.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+use crate::draws::numbers;
+use gdn2_codegen::abi::Tensor;
+use gdn2_dsl::Draw;
+use gdn2_dsl::bars::Deviation;
+use gdn2_runtime::drawn::bars;
+use gdn2_runtime::engine::{Engine, Run, RunError};
+use gdn2_runtime::tensors::{Array, Case};
+
+/// Runs a draw, its states in slots of a pool if asked for, and compares every output. Whether the schedule could serve
+/// it is the answer; anything wrong is the error.
+pub fn agrees(engine: &Engine, run: &Run<'_>, draw: &Draw, slots: bool) -> Result<bool, String> {
+    let exact = Case::drawn(run.rule, draw, false).unwrap();
+    let case = if slots { slotted(&exact) } else { exact.clone() };
+    let what = || format!("{}{:?} {draw:?}", run.rule, run.pass);
+    let outcome = match engine.run(run, &case) {
+        Ok(outcome) => outcome,
+        Err(RunError::Illegal(_)) => return Ok(false),
+        Err(error) => return Err(format!("{}: {error}", what())),
+    };
+    if let Some(finding) = outcome.reports.iter().flat_map(|report| &report.findings).next() {
+        return Err(format!("{finding}: {}", what()));
+    }
+    let (arch, schedule) = outcome.kernel.unwrap();
+    for (tensor, limit) in bars(run.rule, draw, &exact, &schedule).unwrap() {
+        let got = outcome.tensors[&tensor].data.iter().copied().map(f64::from);
+        let deviation = Deviation::of(got, &numbers(&case, tensor));
+        if !deviation.passes(limit) {
+            let name = tensor.name();
+            return Err(format!("{name}: {deviation:?}, limit {limit}, {arch} {schedule}: {}", what()));
+        }
+    }
+    if let Some(slots) = case.final_slots {
+        let [pool, untouched] = [&outcome.tensors, &case.tensors].map(|tensors| &tensors[&Tensor::FinalState]);
+        let size = pool.data.len() / pool.shape[0];
+        for slot in (0..pool.shape[0]).filter(|slot| !slots.contains(&(*slot as i32))) {
+            let range = slot * size..(slot + 1) * size;
+            if pool.data[range.clone()] != untouched.data[range] {
+                return Err(format!("slot {slot} was written, nobody's: {}", what()));
+            }
+        }
+    }
+    Ok(true)
+}
+
+/// The same call with its states in a pool of N + 2 slots: sequence n starts from and ends in slot N + 1 - n, and the
+/// first sequence's final state is not kept.
+fn slotted(case: &Case) -> Case {
+    let mut case = case.clone();
+    let shape = case.tensors[&Tensor::FinalState].shape.clone();
+    let (sequences, state) = (shape[0], shape[1..].iter().product::<usize>());
+    let slot = |n: usize| sequences + 1 - n;
+    let zeros = vec![0.0; sequences * state];
+    let initial = case.tensors.get(&Tensor::InitialState).map_or(zeros, |array| array.data.clone());
+    let mut before = vec![0.25; (sequences + 2) * state];
+    for (n, values) in initial.chunks_exact(state).enumerate() {
+        before[slot(n) * state..(slot(n) + 1) * state].copy_from_slice(values);
+    }
+    let mut after = before.clone();
+    for (n, values) in case.tensors[&Tensor::FinalState].data.chunks_exact(state).enumerate().skip(1) {
+        after[slot(n) * state..(slot(n) + 1) * state].copy_from_slice(values);
+    }
+    let pool = [&[sequences + 2], &shape[1..]].concat();
+    case.tensors.insert(Tensor::InitialState, Array::new(&pool, before).unwrap());
+    case.tensors.insert(Tensor::FinalState, Array::new(&pool, after).unwrap());
+    case.initial_slots = Some((0..sequences).map(|n| slot(n) as i32).collect());
+    case.final_slots = Some((0..sequences).map(|n| if n == 0 { -1 } else { slot(n) as i32 }).collect());
+    case
+}

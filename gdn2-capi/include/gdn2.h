@@ -96,6 +96,11 @@ typedef struct {
 int gdn2_forward_raw(const gdn2_kernels *kernels, void *stream, const gdn2_arguments *call);
 int gdn2_decode_raw(const gdn2_kernels *kernels, void *stream, const gdn2_arguments *call);
 
+/* gdn2_forward_raw with the kernel of the call's record even where that needs scratch memory, in whose place
+ * gdn2_forward_raw takes the built-in one. scratch is device memory of as many bytes as gdn2_forward_scratch says. */
+int gdn2_forward_with_scratch_raw(const gdn2_kernels *kernels, void *stream, const gdn2_arguments *call,
+                                  uint64_t scratch);
+
 /* Training: forward leaves in the scratch memory what backward reads there, with the same call. scratch is device memory
  * of as many bytes as gdn2_training_scratch says. */
 int gdn2_forward_for_backward_raw(const gdn2_kernels *kernels, void *stream, const gdn2_arguments *call,
@@ -107,6 +112,7 @@ typedef struct {
   int64_t sequences, total_tokens, key_heads, value_heads;
 } gdn2_shape;
 
+int gdn2_forward_scratch(const gdn2_kernels *kernels, gdn2_shape shape, int64_t *bytes);
 int gdn2_training_scratch(const gdn2_kernels *kernels, gdn2_shape shape, int64_t *bytes);
 
 /* Makes ready every kernel that calls of a shape get: after it, none of them compiles, loads or allocates anything. */

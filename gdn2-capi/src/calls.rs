@@ -206,6 +206,27 @@ pub unsafe extern "C" fn gdn2_forward_raw(
 /// See `include/gdn2.h`.
 ///
 /// # Safety
+/// As `gdn2::Loaded::forward_with_scratch_raw`; every pointer is null or points to what the header says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gdn2_forward_with_scratch_raw(
+    kernels: *const Kernels,
+    stream: *mut c_void,
+    call: *const Arguments,
+    scratch: u64,
+) -> c_int {
+    guarded(|| {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let kernels = kernels.as_ref().ok_or(AbiError::Null("kernels"))?;
+            let call = call.as_ref().ok_or(AbiError::Null("call"))?;
+            Ok(kernels.0.forward_with_scratch_raw(stream, call, scratch)?)
+        }
+    })
+}
+
+/// See `include/gdn2.h`.
+///
+/// # Safety
 /// As `gdn2::Loaded::decode_raw`; every pointer is null or points to what the header says.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gdn2_decode_raw(
@@ -269,11 +290,34 @@ pub unsafe extern "C" fn gdn2_backward_raw(
 /// Every pointer is null or points to what the header says.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gdn2_training_scratch(kernels: *const Kernels, shape: Sizes, bytes: *mut i64) -> c_int {
+    // SAFETY: the caller's promise.
+    unsafe { scratch(kernels, bytes, |kernels| Ok(kernels.0.training_scratch(shape.shape()?)?)) }
+}
+
+/// See `include/gdn2.h`.
+///
+/// # Safety
+/// Every pointer is null or points to what the header says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gdn2_forward_scratch(kernels: *const Kernels, shape: Sizes, bytes: *mut i64) -> c_int {
+    // SAFETY: the caller's promise.
+    unsafe { scratch(kernels, bytes, |kernels| Ok(kernels.0.forward_scratch(shape.shape()?)?)) }
+}
+
+/// Writes how many bytes of scratch memory calls take.
+///
+/// # Safety
+/// Every pointer is null or points to what the header says.
+unsafe fn scratch(
+    kernels: *const Kernels,
+    bytes: *mut i64,
+    needs: impl FnOnce(&Kernels) -> Result<usize, CallError>,
+) -> c_int {
     guarded(|| {
         // SAFETY: the caller's promise.
         let (kernels, place) = unsafe { (kernels.as_ref(), bytes.as_mut()) };
         let (kernels, place) = (kernels.ok_or(AbiError::Null("kernels"))?, place.ok_or(AbiError::Null("bytes"))?);
-        *place = i64::try_from(kernels.0.training_scratch(shape.shape()?)?).unwrap_or(i64::MAX);
+        *place = i64::try_from(needs(kernels)?).unwrap_or(i64::MAX);
         Ok(())
     })
 }

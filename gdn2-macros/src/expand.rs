@@ -247,6 +247,22 @@ fn forward(rule: &Rule, tensors: &[Field], span: Span) -> TokenStream {
                 self.loaded.forward_on(stream.into(), inputs.call(), outputs)
             }
 
+            /// [`Kernels::forward_on`] with the kernel of the call's record even where that needs scratch memory, as
+            /// segments of a sequence do that run side by side: `forward_scratch` says how many bytes that takes.
+            /// Without scratch memory such a call gets the built-in kernel.
+            ///
+            /// # Errors
+            /// As there, and scratch memory that is too small.
+            pub fn forward_with_scratch_on<'s>(
+                &self,
+                stream: impl ::core::convert::Into<__gdn2::Stream<'s>>,
+                inputs: Forward<'_>,
+                outputs: __gdn2::Outputs<'_>,
+                scratch: &mut dyn __gdn2::DeviceMemoryMut,
+            ) -> ::core::result::Result<(), __gdn2::Error> {
+                self.loaded.forward_with_scratch_on(stream.into(), inputs.call(), outputs, scratch)
+            }
+
             /// [`Kernels::forward_on`] that allocates its outputs on the stream.
             ///
             /// # Errors

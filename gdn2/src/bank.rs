@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use crate::embedded::{Embedded, Explanation, Origin, Tuning};
 use crate::error::Error;
-use gdn2_codegen::abi::Extents;
+use gdn2_codegen::abi::{Extents, Workspace};
 use gdn2_codegen::arch::Arch;
 use gdn2_codegen::kernel::{Kernel, Pass};
 use gdn2_codegen::lookup::{Index, Question, Step};
@@ -94,13 +94,23 @@ impl<T> Variants<T> {
         extents: Option<Extents>,
         make: impl FnOnce(Option<Schedule>) -> Result<T, RunError>,
     ) -> Result<&T, RunError> {
-        let Some(variant) = self.choose(extents).0 else { return Err(RunError::Pass(Pass::Forward)) };
-        match variant.ready.get() {
+        self.choose(extents).0.ok_or(RunError::Pass(Pass::Forward))?.get(make)
+    }
+
+    /// The built-in kernel, made now where it was not before.
+    fn built_in(&self, make: impl FnOnce() -> Result<T, RunError>) -> Result<&T, RunError> {
+        self.all.first().ok_or(RunError::Pass(Pass::Forward))?.get(|_| make())
+    }
+}
+
+impl<T> Variant<T> {
+    fn get(&self, make: impl FnOnce(Option<Schedule>) -> Result<T, RunError>) -> Result<&T, RunError> {
+        match self.ready.get() {
             Some(ready) => Ok(ready),
             None => {
-                let made = make(variant.schedule)?;
+                let made = make(self.schedule)?;
                 // Another thread may have been faster; its kernel is the same.
-                Ok(variant.ready.get_or_init(|| made))
+                Ok(self.ready.get_or_init(|| made))
             }
         }
     }
@@ -142,11 +152,22 @@ impl Bank {
     /// The kernel of forward or decode for a call.
     pub fn inference(&self, pass: Pass, extents: Option<Extents>) -> Result<&Ready, RunError> {
         let variants = if pass == Pass::Decode { &self.decode } else { &self.forward };
-        variants.get(extents, |schedule| {
-            let (artifact, origin) = self.make(pass, schedule)?;
-            let launcher = self.launcher(&artifact)?;
-            Ok(Ready { artifact, origin, launcher })
-        })
+        variants.get(extents, |schedule| self.ready(pass, schedule))
+    }
+
+    /// The kernel of forward for a call that brings no scratch memory: the built-in one where the call's own needs some.
+    pub fn without_scratch(&self, extents: Extents) -> Result<&Ready, RunError> {
+        let ready = self.inference(Pass::Forward, Some(extents))?;
+        if ready.artifact.kernel.workspaces.is_empty() {
+            return Ok(ready);
+        }
+        self.forward.built_in(|| self.ready(Pass::Forward, None))
+    }
+
+    fn ready(&self, pass: Pass, schedule: Option<Schedule>) -> Result<Ready, RunError> {
+        let (artifact, origin) = self.make(pass, schedule)?;
+        let launcher = self.launcher(&artifact)?;
+        Ok(Ready { artifact, origin, launcher })
     }
 
     /// The kernels of training for a call.
@@ -168,7 +189,7 @@ impl Bank {
 
     /// Makes ready what calls of a shape need.
     pub fn warmup(&self, extents: Extents) -> Result<(), Error> {
-        self.inference(Pass::Forward, Some(extents))?;
+        self.without_scratch(extents)?;
         self.inference(Pass::Decode, Some(extents))?;
         if self.training.is_some() {
             self.training(extents)?;
@@ -264,15 +285,63 @@ fn records(device: &str, tuning: &[Tuning]) -> Records {
 }
 
 impl Ready {
+    /// Bytes of the scratch memory that the kernel takes.
+    pub fn scratch_bytes(&self, extents: Extents) -> Result<usize, Error> {
+        self.offset(None, extents)
+    }
+
+    /// Where a workspace starts in the scratch memory; without a name, where all end.
+    fn offset(&self, name: Option<&str>, extents: Extents) -> Result<usize, Error> {
+        place(self.artifact.kernel.workspaces.iter(), name, extents)
+    }
+
     /// Puts the kernel on a stream.
     ///
     /// # Safety
-    /// As [`Launcher::launch`].
-    pub unsafe fn launch(&self, stream: *mut c_void, call: &Arguments) -> Result<(), Error> {
+    /// As [`Launcher::launch`]; the scratch memory has as many bytes as [`Ready::scratch_bytes`] says.
+    pub unsafe fn launch(&self, stream: *mut c_void, call: &Arguments, scratch: u64) -> Result<(), Error> {
         let launcher = self.launcher.as_ref().ok_or(Error::NoStream)?;
-        // SAFETY: the caller's promise. Passes of inference have no workspaces.
-        Ok(unsafe { launcher.launch(stream, call, &[]) }?)
+        // SAFETY: the caller's promise.
+        unsafe { put(launcher, stream, call, scratch, |name, extents| self.offset(Some(name), extents)) }
     }
+}
+
+/// Where a workspace starts among others that lie one after another; without a name, where all end.
+fn place<'a>(
+    workspaces: impl Iterator<Item = &'a Workspace>,
+    name: Option<&str>,
+    extents: Extents,
+) -> Result<usize, Error> {
+    let mut end = 0usize;
+    for workspace in workspaces {
+        if name == Some(workspace.name.as_str()) {
+            return Ok(end);
+        }
+        end += raw::bytes_of(workspace, extents)?.next_multiple_of(ALIGNMENT);
+    }
+    Ok(end)
+}
+
+/// Puts a pass on a stream, each of its workspaces `offset` bytes into the scratch memory.
+///
+/// # Safety
+/// As [`Launcher::launch`]; every workspace lies in the scratch memory.
+unsafe fn put(
+    pass: &Launcher,
+    stream: *mut c_void,
+    call: &Arguments,
+    scratch: u64,
+    offset: impl Fn(&str, Extents) -> Result<usize, Error>,
+) -> Result<(), Error> {
+    let extents = call.extents()?;
+    let Kernel { workspaces, .. } = pass.kernel();
+    let mut own = [0; MOST_WORKSPACES];
+    for (place, workspace) in own.iter_mut().zip(workspaces) {
+        *place = scratch + offset(&workspace.name, extents)? as u64;
+    }
+    let own = own.get(..workspaces.len()).unwrap_or(&own);
+    // SAFETY: the caller's promise.
+    Ok(unsafe { pass.launch(stream, call, own) }?)
 }
 
 impl Trained {
@@ -283,21 +352,10 @@ impl Trained {
 
     /// Where a workspace starts in the scratch memory, each name of both passes once; without a name, where all end.
     fn offset(&self, name: Option<&str>, extents: Extents) -> Result<usize, Error> {
-        let passes = self.kernels.forward.iter().chain([&self.kernels.backward]);
-        let mut end = 0usize;
-        for (nth, artifact) in passes.enumerate() {
-            for workspace in &artifact.kernel.workspaces {
-                let first = self.kernels.forward.as_ref().filter(|_| nth > 0);
-                if first.is_some_and(|first| first.kernel.workspaces.iter().any(|known| known.name == workspace.name)) {
-                    continue;
-                }
-                if name == Some(workspace.name.as_str()) {
-                    return Ok(end);
-                }
-                end += raw::bytes_of(workspace, extents)?.next_multiple_of(ALIGNMENT);
-            }
-        }
-        Ok(end)
+        let first = || self.kernels.forward.iter().flat_map(|artifact| &artifact.kernel.workspaces);
+        let last = self.kernels.backward.kernel.workspaces.iter();
+        let own = last.filter(|workspace| first().all(|known| known.name != workspace.name));
+        place(first().chain(own), name, extents)
     }
 
     /// Puts forward, which keeps in the scratch memory what backward reads. `None` where nothing is kept: the forward
@@ -322,14 +380,7 @@ impl Trained {
     }
 
     unsafe fn put(&self, pass: &Launcher, stream: *mut c_void, call: &Arguments, scratch: u64) -> Result<(), Error> {
-        let extents = call.extents()?;
-        let Kernel { workspaces, .. } = pass.kernel();
-        let mut own = [0; MOST_WORKSPACES];
-        for (place, workspace) in own.iter_mut().zip(workspaces) {
-            *place = scratch + self.offset(Some(&workspace.name), extents)? as u64;
-        }
-        let own = own.get(..workspaces.len()).unwrap_or(&own);
         // SAFETY: the caller's promise.
-        Ok(unsafe { pass.launch(stream, call, own) }?)
+        unsafe { put(pass, stream, call, scratch, |name, extents| self.offset(Some(name), extents)) }
     }
 }

@@ -48,13 +48,15 @@ pub enum Error {
     /// A raw call on a device that has no streams.
     #[error("raw calls take device pointers and a stream: load the kernels on Device::cuda(n)")]
     NoStream,
-    /// Less scratch memory than training needs.
-    #[error("scratch: {got} bytes, training this shape takes {needs}, as training_scratch says")]
+    /// Less scratch memory than a call needs.
+    #[error("scratch: {got} bytes, this shape takes {needs}, as {says} says")]
     Scratch {
         /// Bytes given.
         got: usize,
         /// Bytes needed.
         needs: usize,
+        /// The function that says how many.
+        says: &'static str,
     },
     /// A tensor on a GPU in a call that reads host memory.
     #[error("{0} is on a GPU: use the call that takes a stream, such as forward_on")]

@@ -146,15 +146,19 @@ impl Loaded {
         self.shared.context.ok_or(Error::NoStream)
     }
 
-    /// The kernel of forward or decode for a call on a GPU.
-    pub(crate) fn inference(&self, pass: Pass, extents: Extents) -> Result<&Ready, Error> {
-        let bank = self.shared.bank.as_ref().ok_or(Error::NoStream)?;
-        Ok(bank.inference(pass, Some(extents))?)
+    /// The kernels of a GPU.
+    fn bank(&self) -> Result<&Bank, Error> {
+        self.shared.bank.as_ref().ok_or(Error::NoStream)
+    }
+
+    /// The kernel of forward for a call on a GPU that brings scratch memory.
+    pub(crate) fn forward_kernel(&self, extents: Extents) -> Result<&Ready, Error> {
+        Ok(self.bank()?.inference(Pass::Forward, Some(extents))?)
     }
 
     /// The kernels of training for a call on a GPU.
     pub(crate) fn training(&self, extents: Extents) -> Result<&Trained, Error> {
-        self.shared.bank.as_ref().ok_or(Error::NoStream)?.training(extents)
+        self.bank()?.training(extents)
     }
 
     /// The device.
@@ -287,9 +291,37 @@ impl Loaded {
     /// its field states, alive and not otherwise written until the stream has passed the launches; what offsets and
     /// slot tables hold is as their fields state.
     pub unsafe fn forward_raw(&self, stream: *mut c_void, call: &Arguments) -> Result<(), Error> {
-        let ready = self.inference(Pass::Forward, call.extents()?)?;
+        let ready = self.bank()?.without_scratch(call.extents()?)?;
+        // SAFETY: the caller's promise. A kernel that needs no scratch memory is not given any.
+        unsafe { ready.launch(stream, call, 0) }
+    }
+
+    /// Bytes of scratch memory that [`Loaded::forward_with_scratch_raw`] takes for a call of a shape: none, but where its
+    /// record's kernel runs segments of a sequence side by side.
+    ///
+    /// # Errors
+    /// A device without kernels, sizes that cannot be.
+    pub fn forward_scratch(&self, shape: Shape) -> Result<usize, Error> {
+        self.forward_kernel(shape.extents)?.scratch_bytes(shape.extents)
+    }
+
+    /// [`Loaded::forward_raw`] with the kernel of the call's record even where that needs scratch memory, in whose place
+    /// the call without scratch memory takes the built-in one.
+    ///
+    /// # Errors
+    /// As there.
+    ///
+    /// # Safety
+    /// As there; `scratch` is device memory of [`Loaded::forward_scratch`] bytes, aligned as allocations are, that nothing
+    /// else uses until the stream has passed the launches.
+    pub unsafe fn forward_with_scratch_raw(
+        &self,
+        stream: *mut c_void,
+        call: &Arguments,
+        scratch: u64,
+    ) -> Result<(), Error> {
         // SAFETY: the caller's promise.
-        unsafe { ready.launch(stream, call) }
+        unsafe { self.forward_kernel(call.extents()?)?.launch(stream, call, scratch) }
     }
 
     /// Decoding on device memory, as [`Loaded::forward_raw`] is forward.
@@ -300,9 +332,9 @@ impl Loaded {
     /// # Safety
     /// As there.
     pub unsafe fn decode_raw(&self, stream: *mut c_void, call: &Arguments) -> Result<(), Error> {
-        let ready = self.inference(Pass::Decode, call.extents()?)?;
-        // SAFETY: the caller's promise.
-        unsafe { ready.launch(stream, call) }
+        let ready = self.bank()?.inference(Pass::Decode, Some(call.extents()?))?;
+        // SAFETY: the caller's promise. Decoding takes no scratch memory.
+        unsafe { ready.launch(stream, call, 0) }
     }
 
     /// Bytes of scratch memory that the passes of training share for a call of a shape. What forward leaves there must be

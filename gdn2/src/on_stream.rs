@@ -46,6 +46,23 @@ impl Loaded {
     }
 
     #[doc(hidden)]
+    pub fn forward_with_scratch_on(
+        &self,
+        stream: Stream<'_>,
+        call: Call<'_>,
+        mut outputs: Outputs<'_>,
+        scratch: &mut dyn DeviceMemoryMut,
+    ) -> Result<(), Error> {
+        let mut placed = Placed::new(self.rule(), self.context()?, stream, &call)?;
+        placed.ends(&call, &mut outputs)?;
+        let extents = placed.arguments().extents()?;
+        let needs = self.forward_kernel(extents)?.scratch_bytes(extents)?;
+        let scratch = enough(&mut placed, scratch, needs, "forward_scratch")?;
+        // SAFETY: as in `forward_on`; the scratch memory was checked to be large enough.
+        unsafe { self.forward_with_scratch_raw(placed.stream().handle(), placed.arguments(), scratch) }
+    }
+
+    #[doc(hidden)]
     pub fn forward_new_on(&self, stream: &Arc<CudaStream>, call: Call<'_>) -> Result<DeviceOutput, Error> {
         let rule = self.rule();
         let sequences = match call.cu_seqlens {
@@ -86,7 +103,7 @@ impl Loaded {
     ) -> Result<(), Error> {
         let mut placed = Placed::new(self.rule(), self.context()?, stream, &call)?;
         placed.ends(&call, &mut outputs)?;
-        let scratch = self.enough(&mut placed, scratch)?;
+        let scratch = self.for_training(&mut placed, scratch)?;
         // SAFETY: as in `forward_on`; the scratch memory was checked to be large enough.
         unsafe { self.forward_for_backward_raw(placed.stream().handle(), placed.arguments(), scratch) }
     }
@@ -117,18 +134,28 @@ impl Loaded {
         if let Some(view) = &mut gradients.d_initial_state {
             placed.arguments_mut().gradients.d_initial_state = placed.write_states(Name::DInitialState, view)?;
         }
-        let scratch = self.enough(&mut placed, scratch)?;
+        let scratch = self.for_training(&mut placed, scratch)?;
         // SAFETY: as in `forward_for_backward_on`.
         unsafe { self.backward_raw(placed.stream().handle(), placed.arguments(), scratch) }
     }
 
-    /// The address of scratch memory that is large enough for the call.
-    fn enough<'s>(&self, placed: &mut Placed<'_, 's>, memory: &'s mut dyn DeviceMemoryMut) -> Result<u64, Error> {
+    /// The address of scratch memory that is large enough for the call's training.
+    fn for_training<'s>(&self, placed: &mut Placed<'_, 's>, memory: &'s mut dyn DeviceMemoryMut) -> Result<u64, Error> {
         let extents = placed.arguments().extents()?;
         let needs = self.training(extents)?.scratch_bytes(extents)?;
-        let (address, got) = placed.scratch(memory)?;
-        if got < needs { Err(Error::Scratch { got, needs }) } else { Ok(address) }
+        enough(placed, memory, needs, "training_scratch")
     }
+}
+
+/// The address of scratch memory that has as many bytes as the call needs.
+fn enough<'s>(
+    placed: &mut Placed<'_, 's>,
+    memory: &'s mut dyn DeviceMemoryMut,
+    needs: usize,
+    says: &'static str,
+) -> Result<u64, Error> {
+    let (address, got) = placed.scratch(memory)?;
+    if got < needs { Err(Error::Scratch { got, needs, says }) } else { Ok(address) }
 }
 
 impl<'s> Placed<'_, 's> {

@@ -198,6 +198,10 @@ fn a_call_after_warmup_allocates_nothing_and_makes_one_driver_call_per_kernel() 
         let outputs = Outputs { o: ViewMut::device(&mut o, [1, T, HV, D]).unwrap(), final_state: None };
         kernels.forward_on(stream(), inputs, outputs).unwrap();
     });
+    costs(&gpu, forward, || {
+        let (mut results, mut memory) = (Results::new(scratch), At::new(1 << 30, 0, Dtype::F32));
+        kernels.forward_with_scratch_on(stream(), tensors.forward(), results.outputs(), &mut memory).unwrap();
+    });
     costs(&gpu, launches(&kernels, Pass::Decode), || {
         let mut results = Results::new(scratch);
         let Outputs { o, final_state } = results.outputs();
@@ -316,7 +320,7 @@ fn what_does_not_fit_is_refused_before_the_launch() {
     assert!(said.contains("q is on a GPU: use the call that takes a stream"), "{said}");
     let mut small = At::new(1 << 30, 1, Dtype::F32);
     let said = kernels.forward_for_backward_on(stream(), given, Results::new(0).outputs(), &mut small).unwrap_err();
-    assert!(said.to_string().contains("scratch: 4 bytes, training this shape takes"), "{said}");
+    assert!(said.to_string().contains("scratch: 4 bytes, this shape takes"), "{said}");
     // SAFETY: nothing reads it.
     let far =
         unsafe { DeviceSlots::from_memory(Box::new(At { stored: Stored::I32, ..At::new(16, B, Dtype::F32) }), 9) };

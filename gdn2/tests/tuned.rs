@@ -6,9 +6,9 @@ mod driver;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use driver::Counting;
-use gdn2::__private::{Embedded, Loaded, Tuning};
-use gdn2::{Origin, Shape};
+use driver::{Counting, Machine, stream};
+use gdn2::__private::{Call, Driver, Embedded, Gpu, Loaded, Tuning};
+use gdn2::{Context, DeviceError, Dtype, Error, Origin, Outputs, Shape, View, ViewMut};
 use gdn2_codegen::arch::Arch;
 use gdn2_codegen::committed::Committed;
 use gdn2_codegen::kernel::Pass;
@@ -18,6 +18,7 @@ use gdn2_codegen::record::{
 use gdn2_codegen::schedule::Schedule;
 use gdn2_codegen::space::{fingerprint, space};
 use gdn2_dsl::Rule;
+use gdn2_runtime::artifact::Artifact;
 
 const RULE: &str = "rule mine { decay: scalar; erase: none; write: none; key_dim: 32; value_dim: 64; dtype: bf16; }";
 const ARCH: Arch = Arch::Sm90a;
@@ -143,4 +144,100 @@ fn other_rules_records_and_stale_ones() {
     let explained = &load(&rule, &unknown, vec![record(&rule, Pass::Forward, (4, 128), common)], common)
         .explain(Shape::dense(1, 128, 4, 4))[0];
     assert!(explained.to_string().contains("built-in, no record applies"), "{explained}");
+}
+
+/// The virtual machine in the place of a Hopper GPU, and the driver calls it got.
+struct Hopper(Machine, Counting);
+
+impl Gpu for Hopper {
+    fn arch(&self) -> Arch {
+        ARCH
+    }
+
+    fn name(&self) -> String {
+        "NVIDIA H200".to_owned()
+    }
+
+    fn context(&self) -> Context {
+        self.0.context()
+    }
+
+    fn load(&self, artifact: &Artifact) -> Result<Box<dyn Driver>, DeviceError> {
+        self.1.loaded.fetch_add(artifact.kernel.launches.len(), Ordering::Relaxed);
+        self.0.load(artifact)
+    }
+}
+
+/// Segments of a sequence meet in scratch memory: with it a call gets the kernels of its record, without it the built-in
+/// one, and either gives what calls on host memory give.
+#[test]
+fn a_record_in_segments_is_for_calls_with_scratch_memory() {
+    const T: usize = 300;
+    const HV: usize = 2;
+    let rule = rule("rule mine { decay: none; erase: scalar; write: none; key_dim: 32; value_dim: 64; dtype: bf16; }");
+    let segments = "chunk=64,value_split=1,warps=4,stages=2,matrix=wgmma,segments=4";
+    let mut records = Records::default();
+    records.insert(record(&rule, Pass::Forward, (HV as u64, T as u64), segments));
+    let tuning = Tuning { gpu: "h200", records: records.to_text().unwrap().leak() };
+    let entry = |pass| {
+        let built_in = Committed::new(&rule, pass, ARCH).unwrap();
+        let (schedule, cuda) = (built_in.kernel.schedule.to_string().leak(), built_in.source.text.leak());
+        Embedded { pass, schedule, cuda, ptx: &[], cubins: &[] }
+    };
+    let embedded = [Pass::Forward, Pass::Decode].map(entry).to_vec().leak();
+    let (machine, counts) = (Machine::default(), Counting::new());
+    let gpu = Arc::new(Hopper(machine.clone(), counts.clone()));
+    let loaded = Loaded::through(rule, embedded, &[tuning], gpu).unwrap();
+    let shape = Shape::dense(1, T, 1, HV);
+    loaded.warmup(shape).unwrap();
+    assert!(loaded.explain(shape)[0].to_string().contains("segments=4"));
+    let ready = counts.loaded.load(Ordering::Relaxed);
+    assert_eq!(ready, 3 + 1 + 1, "three launches, the built-in one and decode's");
+
+    let draw = |elements: usize, step: usize, least: f32| -> Vec<f32> {
+        (0..elements).map(|i| least + (i * step % 257) as f32 / 514.0).collect()
+    };
+    let (keys, values, gates) = (draw(T * 32, 31, -0.25), draw(T * HV * 64, 17, -0.25), draw(T * HV, 13, 0.25));
+    fn call<'a>(keys: View<'a>, v: View<'a>, gates: View<'a>) -> Call<'a> {
+        let (q, k, b) = (keys, keys, Some(gates));
+        Call { q, k, v, g: None, b, w: None, initial_state: None, cu_seqlens: None, scale: None }
+    }
+    let host = View::new(&keys, [1, T, 1, 32]).unwrap();
+    let [host_values, host_gates] =
+        [View::new(&values, [1, T, HV, 64]), View::new(&gates, [1, T, HV])].map(Result::unwrap);
+    let want = loaded.forward(call(host, host_values, host_gates)).unwrap();
+
+    let [keys, values, gates] = [keys, values, gates].map(|numbers| machine.upload(&numbers, Dtype::Bf16));
+    let given = call(
+        View::device(&keys, [1, T, 1, 32]).unwrap(),
+        View::device(&values, [1, T, HV, 64]).unwrap(),
+        View::device(&gates, [1, T, HV]).unwrap(),
+    );
+    let mut o = machine.room(T * HV * 64, Dtype::Bf16);
+    let mut end = machine.room(HV * 32 * 64, Dtype::F32);
+    let bytes = loaded.forward_scratch(shape).unwrap();
+    // The states that four segments start from, and two maps.
+    assert_eq!(bytes, HV * (4 * 32 * 64 + 2 * 32 * 32) * 4);
+    let mut run = |bytes: Option<usize>| {
+        let outputs = Outputs {
+            o: ViewMut::device(&mut o, [1, T, HV, 64]).unwrap(),
+            final_state: Some(ViewMut::device(&mut end, [1, HV, 32, 64]).unwrap()),
+        };
+        match bytes {
+            Some(bytes) => {
+                let mut scratch = machine.room(bytes / 4, Dtype::F32);
+                loaded.forward_with_scratch_on(stream(), given, outputs, &mut scratch)?;
+            }
+            None => loaded.forward_on(stream(), given, outputs)?,
+        }
+        Ok::<_, Error>((machine.read(&o), machine.read(&end)))
+    };
+    let refused = run(Some(bytes - 4)).unwrap_err().to_string();
+    assert!(refused.contains("forward_scratch says"), "{refused}");
+    let (segmented, whole) = (run(Some(bytes)).unwrap(), run(None).unwrap());
+    assert_eq!(segmented, (want.o.to_f32(), want.final_state.to_f32()), "as on host memory");
+    let close = |a: &[f32], b: &[f32]| a.iter().zip(b).all(|(a, b)| (a - b).abs() < 0.02);
+    assert!(close(&segmented.0, &whole.0) && close(&segmented.1, &whole.1), "as in one segment");
+    assert_ne!(segmented.1, whole.1, "another kernel");
+    assert_eq!(counts.loaded.load(Ordering::Relaxed), ready, "nothing was loaded again");
 }

@@ -132,16 +132,28 @@ class Ours(Contestant):
         shape = Shape(tensors.count, row.b * row.t, row.h, row.h)
         if row.passing in ("backward", "training"):
             return self.training(row, tensors, call, handle, stream, shape, (o, keep))
-        run = library.gdn2_decode_raw if row.passing == "decode" else library.gdn2_forward_raw
+        given = [handle, stream, reference]
+        run, scratch = library.gdn2_decode_raw, None
+        if row.passing != "decode":
+            run = library.gdn2_forward_with_scratch_raw
+            scratch = self.scratch(library.gdn2_forward_scratch, handle, shape, tensors.device)
+            given.append(ctypes.c_uint64(scratch.data_ptr()))
 
         def forward():
             if row.prologue:
                 give()
-            self.checked(run(handle, stream, reference))
-            return o, final, keep
+            self.checked(run(*given))
+            return o, final, keep, scratch
 
         read = lambda outputs: {"o": outputs[0], "final_state": outputs[1]}  # noqa: E731
         return Prepared(forward, read, self.explained(handle, shape))
+
+    def scratch(self, says, handle, shape, device):
+        import torch
+
+        size = ctypes.c_int64()
+        self.checked(says(handle, shape, ctypes.byref(size)))
+        return torch.empty(max(size.value, 1), dtype=torch.uint8, device=device)
 
     def training(self, row, tensors, call, handle, stream, shape, keep):
         import torch
@@ -153,9 +165,7 @@ class Ours(Contestant):
         call.gradients.d_o = view(tensors.d_o)
         for name, grad in grads.items():
             setattr(call.gradients, name, view(grad))
-        size = ctypes.c_int64()
-        self.checked(library.gdn2_training_scratch(handle, shape, ctypes.byref(size)))
-        scratch = torch.empty(max(size.value, 1), dtype=torch.uint8, device=tensors.device)
+        scratch = self.scratch(library.gdn2_training_scratch, handle, shape, tensors.device)
         given = handle, stream, ctypes.byref(call), ctypes.c_uint64(scratch.data_ptr())
 
         def backward():

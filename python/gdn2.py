@@ -1,4 +1,4 @@
-"""Delta-rule linear attention from Python, on numpy arrays or CPU tensors of PyTorch.
+"""Delta-rule linear attention from Python, on numpy arrays or tensors of PyTorch.
 
     import gdn2
     kda = gdn2.load("rules/kda.gdn2", device="cpu")          # or "vm", "cpu:f64", "cuda:0"
@@ -6,7 +6,8 @@
     grads = kda.backward(d_o, q, k, v, g=g, b=beta)          # {"dq": …, "dk": …, …}
     o = kda.decode(state, q, k, v, g=g, b=beta)              # state is updated in place
 
-On tensors of PyTorch that require gradients, `forward` is differentiable.
+On tensors of PyTorch that require gradients, `forward` is differentiable. Tensors on a GPU stay there: kernels go on the
+current stream, nothing is copied or waited for, and every tensor must have the dtype that the rule stores it in.
 
 Shapes: q, k [B,T,H,K]; v, o [B,T,HV,V]; gates [B,T,HV] or [B,T,HV,channels]; states [N,HV,K,V], f32. The library is
 looked for in GDN2_LIBRARY, beside this file and in ../target; `cargo build --release -p gdn2-capi` makes it.
@@ -78,6 +79,12 @@ def _open():
     library.gdn2_forward.argtypes = [pointer, call, tensor, tensor]
     library.gdn2_decode.argtypes = [pointer, call, tensor, tensor]
     library.gdn2_backward.argtypes = [pointer, call, tensor, tensor, ctypes.POINTER(_Gradients)]
+    stream, scratch = [pointer, pointer], [ctypes.c_uint64, ctypes.c_int64]
+    library.gdn2_forward_on.argtypes = [*stream, call, tensor, tensor]
+    library.gdn2_decode_on.argtypes = [*stream, call, tensor, tensor]
+    library.gdn2_forward_for_backward_on.argtypes = [*stream, call, tensor, tensor, *scratch]
+    library.gdn2_backward_on.argtypes = [*stream, call, tensor, tensor, ctypes.POINTER(_Gradients), *scratch]
+    library.gdn2_training_scratch.argtypes = [pointer, _Shape, ctypes.POINTER(ctypes.c_int64)]
     library.gdn2_warmup.argtypes = [pointer, _Shape]
     library.gdn2_explain.argtypes = [pointer, _Shape]
     library.gdn2_explain.restype = text
@@ -97,13 +104,20 @@ def _is_torch(array):
     return type(array).__module__.partition(".")[0] == "torch"
 
 
-def _describe(array, name):
-    """The C description of an array or tensor; the array must stay alive while it is used."""
+def _gpu(array):
+    """The GPU that a tensor is on; None for the CPU."""
+    if not _is_torch(array) or array.device.type == "cpu":
+        return None
+    if array.device.type != "cuda":
+        raise Error(f"a tensor is on {array.device}: move it to the CPU or to a CUDA device")
+    return array.device
+
+
+def _describe(array, name, gpu):
+    """The C description of an array or tensor, which must be where v is and stay alive while it is used."""
     if array is None:
         return _Tensor()
     if _is_torch(array):
-        if array.device.type != "cpu":
-            raise Error(f"{name} is on {array.device}: move it to the CPU")
         dtype, strides, data = str(array.dtype).removeprefix("torch."), array.stride(), array.data_ptr()
     else:
         if not isinstance(array, np.ndarray):
@@ -112,6 +126,8 @@ def _describe(array, name):
         if any(step % array.itemsize or step < 0 for step in array.strides):
             raise Error(f"{name}: strides {array.strides} are not whole, ascending elements: copy the array")
         strides = [step // array.itemsize for step in array.strides]
+    if _gpu(array) != gpu:
+        raise Error(f"{name} is on {_gpu(array) or 'the CPU'}, v on {gpu or 'the CPU'}: move it there")
     if dtype not in _DTYPES:
         raise Error(f"{name} is {dtype}, must be float32, bfloat16 or float16")
     if not 1 <= array.ndim <= 4:
@@ -125,7 +141,7 @@ def _like(array, shape, dtype=None):
     if _is_torch(array):
         import torch
 
-        return torch.empty(shape, dtype=torch.float32 if dtype else array.dtype)
+        return torch.empty(shape, dtype=torch.float32 if dtype else array.dtype, device=array.device)
     return np.empty(shape, dtype=dtype or array.dtype)
 
 
@@ -150,41 +166,52 @@ class Kernels:
 
     def forward(self, q, k, v, g=None, b=None, w=None, initial_state=None, cu_seqlens=None, scale=None):
         """The chunked forward pass: o in v's dtype, and the final states in float32. `b` is beta where tied."""
-        inputs = (q, k, v, g, b, w, initial_state)
-        if _is_torch(v) and any(array is not None and array.requires_grad for array in inputs):
-            return _function().apply(self, cu_seqlens, scale, *inputs)
-        return self._forward(*inputs, cu_seqlens, scale)
-
-    def _forward(self, q, k, v, g, b, w, initial_state, cu_seqlens, scale):
-        call, keep = _call(q, k, v, g, b, w, initial_state, cu_seqlens, None, scale)
-        sequences = len(keep[0]) - 1 if cu_seqlens is not None else v.shape[0]
-        o = _like(v, v.shape)
-        final_state = _like(v, (sequences, v.shape[2], *self._state_dims(q, v, initial_state)), "float32")
-        outputs = ctypes.byref(_describe(o, "o")), ctypes.byref(_describe(final_state, "final_state"))
-        _checked(_library.gdn2_forward(self._handle, ctypes.byref(call), *outputs))
+        tensors = (q, k, v, g, b, w, initial_state)
+        if _is_torch(v) and any(getattr(array, "requires_grad", False) for array in tensors):
+            return _function().apply(self, cu_seqlens, scale, *tensors)
+        call = _Prepared(*tensors, cu_seqlens, None, scale)
+        o, final_state = call.outputs()
+        call.run("forward", self._handle, call.describe(o, "o"), call.describe(final_state, "final_state"))
         return o, final_state
+
+    def _forward_for_backward(self, call):
+        """Forward's outputs and, on a GPU, the scratch memory in which it leaves what backward reads."""
+        import torch
+
+        o, final_state = call.outputs()
+        places = call.describe(o, "o"), call.describe(final_state, "final_state")
+        if call.gpu is None:
+            call.run("forward", self._handle, *places)
+            return o, final_state, None
+        size = ctypes.c_int64()
+        _checked(_library.gdn2_training_scratch(self._handle, call.shape(), ctypes.byref(size)))
+        # Some rules keep nothing; even then there is an address.
+        scratch = torch.empty(max(size.value, 16), dtype=torch.uint8, device=call.gpu)
+        call.run("forward_for_backward", self._handle, *places, scratch.data_ptr(), scratch.numel())
+        return o, final_state, scratch
 
     def backward(
         self, d_o, q, k, v, g=None, b=None, w=None, initial_state=None, cu_seqlens=None, scale=None, d_final_state=None
     ):
         """Gradients of sum(o·d_o) + sum(final_state·d_final_state), by name: dq, dk, dv, and dg, db, dw and
-        dinitial_state where the call has what they are gradients of."""
-        tensors = dict(q=q, k=k, v=v, g=g, b=b, w=w, initial_state=initial_state)
-        call, keep = _call(*tensors.values(), cu_seqlens, None, scale)
-        grads = {f"d{name}": _like(array, array.shape) for name, array in tensors.items() if array is not None}
-        places = _Gradients(**{name: _describe(grad, name) for name, grad in grads.items()})
-        given = ctypes.byref(_describe(d_o, "d_o")), ctypes.byref(_describe(d_final_state, "d_final_state"))
-        _checked(_library.gdn2_backward(self._handle, ctypes.byref(call), *given, ctypes.byref(places)))
-        del keep
+        dinitial_state where the call has what they are gradients of. It runs forward first."""
+        call = _Prepared(q, k, v, g, b, w, initial_state, cu_seqlens, None, scale)
+        scratch = self._forward_for_backward(call)[2] if call.gpu else None
+        return self._backward(call, scratch, d_o, d_final_state)
+
+    def _backward(self, call, scratch, d_o, d_final_state):
+        grads = {f"d{name}": _like(array, array.shape) for name, array in call.tensors.items() if array is not None}
+        places = _Gradients(**{name: call.describe(grad, name) for name, grad in grads.items()})
+        given = call.describe(d_o, "d_o"), call.describe(d_final_state, "d_final_state")
+        room = () if scratch is None else (scratch.data_ptr(), scratch.numel())
+        call.run("backward", self._handle, *given, places, *room)
         return grads
 
     def decode(self, state, q, k, v, g=None, b=None, w=None, slots=None, scale=None):
         """One token, or a short run of tokens, per sequence; `state` is float32 and updated in place. Gives o."""
-        call, keep = _call(q, k, v, g, b, w, None, None, slots, scale)
+        call = _Prepared(q, k, v, g, b, w, None, None, slots, scale)
         o = _like(v, v.shape)
-        places = ctypes.byref(_describe(state, "state")), ctypes.byref(_describe(o, "o"))
-        _checked(_library.gdn2_decode(self._handle, ctypes.byref(call), *places))
-        del keep
+        call.run("decode", self._handle, call.describe(state, "state"), call.describe(o, "o"))
         return o
 
     def warmup(self, sequences, total_tokens, key_heads, value_heads):
@@ -197,23 +224,62 @@ class Kernels:
         _checked(text is None)
         return text.decode()
 
-    @staticmethod
-    def _state_dims(q, v, initial_state):
-        return initial_state.shape[2:] if initial_state is not None else (q.shape[-1], v.shape[-1])
 
+class _Prepared:
+    """The inputs of a call, described. It keeps what the description points to."""
 
-def _call(q, k, v, g, b, w, initial_state, cu_seqlens, slots, scale):
-    tensors = dict(q=q, k=k, v=v, g=g, b=b, w=w, initial_state=initial_state)
-    call = _Call(**{name: _describe(array, name) for name, array in tensors.items()})
-    keep = []
-    for field, values, dtype in (("cu_seqlens", cu_seqlens, np.int64), ("slots", slots, np.int32)):
-        if values is not None:
+    def __init__(self, q, k, v, g, b, w, initial_state, cu_seqlens, slots, scale):
+        self.tensors = dict(q=q, k=k, v=v, g=g, b=b, w=w, initial_state=initial_state)
+        self.gpu = _gpu(v)
+        self.struct = _Call(**{name: self.describe(array, name) for name, array in self.tensors.items()})
+        for name in ("q", "k", "v"):
+            if self.tensors[name] is None or self.tensors[name].ndim != 4:
+                raise Error(f"{name} must be given, with axes [batch, tokens, heads, channels]")
+        self.sequences = v.shape[0]
+        if cu_seqlens is not None:
+            self.cu_seqlens = self._table("cu_seqlens", cu_seqlens, "int64")
+            self.sequences = len(self.cu_seqlens) - 1
+        if slots is not None:
+            self.slots = self._table("slots", slots, "int32")
+        self.struct.scale = scale or 0.0
+
+    def describe(self, array, name):
+        return _describe(array, name, self.gpu)
+
+    def _table(self, field, values, dtype):
+        """Integers of a field where the call's tensors are."""
+        if self.gpu is None:
             values = np.ascontiguousarray(values, dtype=dtype)
-            keep.append(values)
-            setattr(call, field, values.ctypes.data)
-            setattr(call, f"{field}_len", values.size)
-    call.scale = scale or 0.0
-    return call, keep
+            address = values.ctypes.data
+        else:
+            import torch
+
+            values = torch.as_tensor(values, dtype=getattr(torch, dtype), device=self.gpu).contiguous()
+            address = values.data_ptr()
+        setattr(self.struct, field, address)
+        setattr(self.struct, f"{field}_len", len(values))
+        return values
+
+    def shape(self):
+        batch, tokens, heads, _ = self.tensors["q"].shape
+        return _Shape(self.sequences, batch * tokens, heads, self.tensors["v"].shape[2])
+
+    def outputs(self):
+        """Room for o and the final states."""
+        q, v, initial_state = (self.tensors[name] for name in ("q", "v", "initial_state"))
+        state = initial_state.shape[2:] if initial_state is not None else (q.shape[-1], v.shape[-1])
+        return _like(v, v.shape), _like(v, (self.sequences, v.shape[2], *state), "float32")
+
+    def run(self, name, handle, *arguments):
+        """The library's call of a name; on a GPU the one that goes on the current stream."""
+        if self.gpu is None:
+            _checked(getattr(_library, f"gdn2_{name}")(handle, self.struct, *arguments))
+            return
+        import torch
+
+        with torch.cuda.device(self.gpu):
+            stream = torch.cuda.current_stream(self.gpu).cuda_stream
+            _checked(getattr(_library, f"gdn2_{name}_on")(handle, stream, self.struct, *arguments))
 
 
 _FUNCTION = None
@@ -229,21 +295,19 @@ def _function():
     class Delta(torch.autograd.Function):
         @staticmethod
         def forward(ctx, kernels, cu_seqlens, scale, *inputs):
-            ctx.kernels, ctx.cu_seqlens, ctx.scale = kernels, cu_seqlens, scale
             ctx.save_for_backward(*inputs)
             plain = [array if array is None else array.detach() for array in inputs]
-            return kernels._forward(*plain, cu_seqlens, scale)
+            call = _Prepared(*plain, cu_seqlens, None, scale)
+            o, final_state, scratch = kernels._forward_for_backward(call)
+            ctx.kernels, ctx.scratch, ctx.rest = kernels, scratch, (cu_seqlens, None, scale)
+            return o, final_state
 
         @staticmethod
+        @torch.autograd.function.once_differentiable
         def backward(ctx, d_o, d_final_state):
-            inputs = ctx.saved_tensors
-            grads = ctx.kernels.backward(
-                d_o.contiguous(),
-                *[array if array is None else array.detach() for array in inputs],
-                cu_seqlens=ctx.cu_seqlens,
-                scale=ctx.scale,
-                d_final_state=d_final_state.contiguous(),
-            )
+            plain = [array if array is None else array.detach() for array in ctx.saved_tensors]
+            call = _Prepared(*plain, *ctx.rest)
+            grads = ctx.kernels._backward(call, ctx.scratch, d_o.contiguous(), d_final_state.contiguous())
             names = ("dq", "dk", "dv", "dg", "db", "dw", "dinitial_state")
             return None, None, None, *[grads.get(name) for name in names]
 

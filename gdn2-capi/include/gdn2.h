@@ -17,7 +17,7 @@ enum { GDN2_F32 = 0, GDN2_BF16 = 1, GDN2_F16 = 2 };
 /* The kernels of one rule on one device. */
 typedef struct gdn2_kernels gdn2_kernels;
 
-/* A tensor in host memory. The last axis is contiguous; strides count elements. data NULL = absent. */
+/* A tensor in host memory, or on a GPU for calls on a stream. The last axis is contiguous; strides count elements. data NULL = absent. */
 typedef struct {
   void *data;
   int32_t dtype; /* GDN2_F32, ... */
@@ -63,6 +63,26 @@ int gdn2_backward(const gdn2_kernels *kernels, const gdn2_call *call, const gdn2
 
 /* One token, or a short run of tokens, per sequence. state is f32, row-major, read and written in place. */
 int gdn2_decode(const gdn2_kernels *kernels, const gdn2_call *call, const gdn2_tensor *state, const gdn2_tensor *o);
+
+/* ---- Calls on a stream: every address of a struct (tensors, cu_seqlens, slots) is device memory. ----
+ *
+ * Shapes, dtypes, strides and alignment are checked, then the kernels are put on the stream: nothing is copied, converted
+ * or waited for, so tensors must have the dtypes that the rule stores. The caller promises that the stream (a CUstream)
+ * and the memory belong to the device's primary context, that memory lives until the stream has passed the call, that
+ * cu_seqlens ascends from 0 to T, and that slots which are not negative differ and lie in the pool. */
+
+int gdn2_forward_on(const gdn2_kernels *kernels, void *stream, const gdn2_call *call, const gdn2_tensor *o,
+                    const gdn2_tensor *final_state);
+int gdn2_decode_on(const gdn2_kernels *kernels, void *stream, const gdn2_call *call, const gdn2_tensor *state,
+                   const gdn2_tensor *o);
+
+/* Training: forward leaves in scratch what backward reads there. scratch is device memory of as many bytes as
+ * gdn2_training_scratch says. */
+int gdn2_forward_for_backward_on(const gdn2_kernels *kernels, void *stream, const gdn2_call *call, const gdn2_tensor *o,
+                                 const gdn2_tensor *final_state, uint64_t scratch, int64_t scratch_bytes);
+int gdn2_backward_on(const gdn2_kernels *kernels, void *stream, const gdn2_call *call, const gdn2_tensor *d_o,
+                     const gdn2_tensor *d_final_state, const gdn2_gradients *gradients, uint64_t scratch,
+                     int64_t scratch_bytes);
 
 /* ---- Raw calls on a GPU: device addresses, a CUDA stream, no copies, no waiting, one driver call per kernel. ---- */
 

@@ -3,7 +3,7 @@
 use std::ffi::c_void;
 
 use gdn2::__private::Call as Inputs;
-use gdn2::{Axes, Offsets, Shape, View, bf16, f16};
+use gdn2::{Axes, Dtype, Offsets, Shape, View, bf16, f16};
 
 /// `gdn2_tensor`.
 #[repr(C)]
@@ -101,6 +101,9 @@ pub enum AbiError {
         /// The number.
         got: i32,
     },
+    /// A state that is not f32.
+    #[error("state: dtype {0}, must be 0 (f32)")]
+    State(i32),
     /// A gradient of a tensor that the call does not have.
     #[error("{0}: there is no such gradient, since the rule or the call has no such tensor; leave it absent")]
     NoGradient(&'static str),
@@ -145,20 +148,36 @@ impl Tensor {
         if self.data.is_null() {
             return Ok(None);
         }
+        let ((shape, strides), len) = (self.axes(name)?, self.reach(name)?);
+        // SAFETY: the caller promises memory for the tensor, which reaches over `len` elements; for none, any pointer
+        // that is not null will do.
+        unsafe {
+            Ok(Some(match self.dtype(name)? {
+                Dtype::F32 => View::strided(std::slice::from_raw_parts(self.data.cast::<f32>(), len), shape, strides)?,
+                Dtype::Bf16 => {
+                    View::strided(std::slice::from_raw_parts(self.data.cast::<bf16>(), len), shape, strides)?
+                }
+                Dtype::F16 => View::strided(std::slice::from_raw_parts(self.data.cast::<f16>(), len), shape, strides)?,
+            }))
+        }
+    }
+
+    /// Elements from the first to the last.
+    pub(crate) fn reach(&self, name: &'static str) -> Result<usize, AbiError> {
         let (shape, strides) = self.axes(name)?;
         let steps = shape.as_slice().iter().zip(strides.as_slice());
         let reach = steps
             .fold(1usize, |end, (size, stride)| end.saturating_add(size.saturating_sub(1).saturating_mul(*stride)));
-        let len = if shape.as_slice().contains(&0) { 0 } else { reach.min(isize::MAX as usize / 4) };
-        // SAFETY: the caller promises memory for the tensor, which reaches over `len` elements; for none, any pointer
-        // that is not null will do.
-        unsafe {
-            Ok(Some(match self.dtype {
-                0 => View::strided(std::slice::from_raw_parts(self.data.cast::<f32>(), len), shape, strides)?,
-                1 => View::strided(std::slice::from_raw_parts(self.data.cast::<bf16>(), len), shape, strides)?,
-                2 => View::strided(std::slice::from_raw_parts(self.data.cast::<f16>(), len), shape, strides)?,
-                got => return Err(AbiError::Dtype { tensor: name, got }.into()),
-            }))
+        Ok(if shape.as_slice().contains(&0) { 0 } else { reach.min(isize::MAX as usize / 4) })
+    }
+
+    /// What it is made of.
+    pub(crate) fn dtype(&self, name: &'static str) -> Result<Dtype, AbiError> {
+        match self.dtype {
+            0 => Ok(Dtype::F32),
+            1 => Ok(Dtype::Bf16),
+            2 => Ok(Dtype::F16),
+            got => Err(AbiError::Dtype { tensor: name, got }),
         }
     }
 }

@@ -12,7 +12,14 @@ use gdn2_dsl::{Rule, parse_file};
 
 /// `gdn2_kernels`.
 #[derive(Debug)]
-pub struct Kernels(Loaded);
+pub struct Kernels(pub(crate) Loaded);
+
+/// Kernels that a Rust program loaded, for C code beside it.
+impl From<Loaded> for Kernels {
+    fn from(loaded: Loaded) -> Kernels {
+        Kernels(loaded)
+    }
+}
 
 thread_local! {
     static LAST_ERROR: RefCell<CString> = RefCell::default();
@@ -20,7 +27,7 @@ thread_local! {
 }
 
 /// Runs a call; a failure is kept for `gdn2_last_error`. A panic does not cross into C.
-fn guarded(call: impl FnOnce() -> Result<(), CallError>) -> c_int {
+pub(crate) fn guarded(call: impl FnOnce() -> Result<(), CallError>) -> c_int {
     let message = match catch_unwind(AssertUnwindSafe(call)) {
         Ok(Ok(())) => return 0,
         Ok(Err(error)) => error.to_string(),
@@ -128,8 +135,8 @@ pub unsafe extern "C" fn gdn2_decode(
             let kernels = kernels.as_ref().ok_or(AbiError::Null("kernels"))?;
             let call = call.as_ref().ok_or(AbiError::Null("call"))?;
             let place = state.as_ref().filter(|state| !state.data.is_null()).ok_or(AbiError::Null("state"))?;
-            if place.dtype != 0 {
-                return Err(AbiError::Dtype { tensor: "state", got: place.dtype }.into());
+            if place.dtype("state")? != Dtype::F32 {
+                return Err(AbiError::State(place.dtype).into());
             }
             let (shape, strides) = place.axes("state")?;
             let mut pool = Owned::zeros(shape, Dtype::F32)?;
@@ -389,11 +396,10 @@ unsafe fn write(place: *const Tensor, result: &Owned, name: &'static str) -> Res
     let numbers = result.to_f32();
     // SAFETY: the shapes agree, so the memory holds as many elements; it is row-major.
     unsafe {
-        match place.dtype {
-            0 => store(place, &numbers, |x| x),
-            1 => store(place, &numbers, bf16::from_f32),
-            2 => store(place, &numbers, f16::from_f32),
-            got => return Err(AbiError::Dtype { tensor: name, got }.into()),
+        match place.dtype(name)? {
+            Dtype::F32 => store(place, &numbers, |x| x),
+            Dtype::Bf16 => store(place, &numbers, bf16::from_f32),
+            Dtype::F16 => store(place, &numbers, f16::from_f32),
         }
     }
     Ok(())

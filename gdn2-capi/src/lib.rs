@@ -2,6 +2,7 @@
 
 mod abi;
 mod calls;
+mod on_stream;
 
 pub use abi::{Call, Gradients, Sizes, Tensor};
 pub use calls::{
@@ -9,3 +10,4 @@ pub use calls::{
     gdn2_forward_for_backward_raw, gdn2_forward_raw, gdn2_forward_scratch, gdn2_forward_with_scratch_raw, gdn2_free,
     gdn2_last_error, gdn2_load, gdn2_training_scratch, gdn2_warmup,
 };
+pub use on_stream::{gdn2_backward_on, gdn2_decode_on, gdn2_forward_for_backward_on, gdn2_forward_on};

@@ -142,7 +142,11 @@ impl Loaded {
     }
 
     /// The context that memory and streams of calls on a stream must belong to.
-    pub(crate) fn context(&self) -> Result<Context, Error> {
+    ///
+    /// # Errors
+    /// A device without streams.
+    #[doc(hidden)]
+    pub fn context(&self) -> Result<Context, Error> {
         self.shared.context.ok_or(Error::NoStream)
     }
 

@@ -1,5 +1,5 @@
-//! A crate of its own that depends on `gdn2`: it builds with one dependency line, and it is rebuilt when a rule file or
-//! a committed kernel changes.
+//! A crate of its own that depends on `gdn2`: it builds with one dependency line, and it is rebuilt when a rule file, a
+//! committed kernel or a tuning record changes.
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
@@ -9,6 +9,7 @@ use std::process::Command;
 use gdn2_codegen::arch::Arch;
 use gdn2_codegen::committed::Committed;
 use gdn2_codegen::kernel::Pass;
+use gdn2_codegen::record::Records;
 use gdn2_runtime::artifact::Compiler;
 use gdn2_runtime::toolchain::Search;
 
@@ -23,11 +24,12 @@ fn main() {
 
 const RULE: &str = "rule mine { decay: scalar; erase: none; write: none; key_dim: 32; value_dim: 32; dtype: bf16; }\n";
 
-/// Builds and runs the crate, in the target folder and the profile of this test so that dependencies are shared.
-fn run(folder: &Path) -> String {
+/// Runs cargo on the crate, in the target folder and the profile of this test so that dependencies are shared.
+fn cargo(folder: &Path, arguments: &[&str]) -> String {
     let target = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
     let output = Command::new(env!("CARGO"))
-        .args(["run", "--quiet", "--offline"])
+        .args(arguments)
+        .args(["--quiet", "--offline"])
         .args(if cfg!(debug_assertions) { &[][..] } else { &["--release"][..] })
         .current_dir(folder)
         .env("CARGO_TARGET_DIR", target.parent().unwrap())
@@ -35,6 +37,18 @@ fn run(folder: &Path) -> String {
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
+}
+
+/// Builds and runs the crate.
+fn run(folder: &Path) -> String {
+    cargo(folder, &["run"])
+}
+
+/// Whether the crate had to be built again.
+fn rebuilt(folder: &Path) -> bool {
+    let messages = cargo(folder, &["build", "--message-format=json"]);
+    let own = messages.lines().find(|line| line.contains("compiler-artifact") && line.contains(r#""name":"outside""#));
+    own.unwrap().contains(r#""fresh":false"#)
 }
 
 #[test]
@@ -52,12 +66,14 @@ fn a_crate_with_one_dependency_follows_its_rule_files_and_kernels() {
     )
     .unwrap();
     fs::copy(workspace.join("Cargo.lock"), folder.path().join("Cargo.lock")).unwrap();
-    for name in ["src", "rules", "kernels"] {
+    for name in ["src", "rules", "kernels", "tuning"] {
         fs::create_dir(folder.path().join(name)).unwrap();
     }
     fs::write(folder.path().join("src/main.rs"), MAIN).unwrap();
     let rule = folder.path().join("rules/mine.gdn2");
     fs::write(&rule, RULE).unwrap();
+    let records = folder.path().join("tuning/h200.json");
+    fs::write(&records, "[\n]\n").unwrap();
     assert!(run(folder.path()).starts_with("32 forward on sm_80"));
 
     // What `gdn2 prepare` would commit for the rule as it will be, found when the changed rule rebuilds the crate.
@@ -75,4 +91,9 @@ fn a_crate_with_one_dependency_follows_its_rule_files_and_kernels() {
     fs::write(&kernel, committed.ptx_file(&artifact.ptx, "13.0") + "// changed by hand\n").unwrap();
     let printed = run(folder.path());
     assert!(printed.contains("embedded CUDA"), "{printed}");
+
+    assert!(!rebuilt(folder.path()), "nothing has changed");
+    fs::write(&records, Records::default().to_text().unwrap() + "\n").unwrap();
+    assert!(rebuilt(folder.path()), "a record may have");
+    assert!(!rebuilt(folder.path()));
 }

@@ -1,0 +1,303 @@
+//! The exported calls on device memory: the structs of the calls on host memory, their addresses on a GPU. They pass
+//! through the façade's checks and nothing is waited for.
+
+use std::ffi::{c_int, c_void};
+
+use crate::abi::{AbiError, Call, CallError, Gradients, Tensor};
+use crate::calls::{Kernels, guarded};
+use gdn2::__private::{Call as Inputs, GradientViews, Name};
+use gdn2::{
+    Axes, Context, DeviceMemory, DeviceMemoryMut, DeviceOffsets, DeviceSlots, Dtype, Guard, Outputs, Slots, Stored,
+    Stream, View, ViewMut,
+};
+
+/// Memory that a caller from C holds.
+struct Held {
+    address: u64,
+    len: usize,
+    stored: Stored,
+    context: Context,
+}
+
+// SAFETY: the header asks callers to promise what the trait asks for.
+unsafe impl DeviceMemory for Held {
+    fn stored(&self) -> Stored {
+        self.stored
+    }
+
+    fn len(&self) -> usize {
+        self.len
+    }
+
+    fn context(&self) -> Context {
+        self.context
+    }
+
+    fn read<'s>(&'s self, _: Stream<'s>) -> (u64, Guard<'s>) {
+        (self.address, Guard::NONE)
+    }
+}
+
+// SAFETY: as above.
+unsafe impl DeviceMemoryMut for Held {
+    fn write<'s>(&'s mut self, _: Stream<'s>) -> (u64, Guard<'s>) {
+        (self.address, Guard::NONE)
+    }
+}
+
+/// A tensor in memory of its own, for views to borrow.
+struct Placed {
+    memory: Held,
+    shape: Axes,
+    strides: Axes,
+}
+
+impl Placed {
+    /// `None` where absent.
+    fn new(tensor: &Tensor, name: &'static str, context: Context) -> Result<Option<Placed>, CallError> {
+        if tensor.data.is_null() {
+            return Ok(None);
+        }
+        let (shape, strides) = tensor.axes(name)?;
+        let stored = Stored::Float(tensor.dtype(name)?);
+        let memory = Held { address: tensor.data.addr() as u64, len: tensor.reach(name)?, stored, context };
+        Ok(Some(Placed { memory, shape, strides }))
+    }
+
+    /// The same for what a call cannot lack.
+    fn required(tensor: &Tensor, name: &'static str, context: Context) -> Result<Placed, CallError> {
+        Ok(Placed::new(tensor, name, context)?.ok_or(AbiError::Null(name))?)
+    }
+
+    fn view(&self) -> Result<View<'_>, CallError> {
+        Ok(View::device_strided(&self.memory, self.shape, self.strides)?)
+    }
+
+    fn view_mut(&mut self) -> Result<ViewMut<'_>, CallError> {
+        Ok(ViewMut::device_strided(&mut self.memory, self.shape, self.strides)?)
+    }
+}
+
+fn view(placed: &Option<Placed>) -> Result<Option<View<'_>>, CallError> {
+    placed.as_ref().map(Placed::view).transpose()
+}
+
+fn view_mut(placed: &mut Option<Placed>) -> Result<Option<ViewMut<'_>>, CallError> {
+    placed.as_mut().map(Placed::view_mut).transpose()
+}
+
+/// What a call reads.
+struct Read {
+    needed: [Placed; 3],
+    gates: [Option<Placed>; 3],
+    initial_state: Option<Placed>,
+    offsets: Option<DeviceOffsets>,
+    scale: f32,
+}
+
+impl Read {
+    /// # Safety
+    /// As the header says of calls on a stream.
+    unsafe fn new(call: &Call, context: Context) -> Result<Read, CallError> {
+        let place = |tensor, name| Placed::new(tensor, name, context);
+        let needed = |tensor, name| Placed::required(tensor, name, context);
+        let offsets = table(call.cu_seqlens, call.cu_seqlens_len, "cu_seqlens_len", Stored::I64, context)?;
+        let tokens = usize::try_from(call.q.shape[1]).unwrap_or(0);
+        Ok(Read {
+            needed: [needed(&call.q, "q")?, needed(&call.k, "k")?, needed(&call.v, "v")?],
+            gates: [place(&call.g, "g")?, place(&call.b, "b")?, place(&call.w, "w")?],
+            initial_state: place(&call.initial_state, "initial_state")?,
+            // SAFETY: the caller promises offsets that ascend from 0 to the number of tokens.
+            offsets: offsets.map(|memory| unsafe { DeviceOffsets::from_memory(Box::new(memory), tokens) }),
+            scale: call.scale,
+        })
+    }
+
+    fn inputs(&self) -> Result<Inputs<'_>, CallError> {
+        let ([q, k, v], [g, b, w]) = (&self.needed, &self.gates);
+        Ok(Inputs {
+            q: q.view()?,
+            k: k.view()?,
+            v: v.view()?,
+            g: view(g)?,
+            b: view(b)?,
+            w: view(w)?,
+            initial_state: view(&self.initial_state)?,
+            cu_seqlens: self.offsets.as_ref().map(Into::into),
+            scale: (self.scale != 0.0).then_some(self.scale),
+        })
+    }
+}
+
+/// Offsets or slots; `None` where absent.
+fn table<T>(
+    data: *const T,
+    len: i64,
+    field: &'static str,
+    stored: Stored,
+    context: Context,
+) -> Result<Option<Held>, AbiError> {
+    if data.is_null() {
+        return Ok(None);
+    }
+    let len = usize::try_from(len).map_err(|_| AbiError::Negative { field, got: len })?;
+    Ok(Some(Held { address: data.addr() as u64, len, stored, context }))
+}
+
+/// What the calls below have in common: live structs, and a stream of the kernels' context.
+///
+/// # Safety
+/// Every pointer is null or points to what the header says, and the call keeps what it says of calls on a stream.
+unsafe fn call_on(
+    kernels: *const Kernels,
+    stream: *mut c_void,
+    call: *const Call,
+    run: impl FnOnce(&Kernels, Stream<'static>, Inputs<'_>, Context) -> Result<(), CallError>,
+) -> c_int {
+    guarded(|| {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let kernels = kernels.as_ref().ok_or(AbiError::Null("kernels"))?;
+            let context = kernels.0.context()?;
+            let read = Read::new(call.as_ref().ok_or(AbiError::Null("call"))?, context)?;
+            run(kernels, Stream::foreign(stream, context), read.inputs()?, context)
+        }
+    })
+}
+
+/// A tensor argument that may be a null pointer.
+unsafe fn argument(tensor: *const Tensor, name: &'static str, context: Context) -> Result<Option<Placed>, CallError> {
+    // SAFETY: the caller's promise.
+    unsafe { tensor.as_ref() }.map_or(Ok(None), |tensor| Placed::new(tensor, name, context))
+}
+
+/// The same for what a call cannot lack.
+unsafe fn needed(tensor: *const Tensor, name: &'static str, context: Context) -> Result<Placed, CallError> {
+    // SAFETY: the caller's promise.
+    unsafe { argument(tensor, name, context) }?.ok_or(CallError::Abi(AbiError::Null(name)))
+}
+
+/// See `include/gdn2.h`.
+///
+/// # Safety
+/// Every pointer is null or points to what the header says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gdn2_forward_on(
+    kernels: *const Kernels,
+    stream: *mut c_void,
+    call: *const Call,
+    o: *const Tensor,
+    final_state: *const Tensor,
+) -> c_int {
+    // SAFETY: the caller's promise.
+    unsafe {
+        call_on(kernels, stream, call, |kernels, stream, inputs, context| {
+            let (mut o, mut last) = (needed(o, "o", context)?, argument(final_state, "final_state", context)?);
+            let outputs = Outputs { o: o.view_mut()?, final_state: view_mut(&mut last)? };
+            Ok(kernels.0.forward_on(stream, inputs, outputs)?)
+        })
+    }
+}
+
+/// See `include/gdn2.h`.
+///
+/// # Safety
+/// Every pointer is null or points to what the header says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gdn2_decode_on(
+    kernels: *const Kernels,
+    stream: *mut c_void,
+    call: *const Call,
+    state: *const Tensor,
+    o: *const Tensor,
+) -> c_int {
+    // SAFETY: the caller's promise.
+    unsafe {
+        call_on(kernels, stream, call, |kernels, stream, inputs, context| {
+            let (mut pool, mut o) = (needed(state, "state", context)?, needed(o, "o", context)?);
+            let states = pool.shape.as_slice().first().copied().unwrap_or(0);
+            let call = call.as_ref().ok_or(AbiError::Null("call"))?;
+            let slots = table(call.slots, call.slots_len, "slots_len", Stored::I32, context)?;
+            let slots = slots.map(|memory| DeviceSlots::from_memory(Box::new(memory), states));
+            let slots = slots.as_ref().map(Slots::from);
+            Ok(kernels.0.decode_on(stream, pool.view_mut()?, slots, inputs, o.view_mut()?)?)
+        })
+    }
+}
+
+/// Scratch memory of a training step.
+fn scratch(address: u64, bytes: i64, context: Context) -> Result<Held, AbiError> {
+    let negative = |_| AbiError::Negative { field: "scratch_bytes", got: bytes };
+    let len = usize::try_from(bytes).map_err(negative)? / 4;
+    Ok(Held { address, len, stored: Stored::Float(Dtype::F32), context })
+}
+
+/// See `include/gdn2.h`.
+///
+/// # Safety
+/// Every pointer is null or points to what the header says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gdn2_forward_for_backward_on(
+    kernels: *const Kernels,
+    stream: *mut c_void,
+    call: *const Call,
+    o: *const Tensor,
+    final_state: *const Tensor,
+    address: u64,
+    bytes: i64,
+) -> c_int {
+    // SAFETY: the caller's promise.
+    unsafe {
+        call_on(kernels, stream, call, |kernels, stream, inputs, context| {
+            let (mut o, mut last) = (needed(o, "o", context)?, argument(final_state, "final_state", context)?);
+            let outputs = Outputs { o: o.view_mut()?, final_state: view_mut(&mut last)? };
+            let mut memory = scratch(address, bytes, context)?;
+            Ok(kernels.0.forward_for_backward_on(stream, inputs, outputs, &mut memory)?)
+        })
+    }
+}
+
+/// See `include/gdn2.h`.
+///
+/// # Safety
+/// Every pointer is null or points to what the header says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gdn2_backward_on(
+    kernels: *const Kernels,
+    stream: *mut c_void,
+    call: *const Call,
+    d_o: *const Tensor,
+    d_final_state: *const Tensor,
+    gradients: *const Gradients,
+    address: u64,
+    bytes: i64,
+) -> c_int {
+    // SAFETY: the caller's promise.
+    unsafe {
+        call_on(kernels, stream, call, |kernels, stream, inputs, context| {
+            let places = gradients.as_ref().ok_or(AbiError::Null("gradients"))?;
+            let (d_o, d_last) = (needed(d_o, "d_o", context)?, argument(d_final_state, "d_final_state", context)?);
+            let place = |tensor, name: Name| Placed::new(tensor, name.name(), context);
+            let mut dq = place(&places.dq, Name::DQ)?;
+            let mut dk = place(&places.dk, Name::DK)?;
+            let mut dv = place(&places.dv, Name::DV)?;
+            let mut dg = place(&places.dg, Name::DG)?;
+            let mut db = place(&places.db, Name::DB)?;
+            let mut dw = place(&places.dw, Name::DW)?;
+            let mut d_initial = place(&places.dinitial_state, Name::DInitialState)?;
+            let views = GradientViews {
+                tokens: [
+                    (Name::DQ, view_mut(&mut dq)?),
+                    (Name::DK, view_mut(&mut dk)?),
+                    (Name::DV, view_mut(&mut dv)?),
+                    (Name::DG, view_mut(&mut dg)?),
+                    (Name::DB, view_mut(&mut db)?),
+                    (Name::DW, view_mut(&mut dw)?),
+                ],
+                d_initial_state: view_mut(&mut d_initial)?,
+            };
+            let mut memory = scratch(address, bytes, context)?;
+            Ok(kernels.0.backward_on(stream, inputs, d_o.view()?, view(&d_last)?, views, &mut memory)?)
+        })
+    }
+}

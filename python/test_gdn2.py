@@ -1,0 +1,156 @@
+"""Calls through gdn2.py: numpy always, PyTorch where it is installed.
+
+    cd python && python3 -m unittest
+"""
+
+import contextlib
+import pathlib
+import unittest
+from unittest import mock
+
+import numpy as np
+
+import gdn2
+from case import read_case
+from example import BAR, BARS, error
+
+try:
+    import torch
+except ImportError:
+    torch = None
+
+CASES = pathlib.Path(__file__).resolve().parents[1] / "tests" / "cases"
+NAMES = ("q", "k", "v", "g", "b", "w", "initial_state")
+
+
+def rule_of(case, metadata):
+    kinds = {name: metadata[name].replace("tied", "erase") for name in ("decay", "erase", "write")}
+    return f"""rule case {{
+        decay: {kinds["decay"]}; erase: {kinds["erase"]}; write: {kinds["write"]};
+        key_dim: {case["q"].shape[-1]}; value_dim: {case["v"].shape[-1]}; dtype: bf16;
+    }}"""
+
+
+class Numpy(unittest.TestCase):
+    def setUp(self):
+        self.case, metadata = read_case(CASES / "gdn2_d32_grouped.safetensors")
+        self.kernels = gdn2.load(rule_of(self.case, metadata))
+        self.inputs = {name: self.case.get(name) for name in NAMES}
+
+    def refused(self, says, **changes):
+        with self.assertRaisesRegex(gdn2.Error, says):
+            self.kernels.forward(**self.inputs | changes)
+
+    def test_an_input_that_does_not_fit_is_named(self):
+        self.refused("g", g=None)
+        self.refused("q is float64", q=self.case["q"].astype(np.float64))
+        self.refused("k is a list", k=self.case["k"].tolist())
+        self.refused("v must be given, with axes", v=self.case["v"][0])
+        self.refused("b", b=self.case["b"][..., :3])
+        self.refused("strides", q=self.case["q"][:, ::-1])
+
+    def test_strides_and_packed_sequences(self):
+        want = self.kernels.forward(**self.inputs)
+        heads_first = {
+            name: array if array is None or name == "initial_state" else array.swapaxes(1, 2).copy().swapaxes(1, 2)
+            for name, array in self.inputs.items()
+        }
+        for got, whole in zip(self.kernels.forward(**heads_first), want):
+            np.testing.assert_array_equal(got, whole)
+        # The rows of a batch, one after another.
+        batch, tokens = self.case["q"].shape[:2]
+        packed = {
+            name: array if array is None or name == "initial_state" else array.reshape(1, -1, *array.shape[2:])
+            for name, array in self.inputs.items()
+        }
+        offsets = np.arange(batch + 1) * tokens
+        o, final_state = self.kernels.forward(**packed, cu_seqlens=offsets)
+        np.testing.assert_array_equal(o.reshape(want[0].shape), want[0])
+        np.testing.assert_array_equal(final_state, want[1])
+
+    def test_a_rule_that_is_wrong_is_drawn(self):
+        with self.assertRaisesRegex(gdn2.Error, "did you mean|decay"):
+            gdn2.load("rule x { decy: scalar; erase: none; write: none; key_dim: 32; value_dim: 32; dtype: bf16; }")
+
+
+@unittest.skipIf(torch is None, "torch is not installed")
+class Torch(unittest.TestCase):
+    def setUp(self):
+        self.case, self.metadata = read_case(CASES / "gdn2_d32_grouped.safetensors")
+        self.scale = float(self.metadata["scale"])
+
+    def tensors(self):
+        """Inputs as kernels store them; every one of them requires its gradient."""
+        stored = {name: torch.float32 if name in ("g", "initial_state") else torch.bfloat16 for name in NAMES}
+        given = {name: torch.from_numpy(self.case[name].copy()) for name in NAMES if name in self.case}
+        return {name: tensor.to(stored[name]).requires_grad_() for name, tensor in given.items()}
+
+    def judge(self, name, got):
+        """A tensor against the case's, which float64 made from the same stored inputs."""
+        bar = BARS.get(name, BAR) * float(self.metadata.get("bar_scale", 1))
+        self.assertLessEqual(error(got.detach().float().numpy(), self.case[name]), bar, name)
+
+    def trained(self, kernels, tensors):
+        d_o, d_last = (torch.from_numpy(self.case[name].copy()) for name in ("do", "d_final_state"))
+        o, final_state = kernels.forward(**tensors, scale=self.scale)
+        loss = (o * d_o.to(o.dtype)).sum() + (final_state * d_last).sum()
+        loss.backward(retain_graph=True)
+        once = {name: tensor.grad.clone() for name, tensor in tensors.items()}
+        loss.backward()
+        for name, tensor in tensors.items():
+            self.assertTrue(torch.equal(tensor.grad, once[name] * 2), f"{name}: a second backward")
+        self.judge("o", o)
+        self.judge("final_state", final_state)
+        for name, grad in once.items():
+            self.judge(f"d{name}", grad)
+
+    def test_autograd_gives_the_case_s_gradients(self):
+        for device in ("cpu", "vm"):
+            with self.subTest(device):
+                self.trained(gdn2.load(rule_of(self.case, self.metadata), device=device), self.tensors())
+
+    def test_tensors_on_a_gpu_go_through_the_calls_on_its_current_stream(self):
+        # A GPU whose memory is the host's, with every tensor on it: each call on a stream becomes the one on host memory.
+        gpu = torch.device("cuda", 0)
+
+        def here(make):
+            return lambda *arguments, device, **rest: make(*arguments, **rest)
+
+        library, called = gdn2._library, []
+
+        def on_stream(name, host, arguments):
+            def call(handle, stream, struct, *rest):
+                called.append(name)
+                self.assertEqual(stream, 1234)
+                return host(handle, struct, *rest[:arguments])
+
+            return call
+
+        stand_in = mock.Mock(wraps=library)
+        stand_in.gdn2_forward_on = on_stream("forward", library.gdn2_forward, 2)
+        stand_in.gdn2_forward_for_backward_on = on_stream("forward_for_backward", library.gdn2_forward, 2)
+        stand_in.gdn2_backward_on = on_stream("backward", library.gdn2_backward, 3)
+        stand_in.gdn2_decode_on = on_stream("decode", library.gdn2_decode, 2)
+        kernels = gdn2.load(rule_of(self.case, self.metadata), device="vm")
+        with (
+            mock.patch.object(gdn2, "_library", stand_in),
+            mock.patch.object(gdn2, "_gpu", lambda array: gpu if isinstance(array, torch.Tensor) else None),
+            mock.patch.object(torch, "empty", here(torch.empty)),
+            mock.patch.object(torch, "as_tensor", here(torch.as_tensor)),
+            mock.patch.object(torch.cuda, "device", lambda _: contextlib.nullcontext()),
+            mock.patch.object(torch.cuda, "current_stream", lambda _: mock.Mock(cuda_stream=1234)),
+        ):
+            tensors = self.tensors()
+            self.trained(kernels, tensors)
+            plain = {name: tensor.detach() for name, tensor in tensors.items()}
+            state = plain.pop("initial_state").clone()
+            first = {name: tensor[:, :1] for name, tensor in plain.items()}
+            o = kernels.decode(state, **first, slots=list(range(len(state))), scale=self.scale)
+            self.assertLessEqual(error(o.float().numpy(), self.case["o"][:, :1]), BAR)
+            with self.assertRaisesRegex(gdn2.Error, "g is on the CPU, v on cuda:0"):
+                kernels.forward(**plain | {"g": self.case["g"]})
+        self.assertEqual(called, ["forward_for_backward", "backward", "backward", "decode"])
+
+
+if __name__ == "__main__":
+    unittest.main()

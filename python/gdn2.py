@@ -6,8 +6,8 @@
     grads = kda.backward(d_o, q, k, v, g=g, b=beta)          # {"dq": …, "dk": …, …}
     o = kda.decode(state, q, k, v, g=g, b=beta)              # state is updated in place
 
-On tensors of PyTorch that require gradients, `forward` is differentiable. Tensors on a GPU stay there: kernels go on the
-current stream, nothing is copied or waited for, and every tensor must have the dtype that the rule stores it in.
+On tensors of PyTorch that require gradients, `forward` is differentiable. Tensors on a GPU stay there: kernels go on
+the current stream, nothing is copied or waited for, and every tensor must have the dtype that the rule stores it in.
 
 Shapes: q, k [B,T,H,K]; v, o [B,T,HV,V]; gates [B,T,HV] or [B,T,HV,channels]; states [N,HV,K,V], f32. The library is
 looked for in GDN2_LIBRARY, beside this file and in ../target; `cargo build --release -p gdn2-capi` makes it.
@@ -80,10 +80,11 @@ def _open():
     library.gdn2_decode.argtypes = [pointer, call, tensor, tensor]
     library.gdn2_backward.argtypes = [pointer, call, tensor, tensor, ctypes.POINTER(_Gradients)]
     stream, scratch = [pointer, pointer], [ctypes.c_uint64, ctypes.c_int64]
-    library.gdn2_forward_on.argtypes = [*stream, call, tensor, tensor]
+    library.gdn2_forward_on.argtypes = [*stream, call, tensor, tensor, *scratch]
     library.gdn2_decode_on.argtypes = [*stream, call, tensor, tensor]
     library.gdn2_forward_for_backward_on.argtypes = [*stream, call, tensor, tensor, *scratch]
     library.gdn2_backward_on.argtypes = [*stream, call, tensor, tensor, ctypes.POINTER(_Gradients), *scratch]
+    library.gdn2_forward_scratch.argtypes = [pointer, _Shape, ctypes.POINTER(ctypes.c_int64)]
     library.gdn2_training_scratch.argtypes = [pointer, _Shape, ctypes.POINTER(ctypes.c_int64)]
     library.gdn2_warmup.argtypes = [pointer, _Shape]
     library.gdn2_explain.argtypes = [pointer, _Shape]
@@ -171,23 +172,17 @@ class Kernels:
             return _function().apply(self, cu_seqlens, scale, *tensors)
         call = _Prepared(*tensors, cu_seqlens, None, scale)
         o, final_state = call.outputs()
-        call.run("forward", self._handle, call.describe(o, "o"), call.describe(final_state, "final_state"))
+        places = call.describe(o, "o"), call.describe(final_state, "final_state")
+        call.run("forward", self._handle, *places, *_room(call.scratch("forward", self._handle)))
         return o, final_state
 
     def _forward_for_backward(self, call):
         """Forward's outputs and, on a GPU, the scratch memory in which it leaves what backward reads."""
-        import torch
-
         o, final_state = call.outputs()
+        scratch = call.scratch("training", self._handle)
+        name = "forward" if scratch is None else "forward_for_backward"
         places = call.describe(o, "o"), call.describe(final_state, "final_state")
-        if call.gpu is None:
-            call.run("forward", self._handle, *places)
-            return o, final_state, None
-        size = ctypes.c_int64()
-        _checked(_library.gdn2_training_scratch(self._handle, call.shape(), ctypes.byref(size)))
-        # Some rules keep nothing; even then there is an address.
-        scratch = torch.empty(max(size.value, 16), dtype=torch.uint8, device=call.gpu)
-        call.run("forward_for_backward", self._handle, *places, scratch.data_ptr(), scratch.numel())
+        call.run(name, self._handle, *places, *_room(scratch))
         return o, final_state, scratch
 
     def backward(
@@ -203,8 +198,7 @@ class Kernels:
         grads = {f"d{name}": _like(array, array.shape) for name, array in call.tensors.items() if array is not None}
         places = _Gradients(**{name: call.describe(grad, name) for name, grad in grads.items()})
         given = call.describe(d_o, "d_o"), call.describe(d_final_state, "d_final_state")
-        room = () if scratch is None else (scratch.data_ptr(), scratch.numel())
-        call.run("backward", self._handle, *given, places, *room)
+        call.run("backward", self._handle, *given, places, *_room(scratch))
         return grads
 
     def decode(self, state, q, k, v, g=None, b=None, w=None, slots=None, scale=None):
@@ -270,6 +264,17 @@ class _Prepared:
         state = initial_state.shape[2:] if initial_state is not None else (q.shape[-1], v.shape[-1])
         return _like(v, v.shape), _like(v, (self.sequences, v.shape[2], *state), "float32")
 
+    def scratch(self, name, handle):
+        """Memory for the kernels of a call on a GPU."""
+        if self.gpu is None:
+            return None
+        import torch
+
+        size = ctypes.c_int64()
+        _checked(getattr(_library, f"gdn2_{name}_scratch")(handle, self.shape(), ctypes.byref(size)))
+        # Where they need none, there is an address all the same.
+        return torch.empty(max(size.value, 16), dtype=torch.uint8, device=self.gpu)
+
     def run(self, name, handle, *arguments):
         """The library's call of a name; on a GPU the one that goes on the current stream."""
         if self.gpu is None:
@@ -280,6 +285,11 @@ class _Prepared:
         with torch.cuda.device(self.gpu):
             stream = torch.cuda.current_stream(self.gpu).cuda_stream
             _checked(getattr(_library, f"gdn2_{name}_on")(handle, stream, self.struct, *arguments))
+
+
+def _room(scratch):
+    """The arguments that say where scratch memory is; calls on the host have none."""
+    return () if scratch is None else (scratch.data_ptr(), scratch.numel())
 
 
 _FUNCTION = None

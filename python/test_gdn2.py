@@ -110,7 +110,7 @@ class Torch(unittest.TestCase):
                 self.trained(gdn2.load(rule_of(self.case, self.metadata), device=device), self.tensors())
 
     def test_tensors_on_a_gpu_go_through_the_calls_on_its_current_stream(self):
-        # A GPU whose memory is the host's, with every tensor on it: each call on a stream becomes the one on host memory.
+        # A GPU whose memory is the host's, with every tensor on it: a call on a stream becomes the one on host memory.
         gpu = torch.device("cuda", 0)
 
         def here(make):
@@ -143,13 +143,14 @@ class Torch(unittest.TestCase):
             tensors = self.tensors()
             self.trained(kernels, tensors)
             plain = {name: tensor.detach() for name, tensor in tensors.items()}
+            self.judge("o", kernels.forward(**plain, scale=self.scale)[0])
             state = plain.pop("initial_state").clone()
             first = {name: tensor[:, :1] for name, tensor in plain.items()}
             o = kernels.decode(state, **first, slots=list(range(len(state))), scale=self.scale)
             self.assertLessEqual(error(o.float().numpy(), self.case["o"][:, :1]), BAR)
             with self.assertRaisesRegex(gdn2.Error, "g is on the CPU, v on cuda:0"):
                 kernels.forward(**plain | {"g": self.case["g"]})
-        self.assertEqual(called, ["forward_for_backward", "backward", "backward", "decode"])
+        self.assertEqual(called, ["forward_for_backward", "backward", "backward", "forward", "decode"])
 
 
 if __name__ == "__main__":

@@ -71,8 +71,10 @@ int gdn2_decode(const gdn2_kernels *kernels, const gdn2_call *call, const gdn2_t
  * and the memory belong to the device's primary context, that memory lives until the stream has passed the call, that
  * cu_seqlens ascends from 0 to T, and that slots which are not negative differ and lie in the pool. */
 
+/* scratch is device memory of as many bytes as gdn2_forward_scratch says; without it, 0 and 0, the built-in kernel runs
+ * where the call's record has one that needs it. */
 int gdn2_forward_on(const gdn2_kernels *kernels, void *stream, const gdn2_call *call, const gdn2_tensor *o,
-                    const gdn2_tensor *final_state);
+                    const gdn2_tensor *final_state, uint64_t scratch, int64_t scratch_bytes);
 int gdn2_decode_on(const gdn2_kernels *kernels, void *stream, const gdn2_call *call, const gdn2_tensor *state,
                    const gdn2_tensor *o);
 

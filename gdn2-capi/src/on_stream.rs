@@ -188,13 +188,19 @@ pub unsafe extern "C" fn gdn2_forward_on(
     call: *const Call,
     o: *const Tensor,
     final_state: *const Tensor,
+    address: u64,
+    bytes: i64,
 ) -> c_int {
     // SAFETY: the caller's promise.
     unsafe {
         call_on(kernels, stream, call, |kernels, stream, inputs, context| {
             let (mut o, mut last) = (needed(o, "o", context)?, argument(final_state, "final_state", context)?);
             let outputs = Outputs { o: o.view_mut()?, final_state: view_mut(&mut last)? };
-            Ok(kernels.0.forward_on(stream, inputs, outputs)?)
+            if address == 0 {
+                return Ok(kernels.0.forward_on(stream, inputs, outputs)?);
+            }
+            let mut memory = scratch(address, bytes, context)?;
+            Ok(kernels.0.forward_with_scratch_on(stream, inputs, outputs, &mut memory)?)
         })
     }
 }
@@ -225,7 +231,7 @@ pub unsafe extern "C" fn gdn2_decode_on(
     }
 }
 
-/// Scratch memory of a training step.
+/// Scratch memory.
 fn scratch(address: u64, bytes: i64, context: Context) -> Result<Held, AbiError> {
     let negative = |_| AbiError::Negative { field: "scratch_bytes", got: bytes };
     let len = usize::try_from(bytes).map_err(negative)? / 4;

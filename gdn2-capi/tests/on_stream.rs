@@ -131,7 +131,11 @@ fn training_on_a_stream_gives_the_bits_of_the_calls_on_host_memory() {
     // SAFETY: the structs describe live memory.
     unsafe {
         good(gdn2_forward(&plain, &host, &o.host_mut(), &last.host_mut()));
-        good(gdn2_forward_on(&on, STREAM, &device, &o.device(), &last.device()));
+        good(gdn2_forward_on(&on, STREAM, &device, &o.device(), &last.device(), 0, 0));
+        o.agree(&machine);
+        last.agree(&machine);
+        let room = machine.room(4, Dtype::F32).address;
+        good(gdn2_forward_on(&on, STREAM, &device, &o.device(), &last.device(), room, 16));
         o.agree(&machine);
         last.agree(&machine);
 
@@ -212,7 +216,8 @@ fn a_tensor_that_the_rule_stores_otherwise_is_named() {
     let mut given = call(inputs.each_ref().map(Both::device));
     let o = Both::room(&machine, &[1, 4, HV, V], Dtype::Bf16).device();
     // SAFETY: nothing is launched.
-    let refused = |kernels, given: &Call| unsafe { gdn2_forward_on(kernels, STREAM, given, &o, ptr::null()) } != 0;
+    let refused =
+        |kernels, given: &Call| unsafe { gdn2_forward_on(kernels, STREAM, given, &o, ptr::null(), 0, 0) } != 0;
     assert!(refused(&plain, &given) && said().contains("take device pointers and a stream"), "{}", said());
     given.g.dtype = 1;
     assert!(refused(&on, &given) && said().contains("g: stored as bf16, must be f32"), "{}", said());

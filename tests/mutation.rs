@@ -166,10 +166,11 @@ fn line_of(ptx: &str, kind: &str, place: usize) -> usize {
     lines.iter().filter(of_kind).nth(place).expect("a statement of the list").0
 }
 
-/// The subject's mutants, and those of them that are noticed though listed as covered, or not though not.
-fn tried(s: &Subject, covered: &[[usize; 2]]) -> (usize, Vec<String>) {
+/// The subject's mutants in the lines that `wanted` takes, and those of them that are noticed though listed as covered, or
+/// not though not.
+fn tried(s: &Subject, covered: &[[usize; 2]], wanted: impl Fn(usize) -> bool) -> (usize, Vec<String>) {
     let ptx = &s.artifact.ptx;
-    let mutants = mutants(ptx, |_| true);
+    let mutants = mutants(ptx, wanted);
     let judge = |m: &Mutant| {
         let listed = covered.iter().any(|[line, _]| *line == m.line);
         let noticed = s.verdict(&m.ptx).is_some();
@@ -203,7 +204,7 @@ fn each_is_missed(of: impl Fn(Pass) -> bool) -> usize {
         let of_kernel = COVERED.iter().filter(|c| c.kernel == s.name);
         let covered: Vec<[usize; 2]> =
             of_kernel.map(|c| [c.place, c.by].map(|place| line_of(&s.artifact.ptx, c.kind, place))).collect();
-        let (mutants, found) = tried(s, &covered);
+        let (mutants, found) = tried(s, &covered, |_| true);
         total += mutants;
         wrong.extend(found);
     }
@@ -213,20 +214,20 @@ fn each_is_missed(of: impl Fn(Pass) -> bool) -> usize {
 }
 
 /// Forward on wgmma, every gate as bf16: two stages of the ring.
-fn on_wgmma(shipped: Rule) -> Subject {
+fn on_wgmma(shipped: Rule, schedule: &str, tokens: usize) -> Subject {
     let (engine, device) = (engine(), Device::vm());
     let mut rule = shipped;
     rule.decay.storage = Dtype::Bf16;
     rule.erase.storage = Dtype::Bf16;
     let rule = rule.checked().unwrap();
-    let run = Run { arch: Some(Arch::Sm90a), schedule: "matrix=wgmma", ..Run::new(&rule, Pass::Forward, &device) };
+    let run = Run { arch: Some(Arch::Sm90a), schedule, ..Run::new(&rule, Pass::Forward, &device) };
     let artifact = engine.artifact(&run).unwrap();
-    let case = Case::drawn_inputs(&rule, &Draw::new(1, 133, 1, 1, 7), false).unwrap();
+    let case = Case::drawn_inputs(&rule, &Draw::new(1, tokens, 1, 1, 7), false).unwrap();
     Subject {
-        name: format!("{} forward on wgmma", rule.name),
-        rule,
+        name: format!("{} forward, {schedule}", rule.name),
         pass: Pass::Forward,
-        schedule: "matrix=wgmma".to_owned(),
+        schedule: schedule.to_owned(),
+        rule,
         artifact,
         forward: None,
         case,
@@ -238,7 +239,7 @@ fn each_ordering_statement_on_wgmma_is_missed() {
     const COMMIT: &str = "wgmma.commit_group";
     const WAIT: &str = "wgmma.wait_group";
     let (mut wrong, mut total) = (Vec::new(), 0);
-    for s in rules().into_iter().map(on_wgmma) {
+    for s in rules().into_iter().map(|rule| on_wgmma(rule, "matrix=wgmma", 133)) {
         let ptx = &s.artifact.ptx;
         wrong.extend(s.verdict(ptx).map(|finding| format!("{}: {finding}", s.name)));
         // Groups end in order, so a later wait covers one that only gives registers back sooner: the wait between the
@@ -254,7 +255,29 @@ fn each_ordering_statement_on_wgmma_is_missed() {
         };
         let covered: Vec<[usize; 2]> =
             early.iter().map(|&(kind, place, by)| [place, by].map(|place| line_of(ptx, kind, place))).collect();
-        let (mutants, found) = tried(&s, &covered);
+        let (mutants, found) = tried(&s, &covered, |_| true);
+        total += mutants;
+        wrong.extend(found);
+    }
+    println!("{total} mutants");
+    assert!(wrong.is_empty(), "of {total} mutants:\n{}", wrong.join("\n"));
+}
+
+/// The launches before the forward kernel's own where it runs in segments, of rules that erase and that do not, with
+/// decay of either grain: three chunks to each of three segments that are mapped, two of them joined, narrow heads.
+#[test]
+fn each_ordering_statement_of_the_maps_and_their_joining_is_missed() {
+    let (mut wrong, mut total) = (Vec::new(), 0);
+    for rule in rules().into_iter().filter(|rule| ["gdn", "kda", "gdn2", "gla"].contains(&rule.name.as_str())) {
+        let s = on_wgmma(rule.with_dims(64, 64).unwrap(), "matrix=wgmma,chunk=32,segments=4", 289);
+        let ptx = &s.artifact.ptx;
+        wrong.extend(s.verdict(ptx).map(|finding| format!("{}: {finding}", s.name)));
+        let starts: Vec<usize> =
+            ptx.lines().enumerate().filter(|(_, line)| line.contains(".entry")).map(|(line, _)| line).collect();
+        let own = format!(".entry {}_forward(", s.rule.name);
+        let forward = starts.iter().position(|&line| ptx.lines().nth(line).unwrap().contains(&own)).unwrap();
+        let range = starts[forward]..starts.get(forward + 1).copied().unwrap_or(usize::MAX);
+        let (mutants, found) = tried(&s, &[], |line| !range.contains(&line));
         total += mutants;
         wrong.extend(found);
     }

@@ -86,7 +86,7 @@ fn any_rule_any_draw_in_segments() {
     let schedules = ["2", "3", "8", "16", "3,chunk=16", "5,chunk=16", "8,chunk=32", "4,stages=1", "3,value_split=2"];
     let schedules = schedules.map(|more| format!("matrix=wgmma,segments={more}"));
     let strategy = (rules(), draws(), prop::sample::select(schedules.to_vec()), any::<bool>());
-    runner(32)
+    runner(20)
         .run(&strategy, |(rule, draw, schedule, slots)| {
             // Keys of any dim up to 256, values in blocks of 64 rows.
             let rule = Rule { value_dim: 64 * (1 + rule.value_dim / 16 % 4), ..rule };

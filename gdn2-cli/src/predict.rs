@@ -46,8 +46,8 @@ pub struct Args {
     /// GPU: h200, h100, h20, a100, a40, l40s, rtx4090, rtx5090
     #[arg(long, value_name = "GPU")]
     target: String,
-    /// Schedule fields, such as chunk=64,warps=4, any number of times; without any, the built-in schedule with each
-    /// matrix instruction that the GPU has
+    /// Schedule fields, such as chunk=64,warps=4, any number of times; without any, the built-in schedule, forward with
+    /// each matrix instruction that the GPU has, and in segments where sequences and heads leave multiprocessors idle
     #[arg(long, value_name = "FIELD=N,…")]
     schedule: Vec<String>,
     /// Folder of the records, whose constants come before the program's own
@@ -73,7 +73,9 @@ impl Args {
             for rule in rule.rules()? {
                 let rule = self.overrides.apply(rule)?;
                 for shape in &self.shape {
-                    for schedule in self.schedules(&rule, arch)? {
+                    let units = u64::from(constants.multiprocessors());
+                    let segments = segments(units / (shape.batch * shape.value_heads).max(1) as u64);
+                    for schedule in self.schedules(&rule, arch, segments)? {
                         let (rule, gpu, shape) = (rule.clone(), self.target.clone(), tune::of(*shape)?);
                         let job = Job { rule, pass: self.pass, shape, gpu, arch, engine: Engine::Model };
                         requests.push(Request { job, schedule, effort: Effort::FIRST, step: Step::Evaluate });
@@ -107,18 +109,23 @@ impl Args {
     }
 
     /// The schedules to compare.
-    fn schedules(&self, rule: &Rule, arch: Arch) -> Result<Vec<Schedule>, CliError> {
-        let matrices: &[&str] = match (self.pass, arch.limits().wgmma) {
-            (Pass::Forward | Pass::ForwardForBackward, Some(_)) => &["matrix=mma", "matrix=wgmma"],
-            _ => &[""],
+    fn schedules(&self, rule: &Rule, arch: Arch, segments: u64) -> Result<Vec<Schedule>, CliError> {
+        let mut texts = match (self.schedule.as_slice(), self.pass, arch.limits().wgmma) {
+            ([], Pass::Forward, Some(_)) => vec!["matrix=mma".to_owned(), "matrix=wgmma,segments=1".to_owned()],
+            ([], ..) => vec![String::new()],
+            (asked, ..) => asked.to_vec(),
         };
-        let texts: Vec<&str> = match self.schedule.as_slice() {
-            [] => matrices.to_vec(),
-            asked => asked.iter().map(String::as_str).collect(),
-        };
-        let of = |text: &&str| Ok(Schedule::from_overrides(rule, self.pass, arch, text)?);
+        if self.schedule.is_empty() && texts.len() > 1 && segments > 1 {
+            texts.push(format!("matrix=wgmma,segments={segments}"));
+        }
+        let of = |text: &String| Ok(Schedule::from_overrides(rule, self.pass, arch, text)?);
         texts.iter().map(of).collect()
     }
+}
+
+/// Into how many parts a sequence goes where each could have that many multiprocessors: a power of two up to 8.
+fn segments(multiprocessors: u64) -> u64 {
+    1 << multiprocessors.max(1).ilog2().min(3)
 }
 
 /// Adds what becomes of a kernel; whether it has a time.

@@ -39,15 +39,17 @@ impl Args {
         let Some(last) = searches.last() else {
             return Err(CliError::Usage(format!("{}: no such search", self.log.display())));
         };
+        // A log lies in the folder of its records, unless it was put elsewhere.
+        let records = self.log.parent();
         if let Some(path) = &self.html {
-            write::file(path, report::html(&Findings::of(&log, last)?)?.as_bytes())?;
+            write::file(path, report::html(&Findings::of(&log, last, records)?)?.as_bytes())?;
         }
         if let Some(path) = &self.t4 {
             write::file(path, format!("{:#}\n", t4::export(&log, last)).as_bytes())?;
         }
         if self.html.is_none() && self.t4.is_none() {
             for search in searches {
-                write::stdout(format!("{}\n", report::table(&Findings::of(&log, search)?)?).as_bytes())?;
+                write::stdout(format!("{}\n", report::table(&Findings::of(&log, search, records)?)?).as_bytes())?;
             }
         }
         Ok(Verdict::Good)

@@ -194,7 +194,7 @@ impl Args {
         let contents = Contents::read(&log).map_err(|source| CliError::Read { path: log.clone(), source })?;
         let mut text = String::new();
         if let Some(search) = contents.searches.iter().find(|search| search.search == swept.search) {
-            text = report::table(&Findings::of(&contents, search)?)?;
+            text = report::table(&Findings::of(&contents, search, Some(&self.records))?)?;
         }
         let kept = if stands { " keeps the measured winner: only a measurement replaces it" } else { "" };
         text.push_str(&format!("record: {}{kept}\nlog: {}, read it with gdn2 report\n", path.display(), log.display()));

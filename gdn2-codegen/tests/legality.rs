@@ -77,6 +77,25 @@ const EDGES: &[Edge] = &[
         "chunk=64,value_split=1,warps=4,stages=1,matrix=wgmma,segments=17",
     ),
     edge("segments", Forward, (64, 64), "segments=1", "segments=2"),
+    // 1,280 threads are too many; eight state warpgroups with two others ask for them.
+    Edge {
+        elsewhere: Some((Arch::Sm90a, (16, 512))),
+        ..edge(
+            "warps",
+            Forward,
+            (16, 256),
+            "chunk=16,value_split=1,warps=16,stages=1,matrix=wgmma",
+            "chunk=16,value_split=1,warps=32,stages=1,matrix=wgmma",
+        )
+    },
+    // A state thread of two warpgroups is granted 192 registers; K = 192 wants 184 at chunk 16, 200 at chunk 32.
+    edge(
+        "registers",
+        Forward,
+        (192, 128),
+        "chunk=16,value_split=1,warps=8,stages=1,matrix=wgmma",
+        "chunk=32,value_split=1,warps=8,stages=1,matrix=wgmma",
+    ),
     edge("chunk", Backward, (64, 64), "chunk=64", "chunk=63"),
     edge("stages", Backward, (64, 64), "stages=2", "stages=3"),
     edge("warps", Backward, (16, 16), "chunk=16,warps=32", "chunk=16,warps=33"),
@@ -100,6 +119,8 @@ const EDGES: &[Edge] = &[
     edge("warps", Decode, (128, 128), "value_split=4,warps=4", "value_split=4,warps=5"),
     // Three warps along V, or a multiple.
     edge("warps", Decode, (128, 80), "value_split=1,warps=6", "value_split=1,warps=7"),
+    // More threads than a block has; 32 warps would leave fewer registers each than any division wants.
+    edge("warps", Decode, (16, 512), "value_split=1,warps=16", "value_split=1,warps=33"),
     edge("registers", Decode, (128, 128), "value_split=4,warps=2", "value_split=4,warps=1"),
 ];
 

@@ -138,6 +138,11 @@ impl Constants {
         self.get("clock").round() as u32
     }
 
+    /// Streaming multiprocessors.
+    pub fn multiprocessors(&self) -> u32 {
+        self.get("sms").round() as u32
+    }
+
     /// The model's relative error.
     pub fn band(&self) -> f64 {
         self.get("band")

@@ -15,6 +15,7 @@ use crate::verdict::{Looks, Podium, podium};
 use gdn2_codegen::record::{Basis, Bucket, StallSource};
 use gdn2_codegen::schedule::{Schedule, ScheduleError};
 use gdn2_codegen::space::space;
+use std::path::Path;
 
 /// Why there is no report.
 #[derive(Debug, thiserror::Error)]
@@ -48,8 +49,8 @@ pub struct Findings<'a> {
 }
 
 impl<'a> Findings<'a> {
-    /// Reads one search of a log.
-    pub fn of(log: &Contents, search: &'a Search) -> Result<Findings<'a>, ReportError> {
+    /// Reads one search of a log, beside the constants that lie in a folder of records, else the shipped ones.
+    pub fn of(log: &Contents, search: &'a Search, records: Option<&Path>) -> Result<Findings<'a>, ReportError> {
         let job = &search.job;
         let candidates = space(&job.rule, job.pass, job.arch)?;
         let looks = Looks::of(log, &search.search, &candidates);
@@ -76,7 +77,7 @@ impl<'a> Findings<'a> {
             return Err(ReportError::NoWinner(search.search.clone()));
         }
         let built_in = Schedule::default_for(&job.rule, job.pass, job.arch)?;
-        let constants = Constants::shipped(&job.gpu)?;
+        let constants = Constants::of(&job.gpu, records)?;
         Ok(Findings { search, constants, ranking, rejected, built_in, candidates: candidates.len() })
     }
 

@@ -3,7 +3,7 @@
 use super::plot::{self, Mark};
 use super::{Findings, ReportError, micros};
 use crate::model::Bound;
-use gdn2_codegen::schedule::Schedule;
+use gdn2_codegen::schedule::{Backward, Decode, Forward, Schedule};
 use handlebars::Handlebars;
 use serde_json::{Value, json};
 
@@ -75,10 +75,26 @@ fn view(findings: &Findings) -> Result<Value, ReportError> {
     }))
 }
 
-/// The fields of a schedule as written, in order.
+/// The fields of a schedule in order, those too that are not written where they are as ever.
 fn fields(schedule: Schedule) -> Vec<(String, String)> {
     let text = schedule.to_string();
-    text.split(',').filter_map(|part| part.split_once('=')).map(|(name, value)| (name.into(), value.into())).collect()
+    let written = |name: &str| {
+        let mut parts = text.split(',').filter_map(|part| part.split_once('='));
+        parts.find(|(field, _)| *field == name).map(|(_, value)| value.to_owned())
+    };
+    let field = |name: &&str| {
+        let value = written(name).or_else(|| match *name {
+            "matrix" => Some("mma".to_owned()),
+            "segments" => Some("1".to_owned()),
+            _ => None,
+        });
+        value.map(|value| ((*name).to_owned(), value))
+    };
+    match schedule {
+        Schedule::Forward(_) => Forward::FIELDS.iter().filter_map(field).collect(),
+        Schedule::Backward(_) => Backward::FIELDS.iter().filter_map(field).collect(),
+        Schedule::Decode(_) => Decode::FIELDS.iter().filter_map(field).collect(),
+    }
 }
 
 /// Time against every field that takes more than one value; coloured by value split, which is what most often

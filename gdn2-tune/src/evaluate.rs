@@ -22,8 +22,9 @@ use gdn2_runtime::toolchain::Nvdisasm;
 use gdn2_vm::{Check, Module, Report};
 use std::path::{Path, PathBuf};
 
-/// Tokens of the shorter of the two runs that counts are extrapolated from, at least; the other is twice as long.
-const SHORT_RUN: u32 = 128;
+/// Chunks of each segment in the shorter of the two runs that counts are extrapolated from, so that the pipeline has
+/// filled in it; the other is twice as long.
+const SHORT_RUN: u32 = 2;
 
 /// Tokens that results are checked over on a GPU.
 const CHECKED_TOKENS: u32 = 512;
@@ -147,9 +148,8 @@ impl Evaluator {
             Kind::Model => {
                 let full = full(request);
                 let at = |tokens: u32| Shape { batch: 1, tokens, key_heads: 1, value_heads: 1, ..full };
-                // Two chunks and four, of each segment, so that the pipeline has filled in the shorter run.
                 let schedule = request.schedule;
-                let short = SHORT_RUN.max(2 * schedule.chunk().unwrap_or(1) * schedule.segments());
+                let short = SHORT_RUN * schedule.chunk().unwrap_or(1) * schedule.segments();
                 let long = 2 * short;
                 if job.shape.tokens <= long {
                     let only = at(job.shape.tokens);

@@ -63,7 +63,7 @@ pub enum DataMut<'a> {
     Device(&'a mut dyn DeviceMemoryMut, Dtype),
 }
 
-/// A type that tensors are made of: f32, [`bf16`] or [`f16`].
+/// A type that tensors are made of: f32, [`bf16`] or [`f16`](struct@f16).
 pub trait Element: sealed::Element {}
 
 impl Element for f32 {}

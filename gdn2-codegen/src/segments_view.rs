@@ -95,13 +95,14 @@ impl Role {
     /// Which work is the block's.
     fn find(self) -> Vec<String> {
         let work = "find_work(cu_seqlens, cu_seqlens_is_64, tokens, key_heads, value_heads)";
+        let ordered = format!("longest_first({work}, cu_seqlens, cu_seqlens_is_64, sequences)");
         match self {
             Role::Whole => vec![format!("const Work work = {work};")],
             Role::Parts => {
-                vec![format!("const Segment work = find_part({work});"), "if (!work.exists) return;".to_owned()]
+                vec![format!("const Segment work = find_part({ordered});"), "if (!work.exists) return;".to_owned()]
             }
             Role::Maps => vec![
-                format!("const Map work = find_map({work});"),
+                format!("const Map work = find_map({ordered});"),
                 "if (!work.exists || (work.last && work.segment > 0)) return;".to_owned(),
             ],
         }
@@ -149,11 +150,12 @@ impl Role {
 
     /// The device files of segments, in order of use; after those of the state.
     pub(crate) fn device(self) -> Vec<&'static str> {
-        match self {
-            Role::Whole => Vec::new(),
-            Role::Parts => vec![device!("segments"), device!("segment_part"), device!("segment_rows")],
-            Role::Maps => vec![device!("segments"), device!("segment_maps"), device!("segment_rows")],
-        }
+        let own = match self {
+            Role::Whole => return Vec::new(),
+            Role::Parts => device!("segment_part"),
+            Role::Maps => device!("segment_maps"),
+        };
+        vec![device!("segments"), device!("longest_first"), own, device!("segment_rows")]
     }
 }
 

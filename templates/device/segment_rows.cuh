@@ -15,7 +15,7 @@ DEVICE void load_rows(State<Element>& state, const float* rows, int value) {
   }
 }
 
-// Rows from ROWS on are not there.
+// Rows from ROWS on are not there. In words of PTX, as the compiler takes such a store apart here and there.
 template <int ROWS, typename Element>
 DEVICE void store_rows(const State<Element>& state, float* rows, int value) {
   const int lane = lane_index();
@@ -24,9 +24,11 @@ DEVICE void store_rows(const State<Element>& state, float* rows, int value) {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       const int row = value + value_row(lane) + half * 2;
+      float* const at = rows + row * KEY + n * 8 + lane % 4 * 2;
       if (row < ROWS) {
-        *reinterpret_cast<float2*>(rows + row * KEY + n * 8 + lane % 4 * 2) = {state.s[n][half * 2],
-                                                                            state.s[n][half * 2 + 1]};
+        asm volatile("st.global.v2.f32 [%0], {%1, %2};" ::"l"(__cvta_generic_to_global(at)), "f"(state.s[n][half * 2]),
+                     "f"(state.s[n][half * 2 + 1])
+                     : "memory");
       }
     }
   }

@@ -119,8 +119,8 @@ const EDGES: &[Edge] = &[
     edge("warps", Decode, (128, 128), "value_split=4,warps=4", "value_split=4,warps=5"),
     // Three warps along V, or a multiple.
     edge("warps", Decode, (128, 80), "value_split=1,warps=6", "value_split=1,warps=7"),
-    // More threads than a block has; from 16 warps on each thread gets fewer registers than it wants.
-    edge("warps", Decode, (16, 512), "value_split=1,warps=8", "value_split=1,warps=33"),
+    // More threads than a block has; the registers of sixteen warps are too few before that.
+    edge("warps", Decode, (96, 128), "value_split=1,warps=12", "value_split=1,warps=33"),
     edge("registers", Decode, (128, 128), "value_split=4,warps=2", "value_split=4,warps=1"),
 ];
 

@@ -7,6 +7,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 : "${OUT:?folder for the results}"
 mkdir -p "$OUT"
+OUT=$(realpath "$OUT")
 
 # Everything that is unpacked or compiled stays outside of the repository.
 work=$(mktemp -d)
@@ -24,3 +25,7 @@ fi
 
 "$work/ours/gdn2" hardware-check --device cuda:0 --minutes "${MINUTES:-9}" --out "$OUT" \
   --cases "$work/oracle" tests/cases --library "$work/ours/libgdn2_c.so" "$@"
+
+# PyTorch's tensors on the GPU through python/gdn2.py.
+cd python
+GDN2_LIBRARY="$work/ours/libgdn2_c.so" python3 -m unittest --verbose test_gdn2 >"$OUT/python.txt" 2>&1

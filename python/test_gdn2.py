@@ -79,20 +79,20 @@ class Torch(unittest.TestCase):
         self.case, self.metadata = read_case(CASES / "gdn2_d32_grouped.safetensors")
         self.scale = float(self.metadata["scale"])
 
-    def tensors(self):
+    def tensors(self, device="cpu"):
         """Inputs as kernels store them; every one of them requires its gradient."""
         stored = {name: torch.float32 if name in ("g", "initial_state") else torch.bfloat16 for name in NAMES}
         given = {name: torch.from_numpy(self.case[name].copy()) for name in NAMES if name in self.case}
-        return {name: tensor.to(stored[name]).requires_grad_() for name, tensor in given.items()}
+        return {name: tensor.to(device, stored[name]).requires_grad_() for name, tensor in given.items()}
 
     def judge(self, name, got):
         """A tensor against the case's, which float64 made from the same stored inputs."""
         bar = BARS.get(name, BAR) * float(self.metadata.get("bar_scale", 1))
-        self.assertLessEqual(error(got.detach().float().numpy(), self.case[name]), bar, name)
+        self.assertLessEqual(error(got.detach().float().cpu().numpy(), self.case[name]), bar, name)
 
     def trained(self, kernels, tensors):
-        d_o, d_last = (torch.from_numpy(self.case[name].copy()) for name in ("do", "d_final_state"))
         o, final_state = kernels.forward(**tensors, scale=self.scale)
+        d_o, d_last = (torch.from_numpy(self.case[name].copy()).to(o.device) for name in ("do", "d_final_state"))
         loss = (o * d_o.to(o.dtype)).sum() + (final_state * d_last).sum()
         loss.backward(retain_graph=True)
         once = {name: tensor.grad.clone() for name, tensor in tensors.items()}
@@ -108,6 +108,13 @@ class Torch(unittest.TestCase):
         for device in ("cpu", "vm"):
             with self.subTest(device):
                 self.trained(gdn2.load(rule_of(self.case, self.metadata), device=device), self.tensors())
+
+    @unittest.skipUnless(torch and torch.cuda.is_available(), "PyTorch has no GPU")
+    def test_autograd_on_a_gpu_gives_the_case_s_gradients(self):
+        kernels = gdn2.load(rule_of(self.case, self.metadata), device="cuda:0")
+        self.trained(kernels, self.tensors("cuda:0"))
+        with torch.cuda.stream(torch.cuda.Stream()):
+            self.trained(kernels, self.tensors("cuda:0"))
 
     def test_tensors_on_a_gpu_go_through_the_calls_on_its_current_stream(self):
         # A GPU whose memory is the host's, with every tensor on it: a call on a stream becomes the one on host memory.

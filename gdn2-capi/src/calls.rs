@@ -1,12 +1,11 @@
 //! The exported functions.
 
 use std::cell::RefCell;
-use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::ffi::{CStr, CString, c_char, c_int};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::abi::{AbiError, Call, CallError, Gradients, Sizes, Tensor, slice};
 use gdn2::__private::{Loaded, Name, Tensor as Owned};
-use gdn2::raw::Arguments;
 use gdn2::{Device, Dtype, Slots, bf16, f16};
 use gdn2_dsl::{Rule, parse_file};
 
@@ -187,106 +186,6 @@ pub unsafe extern "C" fn gdn2_backward(
                 write(place, result, name.name())?;
             }
             Ok(())
-        }
-    })
-}
-
-/// See `include/gdn2.h`.
-///
-/// # Safety
-/// As `gdn2::Loaded::forward_raw`; every pointer is null or points to what the header says.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn gdn2_forward_raw(
-    kernels: *const Kernels,
-    stream: *mut c_void,
-    call: *const Arguments,
-) -> c_int {
-    guarded(|| {
-        // SAFETY: the caller's promise.
-        unsafe {
-            let kernels = kernels.as_ref().ok_or(AbiError::Null("kernels"))?;
-            Ok(kernels.0.forward_raw(stream, call.as_ref().ok_or(AbiError::Null("call"))?)?)
-        }
-    })
-}
-
-/// See `include/gdn2.h`.
-///
-/// # Safety
-/// As `gdn2::Loaded::forward_with_scratch_raw`; every pointer is null or points to what the header says.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn gdn2_forward_with_scratch_raw(
-    kernels: *const Kernels,
-    stream: *mut c_void,
-    call: *const Arguments,
-    scratch: u64,
-) -> c_int {
-    guarded(|| {
-        // SAFETY: the caller's promise.
-        unsafe {
-            let kernels = kernels.as_ref().ok_or(AbiError::Null("kernels"))?;
-            let call = call.as_ref().ok_or(AbiError::Null("call"))?;
-            Ok(kernels.0.forward_with_scratch_raw(stream, call, scratch)?)
-        }
-    })
-}
-
-/// See `include/gdn2.h`.
-///
-/// # Safety
-/// As `gdn2::Loaded::decode_raw`; every pointer is null or points to what the header says.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn gdn2_decode_raw(
-    kernels: *const Kernels,
-    stream: *mut c_void,
-    call: *const Arguments,
-) -> c_int {
-    guarded(|| {
-        // SAFETY: the caller's promise.
-        unsafe {
-            let kernels = kernels.as_ref().ok_or(AbiError::Null("kernels"))?;
-            Ok(kernels.0.decode_raw(stream, call.as_ref().ok_or(AbiError::Null("call"))?)?)
-        }
-    })
-}
-
-/// See `include/gdn2.h`.
-///
-/// # Safety
-/// As `gdn2::Loaded::forward_for_backward_raw`; every pointer is null or points to what the header says.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn gdn2_forward_for_backward_raw(
-    kernels: *const Kernels,
-    stream: *mut c_void,
-    call: *const Arguments,
-    scratch: u64,
-) -> c_int {
-    guarded(|| {
-        // SAFETY: the caller's promise.
-        unsafe {
-            let kernels = kernels.as_ref().ok_or(AbiError::Null("kernels"))?;
-            let call = call.as_ref().ok_or(AbiError::Null("call"))?;
-            Ok(kernels.0.forward_for_backward_raw(stream, call, scratch)?)
-        }
-    })
-}
-
-/// See `include/gdn2.h`.
-///
-/// # Safety
-/// As `gdn2::Loaded::backward_raw`; every pointer is null or points to what the header says.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn gdn2_backward_raw(
-    kernels: *const Kernels,
-    stream: *mut c_void,
-    call: *const Arguments,
-    scratch: u64,
-) -> c_int {
-    guarded(|| {
-        // SAFETY: the caller's promise.
-        unsafe {
-            let kernels = kernels.as_ref().ok_or(AbiError::Null("kernels"))?;
-            Ok(kernels.0.backward_raw(stream, call.as_ref().ok_or(AbiError::Null("call"))?, scratch)?)
         }
     })
 }

@@ -3,11 +3,14 @@
 mod abi;
 mod calls;
 mod on_stream;
+mod raw;
 
 pub use abi::{Call, Gradients, Sizes, Tensor};
 pub use calls::{
-    Kernels, gdn2_backward, gdn2_backward_raw, gdn2_decode, gdn2_decode_raw, gdn2_explain, gdn2_forward,
-    gdn2_forward_for_backward_raw, gdn2_forward_raw, gdn2_forward_scratch, gdn2_forward_with_scratch_raw, gdn2_free,
-    gdn2_last_error, gdn2_load, gdn2_training_scratch, gdn2_warmup,
+    Kernels, gdn2_backward, gdn2_decode, gdn2_explain, gdn2_forward, gdn2_forward_scratch, gdn2_free, gdn2_last_error,
+    gdn2_load, gdn2_training_scratch, gdn2_warmup,
 };
 pub use on_stream::{gdn2_backward_on, gdn2_decode_on, gdn2_forward_for_backward_on, gdn2_forward_on};
+pub use raw::{
+    gdn2_backward_raw, gdn2_decode_raw, gdn2_forward_for_backward_raw, gdn2_forward_raw, gdn2_forward_with_scratch_raw,
+};

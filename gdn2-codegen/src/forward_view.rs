@@ -110,6 +110,7 @@ impl Text<'_> {
                 Stage::ChannelDecay => &[device!("channel_decay")],
                 Stage::EraseOperand => &[device!("erase_gates"), device!("erase_operand")],
                 Stage::ScoresPair => &[device!("scores_pair")],
+                Stage::ErasePair => &[device!("erase_pair")],
                 Stage::ScoresAnchored => &[device!("scores_anchored")],
                 Stage::ScaledOperands => &[device!("scaled_operands")],
                 Stage::Solve => &[device!("solve")],
@@ -211,14 +212,14 @@ impl Text<'_> {
     fn meets_first(&self) -> bool {
         let plan = &self.kernel.plan;
         let (decay, solve) = (plan.stages.contains(&Stage::ChannelDecay), plan.stages.contains(&Stage::Solve));
-        let vectors = plan.decay == Fold::Pair || plan.erase == Fold::Row;
+        let vectors = (plan.decay == Fold::Pair || plan.erase == Fold::Row) && (solve || plan.scores_queries());
         self.numbers.matrix == Matrix::Mma || if decay { !solve } else { vectors }
     }
 
     /// On wgmma, where they meet after a chunk's factors: prefix sums of tokens are read last where no M follows.
     pub(crate) fn meets_last(&self) -> Vec<String> {
         let plan = &self.kernel.plan;
-        let last = plan.decay == Fold::Pair && !plan.stages.contains(&Stage::Solve);
+        let last = plan.decay == Fold::Pair && plan.scores_queries() && !plan.stages.contains(&Stage::Solve);
         last.then(|| self.sync()).into_iter().collect()
     }
 
@@ -249,7 +250,8 @@ impl Text<'_> {
         let plan = &self.kernel.plan;
         let gates = [(Tensor::B, plan.erase), (Tensor::G, plan.decay)];
         let gates = gates.into_iter().filter(|(_, fold)| *fold == Fold::Operand).map(|(tensor, _)| tensor);
-        [Tensor::Q, Tensor::K].into_iter().chain(gates).collect()
+        let queries = plan.scores_queries().then_some(Tensor::Q);
+        queries.into_iter().chain([Tensor::K]).chain(gates).collect()
     }
 
     /// Gates with one number per token, with the vectors they fill.
@@ -509,6 +511,10 @@ impl Text<'_> {
                     lines.extend(self.clears());
                     lines.push(format!("scores_pair<Element, Left, Pair>(left, q_tile, k_tile, {p});"));
                 }
+                Stage::ErasePair => {
+                    lines.extend(self.clears());
+                    lines.push("erase_pair<Left, Pair>(left, k_tile);".to_owned());
+                }
                 Stage::ScoresAnchored => {
                     lines.extend(self.clears());
                     lines.push(format!("scores_anchored<Element>(left, q_tile, k_tile, {sums}, {p});"));
@@ -543,8 +549,9 @@ impl Text<'_> {
         match self.numbers.matrix {
             Matrix::Mma => Vec::new(),
             Matrix::Wgmma => {
+                let p = self.kernel.plan.scores_queries().then_some("p");
                 let m = (!matches!(self.kernel.plan.erase, Fold::Absent | Fold::Pair)).then_some("m");
-                [Some("p"), m].into_iter().flatten().map(|tile| format!("clear_above({});", self.place(tile))).collect()
+                [p, m].into_iter().flatten().map(|tile| format!("clear_above({});", self.place(tile))).collect()
             }
         }
     }

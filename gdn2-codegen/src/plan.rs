@@ -46,6 +46,8 @@ pub enum Stage {
     EraseOperand,
     /// L and P from raw key products, times a factor per pair.
     ScoresPair,
+    /// L alone, from raw key products, times a factor per pair.
+    ErasePair,
     /// L and P from operands anchored so that no exponent is positive.
     ScoresAnchored,
     /// M = (I + L)⁻¹.
@@ -156,6 +158,26 @@ fn chunk_stages(pass: Pass, decay: Fold, erase: Fold, write: Fold) -> Vec<Stage>
 }
 
 impl Plan {
+    /// The same without outputs: what advances the state. Where decay is channel-wise, what scales keys scales queries
+    /// beside them.
+    pub(crate) fn without_outputs(&self) -> Plan {
+        let mut plan = self.clone();
+        plan.stages = self
+            .stages
+            .iter()
+            .filter_map(|stage| match stage {
+                Stage::ScoresPair => (self.erase != Fold::Absent).then_some(Stage::ErasePair),
+                other => Some(*other),
+            })
+            .collect();
+        plan
+    }
+
+    /// Whether a chunk's queries are read, and P made of them.
+    pub(crate) fn scores_queries(&self) -> bool {
+        self.stages.iter().any(|stage| matches!(stage, Stage::ScoresPair | Stage::ScoresAnchored))
+    }
+
     /// The gate tensors the pass reads, in signature order.
     pub fn gate_tensors(&self) -> Vec<Tensor> {
         let present = [

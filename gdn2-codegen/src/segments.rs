@@ -11,6 +11,7 @@ use crate::forward::shared_bytes;
 use crate::kernel::{Launch, Region};
 use crate::plan::{Fold, Plan};
 use crate::schedule::Forward;
+use crate::warpgroup;
 use gdn2_dsl::Rule;
 
 /// Most segments of a sequence.
@@ -49,11 +50,15 @@ pub(crate) fn first_blocks(rule: &Rule, plan: &Plan, numbers: Forward) -> u32 {
 /// The launches before the forward kernel's own.
 pub(crate) fn launches(rule: &Rule, plan: &Plan, numbers: Forward, forward: &Launch) -> Vec<Launch> {
     let grid = |blocks: u32| Extent { factors: vec![Factor::Sequences, Factor::ValueHeads], times: u64::from(blocks) };
+    let shared = warpgroup::shared_map(rule, &plan.without_outputs(), numbers);
     let first = Launch {
         entry: format!("{}_maps", forward.entry),
-        params: first_params(plan, numbers),
+        params: first_params(&plan.without_outputs(), numbers),
         grid: grid(first_blocks(rule, plan, numbers)),
-        ..forward.clone()
+        block: forward.block,
+        shared_bytes: shared_bytes(&shared),
+        shared,
+        when: Condition::Always,
     };
     let bytes = if plan.erase == Fold::Absent { 0 } else { rule.key_dim * JOIN_ROWS * 4 };
     let shared: Vec<Region> =
@@ -89,7 +94,9 @@ pub(crate) fn workspaces(rule: &Rule, plan: &Plan, numbers: Forward) -> Vec<Work
 }
 
 fn first_params(plan: &Plan, numbers: Forward) -> Vec<Param> {
-    let tensors: Vec<Tensor> = [Tensor::Q, Tensor::K, Tensor::V].into_iter().chain(plan.gate_tensors()).collect();
+    let queries = plan.scores_queries().then_some(Tensor::Q);
+    let inputs = queries.into_iter().chain([Tensor::K, Tensor::V]);
+    let tensors: Vec<Tensor> = inputs.chain(plan.gate_tensors()).collect();
     let mut params = Params::default();
     params.pointers(&tensors);
     params.pointers(&[Tensor::InitialState]);

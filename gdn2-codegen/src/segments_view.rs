@@ -2,7 +2,7 @@
 
 use crate::forward_view::device;
 use crate::kernel::{Kernel, Launch};
-use crate::plan::Fold;
+use crate::plan::{Fold, Plan};
 use crate::schedule::Forward;
 use crate::segments::{JOIN_ROWS, composes, first_blocks, map_blocks, map_rows};
 use crate::signature::{describe, describe_write, params};
@@ -39,6 +39,11 @@ impl Role {
             "close": scope(format!("\n}}  // namespace {}_parts", launch.entry)),
             "find": self.find(), "begin": self.begin(numbers), "finish": self.finish(numbers),
         })
+    }
+
+    /// What of the pass the launch does.
+    pub(crate) fn plan(self, plan: &Plan) -> Plan {
+        if self == Role::Maps { plan.without_outputs() } else { plan.clone() }
     }
 
     fn title(self) -> &'static str {

@@ -148,12 +148,12 @@ pub(crate) fn shared_map(rule: &Rule, plan: &Plan, numbers: Forward) -> Vec<Regi
         }
     };
     // A stage each. Q̂, K̄ and Ê overwrite q, k and b; prefix sums overwrite a float32 g, P and M any other.
-    place(true, "q", stages * chunk * key * operand, ALIGNMENT);
+    place(plan.scores_queries(), "q", stages * chunk * key * operand, ALIGNMENT);
     place(true, "k", stages * chunk * key * operand, ALIGNMENT);
     place(channels(plan.erase), "b", stages * chunk * key * plan.erase_storage.bytes(), ALIGNMENT);
     place(channels(plan.decay), "g", stages * chunk * key * plan.decay_storage.bytes(), ALIGNMENT);
     place(own_erase_operand(plan), "e", stages * chunk * key * operand, ALIGNMENT);
-    place(own_factors, "p", stages * chunk * chunk * operand, ALIGNMENT);
+    place(own_factors && plan.scores_queries(), "p", stages * chunk * chunk * operand, ALIGNMENT);
     place(own_factors && plan.erase != Fold::Absent, "m", stages * chunk * chunk * operand, ALIGNMENT);
     for name in staged_vectors(plan) {
         place(true, name, stages * chunk * 4, 16);

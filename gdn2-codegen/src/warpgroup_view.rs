@@ -22,6 +22,8 @@ pub(crate) fn view(kernel: &Kernel, numbers: Forward, launch: &Launch) -> (&'sta
         return segments_view::join(kernel, numbers, launch);
     }
     let role = Role::of(numbers, launch);
+    let own = Kernel { plan: role.plan(&kernel.plan), ..kernel.clone() };
+    let kernel = &own;
     let group = Group { text: Text { kernel, numbers }, role };
     let text = &group.text;
     let (key, value) = (kernel.rule.key_dim, kernel.rule.value_dim);
@@ -119,7 +121,7 @@ impl Group<'_> {
     fn factor_tiles(&self, launch: &Launch) -> Vec<String> {
         let (plan, numbers) = (&self.text.kernel.plan, self.text.numbers);
         let mut lines = self.text.chunk_tiles(launch);
-        lines.extend(self.own_tiles(true));
+        lines.extend(self.own_tiles(plan.scores_queries()));
         for vector in staged_vectors(plan) {
             lines.push(format!("const int {vector} = {} + stage * {};", shared_name(vector), numbers.chunk * 4));
         }

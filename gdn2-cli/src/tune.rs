@@ -65,9 +65,10 @@ pub struct Args {
     /// Wall-clock time, such as 90s, 10m or 1h
     #[arg(long, default_value = "10m", value_name = "TIME", value_parser = duration)]
     budget: Duration,
-    /// grid, random, halving or guided
-    #[arg(long, default_value = "grid")]
-    search: Strategy,
+    /// grid, random, halving or guided; unless given, the whole space as far as the budget goes: what is predicted in
+    /// random order, what is timed most promising first
+    #[arg(long)]
+    search: Option<Strategy>,
     /// Look at no more than this many candidates
     #[arg(long, value_name = "N")]
     candidates: Option<usize>,
@@ -233,7 +234,7 @@ impl Args {
             pool: &workers,
             ahead: None,
             log: &log,
-            strategy: self.search,
+            strategy: self.strategy(),
             seed: self.seed,
             budget: Budget { time: Some(self.budget), candidates: self.candidates },
             compiler: format!("NVRTC {version}"),
@@ -261,6 +262,13 @@ impl Args {
         let budget = Budget { time: Some(self.budget.saturating_sub(begun.elapsed())), ..setup.budget };
         let pool = if measured { &alone } else { &workers };
         Ok(run(job, &Setup { pool, ahead: measured.then_some(&workers), budget, ..setup.clone() })?)
+    }
+
+    /// The whole space, unless asked otherwise. A prediction has nothing to order candidates by, and a budget that ends
+    /// halfway through them in their own order would leave whole fields untried.
+    fn strategy(&self) -> Strategy {
+        let whole = if self.device == Engine::Model { Strategy::Random } else { Strategy::Grid };
+        self.search.unwrap_or(whole)
     }
 
     fn log(&self, target: &str) -> PathBuf {
@@ -333,10 +341,10 @@ impl Args {
             return Err(CliError::Usage(format!("{}: nothing ran correctly in this search", log.display())));
         };
         let mut run = whole.limited(self.candidates.unwrap_or(usize::MAX));
-        search(self.search, &whole.points(), None, self.seed, &mut run);
+        let strategy = self.strategy();
+        search(strategy, &whole.points(), None, self.seed, &mut run);
         let mut text = format!(
-            "{} looked at {} of {} candidates\nbest of the log: {} at {micros:.2} µs\n",
-            self.search,
+            "{strategy} looked at {} of {} candidates\nbest of the log: {} at {micros:.2} µs\n",
             run.evaluations(),
             whole.micros.len(),
             whole.schedules[best]

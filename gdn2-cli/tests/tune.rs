@@ -70,6 +70,18 @@ fn a_sweep_leaves_a_record_that_run_and_emit_pick_up() {
     let record = bench.record();
     assert!(record.built_in.is_some() && record.correct > 2, "{record:?}");
 
+    // The report draws it, and other tools read it: every candidate once or more, the illegal with their reason.
+    bench.says(true, &["report", "tuning/h200.log.jsonl", "--html", "page.html", "--t4", "t4.json"]);
+    let page = std::fs::read_to_string(bench.path("page.html")).unwrap();
+    for drawing in ["time against value_split", "time against warps", "roofline", "rejected by reason"] {
+        assert!(page.contains(&format!("aria-label=\"{drawing}\"")), "no drawing of {drawing}");
+    }
+    assert!(page.contains(" wins with ") && !page.contains("src="), "{page}");
+    let t4: serde_json::Value = serde_json::from_slice(&std::fs::read(bench.path("t4.json")).unwrap()).unwrap();
+    let results = t4["results"].as_array().unwrap();
+    let refused = results.iter().filter(|result| result["invalidity"] == "constraints").count();
+    assert!(results.len() >= record.tried as usize && refused > 0, "{refused} of {}", results.len());
+
     // Another winner than the built-in schedule, as a GPU might find.
     let built_in = Schedule::default_for(&rule(), Pass::Decode, Arch::Sm90a).unwrap();
     let legal = |schedule: &Schedule| bind(&rule(), Pass::Decode, *schedule, Arch::Sm90a).is_ok();

@@ -99,6 +99,8 @@ pub struct Prediction {
     pub micros: f64,
     /// What decides the longest launch.
     pub bound: Bound,
+    /// Which launch is the longest, from 0.
+    pub longest: usize,
     /// Blocks resident on a streaming multiprocessor, of the longest launch.
     pub resident: u64,
     /// Waves of the longest launch.
@@ -156,7 +158,7 @@ pub fn predict(launches: &[LaunchLoad], compulsory_bytes: f64, limits: &Limits, 
     let sms = constants.get("sms") as u64;
     let mut total = 0.0;
     let mut slowest: Option<(f64, Prediction)> = None;
-    for launch in launches {
+    for (place, launch) in launches.iter().enumerate() {
         let resident = resident_blocks(launch, limits);
         let (chain, (unit, busiest)) = (chain(launch, constants), longest(unit_clocks(&launch.load, constants)));
         // The fullest streaming multiprocessor decides: whole rounds of resident blocks, then what is left.
@@ -171,11 +173,12 @@ pub fn predict(launches: &[LaunchLoad], compulsory_bytes: f64, limits: &Limits, 
         total += micros;
         if slowest.as_ref().is_none_or(|(longest, _)| micros > *longest) {
             let waves = launch.blocks.div_ceil(resident * sms.max(1));
-            slowest = Some((micros, Prediction { micros, bound, resident, waves, chain, busiest }));
+            slowest = Some((micros, Prediction { micros, bound, longest: place, resident, waves, chain, busiest }));
         }
     }
     let memory = compulsory_bytes / (constants.get("dram_bytes") * 1e3) + constants.get("launch");
-    let none = Prediction { micros: 0.0, bound: Bound::Memory, resident: 0, waves: 0, chain: 0.0, busiest: 0.0 };
+    let bound = Bound::Memory;
+    let none = Prediction { micros: 0.0, bound, longest: 0, resident: 0, waves: 0, chain: 0.0, busiest: 0.0 };
     let mut prediction = slowest.map_or(none, |(_, prediction)| prediction);
     prediction.micros = total;
     if memory > total {

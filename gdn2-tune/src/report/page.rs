@@ -36,7 +36,7 @@ fn view(findings: &Findings) -> Result<Value, ReportError> {
         .take(ROWS)
         .map(|(schedule, sample)| {
             let prediction = findings.prediction(sample);
-            let launch = sample.launches.iter().max_by(|a, b| a.load.wavefronts.total_cmp(&b.load.wavefronts));
+            let launch = prediction.as_ref().and_then(|prediction| sample.launches.get(prediction.longest));
             let role = if *schedule == winner {
                 "winner"
             } else if *schedule == findings.built_in {

@@ -199,8 +199,8 @@ pub fn roofline(marks: &[Mark], bytes_per_second: f64, roofs: &[(String, f64)]) 
         axes.at_x(knee.min(axes.x.1)),
         axes.at_y(slope(knee.min(axes.x.1))),
         // Beneath the line, which rises to the right.
-        axes.at_x(first) + 40.0,
-        axes.at_y(slope(first)) - 8.0,
+        axes.at_x(first * (knee / first).powf(0.3)) + 4.0,
+        axes.at_y(slope(first * (knee / first).powf(0.3))) + 16.0,
         bytes_per_second / 1e12
     );
     for (name, roof) in roofs {

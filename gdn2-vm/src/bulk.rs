@@ -142,6 +142,29 @@ impl<O: Observer> Block<'_, O> {
                     self.fly(Flight { pieces, change, fill: 0, end, lane: i })?;
                 }
             }
+            Async::Deliver { dst, mbar, ty, from } => {
+                let (to, size) = (addresses(w, *dst).map(|a| a & !SHARED), usize::from(ty.bytes()));
+                let bytes = (size * from.len()) as u32;
+                let bars = self.mbar_addresses(w, mask, *mbar)?;
+                // Not the copy engine's work: no proxy fence is due, but the mbarrier tells when it is done.
+                let q = Request { space: Space::Shared, kind: Kind::Write, agent: Agent::CpAsync, bytes, align: bytes };
+                let p = self.pointers(w, mask, &to, q)?;
+                for i in lanes(mask) {
+                    for (k, s) in from.iter().enumerate() {
+                        // SAFETY: `pointers` checked all of them.
+                        unsafe {
+                            if size == 8 {
+                                p[i].cast::<u64>().add(k).write_unaligned(w.regs.x[*s as usize][i]);
+                            } else {
+                                p[i].cast::<u32>().add(k).write_unaligned(w.regs.r[*s as usize][i]);
+                            }
+                        }
+                    }
+                    let phase = self.mbar(i, bars[i])?.phase;
+                    self.sync(1 << i, Sync::CopyArrive { address: bars[i], phase });
+                    self.complete(i, bars[i], bytes)?;
+                }
+            }
             Async::BulkCommit => {
                 self.sync(mask, Sync::BulkCommit);
                 for f in &mut self.flights {

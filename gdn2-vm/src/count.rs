@@ -273,9 +273,9 @@ pub(crate) fn class(op: &Op) -> Class {
     match op {
         Op::Alu(Alu::Add(..) | Alu::Sub(..) | Alu::Mul(..) | Alu::Fma(..) | Alu::CmpF32(..)) => Class::Float,
         Op::Alu(Alu::Ex2(..)) => Class::Special,
-        Op::Alu(Alu::Bf16x2(..) | Alu::F32FromS32(..)) | Op::Slow(Slow::Cvt { .. } | Slow::CvtPack { .. }) => {
-            Class::Convert
-        }
+        Op::Alu(Alu::Bf16x2(..) | Alu::F32FromS32(..))
+        | Op::Slow(Slow::Cvt { .. } | Slow::CvtPack { .. })
+        | Op::Slow(Slow::ToFloat8 { .. } | Slow::FromFloat8 { .. }) => Class::Convert,
         Op::Slow(Slow::F32Un(f, ..) | Slow::F64Un(f, ..) | Slow::F64Approx(f, ..) | Slow::HalfUn(f, ..)) => match f {
             FloatUnary::Neg | FloatUnary::Abs => Class::Float,
             _ => Class::Special,
@@ -283,15 +283,25 @@ pub(crate) fn class(op: &Op) -> Class {
         Op::Slow(
             Slow::F32(..) | Slow::FmaF32(..) | Slow::F64(..) | Slow::FmaF64(..) | Slow::Half(..) | Slow::FmaHalf(..),
         ) => Class::Float,
+        Op::Slow(Slow::Directed(..)) => Class::Float,
         Op::Alu(_) | Op::Slow(_) | Op::Nop => Class::Integer,
-        Op::Mem(Mem::Ld { space, .. } | Mem::St { space, .. } | Mem::Atom { space, .. }) => of(space),
+        Op::Mem(
+            Mem::Ld { space, .. } | Mem::St { space, .. } | Mem::Atom { space, .. } | Mem::AtomVector { space, .. },
+        ) => of(space),
+        Op::Mem(Mem::Fragment(f)) => of(&f.space),
         Op::Mem(Mem::LdMatrix { .. } | Mem::StMatrix { .. }) => Class::Shared,
         Op::Mem(Mem::CpAsync { .. })
-        | Op::Async(Async::BulkIn { .. } | Async::BulkOut { .. } | Async::TileIn { .. } | Async::TileOut { .. }) => {
-            Class::Copy
-        }
+        | Op::Async(
+            Async::Deliver { .. }
+            | Async::BulkIn { .. }
+            | Async::BulkOut { .. }
+            | Async::TileIn { .. }
+            | Async::TileOut { .. },
+        ) => Class::Copy,
         Op::Mem(_) | Op::Warp(WarpOp::Bar { .. } | WarpOp::BarRed { .. } | WarpOp::SyncWarp { .. }) => Class::Wait,
-        Op::Matrix(Matrix::Mma { .. } | Matrix::MmaF16 { .. }) | Op::Async(Async::Wgmma(_)) => Class::Matrix,
+        Op::Matrix(Matrix::Mma { .. } | Matrix::MmaF16 { .. } | Matrix::Tiled(_)) | Op::Async(Async::Wgmma(_)) => {
+            Class::Matrix
+        }
         Op::Warp(_) | Op::Matrix(Matrix::Transpose { .. }) => Class::Exchange,
         Op::Async(_) => Class::Wait,
         Op::Flow(_) => Class::Branch,
@@ -311,6 +321,7 @@ fn steps(op: &Op) -> u64 {
 fn fmas(op: &Op) -> u64 {
     match op {
         Op::Matrix(Matrix::Mma { k, .. } | Matrix::MmaF16 { k, .. }) => 16 * 8 * u64::from(*k),
+        Op::Matrix(Matrix::Tiled(t)) => u64::from(t.m) * u64::from(t.n) * u64::from(t.k),
         Op::Async(Async::Wgmma(m)) => 16 * u64::from(m.n) * u64::from(m.k),
         _ => 0,
     }

@@ -107,8 +107,10 @@ fn mentioned<'a>(e: &EntryText<'a>) -> HashSet<&'a str> {
 }
 
 /// Decodes one entry.
-pub(crate) fn entry(e: &EntryText<'_>, variables: &[Variable<'_>]) -> Res<Entry> {
-    let mut symbols = HashMap::new();
+pub(crate) fn entry(e: &EntryText<'_>, variables: &[Variable<'_>], pointers: &HashMap<&str, u64>) -> Res<Entry> {
+    // A function is only ever an address.
+    let mut symbols: HashMap<_, _> =
+        pointers.iter().map(|(name, at)| ((MODULE, *name), (Store::Global, *at))).collect();
     let (mut shared, mut local, mut window) = (u64::from(SHARED_BASE), LOCAL_BASE, VARIABLE_WINDOW);
     let mut dynamic_align = 16;
     let mentioned = mentioned(e);

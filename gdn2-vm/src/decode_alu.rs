@@ -1,7 +1,7 @@
 //! Decoding of integer, logic, comparison, selection and data-movement instructions.
 
 use crate::decode::{Decoder, Res, SINK_PRED};
-use crate::inst::{Alu, Bool, Cmp, Count, IntOp, IntUnary, Mode, Op, PrmtMode, Round, Slot, Slow, Space};
+use crate::inst::{Alu, Bool, Cmp, Count, IntOp, IntUnary, Mode, Op, PackedOp, PrmtMode, Round, Slot, Slow, Space};
 use crate::num::Type;
 use crate::text::Operand;
 
@@ -93,8 +93,18 @@ impl<'a> Decoder<'_, 'a> {
             "dp4a" => {
                 let signed = (self.ty(0)?.signed(), self.ty(1)?.signed());
                 let (d, a, b, c) = self.dabc(Type::B32)?;
-                Op::Slow(Slow::Dp4a(signed.0, signed.1, [d, a, b, c]))
+                Op::Slow(Slow::Dp4a([signed.0, signed.1], [d, a, b, c]))
             }
+            "dp2a" => {
+                let signed = [self.ty(0)?.signed(), self.ty(1)?.signed()];
+                let high = self.take("hi");
+                if !high && !self.take("lo") {
+                    return self.unknown();
+                }
+                let (d, a, b, c) = self.dabc(Type::B32)?;
+                Op::Slow(Slow::Dp2a(high, signed, [d, a, b, c]))
+            }
+            "vabsdiff4" => self.distance4()?,
             "sad" if self.ty(0)?.bytes() == 4 => {
                 let signed = self.ty(0)?.signed();
                 let (d, a, b, c) = self.dabc(Type::B32)?;
@@ -150,6 +160,9 @@ impl<'a> Decoder<'_, 'a> {
         if t == Type::Pred {
             return self.pred_logic(base);
         }
+        if let Some(op) = self.packed(base, t)? {
+            return Ok(op);
+        }
         if (base == "add" || base == "sub") && self.take("cc") {
             return self.carry_out(base == "sub");
         }
@@ -194,6 +207,37 @@ impl<'a> Decoder<'_, 'a> {
             4 => Op::Alu(Alu::Int32(op, d, a, b)),
             _ => Op::Alu(Alu::Int64(op, d, a, b)),
         })
+    }
+
+    /// Pairs of 16-bit integers, and what clamps at zero.
+    fn packed(&mut self, base: &str, t: Type) -> Res<Option<Op>> {
+        use PackedOp::{Add16, MaxS16, MaxS16Relu, MaxS32Relu, MaxU16, MinS16, MinS16Relu, MinS32Relu, MinU16};
+        let relu = self.take("relu");
+        let op = match (base, t, relu) {
+            ("add", Type::S16x2 | Type::U16x2, false) => Add16,
+            ("min", Type::U16x2, false) => MinU16,
+            ("max", Type::U16x2, false) => MaxU16,
+            ("min", Type::S16x2, false) => MinS16,
+            ("max", Type::S16x2, false) => MaxS16,
+            ("min", Type::S16x2, true) => MinS16Relu,
+            ("max", Type::S16x2, true) => MaxS16Relu,
+            ("min", Type::S32, true) => MinS32Relu,
+            ("max", Type::S32, true) => MaxS32Relu,
+            _ if relu || matches!(t, Type::S16x2 | Type::U16x2) => return self.unknown(),
+            _ => return Ok(None),
+        };
+        Ok(Some(Op::Slow(Slow::Packed(op, self.dst(0, t)?, self.src(1, t)?, self.src(2, t)?))))
+    }
+
+    /// `vabsdiff4` of whole words: all four bytes, no saturation.
+    fn distance4(&mut self) -> Res<Op> {
+        let (d, a, b) = (self.ty(0)?, self.ty(1)?, self.ty(2)?);
+        if d.bytes() != 4 || a != b || !matches!(a, Type::U32 | Type::S32) {
+            return self.unknown();
+        }
+        let t = Type::B32;
+        let sum = if self.take("add") { Some(self.src(3, t)?) } else { None };
+        Ok(Op::Slow(Slow::Distance4(a.signed(), self.dst(0, t)?, self.src(1, t)?, self.src(2, t)?, sum)))
     }
 
     fn carry_out(&mut self, sub: bool) -> Res<Op> {
@@ -421,12 +465,15 @@ impl<'a> Decoder<'_, 'a> {
         let (to, from) = (self.ty(0)?, self.ty(1)?);
         let mut mode =
             Mode { ftz: self.take("ftz"), sat: self.take("sat"), relu: self.take("relu"), ..Mode::default() };
-        self.take("satfinite");
+        mode.finite = self.take("satfinite");
         let integral =
             self.pick(&[("rni", Round::Nearest), ("rzi", Round::Zero), ("rmi", Round::Down), ("rpi", Round::Up)]);
         mode.integral = integral.is_some();
         let round = self.round();
         mode.round = integral.or(round).unwrap_or_default();
+        if to.eight_bits() || from.eight_bits() {
+            return self.cvt_float8(to, from, mode);
+        }
         if to.packed() {
             let (d, a, b) = (self.dst(0, to)?, self.src(1, from)?, self.src(2, from)?);
             if from == Type::F32 && mode == Mode::default() {
@@ -460,6 +507,27 @@ impl<'a> Decoder<'_, 'a> {
             (U32 | S32 | B32, U64 | S64 | B64) if !mode.sat => Op::Alu(Alu::Narrow(d, a)),
             _ => Op::Slow(Slow::Cvt { to, from, mode, d, a }),
         })
+    }
+
+    /// To and from pairs of 8-bit floats.
+    fn cvt_float8(&mut self, to: Type, from: Type, mode: Mode) -> Res<Op> {
+        let pair = |ty: Type| match ty {
+            Type::E4m3x2 => Some(Type::E4m3),
+            Type::E5m2x2 => Some(Type::E5m2),
+            _ => None,
+        };
+        let plain = Mode { relu: mode.relu, ..Mode::default() };
+        if from.packed() || from == Type::F32 {
+            let ty = self.need(pair(to))?;
+            let (d, a) = (self.dst(0, to)?, self.src(1, from)?);
+            let b = if from == Type::F32 { self.src(2, from)? } else { a };
+            let known = from != Type::Bf16x2 && mode == Mode { finite: true, ..plain };
+            return if known { Ok(Op::Slow(Slow::ToFloat8 { to: ty, from, mode, d, a, b })) } else { self.unknown() };
+        }
+        let ty = self.need(pair(from))?;
+        let (d, a) = (self.dst(0, to)?, self.src(1, from)?);
+        let known = to == Type::F16x2 && mode == plain;
+        if known { Ok(Op::Slow(Slow::FromFloat8 { from: ty, mode, d, a })) } else { self.unknown() }
     }
 
     fn cvta(&mut self) -> Res<Op> {

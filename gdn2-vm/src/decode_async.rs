@@ -1,7 +1,7 @@
 //! Decoding of Hopper's asynchronous instructions.
 
 use crate::decode::{Decoder, Res};
-use crate::hopper::{Async, FactorA, Wgmma};
+use crate::hopper::{Async, FactorA, Factors, Wgmma};
 use crate::inst::{Addr, Alu, AtomOp, Factor, IntUnary, Op, Slot, Space};
 use crate::num::Type;
 use crate::text::{Class, Operand};
@@ -28,6 +28,7 @@ impl<'a> Decoder<'_, 'a> {
                     return self.unknown();
                 }
             }
+            "st" if self.take("async") => self.deliver()?,
             "wgmma" => self.wgmma()?,
             "setmaxnreg" => {
                 self.mods.clear();
@@ -55,6 +56,22 @@ impl<'a> Decoder<'_, 'a> {
             _ => return Ok(None),
         };
         Ok(Some(Op::Async(op)))
+    }
+
+    /// `st.async`: words to shared memory, told to an mbarrier.
+    fn deliver(&mut self) -> Res<Async> {
+        self.mods.retain(|m| !SCOPES.contains(m) && *m != "weak");
+        if self.space()? != Space::Shared || !self.take("mbarrier::complete_tx::bytes") {
+            return self.unknown();
+        }
+        let ty = self.ty(0)?;
+        let n = self.pick(&[("v2", 2), ("v4", 4)]).unwrap_or(1);
+        let elements = self.elements(1)?;
+        let from = elements.iter().map(|o| self.source(o, ty)).collect::<Res<Vec<_>>>()?;
+        if from.len() != n || ty.bytes() < 4 || ty.packed() {
+            return self.unknown();
+        }
+        Ok(Async::Deliver { dst: self.addr(0)?, mbar: self.addr(2)?, ty, from })
     }
 
     fn mbarrier(&mut self) -> Res<Async> {
@@ -217,19 +234,30 @@ impl<'a> Decoder<'_, 'a> {
         let (n, k) = self.need(parts)?;
         let (n, k): (u32, u8) = (self.need(n.parse().ok())?, self.need(k.parse().ok())?);
         self.mods.remove(0);
-        let (sum, fa) = (self.ty(0)?, self.ty(1)?);
-        let (factor, depth) = match fa {
-            Type::Bf16 => (Factor::Bf16, 16),
-            Type::F16 => (Factor::F16, 16),
-            Type::Tf32 => (Factor::Tf32, 8),
+        let [sum, fa, fb] = [self.ty(0)?, self.ty(1)?, self.ty(2)?];
+        let float8 = |ty: Type| matches!(ty, Type::E4m3 | Type::E5m2);
+        let (factors, depth) = match (fa, fb) {
+            (Type::Bf16, Type::Bf16) => (Factors::Same(Factor::Bf16), 16),
+            (Type::F16, Type::F16) => (Factors::Same(Factor::F16), 16),
+            (Type::Tf32, Type::Tf32) => (Factors::Same(Factor::Tf32), 8),
+            (Type::S8 | Type::U8, Type::S8 | Type::U8) => (Factors::Bytes(fa, fb), 32),
+            _ if float8(fa) && float8(fb) => (Factors::Bytes(fa, fb), 32),
             _ => return self.unknown(),
         };
-        let wide_sums = sum == Type::F32;
+        let integers = matches!(fa, Type::S8 | Type::U8);
+        let saturate = self.take("satfinite");
         let d = self.dst_words(0)?;
-        let words = if wide_sums { n / 2 } else { n / 4 };
+        let words = if sum == Type::F16 { n / 4 } else { n / 2 };
         let fits = n % 8 == 0 && (8..=256).contains(&n) && k == depth && d.len() == words as usize;
-        let sums = wide_sums || (sum == Type::F16 && factor == Factor::F16);
-        if !fits || !sums || self.types.len() != 3 || self.ty(2)? != fa {
+        let sums = match sum {
+            Type::F32 => !integers,
+            Type::F16 => fa == Type::F16 || float8(fa),
+            Type::S32 => integers,
+            _ => false,
+        };
+        // Sums of integers come in fewer widths.
+        let wide = !integers || n == 24 || n % 16 == 0 || n == 8;
+        if !fits || !sums || !wide || self.types.len() != 3 || (saturate && !integers) {
             return self.unknown();
         }
         let from_registers = matches!(self.operand(1)?, Operand::Vector(_));
@@ -239,8 +267,9 @@ impl<'a> Decoder<'_, 'a> {
             _ => self.pred(3)?,
         };
         let sign = |v: u64| v as i64 == -1;
-        let negate = sign(self.immediate(4)?) != sign(self.immediate(5)?);
-        let halves = factor != Factor::Tf32;
+        // Integers have neither signs nor majors to choose.
+        let negate = !integers && sign(self.immediate(4)?) != sign(self.immediate(5)?);
+        let halves = matches!(factors, Factors::Same(Factor::Bf16 | Factor::F16));
         let (a, at) = if from_registers {
             let a = self.src_words(1)?;
             if a.len() != 4 {
@@ -252,6 +281,6 @@ impl<'a> Decoder<'_, 'a> {
             (FactorA::Shared { descriptor: self.src(1, Type::B64)?, mn_major }, 7)
         };
         let b_mn_major = halves && self.immediate(at)? == 1;
-        Ok(Async::Wgmma(Box::new(Wgmma { factor, n, k, wide_sums, d, a, b, b_mn_major, scale_d, negate })))
+        Ok(Async::Wgmma(Box::new(Wgmma { factors, n, k, sum, saturate, d, a, b, b_mn_major, scale_d, negate })))
     }
 }

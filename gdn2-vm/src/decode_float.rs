@@ -1,7 +1,7 @@
 //! Decoding of floating-point arithmetic: f32, f64, halves and packed halves.
 
 use crate::decode::{Decoder, Res};
-use crate::inst::{Alu, FloatOp, FloatUnary, Mode, Op, Slow, Testp};
+use crate::inst::{Alu, Directed, FloatOp, FloatUnary, Mode, Op, Round, Slot, Slow, Testp};
 use crate::num::Type;
 
 impl Decoder<'_, '_> {
@@ -33,7 +33,7 @@ impl Decoder<'_, '_> {
 
     fn mode(&mut self) -> Mode {
         let round = self.round().unwrap_or_default();
-        Mode { round, ftz: self.take("ftz"), sat: self.take("sat"), relu: self.take("relu"), integral: false }
+        Mode { round, ftz: self.take("ftz"), sat: self.take("sat"), relu: self.take("relu"), ..Mode::default() }
     }
 
     fn float_binary(&mut self, base: &str) -> Res<Op> {
@@ -72,11 +72,27 @@ impl Decoder<'_, '_> {
             },
             Type::F32 => Op::Slow(Slow::F32(op, mode, d, a, b)),
             Type::F64 if mode == Mode::default() => Op::Slow(Slow::F64(op, d, a, b)),
+            Type::F64 => {
+                let op = match op {
+                    FloatOp::Add => Directed::Add,
+                    FloatOp::Sub => Directed::Sub,
+                    FloatOp::Mul => Directed::Mul,
+                    FloatOp::Div => Directed::Div,
+                    _ => return self.unknown(),
+                };
+                self.directed(op, mode, d, [a, b, b])?
+            }
             Type::F16 | Type::Bf16 | Type::F16x2 | Type::Bf16x2 if op != FloatOp::CopySign && op != FloatOp::Div => {
                 Op::Slow(Slow::Half(op, t, mode, d, a, b))
             }
             _ => return self.unknown(),
         })
+    }
+
+    /// f64 that rounds toward zero, down or up.
+    fn directed(&self, op: Directed, mode: Mode, d: Slot, sources: [Slot; 3]) -> Res<Op> {
+        let known = mode == Mode { round: mode.round, ..Mode::default() } && mode.round != Round::Away;
+        if known { Ok(Op::Slow(Slow::Directed(op, mode.round, d, sources))) } else { self.unknown() }
     }
 
     fn fma(&mut self) -> Res<Op> {
@@ -88,6 +104,7 @@ impl Decoder<'_, '_> {
             Type::F32 if mode == (Mode { ftz: true, ..Mode::default() }) => Op::Alu(Alu::FmaFtz(d, a, b, c)),
             Type::F32 => Op::Slow(Slow::FmaF32(mode, d, a, b, c)),
             Type::F64 if mode == Mode::default() => Op::Slow(Slow::FmaF64(d, a, b, c)),
+            Type::F64 => self.directed(Directed::Fma, mode, d, [a, b, c])?,
             Type::F16 | Type::Bf16 | Type::F16x2 | Type::Bf16x2 => Op::Slow(Slow::FmaHalf(t, mode, d, a, b, c)),
             _ => return self.unknown(),
         })
@@ -119,6 +136,8 @@ impl Decoder<'_, '_> {
             Type::F64 if matches!(op, FloatUnary::Rcp | FloatUnary::Rsqrt) && mode.ftz => {
                 Op::Slow(Slow::F64Approx(op, d, a))
             }
+            Type::F64 if op == FloatUnary::Rcp => self.directed(Directed::Rcp, mode, d, [a; 3])?,
+            Type::F64 if op == FloatUnary::Sqrt => self.directed(Directed::Sqrt, mode, d, [a; 3])?,
             Type::F16 | Type::Bf16 | Type::F16x2 | Type::Bf16x2 => match op {
                 FloatUnary::Neg | FloatUnary::Abs | FloatUnary::Ex2 | FloatUnary::Tanh => {
                     Op::Slow(Slow::HalfUn(op, t, mode, d, a))
@@ -130,7 +149,7 @@ impl Decoder<'_, '_> {
     }
 
     /// A fixed 64-bit source.
-    pub(crate) fn wide_bits(&mut self, bits: u64) -> crate::inst::Slot {
+    pub(crate) fn wide_bits(&mut self, bits: u64) -> Slot {
         let o = crate::text::Operand::Int(bits);
         // An integer always has a slot.
         self.source(&o, Type::B64).unwrap_or(crate::decode::SINK)

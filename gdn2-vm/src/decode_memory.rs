@@ -22,7 +22,7 @@ impl<'a> Decoder<'_, 'a> {
     /// Memory opcodes; `None` if the opcode is of another family.
     pub(crate) fn memory(&mut self, base: &str) -> Res<Option<Op>> {
         let op = match base {
-            "ld" | "ldu" | "st" => self.load_store(base)?,
+            "ld" | "ldu" | "st" if !self.mods.contains(&"async") => self.load_store(base)?,
             "atom" | "red" if !self.mods.contains(&"async") => self.atomic(base == "atom")?,
             "membar" => {
                 self.mods.clear();
@@ -65,7 +65,7 @@ impl<'a> Decoder<'_, 'a> {
             _ => None,
         });
         let wide = class.map_or(t.bytes() == 8, |c| c == Class::Wide);
-        if class == Some(Class::Pred) || (t.bytes() == 8 && !wide) {
+        if class == Some(Class::Pred) || (t.bytes() == 8 && !wide) || t.eight_bits() {
             return self.unknown();
         }
         Ok(Elem { bytes: t.bytes(), signed: t.signed(), wide, half: class == Some(Class::Half) })
@@ -115,6 +115,22 @@ impl<'a> Decoder<'_, 'a> {
         let at = usize::from(returns);
         let address = self.operand(at)?.clone();
         let (space, addr) = self.space_of(&address)?;
+        if let Some(n) = self.pick(&[("v2", 2), ("v4", 4), ("v8", 8)]) {
+            let d = if returns && *self.operand(0)? != Operand::Sink { self.dst_words(0)? } else { Vec::new() };
+            let b = self.src_words(at + 1)?;
+            let sizes = match ty {
+                Type::F32 => n <= 4,
+                Type::F16 | Type::Bf16 => true,
+                Type::F16x2 | Type::Bf16x2 => n <= 4,
+                _ => false,
+            };
+            let global = matches!(space, Space::Global | Space::Generic);
+            let fits = b.len() == n && (d.is_empty() || d.len() == n);
+            if op != AtomOp::Add || !global || !sizes || !fits {
+                return self.unknown();
+            }
+            return Ok(Op::Mem(Mem::AtomVector { space, ty, addr, d, b }));
+        }
         let b = self.src(at + 1, ty)?;
         let c = if op == AtomOp::Cas { self.src(at + 2, ty)? } else { SINK };
         let d = if returns && *self.operand(0)? != Operand::Sink { Some(self.dst(0, ty)?) } else { None };
@@ -124,7 +140,11 @@ impl<'a> Decoder<'_, 'a> {
             AtomOp::Min | AtomOp::Max => !ty.float() || ty.packed() || ty.bytes() == 2,
             _ => !ty.float(),
         };
-        if ty.bytes() < 2 || !known { self.unknown() } else { Ok(Op::Mem(Mem::Atom { space, op, ty, addr, d, b, c })) }
+        if ty.bytes() < 2 || ty.eight_bits() || !known {
+            self.unknown()
+        } else {
+            Ok(Op::Mem(Mem::Atom { space, op, ty, addr, d, b, c }))
+        }
     }
 
     fn fence(&mut self) -> Res<Op> {

@@ -2,7 +2,7 @@
 
 use crate::cfg::NO_JOIN;
 use crate::decode::{Decoder, Res, SINK};
-use crate::inst::{BarRed, Factor, Flow, Matrix, Op, ReduxOp, ShflMode, Slot, VoteOp, WarpOp};
+use crate::inst::{BarRed, Flow, Matrix, Op, ReduxOp, ShflMode, Slot, VoteOp, WarpOp};
 use crate::num::Type;
 use crate::text::Operand;
 
@@ -38,6 +38,7 @@ impl Decoder<'_, '_> {
             }
             "bar" | "barrier" if !self.mods.contains(&"cluster") => self.barrier()?,
             "mma" if self.take("sync") && self.take("aligned") => self.mma()?,
+            "wmma" => self.wmma()?,
             "movmatrix" => {
                 for m in ["sync", "aligned", "m8n8", "trans"] {
                     if !self.take(m) {
@@ -141,37 +142,5 @@ impl Decoder<'_, '_> {
         }
         let threads: Option<Slot> = if self.count() > 1 { Some(self.src(1, Type::B32)?) } else { None };
         Ok(Op::Warp(WarpOp::Bar { id: self.src(0, Type::B32)?, threads, wait }))
-    }
-
-    fn mma(&mut self) -> Res<Op> {
-        let k = self.pick(&[("m16n8k16", 16u8), ("m16n8k8", 8), ("m16n8k4", 4)]);
-        let k = self.need(k)?;
-        if !self.take("row") || !self.take("col") {
-            return self.unknown();
-        }
-        let factor = match self.ty(1)? {
-            Type::Bf16 => Factor::Bf16,
-            Type::F16 => Factor::F16,
-            Type::Tf32 => Factor::Tf32,
-            _ => return self.unknown(),
-        };
-        let legal = if factor == Factor::Tf32 { k <= 8 } else { k >= 8 };
-        if !legal || self.types.len() != 4 || self.ty(2)? != self.ty(1)? || self.ty(3)? != self.ty(0)? {
-            return self.unknown();
-        }
-        let (d, a, b, c) = (self.dst_words(0)?, self.src_words(1)?, self.src_words(2)?, self.src_words(3)?);
-        let words = usize::from(if factor == Factor::Tf32 { k / 4 } else { k / 8 });
-        if a.len() != 2 * words || b.len() != words {
-            return self.unknown();
-        }
-        match (self.ty(0)?, &d[..], &c[..]) {
-            (Type::F32, &[d0, d1, d2, d3], &[c0, c1, c2, c3]) => {
-                Ok(Op::Matrix(Matrix::Mma { factor, k, d: [d0, d1, d2, d3], a, b, c: [c0, c1, c2, c3] }))
-            }
-            (Type::F16, &[d0, d1], &[c0, c1]) if factor == Factor::F16 => {
-                Ok(Op::Matrix(Matrix::MmaF16 { k, d: [d0, d1], a, b, c: [c0, c1] }))
-            }
-            _ => self.unknown(),
-        }
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::block::Block;
 use crate::decode::LOCAL_BASE;
-use crate::inst::{Addr, Elem, Mem, Slot, Space};
+use crate::inst::{Addr, AtomOp, Elem, Mem, Slot, Space};
 use crate::lanes::{Wide, Word, lanes};
 use crate::level;
 use crate::memory::WINDOW_BITS;
@@ -230,8 +230,19 @@ impl<O: Observer> Block<'_, O> {
                 let p = self.pointers(w, mask, &at, q)?;
                 crate::atomic::run(&mut w.regs, mask, &p, *op, *ty, [*b, *c], *d);
             }
+            Mem::AtomVector { space, ty, addr, d, b } => {
+                let at = addresses(w, *addr);
+                let bytes = u32::from(ty.bytes()) * b.len() as u32;
+                let q = Request { space: *space, kind: Kind::Atomic, agent: Agent::Warp, bytes, align: bytes };
+                let p = self.pointers(w, mask, &at, q)?;
+                for (i, b) in b.iter().enumerate() {
+                    let own = p.map(|p| p.wrapping_add(i * usize::from(ty.bytes())));
+                    crate::atomic::run(&mut w.regs, mask, &own, AtomOp::Add, *ty, [*b, *b], d.get(i).copied());
+                }
+            }
             Mem::LdMatrix { trans, addr, to } => self.ldmatrix(w, mask, *trans, *addr, to)?,
             Mem::StMatrix { trans, addr, from } => self.stmatrix(w, mask, *trans, *addr, from)?,
+            Mem::Fragment(f) => self.fragment(w, mask, f)?,
             Mem::Fence => self.sync(mask, Sync::Fence),
             Mem::FenceProxyAsync => self.sync(mask, Sync::FenceProxyAsync),
             Mem::CpAsync { bytes, dst, src, size, ignore } => {

@@ -4,8 +4,9 @@ use crate::exec_float::{double, double_approx, double_unary, half, half_unary, s
 use crate::inst::{Bool, Cmp, Count, IntOp, IntUnary, PrmtMode, Slow, Testp};
 use crate::lanes::{Regs, lanes, mask_of};
 use crate::math::ftz;
-use crate::num::{NAN32, Type, convert, finish, float_value, fma32, int_value, to_half};
+use crate::num::{NAN32, Type, convert, finish, float_value, fma32, int_value, to_half, within};
 use crate::warp::Warp;
+use crate::{directed, float8, packed};
 
 /// Runs one; `mask` is not empty.
 pub(crate) fn run(w: &mut Warp, mask: u32, active: u32, op: &Slow) {
@@ -68,12 +69,22 @@ pub(crate) fn run(w: &mut Warp, mask: u32, active: u32, op: &Slow) {
             bfe(signed, 64, g.x[a as usize][i], g.r[pos as usize][i] & 0xff, g.r[len as usize][i] & 0xff)
         }),
         Slow::PrmtMode(m, [d, a, b, c]) => g.w3(mask, d, [a, b, c], |a, b, c| prmt(m, a, b, c)),
-        Slow::Dp4a(sa, sb, [d, a, b, c]) => g.w3(mask, d, [a, b, c], |a, b, c| {
-            let byte = |v: u32, k: u32, s: bool| {
-                if s { i32::from((v >> (8 * k)) as i8) } else { i32::from((v >> (8 * k)) as u8) }
-            };
-            (0..4).fold(c, |c, k| c.wrapping_add((byte(a, k, sa) * byte(b, k, sb)) as u32))
+        Slow::Dp4a(signed, [d, a, b, c]) => g.w3(mask, d, [a, b, c], |a, b, c| packed::dp4a(signed, [a, b, c])),
+        Slow::Dp2a(high, signed, [d, a, b, c]) => {
+            g.w3(mask, d, [a, b, c], |a, b, c| packed::dp2a(high, signed, [a, b, c]));
+        }
+        Slow::Packed(op, d, a, b) => g.w2(mask, d, a, b, |a, b| packed::binary(op, a, b)),
+        Slow::Distance4(signed, d, a, b, c) => g.w3(mask, d, [a, b, c.unwrap_or(a)], |a, b, sum| {
+            packed::distance4(signed, a, b, c.is_some().then_some(sum))
         }),
+        Slow::ToFloat8 { to, from, mode, d, a, b } => g.w2(mask, d, a, b, |a, b| {
+            let one = |v: u32, ty: Type| float8::bits(float_value(u64::from(v), ty), to, mode);
+            match from {
+                Type::F32 => one(a, Type::F32) << 8 | one(b, Type::F32),
+                _ => one(a >> 16, Type::F16) << 8 | one(a & 0xffff, Type::F16),
+            }
+        }),
+        Slow::FromFloat8 { from, mode, d, a } => g.w1(mask, d, a, |a| float8::to_f16x2(a, from, mode)),
         Slow::Sad(signed, [d, a, b, c]) => g.w3(mask, d, [a, b, c], |a, b, c| {
             c.wrapping_add(if signed { (a as i32).abs_diff(b as i32) } else { a.abs_diff(b) })
         }),
@@ -89,6 +100,9 @@ pub(crate) fn run(w: &mut Warp, mask: u32, active: u32, op: &Slow) {
         Slow::FmaF64(d, a, b, c) => each(g, mask, Type::F64, d, |g, i| {
             let [a, b, c] = [a, b, c].map(|s| f64::from_bits(g.x[s as usize][i]));
             a.mul_add(b, c).to_bits()
+        }),
+        Slow::Directed(o, round, d, sources) => each(g, mask, Type::F64, d, |g, i| {
+            directed::run(o, round, sources.map(|s| f64::from_bits(g.x[s as usize][i]))).to_bits()
         }),
         Slow::Half(o, ty, mode, d, a, b) => {
             g.w2(mask, d, a, b, |a, b| halves(ty, |k| half(o, ty, mode, [a >> k, b >> k])))
@@ -149,7 +163,7 @@ pub(crate) fn run(w: &mut Warp, mask: u32, active: u32, op: &Slow) {
             let one = |v: u32| {
                 let x = f64::from(ftz(f32::from_bits(v), mode.ftz));
                 let x = if mode.relu && x < 0.0 { 0.0 } else { x };
-                to_half(x, to, mode.round)
+                to_half(within(x, to, mode), to, mode.round)
             };
             one(a) << 16 | one(b)
         }),

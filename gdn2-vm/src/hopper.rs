@@ -69,6 +69,13 @@ pub(crate) enum Async {
         keep: u32,
         read: bool,
     },
+    /// Each lane's values to shared memory, told to an mbarrier.
+    Deliver {
+        dst: Addr,
+        mbar: Addr,
+        ty: Type,
+        from: Vec<Slot>,
+    },
     WgmmaFence,
     WgmmaCommit,
     WgmmaWait {
@@ -90,14 +97,25 @@ pub(crate) enum FactorA {
     },
 }
 
+/// What a warpgroup multiplies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Factors {
+    /// 16-bit factors or tf32, both alike.
+    Same(Factor),
+    /// Bytes: integers or 8-bit floats, A's and B's.
+    Bytes(Type, Type),
+}
+
 /// m64nNkK: one instruction of four warps.
 #[derive(Clone, Debug)]
 pub(crate) struct Wgmma {
-    pub(crate) factor: Factor,
+    pub(crate) factors: Factors,
     pub(crate) n: u32,
     pub(crate) k: u8,
-    /// f32 sums, or packed f16 ones.
-    pub(crate) wide_sums: bool,
+    /// f32, s32, or packed f16.
+    pub(crate) sum: Type,
+    /// Integer sums stop at their limits.
+    pub(crate) saturate: bool,
     pub(crate) d: Vec<Slot>,
     pub(crate) a: FactorA,
     pub(crate) b: Slot,

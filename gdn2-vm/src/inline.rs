@@ -13,14 +13,39 @@ const PAST: &str = "(past the call)";
 const NOTHING: &str = "pmevent";
 
 type Functions<'a> = HashMap<&'a str, EntryText<'a>>;
+type Pointers<'a> = HashMap<&'a str, u64>;
 
-/// Replaces every call of a kernel.
-pub(crate) fn expand<'a>(entry: &mut EntryText<'a>, functions: &Functions<'a>) -> Result<(), LoadError> {
-    within(entry, functions, &mut Vec::new())
+/// Replaces every call of a kernel; `pointers` are the functions that a call through a register may mean.
+pub(crate) fn expand<'a>(
+    entry: &mut EntryText<'a>,
+    functions: &Functions<'a>,
+    pointers: &Pointers<'a>,
+) -> Result<(), LoadError> {
+    within(entry, functions, pointers, &mut Vec::new())
+}
+
+/// Results, callee and arguments of a call.
+fn parts<'a>(s: &Statement<'a>) -> Option<(Operand<'a>, Operand<'a>, Operand<'a>)> {
+    let empty = || Operand::Vector(Vec::new());
+    let rest = match &s.operands[..] {
+        [results @ Operand::Vector(_), rest @ ..] => (results.clone(), rest),
+        rest => (empty(), rest),
+    };
+    let (results, [callee @ (Operand::Name(_) | Operand::Reg(_)), rest @ ..]) = rest else { return None };
+    let arguments = match rest {
+        [arguments @ Operand::Vector(_), ..] => arguments.clone(),
+        _ => empty(),
+    };
+    Some((results, callee.clone(), arguments))
 }
 
 /// `open`: the functions whose copies these statements are in; one that calls itself is refused.
-fn within<'a>(e: &mut EntryText<'a>, functions: &Functions<'a>, open: &mut Vec<&'a str>) -> Result<(), LoadError> {
+fn within<'a>(
+    e: &mut EntryText<'a>,
+    functions: &Functions<'a>,
+    pointers: &Pointers<'a>,
+    open: &mut Vec<&'a str>,
+) -> Result<(), LoadError> {
     if !e.statements.iter().any(|s| is_call(s)) {
         return Ok(());
     }
@@ -37,25 +62,47 @@ fn within<'a>(e: &mut EntryText<'a>, functions: &Functions<'a>, open: &mut Vec<&
             line: s.line,
             instruction: s.text.split_whitespace().collect::<Vec<_>>().join(" "),
         };
-        let empty = || Operand::Vector(Vec::new());
-        let (results, name, arguments) = match &s.operands[..] {
-            [Operand::Name(name)] => (empty(), *name, empty()),
-            [Operand::Name(name), arguments @ Operand::Vector(_)] => (empty(), *name, arguments.clone()),
-            [results @ Operand::Vector(_), Operand::Name(name)] => (results.clone(), *name, empty()),
-            [results @ Operand::Vector(_), Operand::Name(name), arguments @ Operand::Vector(_)] => {
-                (results.clone(), *name, arguments.clone())
+        let (results, callee, arguments) = parts(&s).ok_or_else(unknown)?;
+        let mut set = |e: &mut EntryText<'a>, name: &'a str, call: &Statement<'a>| -> Result<(), LoadError> {
+            if open.contains(&name) {
+                return Err(LoadError::Recursive { line: s.line, function: name.to_owned() });
             }
-            _ => return Err(unknown()),
+            let mut f = functions.get(name).ok_or_else(unknown)?.clone();
+            open.push(name);
+            within(&mut f, functions, pointers, open)?;
+            open.pop();
+            set_in(e, f, call, [&arguments, &results]).ok_or_else(unknown)
         };
-        if name == "__assertfail" {
-            e.statements.push(Statement { opcode: "trap", operands: Vec::new(), ..s });
-            continue;
+        match callee {
+            Operand::Name("__assertfail") => {
+                e.statements.push(Statement { opcode: "trap", operands: Vec::new(), ..s.clone() });
+            }
+            Operand::Name(name) => set(e, name, &s)?,
+            _ if s.guard.is_some() => return Err(unknown()),
+            pointer => {
+                // Each function it may be in turn, those of other parameters aside; a pointer to none of them traps.
+                let arity = |o: &Operand<'a>| if let Operand::Vector(v) = o { v.len() } else { 0 };
+                let takes = |f: &EntryText<'a>| {
+                    [f.formals[0].len(), f.formals[1].len()] == [arity(&arguments), arity(&results)]
+                };
+                let fits = pointers.iter().filter(|(name, _)| functions.get(*name).is_some_and(takes));
+                let mut fits: Vec<(&'a str, u64)> = fits.map(|(name, at)| (*name, *at)).collect();
+                fits.sort_unstable_by_key(|(_, at)| *at);
+                let [hit, none] = [0, 1].map(|i| Reg { class: Class::Pred, index: e.counts[0] + i });
+                e.counts[0] += 2;
+                let one = |opcode, operands| Statement { opcode, operands, guard: None, ..s.clone() };
+                e.statements.push(one("setp.eq.u64", vec![Operand::Reg(none), Operand::Int(0), Operand::Int(0)]));
+                for (name, at) in fits {
+                    let compared = [pointer.clone(), Operand::Int(at)];
+                    let all = [Operand::Reg(hit)].into_iter().chain(compared.clone()).collect();
+                    e.statements.push(one("setp.eq.u64", all));
+                    set(e, name, &Statement { guard: Some((hit, false)), ..s.clone() })?;
+                    let all = [Operand::Reg(none)].into_iter().chain(compared).chain([Operand::Reg(none)]).collect();
+                    e.statements.push(one("setp.ne.and.u64", all));
+                }
+                e.statements.push(Statement { guard: Some((none, false)), ..one("trap", Vec::new()) });
+            }
         }
-        let mut f = functions.get(name).filter(|_| !open.contains(&name)).ok_or_else(unknown)?.clone();
-        open.push(name);
-        within(&mut f, functions, open)?;
-        open.pop();
-        set_in(e, f, &s, [&arguments, &results]).ok_or_else(unknown)?;
     }
     starts.push(e.statements.len());
     // The copies' labels are where they belong already.

@@ -6,8 +6,8 @@
 
 use crate::num::Type;
 pub(crate) use crate::operators::{
-    AtomOp, BarRed, Bool, Cmp, Count, FloatOp, FloatUnary, IntOp, IntUnary, Mode, PrmtMode, ReduxOp, Round, ShflMode,
-    Testp, VoteOp,
+    AtomOp, BarRed, Bool, Cmp, Count, Directed, FloatOp, FloatUnary, IntOp, IntUnary, Mode, PackedOp, PrmtMode,
+    ReduxOp, Round, ShflMode, Testp, VoteOp,
 };
 
 /// Index into a register file.
@@ -124,8 +124,28 @@ pub(crate) enum Slow {
     Bfe64(bool, [Slot; 4]),
     PrmtMode(PrmtMode, [Slot; 4]),
     /// Dot product of four bytes: a signed?, b signed?, d, a, b, c.
-    Dp4a(bool, bool, [Slot; 4]),
+    Dp4a([bool; 2], [Slot; 4]),
+    /// Dot product of two halves and two bytes: the high two bytes?, a signed?, b signed?, d, a, b, c.
+    Dp2a(bool, [bool; 2], [Slot; 4]),
     Sad(bool, [Slot; 4]),
+    Packed(PackedOp, Slot, Slot, Slot),
+    /// Distances of four bytes, signed or not; their sum joins c if it is given.
+    Distance4(bool, Slot, Slot, Slot, Option<Slot>),
+    /// Two floats (b unused where a holds both) to a pair of 8-bit floats, the first in the high byte, and back.
+    ToFloat8 {
+        to: Type,
+        from: Type,
+        mode: Mode,
+        d: Slot,
+        a: Slot,
+        b: Slot,
+    },
+    FromFloat8 {
+        from: Type,
+        mode: Mode,
+        d: Slot,
+        a: Slot,
+    },
     F32(FloatOp, Mode, Slot, Slot, Slot),
     F32Un(FloatUnary, Mode, Slot, Slot),
     FmaF32(Mode, Slot, Slot, Slot, Slot),
@@ -134,6 +154,8 @@ pub(crate) enum Slow {
     /// `rcp` and `rsqrt` of the high word alone, subnormals flushed.
     F64Approx(FloatUnary, Slot, Slot),
     FmaF64(Slot, Slot, Slot, Slot),
+    /// f64 that does not round to nearest: d and three sources, the unused ones repeated.
+    Directed(Directed, Round, Slot, [Slot; 3]),
     /// Half-precision: type, lanes packed two?, d, a, b.
     Half(FloatOp, Type, Mode, Slot, Slot, Slot),
     HalfUn(FloatUnary, Type, Mode, Slot, Slot),
@@ -306,6 +328,14 @@ pub(crate) enum Mem {
         b: Slot,
         c: Slot,
     },
+    /// Additions to several neighbours: the old values, if wanted, and the addends.
+    AtomVector {
+        space: Space,
+        ty: Type,
+        addr: Addr,
+        d: Vec<Slot>,
+        b: Vec<Slot>,
+    },
     /// Matrices, transposed?, destination words.
     LdMatrix {
         trans: bool,
@@ -317,6 +347,8 @@ pub(crate) enum Mem {
         addr: Addr,
         from: Vec<Slot>,
     },
+    /// A matrix of `wmma`.
+    Fragment(Box<Fragment>),
     Fence,
     FenceProxyAsync,
     /// Bytes to copy; source bytes in a slot if fewer may be read; an ignore-source predicate.
@@ -432,8 +464,55 @@ pub(crate) enum Matrix {
         b: Vec<Slot>,
         c: [Slot; 2],
     },
+    Tiled(Box<Tiled>),
     Transpose {
         d: Slot,
         a: Slot,
     },
+}
+
+/// A product of general shape and types.
+#[derive(Clone, Debug)]
+pub(crate) struct Tiled {
+    pub(crate) m: u8,
+    pub(crate) n: u8,
+    pub(crate) k: u8,
+    /// Types of A and B.
+    pub(crate) factors: [Type; 2],
+    /// Types of the result and of the addend.
+    pub(crate) sum: Type,
+    pub(crate) start: Type,
+    /// Integer sums stop at their limits.
+    pub(crate) saturate: bool,
+    pub(crate) d: Vec<Slot>,
+    pub(crate) a: Vec<Slot>,
+    pub(crate) b: Vec<Slot>,
+    pub(crate) c: Vec<Slot>,
+}
+
+/// Which part of a product a fragment is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// A, or B by columns.
+    Factor,
+    Sum,
+}
+
+/// A matrix between memory and a warp's registers.
+#[derive(Clone, Debug)]
+pub(crate) struct Fragment {
+    pub(crate) store: bool,
+    pub(crate) part: Part,
+    /// Rows of A or of the sums, columns of B.
+    pub(crate) lines: u8,
+    /// Elements of a line.
+    pub(crate) depth: u8,
+    pub(crate) ty: Type,
+    /// Lines, not their elements, run along memory.
+    pub(crate) across: bool,
+    pub(crate) space: Space,
+    pub(crate) at: Addr,
+    /// Elements from one row (or column) to the next, if not packed.
+    pub(crate) stride: Option<Slot>,
+    pub(crate) regs: Vec<Slot>,
 }

@@ -9,6 +9,7 @@ use crate::level::{self, Level};
 use crate::mma::pair;
 use crate::num::{Type, to_half};
 use crate::observe::{Agent, Kind, Observer};
+use crate::tiles;
 use crate::trap::Exec;
 use crate::warp::Warp;
 
@@ -34,6 +35,7 @@ impl<O: Observer> Block<'_, O> {
                         std::array::from_fn(|l| half(out[2 * i][l]) | half(out[2 * i + 1][l]) << 16);
                 }
             }
+            Matrix::Tiled(t) => tiles::product(&mut w.regs, t),
             Matrix::Transpose { d, a } => {
                 let v = transpose(&w.regs.r[*a as usize]);
                 w.regs.r[*d as usize] = v;

@@ -39,6 +39,14 @@ pub enum LoadError {
         /// The instruction as written.
         instruction: String,
     },
+    /// A function that calls itself: calls are written out, one copy of the function for each.
+    #[error("PTX line {line}: `{function}` calls itself, and the virtual machine writes calls out: make it a loop")]
+    Recursive {
+        /// Line of the PTX text, from 1.
+        line: u32,
+        /// The function.
+        function: String,
+    },
 }
 
 impl Module {
@@ -48,7 +56,8 @@ impl Module {
     /// [`LoadError`] names the PTX line.
     pub fn parse(ptx: &str) -> Result<Self, LoadError> {
         let text = parse::parse(ptx)?;
-        let entries = text.entries.iter().map(|e| decode::entry(e, &text.variables)).collect::<Result<_, _>>()?;
+        let entries =
+            text.entries.iter().map(|e| decode::entry(e, &text.variables, &text.pointers)).collect::<Result<_, _>>()?;
         let highest = text.files.keys().copied().max().unwrap_or(0);
         // A `.loc` may name a file that was never declared.
         let named = text.entries.iter().flat_map(|e| &e.statements).filter_map(|s| s.loc).map(|l| l.0).max();

@@ -25,6 +25,14 @@ pub(crate) enum Type {
     F32,
     Tf32,
     F64,
+    /// Pairs of 16-bit integers.
+    U16x2,
+    S16x2,
+    /// 8-bit floats, and pairs of them in 16 bits: only conversions and matrix products know them.
+    E4m3,
+    E5m2,
+    E4m3x2,
+    E5m2x2,
 }
 
 impl Type {
@@ -51,6 +59,12 @@ impl Type {
             "f32" => F32,
             "tf32" => Tf32,
             "f64" => F64,
+            "u16x2" => U16x2,
+            "s16x2" => S16x2,
+            "e4m3" => E4m3,
+            "e5m2" => E5m2,
+            "e4m3x2" => E4m3x2,
+            "e5m2x2" => E5m2x2,
             _ => return None,
         })
     }
@@ -58,9 +72,9 @@ impl Type {
     pub(crate) fn bytes(self) -> u8 {
         use Type::*;
         match self {
-            Pred | B8 | U8 | S8 => 1,
-            B16 | U16 | S16 | F16 | Bf16 => 2,
-            B32 | U32 | S32 | F16x2 | Bf16x2 | F32 | Tf32 => 4,
+            Pred | B8 | U8 | S8 | E4m3 | E5m2 => 1,
+            B16 | U16 | S16 | F16 | Bf16 | E4m3x2 | E5m2x2 => 2,
+            B32 | U32 | S32 | F16x2 | Bf16x2 | F32 | Tf32 | U16x2 | S16x2 => 4,
             B64 | U64 | S64 | F64 => 8,
         }
     }
@@ -71,7 +85,12 @@ impl Type {
 
     pub(crate) fn float(self) -> bool {
         use Type::*;
-        matches!(self, F16 | Bf16 | F16x2 | Bf16x2 | F32 | Tf32 | F64)
+        matches!(self, F16 | Bf16 | F16x2 | Bf16x2 | F32 | Tf32 | F64) || self.eight_bits()
+    }
+
+    /// Of 8-bit floats.
+    pub(crate) fn eight_bits(self) -> bool {
+        matches!(self, Type::E4m3 | Type::E5m2 | Type::E4m3x2 | Type::E5m2x2)
     }
 
     pub(crate) fn packed(self) -> bool {
@@ -285,6 +304,13 @@ pub(crate) fn float_value(bits: u64, ty: Type) -> f64 {
     }
 }
 
+/// `.satfinite`: the largest finite number of the format in place of what is beyond it.
+pub(crate) fn within(x: f64, ty: Type, mode: Mode) -> f64 {
+    let f = format(ty);
+    let limit = (2.0 - exp2i(1 - f.bits)) * exp2i(f.max);
+    if mode.finite { x.clamp(-limit, limit) } else { x }
+}
+
 /// The bits of a double (plus its lost remainder's sign in `err`) as a float of `ty`.
 fn float_bits(x: f64, err: f64, ty: Type, mode: Mode) -> u64 {
     let mut x = x;
@@ -294,6 +320,7 @@ fn float_bits(x: f64, err: f64, ty: Type, mode: Mode) -> u64 {
     if mode.relu && x < 0.0 {
         x = 0.0;
     }
+    x = within(x, ty, mode);
     match ty {
         Type::F64 => x.to_bits(),
         Type::F16 | Type::Bf16 => u64::from(to_half(x, ty, mode.round)),

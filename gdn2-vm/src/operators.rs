@@ -37,6 +37,32 @@ pub(crate) enum IntUnary {
     Brev,
 }
 
+/// Two-operand operations on integers that share a word, and the clamping minima and maxima.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PackedOp {
+    Add16,
+    MinU16,
+    MaxU16,
+    MinS16,
+    MaxS16,
+    MinS16Relu,
+    MaxS16Relu,
+    MinS32Relu,
+    MaxS32Relu,
+}
+
+/// f64 operations that round toward zero, down or up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Directed {
+    Add,
+    Sub,
+    Mul,
+    Div,
+    Fma,
+    Sqrt,
+    Rcp,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FloatOp {
     Add,
@@ -85,6 +111,8 @@ pub(crate) struct Mode {
     pub(crate) relu: bool,
     /// `.rni` and its kin: to an integral value.
     pub(crate) integral: bool,
+    /// `.satfinite`: no infinity, however large.
+    pub(crate) finite: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,6 +2,7 @@
 
 use crate::inline;
 use crate::lex::{Kind, Token, lex};
+use crate::link::link;
 use crate::module::LoadError;
 use crate::text::{Class, EntryText, Formal, Operand, Reg, Scope, Statement, Store, Text, Variable, declare, lookup};
 
@@ -20,8 +21,9 @@ pub(crate) fn parse(text: &str) -> Res<Text<'_>> {
     while p.at < p.tokens.len() {
         p.item(&mut out)?;
     }
+    link(&mut out)?;
     for entry in &mut out.entries {
-        inline::expand(entry, &out.functions)?;
+        inline::expand(entry, &out.functions, &out.pointers)?;
     }
     Ok(out)
 }
@@ -216,29 +218,39 @@ impl<'a> Parser<'a> {
             bytes = if self.peek() == Some(Kind::Punct(b']')) { 0 } else { bytes * self.int()? };
             self.expect(b']')?;
         }
-        let mut init = Vec::new();
+        let (mut init, mut links) = (Vec::new(), Vec::new());
         if self.eat(b'=') {
             let mut depth = 0;
+            let size = unit.min(8) as usize;
             loop {
                 match self.next()? {
                     Kind::Punct(b'{') => depth += 1,
                     Kind::Punct(b'}') => depth -= 1,
                     Kind::Punct(b',') => {}
-                    Kind::Punct(b'-') => {
-                        let v = self.int()?.wrapping_neg();
-                        init.extend_from_slice(&v.to_le_bytes()[..unit as usize]);
-                    }
-                    Kind::Int(v) => init.extend_from_slice(&v.to_le_bytes()[..unit.min(8) as usize]),
+                    Kind::Punct(b'-') => init.extend_from_slice(&self.int()?.wrapping_neg().to_le_bytes()[..size]),
+                    Kind::Int(v) => init.extend_from_slice(&v.to_le_bytes()[..size]),
                     Kind::F32(v) => init.extend_from_slice(&v.to_le_bytes()),
                     Kind::F64(v) => init.extend_from_slice(&v.to_le_bytes()),
-                    _ => return self.fail("an initialiser that is not a number"),
+                    // A variable or a function, or a variable as `generic(…)`, which is the same address.
+                    Kind::Word(name) if unit == 8 => {
+                        let name = if name == "generic" && self.eat(b'(') {
+                            let name = self.word()?;
+                            self.expect(b')')?;
+                            name
+                        } else {
+                            name
+                        };
+                        links.push((init.len(), name, self.line()));
+                        init.extend([0; 8]);
+                    }
+                    _ => return self.fail("an initialiser that is neither a number nor, in 64 bits, a name"),
                 }
                 if depth == 0 {
                     break;
                 }
             }
         }
-        Ok(Variable { name, store, align: align.max(unit_bytes), bytes, init, scope: 0 })
+        Ok(Variable { name, store, align: align.max(unit_bytes), bytes, init, links, scope: 0 })
     }
 
     fn variables(&mut self, store: Store, scope: usize, out: &mut Vec<Variable<'a>>) -> Res<()> {
@@ -345,6 +357,13 @@ impl<'a> Parser<'a> {
                             self.eat(b',');
                         }
                         e.scopes[scope].targets.insert(w, labels);
+                        continue;
+                    }
+                    if self.peek() == Some(Kind::Word(".callprototype")) {
+                        // What a pointer points to says the same.
+                        while !self.eat(b';') {
+                            self.next()?;
+                        }
                         continue;
                     }
                     let at = e.statements.len();

@@ -7,7 +7,8 @@ use crate::count::Count;
 use crate::decode::Entry;
 use crate::finding::{Finding, Rule};
 use crate::global::Global;
-use crate::inst::{Mem, Op};
+use crate::hopper::Async;
+use crate::inst::{Mem, Op, Space};
 use crate::level::Level;
 use crate::memory::{Bytes, Memory};
 use crate::module::Module;
@@ -93,7 +94,9 @@ impl Ready<'_> {
         let watch = Arc::new(Watch::new(self.entry, memory, self.launch));
         let copies = self.entry.insts.iter().any(|i| matches!(i.op, Op::Mem(Mem::CpAsync { .. }) | Op::Async(_)));
         let several = self.launch.grid != [1, 1, 1];
-        let before = (copies || several || count).then(|| memory.clone());
+        // Blocks that meet in atomics may rightly give other bits each time: nothing to compare.
+        let comparable = !several || !self.entry.insts.iter().any(|i| meets_others(&i.op));
+        let before = ((copies || several) && comparable || count).then(|| memory.clone());
         let (ended, full) = self.pass::<Full>(memory, &watch, landing, order);
         let mut findings = full.map(|f| f.report(self.entry, &self.module.files)).unwrap_or_default();
         let instructions = match ended {
@@ -111,10 +114,11 @@ impl Ready<'_> {
             Landing::Early => Landing::Late,
             Landing::Late => Landing::Early,
         };
-        let seed = Some(order.map_or(1, |seed| seed.wrapping_add(1)));
+        // Blocks that wait for one another come in the order they were given.
+        let seed = if comparable { Some(order.map_or(1, |seed| seed.wrapping_add(1))) } else { order };
         let mut varied = before.clone();
         let again = self.plain(&mut varied, other, seed);
-        if let Some(what) = difference(memory, &varied, &again) {
+        if comparable && let Some(what) = difference(memory, &varied, &again) {
             // Which of the two it was, one more run tells.
             let by_order = several && {
                 let mut reordered = before;
@@ -131,6 +135,16 @@ impl Ready<'_> {
         }
         report.counters = again.ok().and_then(|r| r.counters);
         Ok(report)
+    }
+}
+
+/// An operation through which blocks of one launch may exchange data.
+fn meets_others(op: &Op) -> bool {
+    match op {
+        Op::Mem(Mem::Atom { space, .. } | Mem::AtomVector { space, .. }) => *space != Space::Shared,
+        Op::Async(Async::BulkOut { reduce, .. }) => reduce.is_some(),
+        Op::Async(Async::TileOut { reduce, .. }) => reduce.is_some(),
+        _ => false,
     }
 }
 

@@ -117,7 +117,6 @@ impl<O: Observer> Block<'_, O> {
                     }
                     Op::Warp(op) => {
                         w.outward = true;
-                        w.groups[g].pc = pc;
                         self.collective(w, mask, op)?
                     }
                     Op::Flow(Flow::Bra { target, join: at, uniform }) => {
@@ -159,6 +158,7 @@ impl<O: Observer> Block<'_, O> {
                 match next {
                     Next::Step => {}
                     Next::Wait(wait) => {
+                        w.groups[g].pc = pc;
                         w.groups[g].wait = wait;
                         if let Wait::Sync(members) = wait {
                             w.settle_sync(members);

@@ -71,6 +71,8 @@ pub(crate) struct Variable<'a> {
     /// 0 for an unsized `extern` array.
     pub(crate) bytes: u64,
     pub(crate) init: Vec<u8>,
+    /// Names whose addresses belong at these bytes of the initial value, and the lines they stand in.
+    pub(crate) links: Vec<(usize, &'a str, u32)>,
     /// Scope it is declared in.
     pub(crate) scope: usize,
 }
@@ -114,6 +116,8 @@ pub(crate) struct Text<'a> {
     pub(crate) entries: Vec<EntryText<'a>>,
     /// Functions with a body.
     pub(crate) functions: HashMap<&'a str, EntryText<'a>>,
+    /// Addresses of the functions whose address is taken.
+    pub(crate) pointers: HashMap<&'a str, u64>,
     pub(crate) variables: Vec<Variable<'a>>,
     pub(crate) files: HashMap<u32, &'a str>,
     pub(crate) target: &'a str,

@@ -156,6 +156,9 @@ pub enum Fault {
     /// A tensor copy whose map or coordinates cannot be.
     #[error("tensor copy: {0}")]
     Tensor(String),
+    /// A matrix load or store used wrongly.
+    #[error("wmma: {0}")]
+    Wmma(String),
     /// A warpgroup instruction used wrongly.
     #[error("wgmma: {0}")]
     Wgmma(String),

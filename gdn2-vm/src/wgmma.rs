@@ -2,14 +2,16 @@
 
 use crate::block::Block;
 use crate::exec_warp::aligned;
-use crate::hopper::{Async, FactorA, Wgmma};
+use crate::hopper::{Async, FactorA, Factors, Wgmma};
 use crate::inst::Space;
 use crate::inst::{Factor, Round, Slot};
+use crate::lanes::Word;
 use crate::level;
 use crate::mma::{pair, rows};
 use crate::num::{NAN32, Type, to_half};
 use crate::observe::{Access, Agent, Kind, Observer, Sync};
 use crate::tensor_map::Swizzle;
+use crate::tiles;
 use crate::trap::{Exec, Fault, fail};
 use crate::warp::Warp;
 
@@ -80,66 +82,79 @@ impl<O: Observer> Block<'_, O> {
     }
 
     fn product(&mut self, w: &mut Warp, m: &Wgmma) -> Exec<()> {
+        match m.factors {
+            Factors::Same(Factor::Tf32) => {
+                let value = |v| [pair(Factor::Tf32, v)[0]];
+                self.product_of::<1, 1>(w, m, [&value, &value], |a| [rows(Factor::Tf32, a)])
+            }
+            Factors::Same(factor) => {
+                let values = |v| pair(factor, v);
+                self.product_of::<2, 1>(w, m, [&values, &values], |a| [rows(factor, a)])
+            }
+            Factors::Bytes(a, b) => {
+                let values = [a, b].map(|ty| move |v: u32| std::array::from_fn(|i| tiles::value(v >> (8 * i), ty)));
+                self.product_of::<4, 2>(w, m, [&values[0], &values[1]], |words| {
+                    let flat = tiles::factor(words, 16, 32, a);
+                    std::array::from_fn(|half| {
+                        std::array::from_fn(|row| std::array::from_fn(|k| flat[row * 32 + half * 16 + k]))
+                    })
+                })
+            }
+        }
+    }
+
+    /// The product of factors with V values to a word; `PARTS` is how often 16 goes into its depth.
+    fn product_of<const V: usize, const PARTS: usize>(
+        &mut self,
+        w: &mut Warp,
+        m: &Wgmma,
+        unpack: [&impl Fn(u32) -> [f32; V]; 2],
+        of_registers: impl Fn(&[&Word]) -> [[[f32; 16]; 16]; PARTS],
+    ) -> Exec<()> {
         let (n, k) = (m.n as usize, usize::from(m.k));
         let mut a = match &m.a {
-            FactorA::Registers(r) => rows(m.factor, &r.iter().map(|s| &w.regs.r[*s as usize]).collect::<Vec<_>>()),
+            FactorA::Registers(r) => of_registers(&r.iter().map(|s| &w.regs.r[*s as usize]).collect::<Vec<_>>()),
             FactorA::Shared { descriptor, mn_major } => {
                 let tile = Tile::decode(uniform(w, *descriptor)?, *mn_major);
-                let mut a = [[0.0; 16]; 16];
+                let mut a = [[[0.0; 16]; 16]; PARTS];
                 // Each warp of the group owns 16 of the 64 rows.
                 let first = w.id % 4 * 16;
-                self.read(tile, m.factor, first, 16, k, Agent::WgmmaA, |row, k, v| a[row][k] = v)?;
+                self.read(tile, unpack[0], first, 16, k, Agent::WgmmaA, |row, k, v| a[k / 16][row][k % 16] = v)?;
                 a
             }
         };
         if m.negate {
-            for v in a.as_flattened_mut() {
+            for v in a.as_flattened_mut().as_flattened_mut() {
                 *v = -*v;
             }
         }
         let tile = Tile::decode(uniform(w, m.b)?, m.b_mn_major);
-        let mut b = [0.0; 16 * 256];
-        self.read(tile, m.factor, 0, m.n, k, Agent::WgmmaB, |col, k, v| b[k * n + col] = v)?;
+        let mut b = [[0.0; 16 * 256]; PARTS];
+        self.read(tile, unpack[1], 0, m.n, k, Agent::WgmmaB, |col, k, v| b[k / 16][k % 16 * n + col] = v)?;
         let mut out = [0.0; 16 * 256];
-        level::dot(self.grid.level, &a, k, &b[..k * n], n, &mut out[..16 * n]);
-        let p = w.regs.p[m.scale_d.0 as usize] ^ m.scale_d.1;
-        if p != 0 && p != u32::MAX {
-            return fail(Fault::Wgmma("scale-d differs between lanes".to_owned()));
+        let depth = k / PARTS;
+        level::dot(self.grid.level, &a[0], depth, &b[0][..depth * n], n, &mut out[..16 * n]);
+        for (a, b) in a.iter().zip(&b).skip(1) {
+            let mut more = [0.0; 16 * 256];
+            level::dot(self.grid.level, a, depth, &b[..depth * n], n, &mut more[..16 * n]);
+            out.iter_mut().zip(more).for_each(|(out, more)| *out += more);
         }
-        let keep = p != 0;
-        for (i, d) in m.d.iter().enumerate() {
-            let to = &mut w.regs.r[*d as usize];
-            for (lane, v) in to.iter_mut().enumerate() {
-                let (g, t) = (lane / 4, lane % 4);
-                if m.wide_sums {
-                    // Four words for each 8 columns: (g, 2t), (g, 2t+1), (g+8, 2t), (g+8, 2t+1).
-                    let at = (g + i / 2 % 2 * 8) * n + i / 4 * 8 + 2 * t + i % 2;
-                    let sum = out[at] + if keep { f32::from_bits(*v) } else { 0.0 };
-                    *v = if sum.is_nan() { NAN32 } else { sum.to_bits() };
-                } else {
-                    let at = (g + i % 2 * 8) * n + i / 2 * 8 + 2 * t;
-                    let c = if keep { pair(Factor::F16, *v) } else { [0.0; 2] };
-                    let half = |v: f32| to_half(f64::from(v), Type::F16, Round::Nearest);
-                    *v = half(out[at] + c[0]) | half(out[at + 1] + c[1]) << 16;
-                }
-            }
-        }
-        Ok(())
+        accumulate(w, m, &out)
     }
 
     /// Hands on every element of lines `first` .. `first + count` of a factor, depth `k`.
     #[allow(clippy::too_many_arguments, reason = "the coordinates of one factor")]
-    fn read(
+    fn read<const V: usize>(
         &mut self,
         tile: Tile,
-        factor: Factor,
+        unpack: &impl Fn(u32) -> [f32; V],
         first: u32,
         count: u32,
         k: usize,
         agent: Agent,
         mut put: impl FnMut(usize, usize, f32),
     ) -> Exec<()> {
-        let per = if factor == Factor::Tf32 { 4 } else { 8 };
+        let per = 4 * V as u32;
         // Lines and pieces of this part: (line, first element of the piece).
         let (lines, minors) = if tile.mn_major {
             (0..k as u32, first / per..(first + count) / per)
@@ -158,14 +173,12 @@ impl<O: Observer> Block<'_, O> {
                 };
                 for (i, word) in piece.chunks_exact(4).enumerate() {
                     let word = u32::from_le_bytes([word[0], word[1], word[2], word[3]]);
-                    let v = pair(factor, word);
-                    let values = per as usize / 4;
-                    for (j, v) in v.iter().take(values).enumerate() {
-                        let e = minor as usize * per as usize + i * values + j;
+                    for (j, v) in unpack(word).into_iter().enumerate() {
+                        let e = minor as usize * per as usize + i * V + j;
                         if tile.mn_major {
-                            put(e - first as usize, line as usize, *v);
+                            put(e - first as usize, line as usize, v);
                         } else {
-                            put((line - first) as usize, e, *v);
+                            put((line - first) as usize, e, v);
                         }
                     }
                 }
@@ -182,6 +195,40 @@ impl<O: Observer> Block<'_, O> {
         }
         Ok(())
     }
+}
+
+/// Adds a warp's 16 rows of products to its sums, or starts them.
+fn accumulate(w: &mut Warp, m: &Wgmma, out: &[f32]) -> Exec<()> {
+    let n = m.n as usize;
+    let p = w.regs.p[m.scale_d.0 as usize] ^ m.scale_d.1;
+    if p != 0 && p != u32::MAX {
+        return fail(Fault::Wgmma("scale-d differs between lanes".to_owned()));
+    }
+    let keep = p != 0;
+    for (i, d) in m.d.iter().enumerate() {
+        let to = &mut w.regs.r[*d as usize];
+        for (lane, v) in to.iter_mut().enumerate() {
+            let (g, t) = (lane / 4, lane % 4);
+            if m.sum == Type::F16 {
+                let at = (g + i % 2 * 8) * n + i / 2 * 8 + 2 * t;
+                let c = if keep { pair(Factor::F16, *v) } else { [0.0; 2] };
+                let half = |v: f32| to_half(f64::from(v), Type::F16, Round::Nearest);
+                *v = half(out[at] + c[0]) | half(out[at + 1] + c[1]) << 16;
+                continue;
+            }
+            // Four words for each 8 columns: (g, 2t), (g, 2t+1), (g+8, 2t), (g+8, 2t+1).
+            let at = (g + i / 2 % 2 * 8) * n + i / 4 * 8 + 2 * t + i % 2;
+            if m.sum == Type::S32 {
+                // No sum of 32 products of bytes leaves what f32 holds exactly.
+                let (start, products) = (if keep { *v as i32 } else { 0 }, out[at] as i32);
+                *v = (if m.saturate { start.saturating_add(products) } else { start.wrapping_add(products) }) as u32;
+            } else {
+                let sum = out[at] + if keep { f32::from_bits(*v) } else { 0.0 };
+                *v = if sum.is_nan() { NAN32 } else { sum.to_bits() };
+            }
+        }
+    }
+    Ok(())
 }
 
 /// A descriptor: the same in every lane.

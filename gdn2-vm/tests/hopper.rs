@@ -179,14 +179,6 @@ fn wgmma_tf32_from_core_matrices() {
     same(&got, &expected);
 }
 
-/// Statements that another one makes up for, as (kernel, place among its ordering statements, place of the other):
-/// accumulators that only products touch need the fence before the first of them alone.
-const COVERED: [(&str, usize, usize); 2] = [("ring", 24, 19), ("ring", 29, 19)];
-
-/// Waits of `ring` that order nothing: the producer's first for an empty stage are over on a fresh barrier, and after its
-/// last it touches nothing.
-const IDLE: [usize; 4] = [6, 8, 16, 17];
-
 #[test]
 fn each_ordering_statement_is_missed() {
     let starts: Vec<(usize, &str)> = HOPPER
@@ -209,29 +201,14 @@ fn each_ordering_statement_is_missed() {
             })
         };
         let within = |line: &usize| (*start..end).contains(line);
-        let statements: Vec<usize> = HOPPER
-            .lines()
-            .enumerate()
-            .filter_map(|(at, line)| mutants::ordering(line).map(|_| at))
-            .filter(within)
-            .collect();
         for m in mutants::mutants(HOPPER, |line| within(&line)) {
             total += 1;
-            let place = statements.iter().position(|at| *at == m.line).unwrap();
-            let listed = COVERED.iter().find(|(kernel, at, _)| kernel == entry && *at == place);
-            let idle = *entry == "ring" && IDLE.contains(&place);
-            if unnoticed(&m.ptx) != (listed.is_some() || idle) {
-                wrong.push(format!("{entry}: statement {place}, PTX line {}: {}", m.line + 1, m.what));
-            }
-            if let Some((.., by)) = listed
-                && unnoticed(&mutants::with_line(&m.ptx, statements[*by], ""))
-            {
-                wrong.push(format!("{entry}: statements {place} and {by} are both not missed"));
+            if unnoticed(&m.ptx) {
+                wrong.push(format!("{entry}: PTX line {}: {}", m.line + 1, m.what));
             }
         }
     }
-    assert!(wrong.is_empty(), "of {total}:\n{}", wrong.join("\n"));
-    assert!(COVERED.len() * 20 <= total, "more than 5 % of {total} are on the list");
+    assert!(wrong.is_empty() && total > 0, "of {total}:\n{}", wrong.join("\n"));
 }
 
 /// Warp 1 works and arrives, warp 0 waits for it and goes on.

@@ -47,7 +47,15 @@ impl Watch {
         Self {
             table: Table::new(entry),
             products: Tracked::new(entry),
-            collective: entry.insts.iter().map(|i| matches!(i.op, Op::Mem(Mem::LdMatrix { .. }))).collect(),
+            collective: entry
+                .insts
+                .iter()
+                .map(|i| match &i.op {
+                    Op::Mem(Mem::LdMatrix { .. }) => true,
+                    Op::Mem(Mem::Fragment(f)) => !f.store,
+                    _ => false,
+                })
+                .collect(),
             tracks: Tracks::new(memory),
             shared_bytes: (SHARED_BASE + entry.shared_static + launch.shared_bytes) as usize,
             grid: launch.grid,

@@ -162,9 +162,17 @@ fn slow(op: &Slow, see: &mut See<'_>) {
             same(see, Wide, *d, &[*a]);
             all(see, Use, Word, &[*pos, *len]);
         }
-        Slow::PrmtMode(_, [d, a, b, c]) | Slow::Dp4a(_, _, [d, a, b, c]) | Slow::Sad(_, [d, a, b, c]) => {
-            same(see, Word, *d, &[*a, *b, *c]);
+        Slow::PrmtMode(_, [d, a, b, c])
+        | Slow::Dp4a(_, [d, a, b, c])
+        | Slow::Dp2a(_, _, [d, a, b, c])
+        | Slow::Sad(_, [d, a, b, c]) => same(see, Word, *d, &[*a, *b, *c]),
+        Slow::Packed(_, d, a, b) | Slow::ToFloat8 { d, a, b, .. } => same(see, Word, *d, &[*a, *b]),
+        Slow::Distance4(_, d, a, b, c) => {
+            same(see, Word, *d, &[*a, *b]);
+            c.iter().for_each(|c| see(Use, Word, *c));
         }
+        Slow::FromFloat8 { d, a, .. } => same(see, Word, *d, &[*a]),
+        Slow::Directed(_, _, d, sources) => same(see, Wide, *d, sources),
         Slow::F64(_, d, a, b) => same(see, Wide, *d, &[*a, *b]),
         Slow::F64Un(_, d, a) | Slow::F64Approx(_, d, a) => same(see, Wide, *d, &[*a]),
         Slow::FmaF64(d, a, b, c) => same(see, Wide, *d, &[*a, *b, *c]),
@@ -236,6 +244,11 @@ fn mem(op: &Mem, see: &mut See<'_>) {
             d.iter().for_each(|d| see(Def, typed(*ty), *d));
             all(see, Use, typed(*ty), &[*b, *c]);
         }
+        Mem::AtomVector { addr, d, b, .. } => {
+            address(*addr, see);
+            all(see, Def, Word, d);
+            all(see, Use, Word, b);
+        }
         Mem::LdMatrix { addr, to, .. } => {
             address(*addr, see);
             all(see, Def, Word, to);
@@ -243,6 +256,11 @@ fn mem(op: &Mem, see: &mut See<'_>) {
         Mem::StMatrix { addr, from, .. } => {
             address(*addr, see);
             all(see, Use, Word, from);
+        }
+        Mem::Fragment(f) => {
+            address(f.at, see);
+            f.stride.iter().for_each(|s| see(Use, Word, *s));
+            all(see, if f.store { Use } else { Def }, typed(f.ty), &f.regs);
         }
         Mem::CpAsync { dst, src, size, ignore, .. } => {
             address(*dst, see);
@@ -300,6 +318,12 @@ fn matrix(op: &Matrix, see: &mut See<'_>) {
                 all(see, Use, Word, s);
             }
         }
+        Matrix::Tiled(t) => {
+            all(see, Def, typed(t.sum), &t.d);
+            all(see, Use, typed(t.factors[0]), &t.a);
+            all(see, Use, typed(t.factors[1]), &t.b);
+            all(see, Use, typed(t.start), &t.c);
+        }
         Matrix::Transpose { d, a } => same(see, Word, *d, &[*a]),
         Matrix::MmaF16 { d, a, b, c, .. } => {
             all(see, Def, Word, d);
@@ -346,6 +370,10 @@ fn asynchronous(op: &Async, see: &mut See<'_>) {
         Async::TileOut { map, at, src, .. } => {
             [map, src].iter().for_each(|a| address(**a, see));
             all(see, Use, Word, at);
+        }
+        Async::Deliver { dst, mbar, ty, from, .. } => {
+            [dst, mbar].iter().for_each(|a| address(**a, see));
+            all(see, Use, typed(*ty), from);
         }
         Async::Wgmma(m) => {
             // Where the sums start from zero, what the accumulator holds does not matter.

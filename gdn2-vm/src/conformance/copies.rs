@@ -177,8 +177,60 @@ fn registers() -> Kernel {
     Kernel { threads: 256, ..kernel }
 }
 
+/// Each lane's word to another's place, told to an mbarrier in bytes.
+fn stores_that_arrive() -> Kernel {
+    let input = random(32, 55);
+    let text = header(90, 2)
+        + &format!(
+            "  .shared .align 8 .b8 bar[8];\n  .shared .align 4 .b8 tile[128];\n  mov.u32 %t, bar;\n  mov.u32 %u, tile;\n  \
+             setp.ne.u32 %q, %thread, 0;\n  @%q bra READY;\n  mbarrier.init.shared::cta.b64 [%t], 1;\n  \
+             mbarrier.arrive.expect_tx.shared::cta.b64 _, [%t], 128;\n  READY:\n  bar.sync 0;\n  \
+             ld.param.u64 %x0, [p0];\n  mad.wide.u32 %x0, %thread, 4, %x0;\n  ld.global.b32 %a, [%x0];\n  \
+             xor.b32 %b, %thread, 31;\n  mad.lo.u32 %b, %b, 4, %u;\n  mapa.shared::cluster.u32 %b, %b, 0;\n  \
+             mapa.shared::cluster.u32 %c, %t, 0;\n  \
+             st.async.shared::cluster.mbarrier::complete_tx::bytes.b32 [%b], %a, [%c];\n  {WAIT}\n  \
+             mad.lo.u32 %u, %thread, 4, %u;\n  ld.shared.b32 %d, [%u];\n  ld.param.u64 %x0, [p1];\n  \
+             mad.wide.u32 %x0, %thread, 4, %x0;\n  st.global.b32 [%x0], %d;\n  ret;\n}}\n"
+        );
+    let expected = (0..32).map(|i| input[i ^ 31]).collect();
+    Kernel::new("st.async", 90, text, vec![words(&input)], Expected::Words(expected))
+}
+
+/// Four floats added at once to what each lane has stored before; the old ones come back.
+fn vector_of_atomics() -> Kernel {
+    let numbers = |seed| random(128, seed).iter().map(|x| ((x % 1000) as f32).to_bits()).collect::<Vec<u32>>();
+    let (start, more) = (numbers(56), numbers(57));
+    let text = header(90, 3).replacen(".version 8.0", ".version 8.1", 1)
+        + "  mul.lo.u32 %t, %thread, 16;\n  cvt.u64.u32 %x3, %t;\n  ld.param.u64 %x0, [p0];\n  add.u64 %x0, %x0, %x3;\n  \
+           ld.param.u64 %x1, [p1];\n  add.u64 %x1, %x1, %x3;\n  ld.param.u64 %x2, [p2];\n  mad.wide.u32 %x2, %thread, 32, %x2;\n  \
+           ld.global.v4.f32 {%f0, %f1, %f2, %f3}, [%x0];\n  ld.global.v4.f32 {%f4, %f5, %f6, %f7}, [%x1];\n  \
+           st.global.v4.f32 [%x2], {%f0, %f1, %f2, %f3};\n  \
+           atom.global.add.v4.f32 {%f8, %f9, %f10, %f11}, [%x2], {%f4, %f5, %f6, %f7};\n  \
+           st.global.v4.f32 [%x2+16], {%f8, %f9, %f10, %f11};\n  ret;\n}\n";
+    let sum = |i: usize| (f32::from_bits(start[i]) + f32::from_bits(more[i])).to_bits();
+    let of = |lane: usize| (0..4).map(move |i| sum(lane * 4 + i)).chain(start[lane * 4..lane * 4 + 4].iter().copied());
+    let expected = (0..32).flat_map(of).collect();
+    Kernel::new("atom.add.v4.f32", 90, text, vec![words(&start), words(&more)], Expected::Words(expected))
+}
+
+/// A cluster of one block: arrivals and waits, which order what its warps write.
+fn cluster_barrier() -> Kernel {
+    let input = random(128, 58);
+    let text = header(90, 2)
+        + "  .shared .align 4 .b8 tile[512];\n  mov.u32 %u, tile;\n  ld.param.u64 %x0, [p0];\n  \
+           mad.wide.u32 %x0, %thread, 4, %x0;\n  ld.global.b32 %a, [%x0];\n  mad.lo.u32 %t, %thread, 4, %u;\n  \
+           st.shared.b32 [%t], %a;\n  barrier.cluster.arrive.aligned;\n  barrier.cluster.wait.aligned;\n  \
+           xor.b32 %b, %thread, 127;\n  mad.lo.u32 %t, %b, 4, %u;\n  ld.shared.b32 %d, [%t];\n  \
+           barrier.cluster.arrive;\n  barrier.cluster.wait;\n  ld.param.u64 %x1, [p1];\n  \
+           mad.wide.u32 %x1, %thread, 4, %x1;\n  st.global.b32 [%x1], %d;\n  ret;\n}\n";
+    let expected = (0..128).map(|i| input[i ^ 127]).collect();
+    let kernel = Kernel::new("barrier.cluster", 90, text, vec![words(&input)], Expected::Words(expected));
+    Kernel { threads: 128, ..kernel }
+}
+
 pub(super) fn kernels() -> Vec<Kernel> {
     let mut all = vec![phases(), transactions(), bulk_store(), tensor_store(), named_barriers(), registers()];
+    all.extend([stores_that_arrive(), vector_of_atomics(), cluster_barrier()]);
     for swizzle in [Swizzle::None, Swizzle::B32, Swizzle::B64, Swizzle::B128] {
         // Inside, over the near edges, over the far ones, and wholly outside.
         for (row, column) in [(3, 4), (-3, -4), (16, 36), (40, 0)] {

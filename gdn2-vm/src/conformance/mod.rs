@@ -7,9 +7,12 @@
 mod arith;
 mod convert;
 mod copies;
+mod directed;
 mod edges;
+mod fragments;
 mod matrix;
 mod ptx;
+mod small;
 mod warp;
 mod warpgroup;
 
@@ -247,8 +250,11 @@ fn approximates(got: f32, want: f64, ulps: f64, absolute: f64) -> bool {
 pub fn kernels() -> Vec<Kernel> {
     let mut all = arith::kernels();
     all.extend(convert::kernels());
+    all.extend(small::kernels());
+    all.extend(directed::kernels());
     all.extend(warp::kernels());
     all.extend(matrix::kernels());
+    all.extend(fragments::kernels());
     all.extend(warpgroup::kernels());
     all.extend(copies::kernels());
     all

@@ -1,4 +1,4 @@
-//! `wgmma`: both sources of A, both majors, the four swizzles, several N, three factor types; small integers exactly,
+//! `wgmma`: both sources of A, both majors, the four swizzles, several N, seven factor types; small integers exactly,
 //! random values within the sum's bound. The factors arrive as images of shared memory, laid out here.
 //!
 //! Layouts: PTX ISA, "Shared Memory Matrix Layout" and "Strides" of wgmma.mma_async; registers: "Register Fragments".
@@ -6,6 +6,7 @@
 use super::convert::{BF16, F16};
 use super::edges::Stream;
 use super::ptx::{header, words};
+use super::small::{E4M3, E5M2};
 use super::{Expected, Kernel};
 use std::fmt::Write;
 
@@ -14,9 +15,13 @@ enum Factor {
     Bf16,
     F16,
     Tf32,
+    E4m3,
+    E5m2,
+    S8,
+    U8,
 }
 
-/// One product: 64 × n, depth 16 (tf32: 8).
+/// One product: 64 × n, depth 16 (tf32: 8, bytes: 32).
 #[derive(Clone, Copy)]
 struct Product {
     factor: Factor,
@@ -46,11 +51,23 @@ impl Factor {
             Factor::Bf16 => "bf16",
             Factor::F16 => "f16",
             Factor::Tf32 => "tf32",
+            Factor::E4m3 => "e4m3",
+            Factor::E5m2 => "e5m2",
+            Factor::S8 => "s8",
+            Factor::U8 => "u8",
         }
     }
 
     fn bytes(self) -> usize {
-        if self == Factor::Tf32 { 4 } else { 2 }
+        match self {
+            Factor::Tf32 => 4,
+            Factor::Bf16 | Factor::F16 => 2,
+            Factor::E4m3 | Factor::E5m2 | Factor::S8 | Factor::U8 => 1,
+        }
+    }
+
+    fn integer(self) -> bool {
+        matches!(self, Factor::S8 | Factor::U8)
     }
 
     fn depth(self) -> usize {
@@ -62,6 +79,10 @@ impl Factor {
             Factor::Bf16 => BF16.round(value),
             Factor::F16 => F16.round(value),
             Factor::Tf32 => (value as f32).to_bits() & !0x1fff,
+            Factor::E4m3 => E4M3.round(value),
+            Factor::E5m2 => E5M2.round(value),
+            Factor::S8 => value as i8 as u8 as u32,
+            Factor::U8 => value.abs() as u8 as u32,
         }
     }
 
@@ -70,6 +91,10 @@ impl Factor {
             Factor::Bf16 => BF16.value(bits),
             Factor::F16 => F16.value(bits),
             Factor::Tf32 => f64::from(f32::from_bits(bits)),
+            Factor::E4m3 => E4M3.value(bits),
+            Factor::E5m2 => E5M2.value(bits),
+            Factor::S8 => f64::from(bits as i8),
+            Factor::U8 => f64::from(bits),
         }
     }
 }
@@ -162,17 +187,20 @@ impl Product {
             exact.push(start + if self.negate { -sum } else { sum });
             bound.push(depth as f64 * 2f64.powi(-23) * (size + start.abs()));
         }
+        let sum = |x: f64| if factor.integer() { x as i32 as u32 } else { (x as f32).to_bits() };
         let expected = if self.integers {
-            Expected::Words(exact.iter().map(|x| (*x as f32).to_bits()).collect())
+            Expected::Words(exact.iter().map(|x| sum(*x)).collect())
         } else {
             Expected::Sums { exact, bound }
         };
         let tiles = [Tile::new(self, 0), Tile::new(self, 1)];
-        let rows = a.chunks_exact(2).map(|pair| pair[0] | pair[1] << 16).collect::<Vec<u32>>();
+        let per = 4 / factor.bytes();
+        let packed = |part: &[u32]| part.iter().rev().fold(0, |word, v| word << (32 / per % 32) | v);
+        let rows = a.chunks_exact(per).map(packed).collect::<Vec<u32>>();
         let left = if self.registers { words(&rows) } else { tiles[0].image(64, depth, |m, k| a[m * depth + k]) };
         let right = tiles[1].image(n, depth, |column, k| b[column * depth + k]);
         let ptx = self.ptx(&tiles, [left.len(), right.len()]);
-        let start = words(&c.iter().map(|x| x.to_bits()).collect::<Vec<_>>());
+        let start = words(&c.iter().map(|x| sum(f64::from(*x))).collect::<Vec<_>>());
         Kernel { threads: 128, ..Kernel::new(self.name(), 90, ptx, vec![left, right, start], expected) }
     }
 
@@ -180,7 +208,7 @@ impl Product {
         let (n, depth) = (self.n, self.factor.depth());
         let mut text = header(90, 4);
         let sums: Vec<String> = (0..n / 2).map(|i| format!("%s{i}")).collect();
-        let _ = writeln!(text, "  .reg .f32 %s<{}>;\n  .reg .b64 %left, %right;", n / 2);
+        let _ = writeln!(text, "  .reg .b32 %s<{}>;\n  .reg .b64 %left, %right;", n / 2);
         for (side, name) in ["left", "right"].iter().enumerate() {
             if side == 0 && self.registers {
                 continue;
@@ -202,35 +230,37 @@ impl Product {
         let _ =
             writeln!(text, "  mad.lo.u32 %c, %t, {n}, %u;\n  ld.param.u64 %x0, [p2];\n  mad.wide.u32 %x0, %c, 4, %x0;");
         for (i, sum) in sums.iter().enumerate() {
-            let _ = writeln!(text, "  ld.global.f32 {sum}, [%x0+{}];", place(i));
+            let _ = writeln!(text, "  ld.global.b32 {sum}, [%x0+{}];", place(i));
         }
         if self.registers {
             let _ = writeln!(
                 text,
-                "  mad.lo.u32 %b, %t, {depth}, %u;\n  ld.param.u64 %x1, [p0];\n  mad.wide.u32 %x1, %b, 2, %x1;"
+                "  mul.lo.u32 %b, %t, 32;\n  mad.lo.u32 %b, %u, 2, %b;\n  ld.param.u64 %x1, [p0];\n  cvt.u64.u32 %x2, %b;\n  \
+                 add.u64 %x1, %x1, %x2;"
             );
             for r in 0..4 {
-                let _ = writeln!(text, "  ld.global.b32 %r{r}, [%x1+{}];", (r % 2 * 8 * depth + r / 2 * 8) * 2);
+                let _ = writeln!(text, "  ld.global.b32 %r{r}, [%x1+{}];", r % 2 * 8 * 32 + r / 2 * 16);
             }
         }
         let a = if self.registers { "{%r0, %r1, %r2, %r3}" } else { "%left" };
         let sign = if self.negate { -1 } else { 1 };
         let majors = match (self.factor, self.registers) {
-            (Factor::Tf32, _) => String::new(),
+            _ if self.factor.bytes() != 2 => String::new(),
             (_, true) => format!(", {}", u32::from(self.across[1])),
             (_, false) => format!(", {}, {}", u32::from(self.across[0]), u32::from(self.across[1])),
         };
+        let (sum, signs) = if self.factor.integer() { ("s32", String::new()) } else { ("f32", format!(", {sign}, 1")) };
         let factor = self.factor.name();
         let _ = writeln!(
             text,
             "  fence.proxy.async;\n  bar.sync 0;\n  setp.eq.u32 %p, 0, 0;\n  wgmma.fence.sync.aligned;\n  \
-             wgmma.mma_async.sync.aligned.m64n{n}k{depth}.f32.{factor}.{factor} {{{}}}, {a}, %right, %p, {sign}, 1{majors};\n  \
+             wgmma.mma_async.sync.aligned.m64n{n}k{depth}.{sum}.{factor}.{factor} {{{}}}, {a}, %right, %p{signs}{majors};\n  \
              wgmma.commit_group.sync.aligned;\n  wgmma.wait_group.sync.aligned 0;",
             sums.join(", ")
         );
         let _ = writeln!(text, "  ld.param.u64 %x0, [p3];\n  mad.wide.u32 %x0, %c, 4, %x0;");
         for (i, sum) in sums.iter().enumerate() {
-            let _ = writeln!(text, "  st.global.f32 [%x0+{}], {sum};", place(i));
+            let _ = writeln!(text, "  st.global.b32 [%x0+{}], {sum};", place(i));
         }
         text + "  ret;\n}\n"
     }
@@ -250,6 +280,11 @@ pub(super) fn kernels() -> Vec<Kernel> {
     all.extend([8, 128, 256].map(|n| Product { n, registers: true, factor: Factor::F16, ..PLAIN }));
     for factor in [Factor::Bf16, Factor::F16, Factor::Tf32] {
         all.push(Product { factor, integers: false, n: 32, ..PLAIN });
+    }
+    for factor in [Factor::E4m3, Factor::E5m2, Factor::S8, Factor::U8] {
+        all.extend([8, 96].map(|n| Product { factor, n, ..PLAIN }));
+        all.push(Product { factor, swizzle: 0, n: 16, ..PLAIN });
+        all.push(Product { factor, registers: true, swizzle: 2, n: 32, ..PLAIN });
     }
     all.push(Product { negate: true, ..PLAIN });
     all.push(Product { negate: true, registers: true, ..PLAIN });

@@ -50,6 +50,8 @@ ring(const __grid_constant__ Map a, const __grid_constant__ Map b, const __grid_
   if (t >= 128) {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 40;");
     if (t == 128) {
+      // Not unrolled, so that one wait stands for those that must wait and those that need not yet.
+#pragma unroll 1
       for (int i = 0; i < steps; i++) {
         int s = i & 1;
         wait(empty + 8 * s, ((i >> 1) & 1) ^ 1);
@@ -57,13 +59,12 @@ ring(const __grid_constant__ Map a, const __grid_constant__ Map b, const __grid_
         load2(tiles + s * stage_bytes, &a, i * 64, blockIdx.x * 64, full + 8 * s);
         load2(tiles + s * stage_bytes + 8192, &b, 0, i * 64, full + 8 * s);
       }
-      // Not before the last stages have been given back.
-      for (int i = steps; i < steps + 2; i++) wait(empty + 8 * (i & 1), ((i >> 1) & 1) ^ 1);
     }
   } else {
     asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
     float d[32];
     for (int i = 0; i < 32; i++) d[i] = 0;
+#pragma unroll 1
     for (int i = 0; i < steps; i++) {
       int s = i & 1;
       wait(full + 8 * s, (i >> 1) & 1);

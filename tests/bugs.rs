@@ -255,6 +255,7 @@ fn seen(ptx: &str, kernel: Kernel) -> Seen {
         order: None,
         outputs: &[pc],
         count: false,
+        instructions: gdn2_vm::INSTRUCTIONS,
     };
     let report = match run(&Module::parse(ptx).unwrap(), &launch, &mut memory) {
         Ok(report) => report,

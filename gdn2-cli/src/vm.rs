@@ -57,6 +57,9 @@ pub struct Args {
     /// Count instructions, bytes and bank conflicts
     #[arg(long)]
     count: bool,
+    /// Warp instructions after which a block that still runs counts as never ending
+    #[arg(long, value_name = "N", default_value_t = 1 << 28)]
+    max_instructions: u64,
     /// Print the whole report as JSON
     #[arg(long)]
     json: bool,
@@ -71,7 +74,8 @@ struct Spec {
     shared_bytes: u32,
     #[serde(default)]
     buffers: BTreeMap<String, Buffer>,
-    args: Vec<Argument>,
+    /// Each an [`Argument`].
+    args: Vec<serde_json::Value>,
 }
 
 #[derive(Deserialize)]
@@ -146,6 +150,12 @@ struct Placed {
     output: bool,
 }
 
+/// What is said behind findings in a PTX text without line tables.
+const NO_LINES: &str = "(this PTX has no line table: compiled with -lineinfo, reports name lines of the CUDA source)\n";
+
+/// Bytes of one buffer that has no file.
+const MOST_BYTES: usize = 1 << 32;
+
 fn usage(message: impl Into<String>) -> CliError {
     CliError::Usage(message.into())
 }
@@ -178,7 +188,13 @@ impl Buffer {
             (None, Some(shape)) => (self.dtype.unwrap_or(Dtype::U8), shape.clone()),
             _ => return Err(usage(format!("buffer `{name}`: give file, bytes, or dtype and shape"))),
         };
-        let len = shape.iter().product::<usize>() * dtype.bitsize() / 8;
+        let elements = shape.iter().try_fold(1usize, |all, n| all.checked_mul(*n));
+        let bits = elements.and_then(|elements| elements.checked_mul(dtype.bitsize()));
+        let Some(len) = bits.map(|bits| bits / 8).filter(|len| *len <= MOST_BYTES) else {
+            return Err(usage(format!(
+                "buffer `{name}`: {shape:?} of {dtype:?} is more than the {MOST_BYTES} bytes that a buffer may have"
+            )));
+        };
         let address = match self.fill {
             Some(Fill::Zero) => memory.upload(name, &vec![0; len]),
             Some(Fill::Nan) | None => memory.poisoned(name, len),
@@ -195,7 +211,7 @@ impl Argument {
             found.ok_or_else(|| usage(format!("no buffer `{name}`; the launch has {}", known())))
         };
         Ok(match self {
-            Argument::Buffer { buffer, offset } => Value::Pointer(place(buffer)?.0 + offset),
+            Argument::Buffer { buffer, offset } => Value::Pointer(place(buffer)?.0.wrapping_add(*offset)),
             // Either way of writing 32 bits.
             Argument::I32 { i32: v } => match i32::try_from(*v).ok().or(u32::try_from(*v).ok().map(u32::cast_signed)) {
                 Some(v) => Value::I32(v),
@@ -259,6 +275,7 @@ impl Args {
             Some(entry) => entry.clone(),
             None => match module.entries().collect::<Vec<_>>()[..] {
                 [only] => only.to_owned(),
+                [] => return Err(usage(format!("{}: no kernel (`.entry`) in it", self.ptx.display()))),
                 ref several => return Err(usage(format!("choose --entry: {}", several.join(", ")))),
             },
         };
@@ -268,7 +285,15 @@ impl Args {
         for (name, buffer) in &spec.buffers {
             buffers.insert(name.clone(), buffer.place(name, folder, &mut memory)?);
         }
-        let args = spec.args.iter().map(|a| a.value(&buffers)).collect::<Result<Vec<_>, _>>()?;
+        let argument = |(i, given): (usize, &serde_json::Value)| {
+            let known = Argument::deserialize(given).map_err(|_| {
+                usage(format!(
+                    "args[{i}]: give one of buffer (and offset), i32, i64, f32, pointer, bytes, tensor_map; got {given}"
+                ))
+            })?;
+            known.value(&buffers).map_err(|error| usage(format!("args[{i}]: {error}")))
+        };
+        let args = spec.args.iter().enumerate().map(argument).collect::<Result<Vec<_>, _>>()?;
         let outputs: Vec<Address> = buffers.values().filter(|b| b.output).map(|b| b.address).collect();
         let limits = self.arch.unwrap_or_else(|| target(&ptx)).limits();
         let launch = Launch {
@@ -287,14 +312,16 @@ impl Args {
             order: self.order,
             outputs: &outputs,
             count: self.count,
+            instructions: self.max_instructions,
         };
+        let lines = if ptx.contains(".loc") { "" } else { NO_LINES };
         let report = match gdn2_vm::run(&module, &launch, &mut memory) {
             Ok(report) => report,
             Err(trap) => {
                 let text = if self.json {
                     format!("{:#}\n", serde_json::json!({"trap": trap}))
                 } else {
-                    format!("trap: {trap}\n")
+                    format!("trap: {trap}\n{lines}")
                 };
                 write::stdout(text.as_bytes())?;
                 return Ok(Verdict::Bad);
@@ -328,7 +355,8 @@ impl Args {
                 0 => "\n".to_owned(),
                 n => format!(", {n} findings\n"),
             };
-            text + &report.findings.iter().map(|f| format!("{f}\n")).collect::<String>()
+            text += &report.findings.iter().map(|f| format!("{f}\n")).collect::<String>();
+            if report.findings.is_empty() { text } else { text + lines }
         };
         write::stdout(text.as_bytes())?;
         Ok(if report.findings.is_empty() { Verdict::Good } else { Verdict::Bad })

@@ -227,3 +227,65 @@ fn a_gpu_that_is_not_there_is_an_error_with_a_way_on() {
     std::fs::write(&inputs, bench.case.to_bytes().unwrap()).unwrap();
     bench.refused(&bench.run(&inputs, "cuda:99"), &["cuda"]);
 }
+
+/// `gdn2 vm` on a kernel that adds 1 to `n` words, launched as `launch` says.
+fn vm(folder: &Path, ptx: &str, launch: &str) -> (Option<i32>, String) {
+    let (text, json) = (folder.join("kernel.ptx"), folder.join("launch.json"));
+    std::fs::write(&text, ptx).unwrap();
+    std::fs::write(&json, launch).unwrap();
+    let (text, json) = (text.to_str().unwrap(), json.to_str().unwrap());
+    let output = gdn2(&["vm", text, "--launch", json, "--vm-check", "full", "--max-instructions", "10000"]);
+    let said = [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes).into_owned());
+    (output.status.code(), said.concat())
+}
+
+#[test]
+fn launches_of_foreign_kernels_that_mean_nothing() {
+    const PTX: &str = ".version 8.0\n.target sm_80\n.address_size 64\n.visible .entry add(.param .u64 x, .param .u32 n)\n{\n\
+        .reg .pred %p<2>;\n.reg .b32 %r<4>;\n.reg .b64 %x<3>;\nld.param.u64 %x0, [x];\nld.param.u32 %r0, [n];\n\
+        mov.u32 %r1, %tid.x;\nsetp.ge.u32 %p0, %r1, %r0;\n@%p0 ret;\nmad.wide.u32 %x1, %r1, 4, %x0;\n\
+        ld.global.u32 %r2, [%x1];\nadd.u32 %r2, %r2, 1;\nst.global.u32 [%x1], %r2;\nret;\n}\n";
+    const LAUNCH: &str = r#"{"grid": [1], "block": [64], "buffers": {"x": {"bytes": 256, "fill": "zero"}},
+        "args": [{"buffer": "x"}, {"i32": 64}]}"#;
+    let folder = tempfile::tempdir().unwrap();
+    let (code, said) = vm(folder.path(), PTX, LAUNCH);
+    assert_eq!(code, Some(0), "{said}");
+    for (from, to, says) in [
+        ("256", "128", &["out of bounds", "buffer `x`", "128", "-lineinfo"][..]),
+        ("\"bytes\": 256", "\"bytes\": 99999999999999", &["buffer `x`", "4294967296"]),
+        ("\"bytes\": 256", "\"shape\": [4294967296, 4294967296, 16]", &["buffer `x`", "4294967296"]),
+        ("\"bytes\": 256", "\"file\": \"nowhere.safetensors\"", &["nowhere.safetensors"]),
+        (", {\"i32\": 64}", "", &["1 arguments", "takes 2", "x (8 bytes)", "n (4 bytes)"]),
+        ("{\"i32\": 64}", "{\"i64\": 64}", &["`n` has 8 bytes", "4"]),
+        ("{\"i32\": 64}", "{\"u32\": 64}", &["args[1]", "i32", "tensor_map", "u32"]),
+        ("{\"i32\": 64}", "{\"i32\": 99999999999}", &["args[1]", "32 bits"]),
+        ("{\"buffer\": \"x\"}", "{\"buffer\": \"y\"}", &["args[0]", "no buffer `y`", "x"]),
+        ("[1]", "[0]", &["dimension is 0"]),
+        ("[1]", "[2147483647, 65535]", &["at most 16777216"]),
+        ("[1]", "[-1]", &["launch.json", "line 1"]),
+        ("[1]", "[1, 1, 1, 1]", &["grid has 4 numbers"]),
+        ("[64]", "[4096]", &["4096 threads", "1024"]),
+        ("\"grid\": [1],", "", &["launch.json", "grid"]),
+        ("\"grid\": [1],", "\"grid\": [1], \"shared_bytes\": 4000000000,", &["shared memory", "per block"]),
+        ("\"grid\": [1],", "\"grid\": [1], \"colour\": 1,", &["colour"]),
+        ("}", "", &["launch.json"]),
+    ] {
+        let (code, said) = vm(folder.path(), PTX, &LAUNCH.replacen(from, to, 1));
+        assert!(matches!(code, Some(1 | 2)), "{code:?} {said}");
+        assert!(says.iter().all(|what| said.contains(what)), "{to}: {said}");
+    }
+    for (from, to, says) in [
+        ("add.u32 %r2", "tex.u32 %r2", &["line 16", "does not know `tex.u32"][..]),
+        ("ret;\nmad", "ret;\nL: bra L;\nmad", &["deadlock", "changes nothing"]),
+        ("ret;\nmad", "ret;\nL: ld.global.u32 %r3, [%x0];\nbra L;\nmad", &["runaway", "--max-instructions"]),
+        (".visible .entry", ".visible .func", &["no kernel"]),
+        ("{\n", "", &["line"]),
+        ("%r2, 1;", "%r9, 1;", &["line 16"]),
+    ] {
+        let (code, said) = vm(folder.path(), &PTX.replacen(from, to, 1), LAUNCH);
+        assert!(matches!(code, Some(1 | 2)), "{code:?} {said}");
+        assert!(says.iter().all(|what| said.contains(what)), "{to}: {said}");
+    }
+    let (code, said) = vm(folder.path(), "", LAUNCH);
+    assert!(code == Some(2) && said.contains("no kernel"), "{said}");
+}

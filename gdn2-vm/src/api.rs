@@ -61,6 +61,9 @@ pub enum Landing {
     Late,
 }
 
+/// A limit on a block's warp instructions that no kernel worth simulating meets.
+pub const INSTRUCTIONS: u64 = 1 << 32;
+
 /// One launch.
 #[derive(Clone, Debug)]
 pub struct Launch<'a> {
@@ -86,4 +89,7 @@ pub struct Launch<'a> {
     pub outputs: &'a [Address],
     /// Count instructions, bytes, conflicts (see `Counters`).
     pub count: bool,
+    /// Warp instructions after which a block that still runs is a [`crate::Fault::Runaway`]; [`INSTRUCTIONS`] is more
+    /// than kernels of seconds on a GPU take.
+    pub instructions: u64,
 }

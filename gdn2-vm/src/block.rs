@@ -10,9 +10,6 @@ use crate::observe::{At, Observer};
 use crate::trap::{Exec, Fail, Fault, Place, SourceLine, Trap};
 use crate::warp::{Wait, Warp};
 
-/// Warp instructions after which a block counts as never ending.
-const RUNAWAY: u64 = 1 << 32;
-
 /// Storage that blocks reuse.
 #[derive(Debug, Default)]
 pub(crate) struct Scratch {
@@ -33,6 +30,8 @@ pub(crate) struct Grid<'a> {
     /// Asynchronous copies land at the wait.
     pub(crate) late: bool,
     pub(crate) level: Level,
+    /// Warp instructions after which a block counts as never ending.
+    pub(crate) instructions: u64,
 }
 
 /// A block barrier.
@@ -195,7 +194,7 @@ impl<O: Observer> Block<'_, O> {
                 self.land_all().map_err(|f| self.trap(*f))?;
                 idle = 0;
             }
-            if steps > RUNAWAY {
+            if steps > self.grid.instructions {
                 let fault = Fault::Runaway { instructions: steps };
                 return Err(self.trap(Fail { fault, lane: None }));
             }

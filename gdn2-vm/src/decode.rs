@@ -11,6 +11,9 @@ use std::collections::{HashMap, HashSet};
 pub(crate) const SHARED_BASE: u32 = 1024;
 /// First byte of local memory, so that a null pointer is not valid.
 pub(crate) const LOCAL_BASE: u64 = 64;
+/// Shared memory of a block and local memory of a thread: beyond what any GPU has.
+const MOST_SHARED: u64 = 1 << 24;
+const MOST_LOCAL: u64 = 512 << 10;
 /// Index of the window of the first module variable.
 pub(crate) const VARIABLE_WINDOW: u64 = 1 << 20;
 
@@ -142,6 +145,14 @@ pub(crate) fn entry(e: &EntryText<'_>, variables: &[Variable<'_>], pointers: &Ha
         symbols.insert((*scope, v.name), (v.store, at));
     }
     shared = align(shared, dynamic_align);
+    if shared > MOST_SHARED || local > MOST_LOCAL {
+        let message = format!(
+            "the variables of `{}` take {shared} bytes of shared and {local} of local memory: at most {MOST_SHARED} and \
+             {MOST_LOCAL}",
+            e.name
+        );
+        return Err(LoadError::Malformed { line: e.statements.first().map_or(1, |s| s.line), message });
+    }
     for (scope, v) in all.iter().filter(|(_, v)| v.store == Store::Shared && v.bytes == 0) {
         symbols.insert((*scope, v.name), (Store::Shared, shared));
     }

@@ -12,6 +12,9 @@ const PAST: &str = "(past the call)";
 /// What a `ret` at the end of a copy becomes.
 const NOTHING: &str = "pmevent";
 
+/// Instructions of a kernel with its calls written out.
+const MOST: usize = 1 << 20;
+
 type Functions<'a> = HashMap<&'a str, EntryText<'a>>;
 type Pointers<'a> = HashMap<&'a str, u64>;
 
@@ -54,6 +57,10 @@ fn within<'a>(
     let mut starts = Vec::with_capacity(old.len() + 1);
     for s in old {
         starts.push(e.statements.len());
+        if e.statements.len() > MOST {
+            let message = format!("the calls of `{}` written out make more than {MOST} instructions", e.name);
+            return Err(LoadError::Malformed { line: s.line, message });
+        }
         if !is_call(&s) {
             e.statements.push(s);
             continue;

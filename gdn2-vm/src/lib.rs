@@ -54,7 +54,7 @@ mod trap;
 mod warp;
 mod wgmma;
 
-pub use api::{Address, Check, Landing, Launch, Limits, Value};
+pub use api::{Address, Check, INSTRUCTIONS, Landing, Launch, Limits, Value};
 pub use finding::{Finding, Party, Rule};
 pub use memory::Memory;
 pub use module::{LoadError, Module};

@@ -14,6 +14,12 @@ struct Parser<'a> {
 
 type Res<T> = Result<T, LoadError>;
 
+/// Registers of a kind, bytes of a variable, of a thread's own variable, and its alignment: beyond what any GPU has.
+const MOST_REGISTERS: u64 = 1 << 16;
+const MOST_BYTES: u64 = 1 << 32;
+const MOST_LOCAL: u64 = 512 << 10;
+const MOST_ALIGN: u64 = 1 << 20;
+
 /// Parses a whole module.
 pub(crate) fn parse(text: &str) -> Res<Text<'_>> {
     let mut p = Parser { text, tokens: lex(text)?, at: 0 };
@@ -215,8 +221,14 @@ impl<'a> Parser<'a> {
         let unit_bytes = unit * vector;
         let mut bytes = unit_bytes;
         while self.eat(b'[') {
-            bytes = if self.peek() == Some(Kind::Punct(b']')) { 0 } else { bytes * self.int()? };
+            let count = if self.peek() == Some(Kind::Punct(b']')) { 0 } else { self.int()? };
             self.expect(b']')?;
+            bytes = bytes.saturating_mul(count);
+        }
+        let most = if store == Store::Local { MOST_LOCAL } else { MOST_BYTES };
+        if bytes > most || align > MOST_ALIGN {
+            return self
+                .fail(format!("`{name}` has {bytes} bytes, aligned to {align}: at most {most} and {MOST_ALIGN}"));
         }
         let (mut init, mut links) = (Vec::new(), Vec::new());
         if self.eat(b'=') {
@@ -401,12 +413,17 @@ impl<'a> Parser<'a> {
         loop {
             let name = self.word()?;
             let n = if self.eat(b'<') {
-                let n = self.int()? as u32;
+                let n = self.int()?;
                 self.expect(b'>')?;
                 n
             } else {
                 0
             };
+            let all = n + u64::from(e.counts[class.file()]);
+            if n > MOST_REGISTERS || all > MOST_REGISTERS {
+                return self.fail(format!("{all} registers of a kind in one kernel: at most {MOST_REGISTERS}"));
+            }
+            let n = n as u32;
             declare(e, scope, name, class, n);
             if self.eat(b';') {
                 return Ok(());

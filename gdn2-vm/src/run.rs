@@ -19,6 +19,9 @@ use rayon::prelude::*;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+/// Blocks of one launch: far more than a processor gets through.
+const MOST_BLOCKS: u64 = 1 << 24;
+
 fn refuse<T>(why: String) -> Result<T, Trap> {
     Err(Trap::new(Fault::Launch(why), None))
 }
@@ -73,6 +76,7 @@ impl Ready<'_> {
             dynamic_shared: self.launch.shared_bytes,
             late: landing == Landing::Late,
             level: Level::detect(),
+            instructions: self.launch.instructions,
         };
         blocks::<O>(&grid, shared, &shuffled(self.launch.grid, order))
     }
@@ -213,17 +217,24 @@ fn shuffled(grid: [u32; 3], seed: Option<u64>) -> Vec<usize> {
 
 fn check(module: &Module, entry: &Entry, launch: &Launch<'_>) -> Result<(), Trap> {
     let limits = launch.limits;
-    let threads = launch.block.iter().map(|&n| u64::from(n)).product::<u64>();
+    let threads = launch.block.iter().map(|&n| u128::from(n)).product::<u128>();
     let [gx, gy, gz] = launch.grid;
     if threads == 0 || gx == 0 || gy == 0 || gz == 0 {
         return refuse("a grid or block dimension is 0".to_owned());
     }
-    if threads > u64::from(limits.threads_per_block) || launch.block[2] > 64 {
+    if threads > u128::from(limits.threads_per_block) || launch.block[2] > 64 {
         let most = limits.threads_per_block;
         return refuse(format!("block {:?} has {threads} threads; the GPU allows {most} (and 64 in z)", launch.block));
     }
     if gx > i32::MAX as u32 || gy > 65_535 || gz > 65_535 {
         return refuse(format!("grid {:?} exceeds 2147483647 x 65535 x 65535", launch.grid));
+    }
+    let blocks = u64::from(gx) * u64::from(gy) * u64::from(gz);
+    if blocks > MOST_BLOCKS {
+        return refuse(format!(
+            "grid {:?} has {blocks} blocks; the virtual machine runs at most {MOST_BLOCKS}",
+            launch.grid
+        ));
     }
     let shared = u64::from(launch.shared_bytes) + u64::from(entry.shared_static);
     if shared > u64::from(limits.shared_per_block) {
@@ -233,7 +244,7 @@ fn check(module: &Module, entry: &Entry, launch: &Launch<'_>) -> Result<(), Trap
         ));
     }
     if let Some((most, exact)) = entry.threads {
-        let most_threads: u64 = most.iter().map(|&n| u64::from(n)).product();
+        let most_threads: u128 = most.iter().map(|&n| u128::from(n)).product();
         if exact && most != launch.block || threads > most_threads {
             let word = if exact { "requires" } else { "allows at most" };
             return refuse(format!("block {:?}, but the kernel {word} {most:?} threads", launch.block));
@@ -250,7 +261,9 @@ fn check(module: &Module, entry: &Entry, launch: &Launch<'_>) -> Result<(), Trap
 /// The parameter block as the driver would lay it out.
 fn parameters(entry: &Entry, args: &[Value]) -> Result<Bytes, Trap> {
     if args.len() != entry.params.len() {
-        return refuse(format!("{} arguments, but `{}` takes {}", args.len(), entry.name, entry.params.len()));
+        let each: Vec<String> = entry.params.iter().map(|(name, _, bytes)| format!("{name} ({bytes} bytes)")).collect();
+        let (name, each) = (&entry.name, each.join(", "));
+        return refuse(format!("{} arguments, but `{name}` takes {}: {each}", args.len(), entry.params.len()));
     }
     let end = entry.params.last().map_or(0, |(_, offset, bytes)| offset + bytes);
     let mut out = Bytes::filled(end as usize, 0);

@@ -137,7 +137,10 @@ pub enum Fault {
     #[error("the kernel executed a trap instruction")]
     TrapInstruction,
     /// Still running after far more instructions than any kernel of this size needs.
-    #[error("runaway: the block still ran after {instructions} warp instructions")]
+    #[error(
+        "runaway: the block still ran after {instructions} warp instructions, the launch's limit: raise it if the kernel \
+         is that long (`--max-instructions`), else a loop in it never ends"
+    )]
     Runaway {
         /// Warp instructions executed by the block.
         instructions: u64,

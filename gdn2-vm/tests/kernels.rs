@@ -19,6 +19,7 @@ fn launch<'a>(entry: &'a str, grid: u32, block: u32, shared_bytes: u32, args: &'
         order: None,
         outputs: &[],
         count: false,
+        instructions: gdn2_vm::INSTRUCTIONS,
     }
 }
 

@@ -19,6 +19,7 @@ fn go(ptx: &str, entry: &str, args: &[Value], memory: &mut Memory) -> Result<Rep
         order: None,
         outputs: &[],
         count: false,
+        instructions: gdn2_vm::INSTRUCTIONS,
     };
     run(&Module::parse(ptx).unwrap(), &launch, memory)
 }

@@ -68,6 +68,7 @@ impl Loaded {
                 order: settings.order,
                 outputs: &[],
                 count: settings.count,
+                instructions: gdn2_vm::INSTRUCTIONS,
             };
             reports.push(gdn2_vm::run(&self.module, &launch, memory).map_err(Box::new)?);
             Ok::<_, DeviceError>(())

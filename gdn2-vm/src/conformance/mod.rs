@@ -110,6 +110,7 @@ impl Kernel {
             order: None,
             outputs: &[out],
             count: false,
+            instructions: crate::INSTRUCTIONS,
         };
         crate::run(&module, &launch, &mut memory)?;
         Ok(memory.read(out).to_vec())

@@ -87,6 +87,7 @@ impl Call<'_> {
                 order: None,
                 outputs: &outputs,
                 count: false,
+                instructions: gdn2_vm::INSTRUCTIONS,
             };
             let report = run(&module, &launch, &mut memory).unwrap_or_else(|trap| panic!("{trap}"));
             let findings: Vec<String> = report.findings.iter().map(ToString::to_string).collect();

@@ -193,6 +193,7 @@ impl Driver for Run {
             order: None,
             outputs: &[],
             count: false,
+            instructions: gdn2_vm::INSTRUCTIONS,
         };
         gdn2_vm::run(&self.module, &launch, &mut self.memory.lock().unwrap()).map_err(Box::new)?;
         Ok(())

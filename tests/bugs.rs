@@ -186,7 +186,7 @@ const BUGS: [Bug; 28] = [
         "init(empty + 8 * i, 128);",
         "init(empty + 8 * i, 96);",
         0,
-        Shows::Trap("found before it: shared-memory race: a bulk load"),
+        Shows::Finding(Rule::SharedRace),
     ),
 ];
 

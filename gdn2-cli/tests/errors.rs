@@ -287,5 +287,5 @@ fn launches_of_foreign_kernels_that_mean_nothing() {
         assert!(says.iter().all(|what| said.contains(what)), "{to}: {said}");
     }
     let (code, said) = vm(folder.path(), "", LAUNCH);
-    assert!(code == Some(2) && said.contains("no kernel"), "{said}");
+    assert!(matches!(code, Some(1 | 2)) && said.contains("no kernel"), "{said}");
 }

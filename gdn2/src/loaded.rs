@@ -121,7 +121,8 @@ impl Loaded {
         self.shared.bank.as_ref().map_or(Ok(()), |bank| bank.warmup(shape.extents))
     }
 
-    /// Which kernel each pass of a shape gets, and why; nothing on the CPU, which needs none.
+    /// Which kernel each pass of a shape gets, and why; nothing on the CPU, which needs none. Forward's is that of a call on
+    /// host memory or with scratch memory: without, a call on a stream gets the built-in kernel where this one has segments.
     pub fn explain(&self, shape: Shape) -> Vec<Explanation> {
         self.shared.bank.as_ref().map(|bank| bank.explain(shape.extents)).unwrap_or_default()
     }

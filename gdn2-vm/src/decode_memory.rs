@@ -72,6 +72,7 @@ impl<'a> Decoder<'_, 'a> {
     }
 
     fn load_store(&mut self, base: &str) -> Res<Op> {
+        let release = base == "st" && self.mods.contains(&"release");
         self.hints();
         let t = self.ty(0)?;
         let n = self.pick(&[("v2", 2), ("v4", 4), ("v8", 8)]).unwrap_or(1);
@@ -83,6 +84,11 @@ impl<'a> Decoder<'_, 'a> {
             return self.unknown();
         }
         let elem = self.elem(&values, t)?;
+        // A flag that is released to other blocks is an update like an atomic's.
+        if release && n == 1 && t.bytes() >= 4 && space != Space::Shared {
+            let b = self.src(1, t)?;
+            return Ok(Op::Mem(Mem::Atom { space, op: AtomOp::Exch, ty: t, addr, d: None, b, c: SINK }));
+        }
         Ok(Op::Mem(if base == "st" {
             let ty = if elem.wide { Type::B64 } else { t };
             let from = values.iter().map(|o| self.source(o, ty)).collect::<Res<_>>()?;

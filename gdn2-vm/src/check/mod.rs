@@ -1,6 +1,7 @@
 //! The full checks of one block: an observer that knows what each access and each wait means for the others.
 
 mod defined;
+mod handover;
 mod operands;
 mod phases;
 mod proxy;
@@ -17,6 +18,7 @@ use crate::observe::{Access, Agent, At, Kind, Observer, Sync};
 use crate::race::{By, COLLECTIVE, Clock, Found, Hazard, Other, Races, Touch, Worker};
 use crate::trap::{Place, SourceLine};
 use defined::{Defined, Table};
+use handover::{Known, Published};
 use phases::Mbars;
 use proxy::Held;
 use std::collections::{BTreeMap, VecDeque};
@@ -35,6 +37,7 @@ pub(crate) struct Watch {
     /// Instructions whose reads no lane can run ahead of.
     collective: Vec<bool>,
     tracks: Tracks,
+    published: Published,
     shared_bytes: usize,
     grid: [u32; 3],
     threads: u32,
@@ -57,6 +60,7 @@ impl Watch {
                 })
                 .collect(),
             tracks: Tracks::new(memory),
+            published: Published::default(),
             shared_bytes: (SHARED_BASE + entry.shared_static + launch.shared_bytes) as usize,
             grid: launch.grid,
             threads: launch.block.iter().product(),
@@ -128,6 +132,7 @@ pub(crate) struct Full {
     bars: Vec<VecDeque<(u64, Clock)>>,
     mbars: Mbars,
     held: Vec<Held>,
+    known: Known,
     found: BTreeMap<Key, Raw>,
 }
 
@@ -158,6 +163,7 @@ impl Observer for Full {
             bars: vec![VecDeque::new(); 17],
             mbars: Mbars::default(),
             held: Vec::new(),
+            known: Known::default(),
             found: BTreeMap::new(),
             watch: Arc::clone(watch),
         }
@@ -365,6 +371,15 @@ impl Full {
 
     fn global(&mut self, at: At, a: &Access<'_>) {
         let me = Rival { block: self.linear, pc: at.pc };
+        let watch = Arc::clone(&self.watch);
+        let first = a.address[a.mask.trailing_zeros() as usize & 31];
+        // Locks, flags and counters: one word for all lanes.
+        if a.kind != Kind::Write && (a.mask.is_power_of_two() || a.address.iter().all(|at| *at == first)) {
+            self.known.look(&watch.tracks, &watch.published, self.linear, first);
+        }
+        if a.kind == Kind::Atomic {
+            self.known.tell(&watch.published, self.linear);
+        }
         for lane in lanes(a.mask) {
             let address = a.address[lane];
             if a.kind != Kind::Write
@@ -379,7 +394,8 @@ impl Full {
                 });
             }
             if a.kind != Kind::Read
-                && let Some(rival) = self.watch.tracks.write(address, a.bytes, a.kind == Kind::Atomic, me)
+                && let Some(rival) = watch.tracks.write(address, a.bytes, a.kind == Kind::Atomic, me)
+                && !self.known.has(&watch.tracks, &watch.published, self.linear, rival.block)
             {
                 self.note(Rule::TwoBlocks, at, Some(lane as u32), Some(rival.pc), |full, side| {
                     let byte = address & ((1 << WINDOW_BITS) - 1);

@@ -83,6 +83,13 @@ impl Tracks {
         rival
     }
 
+    /// The block that last wrote a word, if it did so by an atomic.
+    pub(crate) fn updated_by(&self, address: u64) -> Option<u64> {
+        let (track, offset) = self.track(address)?;
+        let word = track.words.get()?.get(offset / 4)?.load(Ordering::Relaxed);
+        (word & ATOMIC != 0).then(|| (word >> OWNER_AT) - 1)
+    }
+
     /// Offset of the first byte of a read that nothing has written.
     #[inline]
     pub(crate) fn unwritten(&self, address: u64, bytes: u32) -> Option<usize> {

@@ -212,8 +212,8 @@ fn arrays_switches_and_locks() {
     assert_eq!(numbers::<i32>(&call(CONTROL, "pointers", 3, 64, args()).one()), chosen.collect::<Vec<_>>());
     let areas = x.iter().enumerate().map(|(i, v)| v * if v % 2 == 0 { *v } else { i as i32 });
     assert_eq!(numbers::<i32>(&call(CONTROL, "virtual_calls", 3, 64, args()).one()), areas.collect::<Vec<_>>());
-    let locked = call(CONTROL, "spin_lock", 1, 256, vec![Arg::Both(bytes(&[0i32])), Arg::Both(bytes(&[0i32]))]).run();
-    assert_eq!(numbers::<i32>(&locked[1]), [36]);
+    let locked = call(CONTROL, "spin_lock", 3, 256, vec![Arg::Both(bytes(&[0i32])), Arg::Both(bytes(&[0i32]))]).run();
+    assert_eq!(numbers::<i32>(&locked[1]), [3 * 36]);
 }
 
 #[test]

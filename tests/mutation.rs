@@ -353,13 +353,14 @@ fn on_wgmma(shipped: Rule, schedule: &str, tokens: usize) -> Subject {
     let artifact = engine.artifact(&run).unwrap();
     let case = Case::drawn_inputs(&rule, &Draw::new(1, tokens, 1, 1, 7), false).unwrap();
     let ptx = &artifact.ptx;
-    // Groups end in order, so a later wait covers one that only gives registers back sooner: the wait between the halves
-    // of S's operand, with its commit, and the wait for what queries read of S, where nothing scales it next.
+    // Groups end in order, so a later wait covers one that only gives registers back sooner: the waits between the parts
+    // of S's operand, with their commits, and the wait for what queries read of S, where nothing scales it next.
     let waits = ptx.lines().filter_map(ordering).filter(|statement| statement.starts_with(WAIT)).count();
     let scales = artifact.kernel.plan.decay == Fold::Pair;
     let early: &[(&str, usize, usize)] = match (waits, scales) {
+        (7, _) => &[(COMMIT, 0, 2), (WAIT, 0, 2), (COMMIT, 1, 2), (WAIT, 1, 2), (WAIT, 3, 4)],
         (6, _) => &[(COMMIT, 0, 1), (WAIT, 0, 1), (WAIT, 2, 3)],
-        (5, _) => &[(WAIT, 1, 2)],
+        (5, _) => &[(COMMIT, 0, 3), (WAIT, 0, 3), (COMMIT, 1, 3), (WAIT, 1, 3), (COMMIT, 2, 3), (WAIT, 2, 3)],
         (4, true) => &[(COMMIT, 0, 1), (WAIT, 0, 1)],
         (4, false) => &[(COMMIT, 0, 2), (WAIT, 0, 2), (COMMIT, 1, 2), (WAIT, 1, 2)],
         _ => &[],

@@ -7,7 +7,7 @@ use crate::meanings::region_meaning;
 use crate::plan::{Fold, Stage};
 use crate::schedule::{Forward, Matrix};
 use crate::signature::{describe, describe_write, params, regions, rows, shared_name, storage, type_name};
-use crate::warpgroup_view;
+use crate::{warpgroup, warpgroup_view};
 use gdn2_dsl::{Dtype, StateLayout};
 use serde_json::{Value, json};
 
@@ -103,6 +103,13 @@ impl Text<'_> {
     /// Those of the stages themselves.
     pub(crate) fn stage_device(&self) -> Vec<&'static str> {
         let mut files = Vec::new();
+        if self.scans() {
+            files.extend((!self.token_tensors().is_empty()).then_some(device!("token_gates")));
+            files.push(device!("channel_factors"));
+            files.extend(self.kernel.plan.stages.contains(&Stage::Solve).then_some(device!("solve")));
+            files.extend([device!("values"), device!("state")]);
+            return files;
+        }
         for stage in &self.kernel.plan.stages {
             files.extend_from_slice(match stage {
                 Stage::TokenGates => &[device!("token_gates")],
@@ -178,6 +185,11 @@ impl Text<'_> {
             Fold::Absent | Fold::Pair | Fold::Row => "TokenErase".to_owned(),
         };
         let left = match (plan.erase, plan.decay) {
+            (Fold::Absent | Fold::Pair, Fold::Operand) if self.scans() => "ErasesNothing".to_owned(),
+            (Fold::Row, Fold::Operand) if self.scans() => format!("ErasesTokens<{row}, {}>", shared_name("l")),
+            (Fold::Operand, Fold::Operand) if self.scans() => {
+                format!("ErasesChannels<{}, {}>", type_name(plan.erase_storage), shared_name("l"))
+            }
             (Fold::Absent | Fold::Pair, _) => "NoErase".to_owned(),
             (_, Fold::Operand) => format!("LeftAnchored<Element, {gate}, {row}, {}>", shared_name("l")),
             _ => format!("LeftTile<Element, {row}, {}>", shared_name("l")),
@@ -189,6 +201,11 @@ impl Text<'_> {
             Fold::Absent | Fold::Row => aliases.push(("Pair", "NoPairDecay".to_owned())),
         }
         aliases
+    }
+
+    /// Whether the factors of a channel-wise decay are made on the way through the tokens, without its prefix sums.
+    fn scans(&self) -> bool {
+        self.numbers.matrix == Matrix::Wgmma && self.kernel.plan.decay == Fold::Operand
     }
 
     /// The vector of the erase gate that L's rows are scaled by.
@@ -207,13 +224,16 @@ impl Text<'_> {
         }
     }
 
-    /// Whether they meet before a chunk's factors. On wgmma each waits for the copies itself, and has its own prefix sums
-    /// or token vectors kept from the chunk before by what M is made in.
+    /// Whether they meet before a chunk's factors. On wgmma each waits for the copies itself; what the chunk before still
+    /// reads are token vectors, or decays where no M follows, or L where it lies over a scan's operands.
     fn meets_first(&self) -> bool {
-        let plan = &self.kernel.plan;
-        let (decay, solve) = (plan.stages.contains(&Stage::ChannelDecay), plan.stages.contains(&Stage::Solve));
-        let vectors = (plan.decay == Fold::Pair || plan.erase == Fold::Row) && (solve || plan.scores_queries());
-        self.numbers.matrix == Matrix::Mma || if decay { !solve } else { vectors }
+        let (plan, rule) = (&self.kernel.plan, &self.kernel.rule);
+        let solves = plan.stages.contains(&Stage::Solve);
+        match self.numbers.matrix {
+            Matrix::Mma => true,
+            Matrix::Wgmma if self.scans() => !solves || warpgroup::l_over_halves(rule, plan, self.numbers),
+            Matrix::Wgmma => (plan.decay == Fold::Pair || plan.erase == Fold::Row) && (solves || plan.scores_queries()),
+        }
     }
 
     /// On wgmma, where they meet after a chunk's factors: prefix sums of tokens are read last where no M follows.
@@ -485,6 +505,7 @@ impl Text<'_> {
         }
         let tile = own.left;
         let left = match (plan.erase, plan.decay) {
+            (Fold::Row, Fold::Operand) if self.scans() => tile.clone(),
             (Fold::Row, Fold::Operand) => format!("{{}}, {tile}"),
             (Fold::Operand, Fold::Operand) => format!("{{b_tile}}, {tile}"),
             _ => tile.clone(),
@@ -501,6 +522,16 @@ impl Text<'_> {
         for stage in &plan.stages {
             match stage {
                 Stage::TokenGates | Stage::TokenDecay | Stage::EraseOperand => {}
+                Stage::ChannelDecay if self.scans() => {
+                    let storage = type_name(plan.decay_storage);
+                    let state_decay = self.place("state_decay");
+                    lines.push(format!(
+                        "channel_factors<Element, {storage}>(left, q_tile, k_tile, g_tile, {p}, {state_decay});"
+                    ));
+                    lines.extend(self.clears());
+                    lines.extend(plan.stages.contains(&Stage::Solve).then(sync));
+                }
+                Stage::ScoresAnchored | Stage::ScaledOperands if self.scans() => {}
                 Stage::ChannelDecay => {
                     let storage = type_name(plan.decay_storage);
                     let totals = self.place("totals");
@@ -516,7 +547,6 @@ impl Text<'_> {
                     lines.push("erase_pair<Left, Pair>(left, k_tile);".to_owned());
                 }
                 Stage::ScoresAnchored => {
-                    lines.extend(self.clears());
                     lines.push(format!("scores_anchored<Element>(left, q_tile, k_tile, {sums}, {p});"));
                     // Before scaled operands go over what the scores read, or L is solved.
                     if own.scales_in_place || plan.erase != Fold::Absent {

@@ -26,6 +26,8 @@ pub(crate) fn region_meaning(region: &str) -> &'static str {
         "beta" => "erase gate",
         "erase_in" => "erase gate times decay_in",
         "write" => "write gate",
+        "decays" => "decay of each channel over each block",
+        "halves" => "operands of scores between the halves of a block",
         "totals" => "sums of the decay over segments of a chunk",
         "state_decay" => "decay of each channel over the chunk",
         _ => "scratch",

@@ -9,7 +9,7 @@ use crate::kernel::{Illegal, Region};
 use crate::plan::{Fold, Plan};
 use crate::schedule::Forward;
 use crate::segments;
-use gdn2_dsl::{Dtype, Rule};
+use gdn2_dsl::Rule;
 
 /// Warps of a warpgroup.
 pub(crate) const GROUP: u32 = 4;
@@ -24,10 +24,16 @@ const ROWS: u32 = 64;
 const CHUNKS: [u32; 3] = [16, 32, 64];
 
 /// Registers a state thread needs beyond the state, its rounded copy and two accumulators over a chunk.
-const OVERHEAD_REGISTERS: u32 = 48;
+const OVERHEAD_REGISTERS: u32 = 44;
 
 /// Registers per thread that the factor warpgroup gets at least.
 const FACTOR_REGISTERS: u32 = 104;
+
+/// The same where it scans channels: 64 sums, and what it carries along.
+const SCAN_REGISTERS: u32 = 120;
+
+/// In how many parts the operand of S is made at most: each is a group of products on the way from chunk to chunk.
+const PARTS: u32 = 3;
 
 /// What a swizzled tile starts on a multiple of, bytes.
 const ALIGNMENT: u32 = 1024;
@@ -51,7 +57,7 @@ pub(crate) fn threads(numbers: Forward) -> u32 {
 }
 
 /// How the block's registers are dealt out: to the state as much as it can take, the rest to the factors.
-pub(crate) fn registers(numbers: Forward, arch: Arch) -> Option<Registers> {
+pub(crate) fn registers(plan: &Plan, numbers: Forward, arch: Arch) -> Option<Registers> {
     let limits = arch.limits();
     let wgmma = limits.wgmma?;
     let (groups, step) = (numbers.warps / GROUP, wgmma.setmaxnreg_step);
@@ -59,20 +65,26 @@ pub(crate) fn registers(numbers: Forward, arch: Arch) -> Option<Registers> {
     let launch = most.min(limits.registers_per_block / threads(numbers) / step * step);
     let load = wgmma.setmaxnreg_min;
     let shared = (launch * (groups + 2)).checked_sub(load)?;
-    let state = (shared.checked_sub(FACTOR_REGISTERS)? / groups.max(1) / step * step).min(most);
+    let least = if plan.decay == Fold::Operand { SCAN_REGISTERS } else { FACTOR_REGISTERS };
+    let state = (shared.checked_sub(least)? / groups.max(1) / step * step).min(most);
     let factors = (shared - groups * state).min(most) / step * step;
     Some(Registers { launch, load, factors, state })
 }
 
-/// Registers of a state thread that makes its operand of S in `parts`: S, the operand, two accumulators over a chunk.
-fn wanted(rule: &Rule, numbers: Forward, parts: u32) -> u32 {
-    rule.key_dim / 2 + rule.key_dim / 4 / parts + numbers.chunk + OVERHEAD_REGISTERS
+/// Steps of 16 channels in each part of S's operand but the last, which takes what is left.
+pub(crate) fn part_steps(rule: &Rule, parts: u32) -> u32 {
+    (rule.key_dim / 16).div_ceil(parts)
 }
 
-/// In how many parts the operand of S is made: one where the registers allow, else two.
-pub(crate) fn parts(rule: &Rule, numbers: Forward, arch: Arch) -> u32 {
-    let granted = registers(numbers, arch).map_or(0, |registers| registers.state);
-    if wanted(rule, numbers, 1) > granted && rule.key_dim.is_multiple_of(32) { 2 } else { 1 }
+/// Registers of a state thread that makes its operand of S in `parts`: S, the operand, two accumulators over a chunk.
+fn wanted(rule: &Rule, numbers: Forward, parts: u32) -> u32 {
+    rule.key_dim / 2 + part_steps(rule, parts) * 4 + numbers.chunk + OVERHEAD_REGISTERS
+}
+
+/// In how many parts the operand of S is made: as few as the registers allow.
+pub(crate) fn parts(rule: &Rule, plan: &Plan, numbers: Forward, arch: Arch) -> u32 {
+    let granted = registers(plan, numbers, arch).map_or(0, |registers| registers.state);
+    (1..PARTS).find(|&parts| wanted(rule, numbers, parts) <= granted).unwrap_or(PARTS)
 }
 
 pub(crate) fn check(rule: &Rule, plan: &Plan, numbers: Forward, arch: Arch) -> Result<(), Illegal> {
@@ -108,8 +120,8 @@ pub(crate) fn check(rule: &Rule, plan: &Plan, numbers: Forward, arch: Arch) -> R
     if rule.key_dim > wgmma.n_max {
         return Err(Illegal::new("key_dim", format!("{} with wgmma", wgmma.n_max), rule.key_dim));
     }
-    let wanted = wanted(rule, numbers, parts(rule, numbers, arch));
-    let granted = registers(numbers, arch).map_or(0, |registers| registers.state);
+    let wanted = wanted(rule, numbers, parts(rule, plan, numbers, arch));
+    let granted = registers(plan, numbers, arch).map_or(0, |registers| registers.state);
     if wanted > granted {
         return Err(Illegal::new("registers", format!("{granted} per state thread at {warps} warps"), wanted));
     }
@@ -120,11 +132,22 @@ pub(crate) fn check(rule: &Rule, plan: &Plan, numbers: Forward, arch: Arch) -> R
     Ok(())
 }
 
-/// Whether P and M take the place of a channel-wise decay that is spent once its prefix sums are made.
+/// Whether P and M take the place of a channel-wise decay that is spent once operands are scaled.
 pub(crate) fn factors_over_decay(rule: &Rule, plan: &Plan, numbers: Forward) -> bool {
+    plan.decay == Fold::Operand && rule.key_dim * plan.decay_storage.bytes() >= 2 * numbers.chunk * rule.dtype.bytes()
+}
+
+/// Bytes of the operands of a block's halves: of queries over keys, and of what is erased.
+fn halves_bytes(rule: &Rule, plan: &Plan, numbers: Forward) -> u32 {
+    let tiles = if plan.erase == Fold::Absent { 1 } else { 2 };
+    tiles * numbers.chunk * rule.key_dim * rule.dtype.bytes()
+}
+
+/// Whether L lies over the operands of the halves, which are read before it is written.
+pub(crate) fn l_over_halves(rule: &Rule, plan: &Plan, numbers: Forward) -> bool {
     plan.decay == Fold::Operand
-        && plan.decay_storage != Dtype::F32
-        && rule.key_dim * plan.decay_storage.bytes() >= 2 * numbers.chunk * rule.dtype.bytes()
+        && plan.erase != Fold::Absent
+        && halves_bytes(rule, plan, numbers) >= numbers.chunk * numbers.chunk * 4
 }
 
 /// The vectors a stage of the ring holds for the state, over tokens.
@@ -147,7 +170,7 @@ pub(crate) fn shared_map(rule: &Rule, plan: &Plan, numbers: Forward) -> Vec<Regi
             map.push(Region { name: name.to_owned(), offset, bytes });
         }
     };
-    // A stage each. Q̂, K̄ and Ê overwrite q, k and b; prefix sums overwrite a float32 g, P and M any other.
+    // A stage each. Q̂, K̄ and Ê overwrite q, k and b, P and M g.
     place(plan.scores_queries(), "q", stages * chunk * key * operand, ALIGNMENT);
     place(true, "k", stages * chunk * key * operand, ALIGNMENT);
     place(channels(plan.erase), "b", stages * chunk * key * plan.erase_storage.bytes(), ALIGNMENT);
@@ -160,8 +183,10 @@ pub(crate) fn shared_map(rule: &Rule, plan: &Plan, numbers: Forward) -> Vec<Regi
     }
     place(channels(plan.decay), "state_decay", stages * key * 4, 16);
     // The factor warpgroup's own.
-    place(channels(plan.decay) && plan.decay_storage != Dtype::F32, "sums", chunk * key * 4, 16);
-    place(plan.erase != Fold::Absent, "l", chunk * chunk * 4, 16);
+    place(channels(plan.decay), "decays", chunk / 16 * key * 4, 16);
+    let l_over_halves = l_over_halves(rule, plan, numbers);
+    place(plan.erase != Fold::Absent && !l_over_halves, "l", chunk * chunk * 4, 16);
+    place(channels(plan.decay), "halves", halves_bytes(rule, plan, numbers), ALIGNMENT);
     place(plan.decay == Fold::Pair, "gamma", chunk * 4, 16);
     place(plan.erase == Fold::Row, "row", chunk * 4, 16);
     // A slice of v and w for each state warp.
@@ -172,6 +197,10 @@ pub(crate) fn shared_map(rule: &Rule, plan: &Plan, numbers: Forward) -> Vec<Regi
     }
     for name in ["values", "values_read"] {
         place(true, name, 8, 8);
+    }
+    if let Some(at) = map.iter().position(|region| region.name == "halves").filter(|_| l_over_halves) {
+        let (offset, bytes) = (map[at].offset, chunk * chunk * 4);
+        map.insert(at, Region { name: "l".to_owned(), offset, bytes });
     }
     map
 }

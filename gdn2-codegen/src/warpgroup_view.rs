@@ -10,7 +10,7 @@ use crate::schedule::Forward;
 use crate::segments::composes;
 use crate::segments_view::{self, Role};
 use crate::signature::{describe, describe_write, extend, params, regions, shared_name, storage};
-use crate::warpgroup::{factors_over_decay, parts, registers, staged_vectors};
+use crate::warpgroup::{factors_over_decay, part_steps, parts, registers, staged_vectors};
 use gdn2_dsl::{Dtype, StateLayout};
 use serde_json::{Value, json};
 
@@ -32,7 +32,7 @@ pub(crate) fn view(kernel: &Kernel, numbers: Forward, launch: &Launch) -> (&'sta
         StateLayout::Vk => (1, key),
     };
     // A bound kernel has them.
-    let dealt = registers(numbers, kernel.arch);
+    let dealt = registers(&kernel.plan, numbers, kernel.arch);
     let dealt = |of: fn(&crate::warpgroup::Registers) -> u32| dealt.as_ref().map_or(0, of);
     let factor_change = if dealt(|r| r.factors) < dealt(|r| r.launch) { "dec" } else { "inc" };
     let load_tensors = [text.tile_tensors(), text.slice_tensors()].concat();
@@ -296,15 +296,17 @@ impl Group<'_> {
     /// the registers ask for; the last part's two products are groups of their own.
     fn reads(&self) -> Vec<String> {
         let (kernel, numbers) = (self.text.kernel, self.text.numbers);
-        let parts = parts(&kernel.rule, numbers, kernel.arch);
-        let steps = kernel.rule.key_dim / 16 / parts;
         let outputs = self.outputs();
         if !outputs && !self.erases() {
             return Vec::new();
         }
-        let mut lines = vec!["{".to_owned(), format!("  u32 entering[{steps}][4];")];
-        for part in 0..parts {
-            let (from, keep, last) = (part * steps, part > 0, part + 1 == parts);
+        let steps = part_steps(&kernel.rule, parts(&kernel.rule, &kernel.plan, numbers, kernel.arch));
+        let all = kernel.rule.key_dim / 16;
+        let mut lines = Vec::new();
+        for from in (0..all).step_by(steps as usize) {
+            let (keep, last) = (from > 0, from + steps >= all);
+            lines.push("{".to_owned());
+            lines.push(format!("  u32 entering[{}][4];", steps.min(all - from)));
             lines.push(format!("  to_operands<Element, {from}>(entering, state.s, One{{}});"));
             lines.push("  pin(entering);".to_owned());
             lines.push("  products_begin();".to_owned());
@@ -329,8 +331,8 @@ impl Group<'_> {
                     }
                 }
             }
+            lines.push("}".to_owned());
         }
-        lines.push("}".to_owned());
         lines
     }
 

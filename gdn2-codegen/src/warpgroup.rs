@@ -32,6 +32,9 @@ const FACTOR_REGISTERS: u32 = 104;
 /// The same where it scans channels: 64 sums, and what it carries along.
 const SCAN_REGISTERS: u32 = 120;
 
+/// Registers a product takes beside its sums, all of which a thread must have as it is launched.
+const PRODUCT_REGISTERS: u32 = 30;
+
 /// In how many parts the operand of S is made at most: each is a group of products on the way from chunk to chunk.
 const PARTS: u32 = 3;
 
@@ -119,6 +122,11 @@ pub(crate) fn check(rule: &Rule, plan: &Plan, numbers: Forward, arch: Arch) -> R
     }
     if rule.key_dim > wgmma.n_max {
         return Err(Illegal::new("key_dim", format!("{} with wgmma", wgmma.n_max), rule.key_dim));
+    }
+    let (widest, launch) =
+        (rule.key_dim / 2 + PRODUCT_REGISTERS, registers(plan, numbers, arch).map_or(0, |registers| registers.launch));
+    if widest > launch {
+        return Err(Illegal::new("registers", format!("{launch} per thread as launched with {warps} warps"), widest));
     }
     let wanted = wanted(rule, numbers, parts(rule, plan, numbers, arch));
     let granted = registers(plan, numbers, arch).map_or(0, |registers| registers.state);

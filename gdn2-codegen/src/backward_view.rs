@@ -117,7 +117,7 @@ fn states(kernel: &Kernel, numbers: Backward, launch: &Launch) -> Value {
         "copy_tiles": text.copies(&text.tile_tensors()),
         "copy_values": ["copy_slice(SMEM_DO, d_o_rows + first * d_o_token_stride, d_o_token_stride, exist);"],
         "token_gates": text.token_gates(),
-        "prologue": prologue, "chunk_tiles": text.chunk_tiles(launch), "next_copies": next_copies,
+        "prologue": prologue, "chunk_tiles": text.chunk_tiles(), "next_copies": next_copies,
         "calls": text.in_place(format!("copy_wait<{tiles_pending}>();"), last, next),
         "values_pending": numbers.stages - 1, "grad_slice": "SMEM_DO",
     });

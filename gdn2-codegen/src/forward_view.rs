@@ -1,12 +1,11 @@
 //! What `forward.cu.hbs` prints: every number, name, type and call of a forward kernel as a ready string.
 
-use crate::abi::Tensor;
 use crate::forward::{WARP_ROWS, block_tiles, decay_segments, own_erase_operand, token_vectors};
 use crate::kernel::{Kernel, Launch, Pass};
 use crate::meanings::region_meaning;
 use crate::plan::{Fold, Stage};
 use crate::schedule::{Forward, Matrix};
-use crate::signature::{describe, describe_write, params, regions, rows, shared_name, storage, type_name};
+use crate::signature::{describe, describe_write, params, regions, shared_name, type_name};
 use crate::{warpgroup, warpgroup_view};
 use gdn2_dsl::{Dtype, StateLayout};
 use serde_json::{Value, json};
@@ -51,7 +50,7 @@ pub(crate) fn view(kernel: &Kernel, numbers: Forward, launch: &Launch) -> (&'sta
         "regions": regions(launch, region_meaning),
         "device": text.forward_device(), "aliases": text.aliases(), "params": params(kernel, launch), "rows": text.rows(),
         "copy_tiles": text.copies(&text.tile_tensors()), "copy_values": text.copy_values("exist"),
-        "token_gates": text.token_gates(), "prologue": text.prologue(), "chunk_tiles": text.chunk_tiles(launch),
+        "token_gates": text.token_gates(), "prologue": text.prologue(), "chunk_tiles": text.chunk_tiles(),
         "calls": text.in_place(text.tiles_wait(), text.forward_last(), text.fetches(Some("(first + CHUNK)"), "exist - CHUNK")),
         "values_wait": text.values_wait(), "values_read": text.values_read(), "keep": text.keep(), "advance": text.advance(), "initial_slots": text.slots(), "finish": text.finish(),
         "open": text.scope(&format!("namespace {}_parts {{", launch.entry)),
@@ -265,147 +264,6 @@ impl Text<'_> {
         }
     }
 
-    /// Tensors whose chunks are tiles of all K channels.
-    pub(crate) fn tile_tensors(&self) -> Vec<Tensor> {
-        let plan = &self.kernel.plan;
-        let gates = [(Tensor::B, plan.erase), (Tensor::G, plan.decay)];
-        let gates = gates.into_iter().filter(|(_, fold)| *fold == Fold::Operand).map(|(tensor, _)| tensor);
-        let queries = plan.scores_queries().then_some(Tensor::Q);
-        queries.into_iter().chain([Tensor::K]).chain(gates).collect()
-    }
-
-    /// Gates with one number per token, with the vectors they fill.
-    pub(crate) fn token_tensors(&self) -> Vec<Tensor> {
-        let plan = &self.kernel.plan;
-        let folds = [
-            (Tensor::G, plan.decay == Fold::Pair),
-            (Tensor::B, plan.erase == Fold::Row),
-            (Tensor::W, plan.write == Fold::Row && !plan.tied),
-        ];
-        folds.into_iter().filter_map(|(tensor, there)| there.then_some(tensor)).collect()
-    }
-
-    fn rows(&self) -> Vec<String> {
-        let gates = self.kernel.plan.gate_tensors();
-        let tensors = [Tensor::Q, Tensor::K, Tensor::V].into_iter().chain(gates);
-        let tensors: Vec<Tensor> = tensors.chain((!self.recomputes()).then_some(Tensor::O)).collect();
-        self.rows_of(&tensors)
-    }
-
-    /// Where the rows of these tensors begin.
-    pub(crate) fn rows_of(&self, tensors: &[Tensor]) -> Vec<String> {
-        tensors
-            .iter()
-            .map(|&tensor| {
-                let channel_write = tensor == Tensor::W && self.kernel.plan.write == Fold::Operand;
-                let shift = if matches!(tensor, Tensor::V | Tensor::O) || channel_write { " + value" } else { "" };
-                format!("{}{shift};", rows(tensor))
-            })
-            .collect()
-    }
-
-    /// Copies of a chunk's tiles.
-    pub(crate) fn copies(&self, tensors: &[Tensor]) -> Vec<String> {
-        tensors
-            .iter()
-            .map(|&tensor| {
-                let (name, ty) = (tensor.name(), storage(self.kernel, tensor));
-                let bytes = self.stage_bytes(tensor);
-                let copy = match self.numbers.matrix {
-                    Matrix::Mma => "copy_tile",
-                    Matrix::Wgmma => "load_tile",
-                };
-                format!(
-                    "{copy}<{ty}, KEY>({} + stage * {bytes}, {name}_rows + first * {name}_token_stride, \
-                     {name}_token_stride, exist);",
-                    shared_name(name)
-                )
-            })
-            .collect()
-    }
-
-    pub(crate) fn stage_bytes(&self, tensor: Tensor) -> u32 {
-        let bytes = match tensor {
-            Tensor::G => self.kernel.plan.decay_storage.bytes(),
-            Tensor::B => self.kernel.plan.erase_storage.bytes(),
-            _ => self.kernel.rule.dtype.bytes(),
-        };
-        self.numbers.chunk * self.kernel.rule.key_dim * bytes
-    }
-
-    /// Tensors of which each warp copies its own slice.
-    pub(crate) fn slice_tensors(&self) -> Vec<Tensor> {
-        let channel_write = self.kernel.plan.write == Fold::Operand;
-        [Tensor::V].into_iter().chain(channel_write.then_some(Tensor::W)).collect()
-    }
-
-    /// Copies of a chunk's values, of which `exist` are there.
-    pub(crate) fn copy_values(&self, exist: &str) -> Vec<String> {
-        let copy = |tensor: &Tensor| {
-            let (name, slices) = (tensor.name(), shared_name(tensor.name()));
-            let copy = match self.numbers.matrix {
-                Matrix::Mma => "copy_slice",
-                Matrix::Wgmma => "load_slices",
-            };
-            format!("{copy}({slices}, {name}_rows + first * {name}_token_stride, {name}_token_stride, {exist});")
-        };
-        self.slice_tensors().iter().map(copy).collect()
-    }
-
-    /// Before a chunk's slices are read. A thread reads the 16-bit numbers it copied itself; only f32 gates cross lanes.
-    fn values_wait(&self) -> Vec<String> {
-        let pending = self.numbers.stages - 1;
-        // With one stage the wait for the chunk's tiles has covered the slices, which were asked for before them.
-        let wait = (pending > 0).then(|| format!("copy_wait<{pending}>();"));
-        wait.into_iter().chain(self.values_read()).collect()
-    }
-
-    /// Before copies overwrite what other lanes have read.
-    fn values_read(&self) -> Vec<String> {
-        let crosses = self.kernel.plan.write == Fold::Operand && self.kernel.plan.write_storage == Dtype::F32;
-        crosses.then(|| "__syncwarp();".to_owned()).into_iter().collect()
-    }
-
-    pub(crate) fn token_gates(&self) -> Vec<String> {
-        self.token_tensors().iter().map(|tensor| format!("TokenGate {}_gate;", tensor.name())).collect()
-    }
-
-    /// Fetches of token gates, `first` being what is added to the rows' start.
-    pub(crate) fn fetches(&self, first: Option<&str>, exist: &str) -> Vec<String> {
-        let fetch = |tensor: &Tensor| {
-            let name = tensor.name();
-            let shift = first.map_or_else(String::new, |first| format!(" + {first} * {name}_token_stride"));
-            format!("{name}_gate.fetch({name}_rows{shift}, {name}_token_stride, {exist});")
-        };
-        self.token_tensors().iter().map(fetch).collect()
-    }
-
-    fn prologue(&self) -> Vec<String> {
-        let mut lines = vec!["copy_tiles(0);".to_owned(), "copy_values(0);".to_owned()];
-        lines.extend((1..self.numbers.stages).map(|stage| format!("copy_tiles({stage});")));
-        lines.extend(self.first_fetches());
-        lines
-    }
-
-    /// Fetches of the first chunk's token gates.
-    pub(crate) fn first_fetches(&self) -> Vec<String> {
-        let fetches = self.fetches(None, "work.length");
-        if fetches.is_empty() {
-            return fetches;
-        }
-        let lines = fetches.into_iter().map(|line| format!("  {line}"));
-        ["if (warp_index() == 0) {".to_owned()].into_iter().chain(lines).chain(["}".to_owned()]).collect()
-    }
-
-    /// Offsets of this chunk's stage.
-    pub(crate) fn chunk_tiles(&self, _launch: &Launch) -> Vec<String> {
-        let tile = |tensor: &Tensor| {
-            let name = tensor.name();
-            format!("const int {name}_tile = {} + stage * {};", shared_name(name), self.stage_bytes(*tensor))
-        };
-        self.tile_tensors().iter().map(tile).collect()
-    }
-
     fn forward_last(&self) -> Vec<String> {
         vec![format!("const Writes writes{{{}}};", self.left_tile())]
     }
@@ -421,7 +279,7 @@ impl Text<'_> {
         if self.kernel.pass == Pass::Forward { Vec::new() } else { vec![format!("{active}{line}")] }
     }
 
-    fn recomputes(&self) -> bool {
+    pub(crate) fn recomputes(&self) -> bool {
         self.kernel.pass == Pass::Backward
     }
 

@@ -25,6 +25,7 @@ pub mod committed;
 mod decode;
 mod decode_view;
 mod forward;
+mod forward_copies;
 mod forward_view;
 pub mod kernel;
 pub mod lookup;

@@ -51,7 +51,7 @@ pub(crate) fn view(kernel: &Kernel, numbers: Forward, launch: &Launch) -> (&'sta
         "factor_registers": dealt(|r| r.factors), "state_registers": dealt(|r| r.state),
         "load_rows": text.rows_of(&load_tensors), "copy_tiles": text.copies(&text.tile_tensors()),
         "factor_rows": text.rows_of(&text.token_tensors()), "token_gates": group.token_gates(),
-        "factor_tiles": group.factor_tiles(launch),
+        "factor_tiles": group.factor_tiles(),
         "calls": text.in_place(
             "barrier_wait(SMEM_FULL + stage * 8, chunk / STAGES % 2);".to_owned(),
             Vec::new(),
@@ -118,9 +118,9 @@ impl Group<'_> {
     }
 
     /// This chunk's tiles and vectors as the factor warpgroup names them.
-    fn factor_tiles(&self, launch: &Launch) -> Vec<String> {
+    fn factor_tiles(&self) -> Vec<String> {
         let (plan, numbers) = (&self.text.kernel.plan, self.text.numbers);
-        let mut lines = self.text.chunk_tiles(launch);
+        let mut lines = self.text.chunk_tiles();
         lines.extend(self.own_tiles(plan.scores_queries()));
         for vector in staged_vectors(plan) {
             lines.push(format!("const int {vector} = {} + stage * {};", shared_name(vector), numbers.chunk * 4));

@@ -2,7 +2,7 @@
 
 use std::ffi::c_void;
 
-use gdn2::__private::Call as Inputs;
+use gdn2::__private::{Call as Inputs, Name};
 use gdn2::{Axes, Dtype, Offsets, Shape, View, bf16, f16};
 
 /// `gdn2_tensor`.
@@ -69,6 +69,21 @@ pub struct Gradients {
     pub dw: Tensor,
     /// Of the initial state.
     pub dinitial_state: Tensor,
+}
+
+impl Gradients {
+    /// Each with what it is the gradient of.
+    pub(crate) fn named(&self) -> [(&Tensor, Name); 7] {
+        [
+            (&self.dq, Name::DQ),
+            (&self.dk, Name::DK),
+            (&self.dv, Name::DV),
+            (&self.dg, Name::DG),
+            (&self.db, Name::DB),
+            (&self.dw, Name::DW),
+            (&self.dinitial_state, Name::DInitialState),
+        ]
+    }
 }
 
 /// What is wrong with a struct.

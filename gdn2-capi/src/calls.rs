@@ -5,7 +5,7 @@ use std::ffi::{CStr, CString, c_char, c_int};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::abi::{AbiError, Call, CallError, Gradients, Sizes, Tensor, slice};
-use gdn2::__private::{Loaded, Name, Tensor as Owned};
+use gdn2::__private::{Loaded, Tensor as Owned};
 use gdn2::{Device, Dtype, Slots, bf16, f16};
 use gdn2_dsl::{Rule, parse_file};
 
@@ -172,16 +172,7 @@ pub unsafe extern "C" fn gdn2_backward(
             let d_o = d_o.as_ref().ok_or(AbiError::Null("d_o"))?.view("d_o")?.ok_or(AbiError::Null("d_o"))?;
             let d_final_state = d_final_state.as_ref().map_or(Ok(None), |grad| grad.view("d_final_state"))?;
             let results = kernels.0.backward(&kernels.0.save(call.inputs()?)?, d_o, d_final_state)?;
-            let places = [
-                (&places.dq, Name::DQ),
-                (&places.dk, Name::DK),
-                (&places.dv, Name::DV),
-                (&places.dg, Name::DG),
-                (&places.db, Name::DB),
-                (&places.dw, Name::DW),
-                (&places.dinitial_state, Name::DInitialState),
-            ];
-            for (place, name) in places.into_iter().filter(|(place, _)| !place.data.is_null()) {
+            for (place, name) in places.named().into_iter().filter(|(place, _)| !place.data.is_null()) {
                 let result = results.get(name).ok_or(AbiError::NoGradient(name.name()))?;
                 write(place, result, name.name())?;
             }

@@ -5,49 +5,20 @@ use std::ffi::{c_int, c_void};
 
 use crate::abi::{AbiError, Call, CallError, Gradients, Tensor};
 use crate::calls::{Kernels, guarded};
-use gdn2::__private::{Call as Inputs, GradientViews, Name};
+use gdn2::__private::{Call as Inputs, GradientViews, Loaded, Name};
 use gdn2::{
-    Axes, Context, DeviceMemory, DeviceMemoryMut, DeviceOffsets, DeviceSlots, Dtype, Guard, Outputs, Slots, Stored,
-    Stream, View, ViewMut,
+    Axes, Context, DeviceOffsets, DeviceSlots, Dtype, ForeignMemory, Outputs, Slots, Stored, Stream, View, ViewMut,
 };
 
 /// Memory that a caller from C holds.
-struct Held {
-    address: u64,
-    len: usize,
-    stored: Stored,
-    context: Context,
-}
-
-// SAFETY: the header asks callers to promise what the trait asks for.
-unsafe impl DeviceMemory for Held {
-    fn stored(&self) -> Stored {
-        self.stored
-    }
-
-    fn len(&self) -> usize {
-        self.len
-    }
-
-    fn context(&self) -> Context {
-        self.context
-    }
-
-    fn read<'s>(&'s self, _: Stream<'s>) -> (u64, Guard<'s>) {
-        (self.address, Guard::NONE)
-    }
-}
-
-// SAFETY: as above.
-unsafe impl DeviceMemoryMut for Held {
-    fn write<'s>(&'s mut self, _: Stream<'s>) -> (u64, Guard<'s>) {
-        (self.address, Guard::NONE)
-    }
+fn held<T>(data: *const T, len: usize, stored: Stored, context: Context) -> ForeignMemory {
+    // SAFETY: the header asks callers to promise it.
+    unsafe { ForeignMemory::new(data.addr() as u64, len, stored, context) }
 }
 
 /// A tensor in memory of its own, for views to borrow.
 struct Placed {
-    memory: Held,
+    memory: ForeignMemory,
     shape: Axes,
     strides: Axes,
 }
@@ -60,7 +31,7 @@ impl Placed {
         }
         let (shape, strides) = tensor.axes(name)?;
         let stored = Stored::Float(tensor.dtype(name)?);
-        let memory = Held { address: tensor.data.addr() as u64, len: tensor.reach(name)?, stored, context };
+        let memory = held(tensor.data.cast_const(), tensor.reach(name)?, stored, context);
         Ok(Some(Placed { memory, shape, strides }))
     }
 
@@ -136,12 +107,12 @@ fn table<T>(
     field: &'static str,
     stored: Stored,
     context: Context,
-) -> Result<Option<Held>, AbiError> {
+) -> Result<Option<ForeignMemory>, AbiError> {
     if data.is_null() {
         return Ok(None);
     }
     let len = usize::try_from(len).map_err(|_| AbiError::Negative { field, got: len })?;
-    Ok(Some(Held { address: data.addr() as u64, len, stored, context }))
+    Ok(Some(held(data, len, stored, context)))
 }
 
 /// What the calls below have in common: live structs, and a stream of the kernels' context.
@@ -177,6 +148,35 @@ unsafe fn needed(tensor: *const Tensor, name: &'static str, context: Context) ->
     unsafe { argument(tensor, name, context) }?.ok_or(CallError::Abi(AbiError::Null(name)))
 }
 
+/// Scratch memory.
+fn scratch(address: u64, bytes: i64, context: Context) -> Result<ForeignMemory, AbiError> {
+    let negative = |_| AbiError::Negative { field: "scratch_bytes", got: bytes };
+    let len = usize::try_from(bytes).map_err(negative)? / 4;
+    Ok(held(std::ptr::without_provenance::<f32>(address as usize), len, Stored::Float(Dtype::F32), context))
+}
+
+/// What forward calls have in common beside that: places for o and the final states.
+///
+/// # Safety
+/// As [`call_on`].
+unsafe fn forward_on(
+    kernels: *const Kernels,
+    stream: *mut c_void,
+    call: *const Call,
+    o: *const Tensor,
+    final_state: *const Tensor,
+    run: impl FnOnce(&Loaded, Stream<'static>, Inputs<'_>, Outputs<'_>, Context) -> Result<(), CallError>,
+) -> c_int {
+    // SAFETY: the caller's promise.
+    unsafe {
+        call_on(kernels, stream, call, |kernels, stream, inputs, context| {
+            let (mut o, mut last) = (needed(o, "o", context)?, argument(final_state, "final_state", context)?);
+            let outputs = Outputs { o: o.view_mut()?, final_state: view_mut(&mut last)? };
+            run(&kernels.0, stream, inputs, outputs, context)
+        })
+    }
+}
+
 /// See `include/gdn2.h`.
 ///
 /// # Safety
@@ -193,14 +193,12 @@ pub unsafe extern "C" fn gdn2_forward_on(
 ) -> c_int {
     // SAFETY: the caller's promise.
     unsafe {
-        call_on(kernels, stream, call, |kernels, stream, inputs, context| {
-            let (mut o, mut last) = (needed(o, "o", context)?, argument(final_state, "final_state", context)?);
-            let outputs = Outputs { o: o.view_mut()?, final_state: view_mut(&mut last)? };
+        forward_on(kernels, stream, call, o, final_state, |kernels, stream, inputs, outputs, context| {
             if address == 0 {
-                return Ok(kernels.0.forward_on(stream, inputs, outputs)?);
+                return Ok(kernels.forward_on(stream, inputs, outputs)?);
             }
             let mut memory = scratch(address, bytes, context)?;
-            Ok(kernels.0.forward_with_scratch_on(stream, inputs, outputs, &mut memory)?)
+            Ok(kernels.forward_with_scratch_on(stream, inputs, outputs, &mut memory)?)
         })
     }
 }
@@ -231,13 +229,6 @@ pub unsafe extern "C" fn gdn2_decode_on(
     }
 }
 
-/// Scratch memory.
-fn scratch(address: u64, bytes: i64, context: Context) -> Result<Held, AbiError> {
-    let negative = |_| AbiError::Negative { field: "scratch_bytes", got: bytes };
-    let len = usize::try_from(bytes).map_err(negative)? / 4;
-    Ok(Held { address, len, stored: Stored::Float(Dtype::F32), context })
-}
-
 /// See `include/gdn2.h`.
 ///
 /// # Safety
@@ -254,11 +245,9 @@ pub unsafe extern "C" fn gdn2_forward_for_backward_on(
 ) -> c_int {
     // SAFETY: the caller's promise.
     unsafe {
-        call_on(kernels, stream, call, |kernels, stream, inputs, context| {
-            let (mut o, mut last) = (needed(o, "o", context)?, argument(final_state, "final_state", context)?);
-            let outputs = Outputs { o: o.view_mut()?, final_state: view_mut(&mut last)? };
+        forward_on(kernels, stream, call, o, final_state, |kernels, stream, inputs, outputs, context| {
             let mut memory = scratch(address, bytes, context)?;
-            Ok(kernels.0.forward_for_backward_on(stream, inputs, outputs, &mut memory)?)
+            Ok(kernels.forward_for_backward_on(stream, inputs, outputs, &mut memory)?)
         })
     }
 }
@@ -283,24 +272,21 @@ pub unsafe extern "C" fn gdn2_backward_on(
         call_on(kernels, stream, call, |kernels, stream, inputs, context| {
             let places = gradients.as_ref().ok_or(AbiError::Null("gradients"))?;
             let (d_o, d_last) = (needed(d_o, "d_o", context)?, argument(d_final_state, "d_final_state", context)?);
-            let place = |tensor, name: Name| Placed::new(tensor, name.name(), context);
-            let mut dq = place(&places.dq, Name::DQ)?;
-            let mut dk = place(&places.dk, Name::DK)?;
-            let mut dv = place(&places.dv, Name::DV)?;
-            let mut dg = place(&places.dg, Name::DG)?;
-            let mut db = place(&places.db, Name::DB)?;
-            let mut dw = place(&places.dw, Name::DW)?;
-            let mut d_initial = place(&places.dinitial_state, Name::DInitialState)?;
+            let mut held = [const { None }; 7];
+            for (place, (tensor, name)) in held.iter_mut().zip(places.named()) {
+                *place = Placed::new(tensor, name.name(), context)?;
+            }
+            let [dq, dk, dv, dg, db, dw, d_initial] = &mut held;
             let views = GradientViews {
                 tokens: [
-                    (Name::DQ, view_mut(&mut dq)?),
-                    (Name::DK, view_mut(&mut dk)?),
-                    (Name::DV, view_mut(&mut dv)?),
-                    (Name::DG, view_mut(&mut dg)?),
-                    (Name::DB, view_mut(&mut db)?),
-                    (Name::DW, view_mut(&mut dw)?),
+                    (Name::DQ, view_mut(dq)?),
+                    (Name::DK, view_mut(dk)?),
+                    (Name::DV, view_mut(dv)?),
+                    (Name::DG, view_mut(dg)?),
+                    (Name::DB, view_mut(db)?),
+                    (Name::DW, view_mut(dw)?),
                 ],
-                d_initial_state: view_mut(&mut d_initial)?,
+                d_initial_state: view_mut(d_initial)?,
             };
             let mut memory = scratch(address, bytes, context)?;
             Ok(kernels.0.backward_on(stream, inputs, d_o.view()?, view(&d_last)?, views, &mut memory)?)

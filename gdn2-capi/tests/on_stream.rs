@@ -9,8 +9,8 @@ use std::ffi::{CStr, c_int, c_void};
 use std::ptr;
 use std::sync::Arc;
 
-use driver::{At, Machine};
-use gdn2::{Dtype, Stored};
+use driver::{Machine, draw};
+use gdn2::{DeviceMemory, Dtype, ForeignMemory, Stored};
 use gdn2_c::{
     Call, Gradients, Kernels, Sizes, Tensor, gdn2_backward, gdn2_backward_on, gdn2_decode, gdn2_decode_on,
     gdn2_forward, gdn2_forward_for_backward_on, gdn2_forward_on, gdn2_last_error, gdn2_training_scratch,
@@ -39,28 +39,21 @@ fn tensor(data: *mut c_void, dtype: Dtype, sizes: &[usize]) -> Tensor {
 
 const ABSENT: Tensor = Tensor { data: ptr::null_mut(), dtype: 0, rank: 0, shape: [0; 4], strides: [0; 4] };
 
-fn at(memory: &At, sizes: &[usize]) -> Tensor {
-    let Stored::Float(dtype) = memory.stored else { return ABSENT };
-    tensor(ptr::without_provenance_mut(memory.address as usize), dtype, sizes)
+fn at(memory: &ForeignMemory, sizes: &[usize]) -> Tensor {
+    let Stored::Float(dtype) = memory.stored() else { return ABSENT };
+    tensor(ptr::without_provenance_mut(memory.address() as usize), dtype, sizes)
 }
 
 /// Numbers of a tensor, in the host's memory and in the machine's.
 struct Both {
     host: Vec<f32>,
-    device: At,
+    device: ForeignMemory,
     sizes: Vec<usize>,
 }
 
 impl Both {
     fn new(machine: &Machine, seed: u64, sizes: &[usize], (low, high): (f32, f32), dtype: Dtype) -> Both {
-        let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-        let mut next = || {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            gdn2::bf16::from_f32(low + (high - low) * ((state >> 40) as f32 / (1u64 << 24) as f32)).to_f32()
-        };
-        let host: Vec<f32> = (0..sizes.iter().product()).map(|_| next()).collect();
+        let host = draw(seed, sizes.iter().product(), low, high);
         Both { device: machine.upload(&host, dtype), host, sizes: sizes.to_vec() }
     }
 
@@ -134,7 +127,7 @@ fn training_on_a_stream_gives_the_bits_of_the_calls_on_host_memory() {
         good(gdn2_forward_on(&on, STREAM, &device, &o.device(), &last.device(), 0, 0));
         o.agree(&machine);
         last.agree(&machine);
-        let room = machine.room(4, Dtype::F32).address;
+        let room = machine.room(4, Dtype::F32).address();
         good(gdn2_forward_on(&on, STREAM, &device, &o.device(), &last.device(), room, 16));
         o.agree(&machine);
         last.agree(&machine);
@@ -143,14 +136,14 @@ fn training_on_a_stream_gives_the_bits_of_the_calls_on_host_memory() {
         let mut bytes = 0;
         good(gdn2_training_scratch(&on, sizes, &mut bytes));
         assert!(bytes > 0);
-        let room = machine.room((bytes as usize).div_ceil(4), Dtype::F32).address;
+        let room = machine.room((bytes as usize).div_ceil(4), Dtype::F32).address();
         good(gdn2_forward_for_backward_on(&on, STREAM, &device, &o.device(), &last.device(), room, bytes));
         o.agree(&machine);
 
         let d_o = Both::new(&machine, 8, &[b, t, HV, V], (-1.0, 1.0), Dtype::Bf16);
         let d_last = Both::new(&machine, 9, &[b, HV, K, V], (-1.0, 1.0), Dtype::F32);
         let mut grads = inputs.each_ref().map(|input| {
-            let Stored::Float(dtype) = input.device.stored else { panic!("a tensor of numbers") };
+            let Stored::Float(dtype) = input.device.stored() else { panic!("a tensor of numbers") };
             Both::room(&machine, &input.sizes, dtype)
         });
         let gradients = |[dq, dk, dv, dg, db, dw, dinitial_state]: [Tensor; 7]| Gradients {
@@ -193,7 +186,7 @@ fn decoding_with_slots_updates_the_pool_and_skips_as_on_host_memory() {
         call
     };
     let host = table(slots.as_ptr(), call(inputs.each_ref().map(Both::host)));
-    let address = ptr::without_provenance(on_device.address as usize);
+    let address = ptr::without_provenance(on_device.address() as usize);
     let device = table(address, call(inputs.each_ref().map(Both::device)));
     let mut pool = Both::new(&machine, 9, &[3, HV, K, V], (-0.1, 0.1), Dtype::F32);
     let before = pool.host.clone();

@@ -8,7 +8,7 @@ use std::hint::black_box;
 use std::sync::Arc;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use driver::{At, Counting, stream};
+use driver::{Counting, at, stream};
 use gdn2::{Dtype, Outputs, Shape, View, ViewMut};
 
 gdn2::delta_rule! {
@@ -23,11 +23,10 @@ const H: usize = 16;
 fn calls(c: &mut Criterion) {
     let kernels = rule::load_through(Arc::new(Counting::new())).unwrap();
     kernels.warmup(Shape::dense(B, T, H, H)).unwrap();
-    let tokens =
-        |t: usize| (At::new(1 << 30, B * t * H * 128, Dtype::Bf16), At::new(1 << 31, B * t * H * 128, Dtype::F32));
+    let tokens = |t: usize| (at(1 << 30, B * t * H * 128, Dtype::Bf16), at(1 << 31, B * t * H * 128, Dtype::F32));
     let (narrow, wide) = tokens(T);
-    let mut o = At::new(1 << 32, B * T * H * 128, Dtype::Bf16);
-    let mut state = At::new(1 << 33, B * H * 128 * 128, Dtype::F32);
+    let mut o = at(1 << 32, B * T * H * 128, Dtype::Bf16);
+    let mut state = at(1 << 33, B * H * 128 * 128, Dtype::F32);
     c.bench_function("forward_on, launch stubbed out", |bench| {
         bench.iter(|| {
             let x = View::device(&narrow, [B, T, H, 128]).unwrap();
@@ -51,7 +50,7 @@ fn calls(c: &mut Criterion) {
         });
     });
     let (narrow, wide) = tokens(1);
-    let mut o = At::new(1 << 32, B * H * 128, Dtype::Bf16);
+    let mut o = at(1 << 32, B * H * 128, Dtype::Bf16);
     c.bench_function("decode_on, launch stubbed out", |bench| {
         bench.iter(|| {
             let x = View::device(&narrow, [B, 1, H, 128]).unwrap();

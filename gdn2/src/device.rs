@@ -120,6 +120,56 @@ pub unsafe trait DeviceMemoryMut: DeviceMemory {
     fn write<'s>(&'s mut self, stream: Stream<'s>) -> (u64, Guard<'s>);
 }
 
+/// Memory of a GPU that cudarc does not know, at an address.
+#[derive(Clone, Copy, Debug)]
+pub struct ForeignMemory {
+    address: u64,
+    len: usize,
+    stored: Stored,
+    context: Context,
+}
+
+impl ForeignMemory {
+    /// `len` elements of what `stored` says, from `address` on.
+    ///
+    /// # Safety
+    /// What [`DeviceMemory`] and, where a call is to write there, [`DeviceMemoryMut`] ask for.
+    pub unsafe fn new(address: u64, len: usize, stored: Stored, context: Context) -> ForeignMemory {
+        ForeignMemory { address, len, stored, context }
+    }
+
+    /// Where it starts.
+    pub fn address(&self) -> u64 {
+        self.address
+    }
+}
+
+// SAFETY: whoever made it has promised.
+unsafe impl DeviceMemory for ForeignMemory {
+    fn stored(&self) -> Stored {
+        self.stored
+    }
+
+    fn len(&self) -> usize {
+        self.len
+    }
+
+    fn context(&self) -> Context {
+        self.context
+    }
+
+    fn read<'s>(&'s self, _: Stream<'s>) -> (u64, Guard<'s>) {
+        (self.address, Guard::NONE)
+    }
+}
+
+// SAFETY: as above.
+unsafe impl DeviceMemoryMut for ForeignMemory {
+    fn write<'s>(&'s mut self, _: Stream<'s>) -> (u64, Guard<'s>) {
+        (self.address, Guard::NONE)
+    }
+}
+
 fn reading<'s, T>(memory: &'s impl DevicePtr<T>, stream: Stream<'s>) -> (u64, Guard<'s>) {
     match stream.0 {
         Kind::Cuda(stream) => {

@@ -96,7 +96,9 @@ mod shape;
 mod view;
 
 pub use cudarc;
-pub use device::{DeviceMemory, DeviceMemoryMut, DeviceOffsets, DeviceSlots, DeviceTensor, Guard, Stored, Stream};
+pub use device::{
+    DeviceMemory, DeviceMemoryMut, DeviceOffsets, DeviceSlots, DeviceTensor, ForeignMemory, Guard, Stored, Stream,
+};
 pub use embedded::{Explanation, Origin};
 pub use error::Error;
 pub use gdn2_codegen::kernel::Pass;

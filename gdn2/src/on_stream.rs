@@ -37,8 +37,7 @@ pub struct GradientViews<'a> {
 impl Loaded {
     #[doc(hidden)]
     pub fn forward_on(&self, stream: Stream<'_>, call: Call<'_>, mut outputs: Outputs<'_>) -> Result<(), Error> {
-        let mut placed = Placed::new(self.rule(), self.context()?, stream, &call)?;
-        placed.ends(&call, &mut outputs)?;
+        let placed = Placed::with_ends(self, stream, &call, &mut outputs)?;
         let arguments = placed.arguments();
         // SAFETY: the stream and every address were checked to be of the kernels' context, and have the extents that
         // the fields state; guards keep the memory until the stream has passed the launch.
@@ -53,8 +52,7 @@ impl Loaded {
         mut outputs: Outputs<'_>,
         scratch: &mut dyn DeviceMemoryMut,
     ) -> Result<(), Error> {
-        let mut placed = Placed::new(self.rule(), self.context()?, stream, &call)?;
-        placed.ends(&call, &mut outputs)?;
+        let mut placed = Placed::with_ends(self, stream, &call, &mut outputs)?;
         let extents = placed.arguments().extents()?;
         let needs = self.forward_kernel(extents)?.scratch_bytes(extents)?;
         let scratch = enough(&mut placed, scratch, needs, "forward_scratch")?;
@@ -101,8 +99,7 @@ impl Loaded {
         mut outputs: Outputs<'_>,
         scratch: &mut dyn DeviceMemoryMut,
     ) -> Result<(), Error> {
-        let mut placed = Placed::new(self.rule(), self.context()?, stream, &call)?;
-        placed.ends(&call, &mut outputs)?;
+        let mut placed = Placed::with_ends(self, stream, &call, &mut outputs)?;
         let scratch = self.for_training(&mut placed, scratch)?;
         // SAFETY: as in `forward_on`; the scratch memory was checked to be large enough.
         unsafe { self.forward_for_backward_raw(placed.stream().handle(), placed.arguments(), scratch) }
@@ -158,16 +155,22 @@ fn enough<'s>(
     if got < needs { Err(Error::Scratch { got, needs, says }) } else { Ok(address) }
 }
 
-impl<'s> Placed<'_, 's> {
-    /// What a forward call has beside its tokens: states before and after, and o.
-    fn ends(&mut self, call: &'s Call<'_>, outputs: &'s mut Outputs<'_>) -> Result<(), Error> {
+impl<'r, 's> Placed<'r, 's> {
+    /// A forward call: its tokens, states before and after, and o.
+    fn with_ends(
+        loaded: &'r Loaded,
+        stream: Stream<'s>,
+        call: &'s Call<'_>,
+        outputs: &'s mut Outputs<'_>,
+    ) -> Result<Self, Error> {
+        let mut placed = Placed::new(loaded.rule(), loaded.context()?, stream, call)?;
         if let Some(states) = call.initial_state {
-            self.arguments_mut().initial_state = self.read_states(Name::InitialState, states)?;
+            placed.arguments_mut().initial_state = placed.read_states(Name::InitialState, states)?;
         }
-        self.write(Name::O, &mut outputs.o)?;
+        placed.write(Name::O, &mut outputs.o)?;
         if let Some(states) = &mut outputs.final_state {
-            self.arguments_mut().final_state = self.write_states(Name::FinalState, states)?;
+            placed.arguments_mut().final_state = placed.write_states(Name::FinalState, states)?;
         }
-        Ok(())
+        Ok(placed)
     }
 }

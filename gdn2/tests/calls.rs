@@ -9,10 +9,11 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Barrier, mpsc};
 use std::time::Duration;
 
-use driver::{At, CONTEXT, Counting, stream};
+use driver::{CONTEXT, Counting, at, of, stream};
 use gdn2::__private::{Driver, Gpu, Put};
 use gdn2::{
-    Context, DeviceError, DeviceMemory, DeviceOffsets, DeviceSlots, Dtype, Outputs, Shape, Stored, View, ViewMut,
+    Context, DeviceError, DeviceMemory, DeviceOffsets, DeviceSlots, Dtype, ForeignMemory, Outputs, Shape, Stored, View,
+    ViewMut,
 };
 use gdn2_codegen::arch::Arch;
 use gdn2_codegen::kernel::Pass;
@@ -56,22 +57,22 @@ const D: usize = 32;
 
 /// Every tensor of a call, at made-up addresses.
 struct Tensors {
-    token: At,
-    value: At,
-    decay: At,
-    state: At,
+    token: ForeignMemory,
+    value: ForeignMemory,
+    decay: ForeignMemory,
+    state: ForeignMemory,
     offsets: DeviceOffsets,
     slots: DeviceSlots,
 }
 
 impl Tensors {
     fn new() -> Tensors {
-        let table = |len| At { address: 1 << 20, len, stored: Stored::I32, context: CONTEXT };
+        let table = |len| of(CONTEXT, 1 << 20, len, Stored::I32);
         Tensors {
-            token: At::new(1 << 20, B * T * H * D, Dtype::Bf16),
-            value: At::new(1 << 21, B * T * HV * D, Dtype::Bf16),
-            decay: At::new(1 << 22, B * T * HV * D, Dtype::F32),
-            state: At::new(1 << 23, B * HV * D * D, Dtype::F32),
+            token: at(1 << 20, B * T * H * D, Dtype::Bf16),
+            value: at(1 << 21, B * T * HV * D, Dtype::Bf16),
+            decay: at(1 << 22, B * T * HV * D, Dtype::F32),
+            state: at(1 << 23, B * HV * D * D, Dtype::F32),
             // SAFETY: nothing reads them.
             offsets: unsafe { DeviceOffsets::from_memory(Box::new(table(3)), T) },
             // SAFETY: nothing reads them.
@@ -102,10 +103,10 @@ impl Tensors {
 
 /// Outputs at made-up addresses.
 struct Results {
-    o: At,
-    state: At,
-    grads: [At; 6],
-    scratch: At,
+    o: ForeignMemory,
+    state: ForeignMemory,
+    grads: [ForeignMemory; 6],
+    scratch: ForeignMemory,
 }
 
 impl Results {
@@ -120,10 +121,10 @@ impl Results {
             (value, Dtype::Bf16),
         ];
         Results {
-            o: At::new(1 << 24, value, Dtype::Bf16),
-            state: At::new(1 << 25, B * HV * D * D, Dtype::F32),
-            grads: grads.map(|(len, dtype)| At::new(1 << 26, len, dtype)),
-            scratch: At::new(1 << 30, scratch.div_ceil(4), Dtype::F32),
+            o: at(1 << 24, value, Dtype::Bf16),
+            state: at(1 << 25, B * HV * D * D, Dtype::F32),
+            grads: grads.map(|(len, dtype)| at(1 << 26, len, dtype)),
+            scratch: at(1 << 30, scratch.div_ceil(4), Dtype::F32),
         }
     }
 
@@ -194,12 +195,12 @@ fn a_call_after_warmup_allocates_nothing_and_makes_one_driver_call_per_kernel() 
             cu_seqlens: Some((&tensors.offsets).into()),
             ..tensors.forward()
         };
-        let mut o = At::new(1 << 24, T * HV * D, Dtype::Bf16);
+        let mut o = at(1 << 24, T * HV * D, Dtype::Bf16);
         let outputs = Outputs { o: ViewMut::device(&mut o, [1, T, HV, D]).unwrap(), final_state: None };
         kernels.forward_on(stream(), inputs, outputs).unwrap();
     });
     costs(&gpu, forward, || {
-        let (mut results, mut memory) = (Results::new(scratch), At::new(1 << 30, 0, Dtype::F32));
+        let (mut results, mut memory) = (Results::new(scratch), at(1 << 30, 0, Dtype::F32));
         kernels.forward_with_scratch_on(stream(), tensors.forward(), results.outputs(), &mut memory).unwrap();
     });
     costs(&gpu, launches(&kernels, Pass::Decode), || {
@@ -209,7 +210,7 @@ fn a_call_after_warmup_allocates_nothing_and_makes_one_driver_call_per_kernel() 
     });
     costs(&gpu, launches(&kernels, Pass::ForwardForBackward), || {
         let mut results = Results::new(scratch);
-        let mut memory = At::new(1 << 30, scratch.div_ceil(4), Dtype::F32);
+        let mut memory = at(1 << 30, scratch.div_ceil(4), Dtype::F32);
         kernels.forward_for_backward_on(stream(), tensors.forward(), results.outputs(), &mut memory).unwrap();
     });
     costs(&gpu, launches(&kernels, Pass::Backward), || {
@@ -290,9 +291,9 @@ fn what_does_not_fit_is_refused_before_the_launch() {
         kernels.forward_on(stream(), inputs, Results::new(0).outputs()).unwrap_err().to_string()
     };
     let given = tensors.forward();
-    let other = At { context: Context(8), ..At::new(1 << 20, B * T * H * D, Dtype::Bf16) };
-    let wide = At::new(1 << 20, B * T * H * D, Dtype::F32);
-    let odd = At::new((1 << 20) + 8, B * T * H * D, Dtype::Bf16);
+    let other = of(Context(8), 1 << 20, B * T * H * D, Stored::Float(Dtype::Bf16));
+    let wide = at(1 << 20, B * T * H * D, Dtype::F32);
+    let odd = at((1 << 20) + 8, B * T * H * D, Dtype::Bf16);
     let host = vec![0.0f32; B * T * H * D];
     let token = |memory| View::device(memory, [B, T, H, D]).unwrap();
     let short = View::device_strided(&tensors.token, [B, T - 1, H, D], [T * D, D, D, 1]).unwrap();
@@ -312,18 +313,17 @@ fn what_does_not_fit_is_refused_before_the_launch() {
         assert!(said.contains(words), "{said}");
     }
     // More tokens than a kernel counts, in memory that is claimed to be there.
-    let huge = At::new(1 << 20, usize::MAX / 64, Dtype::Bf16);
+    let huge = at(1 << 20, usize::MAX / 64, Dtype::Bf16);
     let many = |heads| View::device_strided(&huge, [1 << 20, 1 << 12, heads, D], [1 << 17, 32, 32, 1]).unwrap();
     let said = refused(rule::Forward { q: many(1), k: many(1), v: many(2), ..given });
     assert!(said.contains("B·T must be below 2^31"), "{said}");
     let said = kernels.forward(given).unwrap_err().to_string();
     assert!(said.contains("q is on a GPU: use the call that takes a stream"), "{said}");
-    let mut small = At::new(1 << 30, 1, Dtype::F32);
+    let mut small = at(1 << 30, 1, Dtype::F32);
     let said = kernels.forward_for_backward_on(stream(), given, Results::new(0).outputs(), &mut small).unwrap_err();
     assert!(said.to_string().contains("scratch: 4 bytes, this shape takes"), "{said}");
     // SAFETY: nothing reads it.
-    let far =
-        unsafe { DeviceSlots::from_memory(Box::new(At { stored: Stored::I32, ..At::new(16, B, Dtype::F32) }), 9) };
+    let far = unsafe { DeviceSlots::from_memory(Box::new(of(CONTEXT, 16, B, Stored::I32)), 9) };
     let decode = rule::Decode { slots: Some((&far).into()), ..tensors.decode() };
     let mut results = Results::new(0);
     let Outputs { o, final_state } = results.outputs();

@@ -5,8 +5,8 @@ mod driver;
 
 use std::sync::Arc;
 
-use driver::{Machine, stream};
-use gdn2::{Device, DeviceOffsets, DeviceSlots, Dtype, Outputs, Shape, Tensor, View, ViewMut};
+use driver::{Machine, draw, stream};
+use gdn2::{Device, DeviceOffsets, DeviceSlots, Dtype, ForeignMemory, Outputs, Shape, Tensor, View, ViewMut};
 
 gdn2::delta_rule! {
     /// Every gate there is.
@@ -17,18 +17,6 @@ const H: usize = 1;
 const HV: usize = 2;
 const K: usize = 32;
 const V: usize = 48;
-
-/// Numbers in [low, high), a different sequence for each seed.
-fn draw(seed: u64, elements: usize, low: f32, high: f32) -> Vec<f32> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 40) as f32 / (1u64 << 24) as f32
-    };
-    (0..elements).map(|_| gdn2::bf16::from_f32(low + (high - low) * next()).to_f32()).collect()
-}
 
 /// Inputs of a call of B rows of T tokens.
 struct Inputs {
@@ -67,11 +55,11 @@ impl Inputs {
         })
     }
 
-    fn on(&self, machine: &Machine) -> [driver::At; 6] {
+    fn on(&self, machine: &Machine) -> [ForeignMemory; 6] {
         std::array::from_fn(|index| machine.upload(&self.tensors[index], KINDS[index].2))
     }
 
-    fn views<'a>(&self, memory: &'a [driver::At; 6]) -> [View<'a>; 6] {
+    fn views<'a>(&self, memory: &'a [ForeignMemory; 6]) -> [View<'a>; 6] {
         std::array::from_fn(|index| {
             let (heads, channels, _) = KINDS[index];
             View::device(&memory[index], [self.b, self.t, heads, channels]).unwrap()

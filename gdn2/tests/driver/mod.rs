@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use gdn2::__private::{Driver, Gpu, Put};
-use gdn2::{Context, DeviceError, DeviceMemory, DeviceMemoryMut, Dtype, Guard, Stored, Stream};
+use gdn2::{Context, DeviceError, DeviceMemory, Dtype, ForeignMemory, Stored, Stream};
 use gdn2_codegen::abi::ArgType;
 use gdn2_codegen::arch::Arch;
 use gdn2_codegen::kernel::Kernel;
@@ -23,44 +23,27 @@ pub fn stream() -> Stream<'static> {
     unsafe { Stream::foreign(std::ptr::without_provenance_mut::<c_void>(9), CONTEXT) }
 }
 
-/// Memory at an address.
-pub struct At {
-    pub address: u64,
-    pub len: usize,
-    pub stored: Stored,
-    pub context: Context,
+/// Memory of it: the addresses are the virtual machine's, which checks each access, or are never read.
+pub fn at(address: u64, len: usize, dtype: Dtype) -> ForeignMemory {
+    of(CONTEXT, address, len, Stored::Float(dtype))
 }
 
-impl At {
-    pub fn new(address: u64, len: usize, dtype: Dtype) -> At {
-        At { address, len, stored: Stored::Float(dtype), context: CONTEXT }
-    }
+/// Memory of any context.
+pub fn of(context: Context, address: u64, len: usize, stored: Stored) -> ForeignMemory {
+    // SAFETY: as `at` says.
+    unsafe { ForeignMemory::new(address, len, stored, context) }
 }
 
-// SAFETY: the addresses are the virtual machine's, which checks each access, or are never read.
-unsafe impl DeviceMemory for At {
-    fn stored(&self) -> Stored {
-        self.stored
-    }
-
-    fn len(&self) -> usize {
-        self.len
-    }
-
-    fn context(&self) -> Context {
-        self.context
-    }
-
-    fn read<'s>(&'s self, _: Stream<'s>) -> (u64, Guard<'s>) {
-        (self.address, Guard::NONE)
-    }
-}
-
-// SAFETY: as above.
-unsafe impl DeviceMemoryMut for At {
-    fn write<'s>(&'s mut self, _: Stream<'s>) -> (u64, Guard<'s>) {
-        (self.address, Guard::NONE)
-    }
+/// Numbers in [low, high) as bf16 has them, a different sequence for each seed.
+pub fn draw(seed: u64, elements: usize, low: f32, high: f32) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 40) as f32 / (1u64 << 24) as f32
+    };
+    (0..elements).map(|_| gdn2::bf16::from_f32(low + (high - low) * next()).to_f32()).collect()
 }
 
 /// A GPU whose driver counts its calls.
@@ -113,27 +96,27 @@ pub struct Machine(pub Arc<Mutex<Memory>>);
 
 impl Machine {
     /// Numbers in its memory, stored as a dtype.
-    pub fn upload(&self, numbers: &[f32], dtype: Dtype) -> At {
+    pub fn upload(&self, numbers: &[f32], dtype: Dtype) -> ForeignMemory {
         let bytes = gdn2_runtime::storage::encode(numbers.iter().copied(), dtype);
-        At::new(self.0.lock().unwrap().upload("input", &bytes).0, numbers.len(), dtype)
+        at(self.0.lock().unwrap().upload("input", &bytes).0, numbers.len(), dtype)
     }
 
     /// 32-bit integers in its memory.
-    pub fn upload_i32(&self, numbers: &[i32]) -> At {
+    pub fn upload_i32(&self, numbers: &[i32]) -> ForeignMemory {
         let bytes: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
         let address = self.0.lock().unwrap().upload("table", &bytes).0;
-        At { address, len: numbers.len(), stored: Stored::I32, context: CONTEXT }
+        of(CONTEXT, address, numbers.len(), Stored::I32)
     }
 
     /// Room for an output.
-    pub fn room(&self, len: usize, dtype: Dtype) -> At {
+    pub fn room(&self, len: usize, dtype: Dtype) -> ForeignMemory {
         let address = self.0.lock().unwrap().poisoned("output", len * dtype.bytes() as usize).0;
-        At::new(address, len, dtype)
+        at(address, len, dtype)
     }
 
-    pub fn read(&self, at: &At) -> Vec<f32> {
-        let Stored::Float(dtype) = at.stored else { return Vec::new() };
-        gdn2_runtime::storage::decode(self.0.lock().unwrap().read(gdn2_vm::Address(at.address)), dtype)
+    pub fn read(&self, at: &ForeignMemory) -> Vec<f32> {
+        let Stored::Float(dtype) = at.stored() else { return Vec::new() };
+        gdn2_runtime::storage::decode(self.0.lock().unwrap().read(gdn2_vm::Address(at.address())), dtype)
     }
 }
 

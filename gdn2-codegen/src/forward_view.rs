@@ -6,7 +6,7 @@ use crate::meanings::region_meaning;
 use crate::plan::{Fold, Stage};
 use crate::schedule::{Forward, Matrix};
 use crate::signature::{describe, describe_write, params, regions, shared_name, type_name};
-use crate::{warpgroup, warpgroup_view};
+use crate::warpgroup_view;
 use gdn2_dsl::{Dtype, StateLayout};
 use serde_json::{Value, json};
 
@@ -104,8 +104,8 @@ impl Text<'_> {
         let mut files = Vec::new();
         if self.scans() {
             files.extend((!self.token_tensors().is_empty()).then_some(device!("token_gates")));
-            files.push(device!("channel_factors"));
-            files.extend(self.kernel.plan.stages.contains(&Stage::Solve).then_some(device!("solve")));
+            files.push(device!("channel_scores"));
+            files.extend(self.kernel.plan.stages.contains(&Stage::Solve).then_some(device!("solve_rows")));
             files.extend([device!("values"), device!("state")]);
             return files;
         }
@@ -185,9 +185,9 @@ impl Text<'_> {
         };
         let left = match (plan.erase, plan.decay) {
             (Fold::Absent | Fold::Pair, Fold::Operand) if self.scans() => "ErasesNothing".to_owned(),
-            (Fold::Row, Fold::Operand) if self.scans() => format!("ErasesTokens<{row}, {}>", shared_name("l")),
+            (Fold::Row, Fold::Operand) if self.scans() => format!("ErasesTokens<{row}>"),
             (Fold::Operand, Fold::Operand) if self.scans() => {
-                format!("ErasesChannels<{}, {}>", type_name(plan.erase_storage), shared_name("l"))
+                format!("ErasesChannels<{}>", type_name(plan.erase_storage))
             }
             (Fold::Absent | Fold::Pair, _) => "NoErase".to_owned(),
             (_, Fold::Operand) => format!("LeftAnchored<Element, {gate}, {row}, {}>", shared_name("l")),
@@ -195,6 +195,11 @@ impl Text<'_> {
         };
         let mut aliases = vec![("Element", type_name(self.kernel.rule.dtype).to_owned()), ("Left", left)];
         match plan.decay {
+            Fold::Operand if self.scans() => {
+                let [keys, decays] = ["passed_keys", "passed_decays"].map(shared_name);
+                let passes = self.numbers.chunk > 16;
+                aliases.push(("Passes", if passes { format!("Passed<{keys}, {decays}>") } else { "Passed<0, 0>".to_owned() }));
+            }
             Fold::Operand => {}
             Fold::Pair => aliases.push(("Pair", format!("PairDecay<{}>", shared_name("gamma")))),
             Fold::Absent | Fold::Row => aliases.push(("Pair", "NoPairDecay".to_owned())),
@@ -224,13 +229,13 @@ impl Text<'_> {
     }
 
     /// Whether they meet before a chunk's factors. On wgmma each waits for the copies itself; what the chunk before still
-    /// reads are token vectors, or decays where no M follows, or L where it lies over a scan's operands.
+    /// reads are token vectors; a channel-wise decay's factors meet on their way.
     fn meets_first(&self) -> bool {
-        let (plan, rule) = (&self.kernel.plan, &self.kernel.rule);
+        let plan = &self.kernel.plan;
         let solves = plan.stages.contains(&Stage::Solve);
         match self.numbers.matrix {
             Matrix::Mma => true,
-            Matrix::Wgmma if self.scans() => !solves || warpgroup::l_over_halves(rule, plan, self.numbers),
+            Matrix::Wgmma if self.scans() => false,
             Matrix::Wgmma => (plan.decay == Fold::Pair || plan.erase == Fold::Row) && (solves || plan.scores_queries()),
         }
     }
@@ -383,11 +388,17 @@ impl Text<'_> {
                 Stage::ChannelDecay if self.scans() => {
                     let storage = type_name(plan.decay_storage);
                     let state_decay = self.place("state_decay");
+                    let queries = plan.scores_queries();
+                    let q = if queries { "q_tile" } else { "0" };
                     lines.push(format!(
-                        "channel_factors<Element, {storage}>(left, q_tile, k_tile, g_tile, {p}, {state_decay});"
+                        "const Scores scores = channel_scores<Element, {storage}, Passes, {queries}>(left, {q}, k_tile, g_tile, \
+                         {state_decay});"
                     ));
+                    lines.push(sync());
                     lines.extend(self.clears());
-                    lines.extend(plan.stages.contains(&Stage::Solve).then(sync));
+                    if queries {
+                        lines.push(format!("store_query_scores<Element>(scores, {p});"));
+                    }
                 }
                 Stage::ScoresAnchored | Stage::ScaledOperands if self.scans() => {}
                 Stage::ChannelDecay => {
@@ -412,6 +423,7 @@ impl Text<'_> {
                     }
                 }
                 Stage::ScaledOperands => lines.push(own.scaled.clone()),
+                Stage::Solve if self.scans() => lines.push(format!("solve_rows<Element>(scores, left, {m});")),
                 Stage::Solve => {
                     if plan.decay != Fold::Operand {
                         lines.push(sync());

@@ -158,14 +158,14 @@ fn chunk_stages(pass: Pass, decay: Fold, erase: Fold, write: Fold) -> Vec<Stage>
 }
 
 impl Plan {
-    /// The same without outputs: what advances the state. Where decay is channel-wise, what scales keys scales queries
-    /// beside them.
+    /// The same without outputs: what advances the state.
     pub(crate) fn without_outputs(&self) -> Plan {
         let mut plan = self.clone();
         plan.stages = self
             .stages
             .iter()
             .filter_map(|stage| match stage {
+                Stage::ScoresAnchored => None,
                 Stage::ScoresPair => (self.erase != Fold::Absent).then_some(Stage::ErasePair),
                 other => Some(*other),
             })

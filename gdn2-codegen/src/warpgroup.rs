@@ -24,19 +24,25 @@ const ROWS: u32 = 64;
 const CHUNKS: [u32; 3] = [16, 32, 64];
 
 /// Registers a state thread needs beyond the state, its rounded copy and two accumulators over a chunk.
-const OVERHEAD_REGISTERS: u32 = 44;
+const OVERHEAD_REGISTERS: u32 = 36;
 
 /// Registers per thread that the factor warpgroup gets at least.
 const FACTOR_REGISTERS: u32 = 104;
 
 /// The same where it scans channels: 64 sums, and what it carries along.
-const SCAN_REGISTERS: u32 = 120;
+const SCAN_REGISTERS: u32 = 136;
 
 /// Registers a product takes beside its sums, all of which a thread must have as it is launched.
 const PRODUCT_REGISTERS: u32 = 30;
 
 /// In how many parts the operand of S is made at most: each is a group of products on the way from chunk to chunk.
 const PARTS: u32 = 3;
+
+/// Bytes of a block's keys, 16 tokens and channels, as warps pass them on: 16-bit numbers.
+const BLOCK_KEYS: u32 = 16 * 16 * 2;
+
+/// Bytes of a block's decays over 16 channels, float32.
+const BLOCK_DECAYS: u32 = 16 * 4;
 
 /// What a swizzled tile starts on a multiple of, bytes.
 const ALIGNMENT: u32 = 1024;
@@ -145,19 +151,6 @@ pub(crate) fn factors_over_decay(rule: &Rule, plan: &Plan, numbers: Forward) -> 
     plan.decay == Fold::Operand && rule.key_dim * plan.decay_storage.bytes() >= 2 * numbers.chunk * rule.dtype.bytes()
 }
 
-/// Bytes of the operands of a block's halves: of queries over keys, and of what is erased.
-fn halves_bytes(rule: &Rule, plan: &Plan, numbers: Forward) -> u32 {
-    let tiles = if plan.erase == Fold::Absent { 1 } else { 2 };
-    tiles * numbers.chunk * rule.key_dim * rule.dtype.bytes()
-}
-
-/// Whether L lies over the operands of the halves, which are read before it is written.
-pub(crate) fn l_over_halves(rule: &Rule, plan: &Plan, numbers: Forward) -> bool {
-    plan.decay == Fold::Operand
-        && plan.erase != Fold::Absent
-        && halves_bytes(rule, plan, numbers) >= numbers.chunk * numbers.chunk * 4
-}
-
 /// The vectors a stage of the ring holds for the state, over tokens.
 pub(crate) fn staged_vectors(plan: &Plan) -> Vec<&'static str> {
     let mut vectors = token_vectors(plan);
@@ -191,10 +184,11 @@ pub(crate) fn shared_map(rule: &Rule, plan: &Plan, numbers: Forward) -> Vec<Regi
     }
     place(channels(plan.decay), "state_decay", stages * key * 4, 16);
     // The factor warpgroup's own.
-    place(channels(plan.decay), "decays", chunk / 16 * key * 4, 16);
-    let l_over_halves = l_over_halves(rule, plan, numbers);
-    place(plan.erase != Fold::Absent && !l_over_halves, "l", chunk * chunk * 4, 16);
-    place(channels(plan.decay), "halves", halves_bytes(rule, plan, numbers), ALIGNMENT);
+    let blocks = chunk / 16;
+    let passes = channels(plan.decay) && blocks > 1;
+    place(passes, "passed_keys", 2 * blocks * BLOCK_KEYS, 16);
+    place(passes, "passed_decays", 2 * (blocks + blocks / 2) * BLOCK_DECAYS, 16);
+    place(plan.erase != Fold::Absent && !channels(plan.decay), "l", chunk * chunk * 4, 16);
     place(plan.decay == Fold::Pair, "gamma", chunk * 4, 16);
     place(plan.erase == Fold::Row, "row", chunk * 4, 16);
     // A slice of v and w for each state warp.
@@ -205,10 +199,6 @@ pub(crate) fn shared_map(rule: &Rule, plan: &Plan, numbers: Forward) -> Vec<Regi
     }
     for name in ["values", "values_read"] {
         place(true, name, 8, 8);
-    }
-    if let Some(at) = map.iter().position(|region| region.name == "halves").filter(|_| l_over_halves) {
-        let (offset, bytes) = (map[at].offset, chunk * chunk * 4);
-        map.insert(at, Region { name: "l".to_owned(), offset, bytes });
     }
     map
 }

@@ -94,11 +94,22 @@ DEVICE void load_tile(int tile, const T* rows, i64 stride, int exist) {
   }
 }
 
-// Blocks above the diagonal of a [CHUNK][CHUNK] tile, which products read as well, become zeros.
+// Writes a 16x16 block as load_block reads it.
+template <int COLS>
+DEVICE void store_block(const u32 (&block)[4], int tile, int row, int col, int lane) {
+  const u32 address = shared_address(tile + Tile<COLS, 2>::offset(row + lane % 16, col + lane / 16 * 8));
+  asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1,%2,%3,%4};" ::"r"(address), "r"(block[0]),
+               "r"(block[1]), "r"(block[2]), "r"(block[3])
+               : "memory");
+}
+
+// Blocks above the diagonal of a [CHUNK][CHUNK] tile, which products read as well, become zeros: a row of blocks to a
+// warp.
 DEVICE void clear_above(int tile) {
-  constexpr int BLOCKS = CHUNK / 16;
-  for (int i = thread_index(); i < CHUNK * (BLOCKS - 1) * 2; i += THREADS) {
-    const int row = i % CHUNK, unit = 2 + i / CHUNK;
-    if (unit / 2 > row / 16) at<uint4>(tile + Tile<CHUNK, 2>::offset(row, unit * 8)) = uint4{0, 0, 0, 0};
+  const int lane = lane_index(), row = warp_index();
+  const u32 zeros[4] = {};
+#pragma unroll
+  for (int col = 1; col < CHUNK / 16; ++col) {
+    if (col > row) store_block<CHUNK>(zeros, tile, row * 16, col * 16, lane);
   }
 }

@@ -198,7 +198,10 @@ impl Text<'_> {
             Fold::Operand if self.scans() => {
                 let [keys, decays] = ["passed_keys", "passed_decays"].map(shared_name);
                 let passes = self.numbers.chunk > 16;
-                aliases.push(("Passes", if passes { format!("Passed<{keys}, {decays}>") } else { "Passed<0, 0>".to_owned() }));
+                aliases.push((
+                    "Passes",
+                    if passes { format!("Passed<{keys}, {decays}>") } else { "Passed<0, 0>".to_owned() },
+                ));
             }
             Fold::Operand => {}
             Fold::Pair => aliases.push(("Pair", format!("PairDecay<{}>", shared_name("gamma")))),
@@ -368,7 +371,8 @@ impl Text<'_> {
         }
         let tile = own.left;
         let left = match (plan.erase, plan.decay) {
-            (Fold::Row, Fold::Operand) if self.scans() => tile.clone(),
+            (Fold::Row, Fold::Operand) if self.scans() => format!("0, {tile}"),
+            (Fold::Operand, Fold::Operand) if self.scans() => format!("b_tile, {tile}"),
             (Fold::Row, Fold::Operand) => format!("{{}}, {tile}"),
             (Fold::Operand, Fold::Operand) => format!("{{b_tile}}, {tile}"),
             _ => tile.clone(),

@@ -24,13 +24,13 @@ const ROWS: u32 = 64;
 const CHUNKS: [u32; 3] = [16, 32, 64];
 
 /// Registers a state thread needs beyond the state, its rounded copy and two accumulators over a chunk.
-const OVERHEAD_REGISTERS: u32 = 36;
+const OVERHEAD_REGISTERS: u32 = 44;
 
 /// Registers per thread that the factor warpgroup gets at least.
 const FACTOR_REGISTERS: u32 = 104;
 
 /// The same where it scans channels: 64 sums, and what it carries along.
-const SCAN_REGISTERS: u32 = 136;
+const SCAN_REGISTERS: u32 = 120;
 
 /// Registers a product takes beside its sums, all of which a thread must have as it is launched.
 const PRODUCT_REGISTERS: u32 = 30;

@@ -5,6 +5,8 @@
 // changed, as a token erases what the tokens before it really wrote. So M is exact as an operand, and L and the sums are
 // two operands each, about 16 bits.
 
+// The later half of a block's rows is turned from the order of fragments to that of tokens first.
+
 // Float32 pairs as a sum of two operands.
 template <typename Element>
 struct Halved {
@@ -92,13 +94,16 @@ template <typename Element, typename Left>
 DEVICE void solve_rows(const Scores& scores, const Left& left, int m) {
   const int block = warp_index(), lane = lane_index(), first = block * 16;
   u32 x[4] = {};
-  float row[2] = {};
+  float row[2] = {};  // what rows of L are scaled by
   if (block < BLOCKS) {
-    row[0] = left.row(first + lane / 4);
-    row[1] = left.row(first + lane / 4 + 8);
-    const float near[2][2] = {{scores.near[0][2] * row[0], scores.near[0][3] * row[0]},
-                              {scores.near[1][2] * row[1], scores.near[1][3] * row[1]}};
-    const float halves[2] = {scores.halves[2] * row[1], scores.halves[3] * row[1]};
+    row[0] = left.row(first + token_of(lane / 4));
+    row[1] = left.row(first + token_of(lane / 4 + 8));
+    const float(&sum)[4] = scores.near;
+    const float near[2][2] = {{sum[2] * row[0], sum[3] * row[0]},
+                              {__shfl_xor_sync(0xffffffffu, sum[3] * row[1], 31),
+                               __shfl_xor_sync(0xffffffffu, sum[2] * row[1], 31)}};
+    const float halves[2] = {__shfl_xor_sync(0xffffffffu, scores.halves[2] * row[1], 28),
+                             __shfl_xor_sync(0xffffffffu, scores.halves[3] * row[1], 28)};
     invert_block<Element>(x, near, halves, lane);
     store_block<CHUNK>(x, m, first, first, lane);
   }
@@ -116,8 +121,8 @@ DEVICE void solve_rows(const Scores& scores, const Left& left, int m) {
       const float a = last ? scores.last[n][c] : scores.first[done % 2][n][c];
       const float b = last ? scores.last[n][c + 1] : scores.first[done % 2][n][c + 1];
       const Halved<Element> l(a * scale, b * scale);
-      high[p] = l.high;
-      low[p] = l.low;
+      high[p] = p % 2 ? __shfl_xor_sync(0xffffffffu, l.high, 28) : l.high;
+      low[p] = p % 2 ? __shfl_xor_sync(0xffffffffu, l.low, 28) : l.low;
     }
 #pragma unroll
     for (int column = 0; column <= done; ++column) sums[column].add(high, low, m, done * 16, column * 16, lane);

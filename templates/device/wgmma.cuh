@@ -94,13 +94,17 @@ DEVICE void load_tile(int tile, const T* rows, i64 stride, int exist) {
   }
 }
 
-// Writes a 16x16 block as load_block reads it.
-template <int COLS>
-DEVICE void store_block(const u32 (&block)[4], int tile, int row, int col, int lane) {
-  const u32 address = shared_address(tile + Tile<COLS, 2>::offset(row + lane % 16, col + lane / 16 * 8));
+// Writes the four 8x8 matrices of a block, each lane's address that of a row.
+DEVICE void store_matrices(const u32 (&block)[4], u32 address) {
   asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1,%2,%3,%4};" ::"r"(address), "r"(block[0]),
                "r"(block[1]), "r"(block[2]), "r"(block[3])
                : "memory");
+}
+
+// Writes a 16x16 block as load_block reads it.
+template <int COLS>
+DEVICE void store_block(const u32 (&block)[4], int tile, int row, int col, int lane) {
+  store_matrices(block, shared_address(tile + Tile<COLS, 2>::offset(row + lane % 16, col + lane / 16 * 8)));
 }
 
 // Blocks above the diagonal of a [CHUNK][CHUNK] tile, which products read as well, become zeros: a row of blocks to a

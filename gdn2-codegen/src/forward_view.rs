@@ -395,10 +395,9 @@ impl Text<'_> {
                     let queries = plan.scores_queries();
                     let q = if queries { "q_tile" } else { "0" };
                     lines.push(format!(
-                        "const Scores scores = channel_scores<Element, {storage}, Passes, {queries}>(left, {q}, k_tile, g_tile, \
-                         {state_decay});"
+                        "const Scores scores = channel_scores<Element, {storage}, Passes, {queries}>(left, {q}, k_tile, \
+                         g_tile, {state_decay}, chunk);"
                     ));
-                    lines.push(sync());
                     lines.extend(self.clears());
                     if queries {
                         lines.push(format!("store_query_scores<Element>(scores, {p});"));

@@ -181,7 +181,7 @@ DEVICE void scale_block(u32 (&block)[4], float4 by) {
 
 // The two warps of a pair of blocks meet.
 DEVICE void pair_sync(int pair) {
-  if (pair == 0) asm volatile("bar.sync 2, 64;" ::: "memory");
+  if (BLOCKS == 2 || pair == 0) asm volatile("bar.sync 2, 64;" ::: "memory");
   else asm volatile("bar.sync 3, 64;" ::: "memory");
 }
 
@@ -221,9 +221,8 @@ DEVICE void add_scores(float (&sum)[4][4], const Operands& x, uint4 k) {
 
 // The block by itself, over 16 channels: its decay.
 template <typename Element, typename Decay, bool QUERIES, typename Left>
-DEVICE float4 score_block(Operands& x, float (&near)[3][4], Scores& scores, const Left& left, int q, int k, int g, int d,
-                          int lane) {
-  const int first = warp_index() * 16;
+DEVICE float4 score_block(Operands& x, float (&near)[3][4], Scores& scores, const Left& left, int q, int k, int g, int first,
+                          int d, int lane) {
   float2 whole[2];
 #pragma unroll
   for (int n = 0; n < 2; ++n) {
@@ -257,7 +256,7 @@ DEVICE float4 score_block(Operands& x, float (&near)[3][4], Scores& scores, cons
 }
 
 template <typename Element, typename Decay, typename Passed, bool QUERIES, typename Left>
-DEVICE Scores channel_scores(const Left& left, int q, int k, int g, int state_decay) {
+DEVICE Scores channel_scores(const Left& left, int q, int k, int g, int state_decay, int chunk) {
   Scores scores = {};
   const int block = warp_index(), first = block * 16, pair = block / 2;
   if (block >= BLOCKS) return scores;
@@ -265,10 +264,10 @@ DEVICE Scores channel_scores(const Left& left, int q, int k, int g, int state_de
 #pragma unroll 1
   for (int d = 0; d < KEY; d += 16) {
     // The lane is read anew: addresses held through the loop would be registers too many.
-    const int buffer = d / 16 % 2, lane = lane_index();
+    const int buffer = (chunk * (KEY / 16) + d / 16) % 2, lane = lane_index();
     Operands x;
     // Over the widest group so far.
-    float4 decay = score_block<Element, Decay, QUERIES>(x, near, scores, left, q, k, g, d, lane);
+    float4 decay = score_block<Element, Decay, QUERIES>(x, near, scores, left, q, k, g, first, d, lane);
     if (BLOCKS > 1) {
       const bool later = block % 2;
       if (!later) Passed::give_keys(x.k, buffer, pair, lane);
@@ -307,6 +306,7 @@ DEVICE Scores channel_scores(const Left& left, int q, int k, int g, int state_de
       at<float2>(state_decay + (d + lane * 2) * 4) = {far ? decay.z : decay.x, far ? decay.w : decay.y};
     }
   }
+  if (BLOCKS == 1) __syncwarp();  // several have met since they read what comes to lie over decays
   const int lane = lane_index();
 #pragma unroll
   for (int c = 0; c < 4; ++c) {

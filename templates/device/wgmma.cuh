@@ -83,14 +83,20 @@ DEVICE u64 columns_operand(int tile, int s) {
 }
 
 // Copies a chunk's rows of one tensor, COLS numbers each, into a tile; the threads of the load warpgroup take part. Rows
-// from `exist` on are zeros.
+// from `exist` on are zeros. A thread's rows are a multiple of eight apart, after which swizzles repeat.
 template <typename T, int COLS>
 DEVICE void load_tile(int tile, const T* rows, i64 stride, int exist) {
   constexpr int PIECE = 16 / sizeof(T), PIECES = COLS / PIECE;
+  constexpr int ACROSS = PIECES > 8 ? 16 : PIECES > 4 ? 8 : PIECES > 2 ? 4 : 2, ROWS = 128 / ACROSS;
+  const int thread = thread_index() % 128, first = thread / ACROSS;
 #pragma unroll 1
-  for (int i = thread_index() % 128; i < CHUNK * PIECES; i += 128) {
-    const int row = i / PIECES, col = i % PIECES * PIECE;
-    copy_async<16>(tile + Tile<COLS, sizeof(T)>::offset(row, col), rows + row * stride + col, row < exist);
+  for (int piece = thread % ACROSS; piece < PIECES; piece += ACROSS) {
+    const int target = tile + Tile<COLS, sizeof(T)>::offset(first, piece * PIECE);
+#pragma unroll 1
+    for (int row = first; row < CHUNK; row += ROWS) {
+      const int after = (row - first) * Tile<COLS, sizeof(T)>::ROW;
+      copy_async<16>(target + after, rows + row * stride + piece * PIECE, row < exist);
+    }
   }
 }
 

@@ -78,12 +78,15 @@ DEVICE void multiply_columns(float (&s)[KEY / 8][4], const u32 (&n)[CHUNK / 16][
 template <typename T>
 DEVICE void load_slices(int slices, const T* rows, i64 stride, int exist) {
   constexpr int PIECE = 16 / sizeof(T), PIECES = 16 / PIECE, TOKENS = 8 / PIECES;
+  const int thread = thread_index() % 128, piece = thread % PIECES, first = thread / 32 * TOKENS + thread / PIECES % TOKENS;
 #pragma unroll 1
-  for (int i = thread_index() % 128; i < CHUNK * PIECES * STATE_WARPS; i += 128) {
-    const int piece = i % PIECES, group = i / 32 % (CHUNK / TOKENS);
-    const int token = group * TOKENS + i / PIECES % TOKENS, warp = i / 32 / (CHUNK / TOKENS) * 4 + i / 8 % 4;
-    const int slice = slices + warp * SLICE<T> + token * (16 * sizeof(T)) + piece * 16;
-    copy_async<16>(slice, rows + token * stride + warp * 16 + piece * PIECE, token < exist);
+  for (int warp = thread / 8 % 4; warp < STATE_WARPS; warp += 4) {
+    const int target = slices + warp * SLICE<T> + piece * 16;
+#pragma unroll 1
+    for (int token = first; token < CHUNK; token += 4 * TOKENS) {
+      const T* source = rows + token * stride + warp * 16 + piece * PIECE;
+      copy_async<16>(target + token * (16 * sizeof(T)), source, token < exist);
+    }
   }
 }
 

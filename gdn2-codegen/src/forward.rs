@@ -22,13 +22,32 @@ const CHUNKS: [u32; 4] = [16, 32, 64, 128];
 /// Registers a thread needs beyond state, accumulators and operands: addresses, fragments, factors.
 const OVERHEAD_REGISTERS: u32 = 40;
 
-/// Fills in what the overrides leave open: the largest chunk up to 64 whose block covers the whole value dim, two
-/// buffers where they fit. When nothing fits, the last candidate comes back for `bind` to refuse.
+/// Fills in what the overrides leave open: wgmma where it can serve the rule, the largest chunk up to 64 whose block covers
+/// the whole value dim, two buffers where they fit. When nothing fits, the last candidate comes back for `bind` to refuse.
 pub(crate) fn complete(rule: &Rule, arch: Arch, given: &Overrides) -> Forward {
     let plan = plan::plan(rule, Pass::Forward);
+    match given.matrix() {
+        Some(matrix) => complete_with(rule, &plan, arch, given, matrix),
+        None => {
+            on_wgmma(rule, &plan, arch, given).unwrap_or_else(|_| complete_with(rule, &plan, arch, given, Matrix::Mma))
+        }
+    }
+}
+
+/// Why the built-in schedule is not on wgmma where the architecture has it.
+pub(crate) fn declined_wgmma(rule: &Rule, arch: Arch) -> Option<Illegal> {
+    arch.limits().wgmma?;
+    on_wgmma(rule, &plan::plan(rule, Pass::Forward), arch, &Overrides::default()).err()
+}
+
+fn on_wgmma(rule: &Rule, plan: &Plan, arch: Arch, given: &Overrides) -> Result<Forward, Illegal> {
+    let numbers = complete_with(rule, plan, arch, given, Matrix::Wgmma);
+    check(rule, plan, numbers, arch).map(|()| numbers)
+}
+
+fn complete_with(rule: &Rule, plan: &Plan, arch: Arch, given: &Overrides, matrix: Matrix) -> Forward {
     let tiles = rule.value_dim.div_ceil(WARP_ROWS);
     let chunks = given.get("chunk").map_or_else(|| vec![64, 32, 16], |chunk| vec![chunk]);
-    let matrix = given.matrix().unwrap_or_default();
     let splits = match (given.get("value_split"), matrix) {
         (Some(split), _) => vec![split],
         (None, Matrix::Mma) => (0..6).map(|power| 1 << power).filter(|split| *split <= tiles).collect(),
@@ -42,7 +61,7 @@ pub(crate) fn complete(rule: &Rule, arch: Arch, given: &Overrides) -> Forward {
         for &chunk in &chunks {
             for &stages in &stages {
                 last = Forward { chunk, value_split, warps, stages, matrix, segments };
-                if (given.get("warps").is_some() || warps <= 8) && check(rule, &plan, last, arch).is_ok() {
+                if (given.get("warps").is_some() || warps <= 8) && check(rule, plan, last, arch).is_ok() {
                     return last;
                 }
             }

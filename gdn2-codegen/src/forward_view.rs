@@ -1,6 +1,6 @@
 //! What `forward.cu.hbs` prints: every number, name, type and call of a forward kernel as a ready string.
 
-use crate::forward::{WARP_ROWS, block_tiles, decay_segments, own_erase_operand, token_vectors};
+use crate::forward::{WARP_ROWS, block_tiles, decay_segments, declined_wgmma, own_erase_operand, token_vectors};
 use crate::kernel::{Kernel, Launch, Pass};
 use crate::meanings::region_meaning;
 use crate::plan::{Fold, Stage};
@@ -36,6 +36,7 @@ pub(crate) fn view(kernel: &Kernel, numbers: Forward, launch: &Launch) -> (&'sta
         "schedule": kernel.schedule.to_string(),
         "decay": describe(kernel.plan.decay), "erase": describe(kernel.plan.erase),
         "write": describe_write(&kernel.plan),
+        "declined": text.declined(),
         "grid": format!("sequences * value_heads * {value_split}"),
         "key": key, "value": value, "chunk": chunk, "warps": warps, "threads": launch.block, "stages": stages,
         "value_split": value_split, "value_tiles": block_tiles(&kernel.rule, numbers),
@@ -85,6 +86,13 @@ pub(crate) struct Own {
 }
 
 impl Text<'_> {
+    /// Why the rule's forward pass is not on wgmma, where the architecture has it.
+    fn declined(&self) -> Vec<String> {
+        let forward = (self.kernel.pass == Pass::Forward).then_some(self.kernel);
+        let why = forward.and_then(|kernel| declined_wgmma(&kernel.rule, kernel.arch));
+        why.into_iter().map(|why| format!("// Not on wgmma: {why}.")).collect()
+    }
+
     /// The device files the stages need, in order of use.
     pub(crate) fn device(&self) -> Vec<&'static str> {
         let mut files = vec![

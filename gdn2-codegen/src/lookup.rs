@@ -3,7 +3,8 @@
 
 use crate::abi::Extents;
 use crate::arch::Arch;
-use crate::kernel::{Pass, bind};
+use crate::forward::declined_wgmma;
+use crate::kernel::{Illegal, Pass, bind};
 use crate::record::{Bucket, Record, Records, rule_fingerprint, source_fingerprint};
 use crate::schedule::{Schedule, ScheduleError};
 use crate::space::{fingerprint, space};
@@ -50,6 +51,8 @@ pub struct Choice {
     pub step: Step,
     /// Records of this rule and pass that were passed over, and why.
     pub refused: Vec<(Bucket, String)>,
+    /// Why a built-in forward schedule is not on wgmma where the architecture has it.
+    pub declined: Option<Illegal>,
 }
 
 /// What the records of a GPU say of one rule and pass, read once: choosing among them for a call only looks, and
@@ -107,7 +110,9 @@ impl Records {
     pub fn choose(&self, question: &Question) -> Result<Choice, ScheduleError> {
         let index = self.index(question)?;
         let (schedule, step) = index.choose(question.extents);
-        Ok(Choice { schedule, step, refused: index.refused })
+        let built_in_forward = step == Step::BuiltIn && question.pass == Pass::Forward;
+        let declined = built_in_forward.then(|| declined_wgmma(question.rule, question.arch)).flatten();
+        Ok(Choice { schedule, step, refused: index.refused, declined })
     }
 
     /// Everything the records say of the question's rule and pass, whatever its extents.
@@ -196,6 +201,7 @@ impl fmt::Display for Step {
 impl fmt::Display for Choice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ({})", self.schedule, self.step)?;
-        self.refused.iter().try_for_each(|(bucket, why)| write!(f, "\n  not used: record for {bucket}: {why}"))
+        self.refused.iter().try_for_each(|(bucket, why)| write!(f, "\n  not used: record for {bucket}: {why}"))?;
+        self.declined.iter().try_for_each(|why| write!(f, "\n  not on wgmma: {why}"))
     }
 }

@@ -203,6 +203,8 @@ impl Schedule {
                 let mut given = Overrides::parse(text, &Forward::FIELDS)?;
                 let backward = crate::backward::complete(rule, arch, &given.only("chunk"));
                 given.fill("chunk", backward.chunk);
+                // The backward pass is not on wgmma either.
+                given.fill("matrix", Matrix::Mma as u32);
                 Ok(Schedule::Forward(crate::forward::complete(rule, arch, &given)))
             }
             Pass::Backward => {

@@ -259,12 +259,14 @@ template <typename Element, typename Decay, typename Passed, bool QUERIES, typen
 DEVICE Scores channel_scores(const Left& left, int q, int k, int g, int state_decay, int chunk) {
   Scores scores = {};
   const int block = warp_index(), first = block * 16, pair = block / 2;
+  int lane = lane_index();
   if (block >= BLOCKS) return scores;
   float near[3][4] = {};
 #pragma unroll 1
   for (int d = 0; d < KEY; d += 16) {
     // The lane is read anew: addresses held through the loop would be registers too many.
-    const int buffer = (chunk * (KEY / 16) + d / 16) % 2, lane = lane_index();
+    const int buffer = (chunk * (KEY / 16) + d / 16) % 2;
+    asm volatile("" : "+r"(lane));
     Operands x;
     // Over the widest group so far.
     float4 decay = score_block<Element, Decay, QUERIES>(x, near, scores, left, q, k, g, first, d, lane);
@@ -307,7 +309,6 @@ DEVICE Scores channel_scores(const Left& left, int q, int k, int g, int state_de
     }
   }
   if (BLOCKS == 1) __syncwarp();  // several have met since they read what comes to lie over decays
-  const int lane = lane_index();
 #pragma unroll
   for (int c = 0; c < 4; ++c) {
     const int apart = lane / 4 ^ (lane % 4 * 2 + c % 2);  // rows, in the highest bit of which tokens meet

@@ -95,7 +95,9 @@ fn launches(ptx: &str) -> Vec<Range<usize>> {
 /// Forward or decode with the dimensions it ships with.
 fn inference(rule: &Rule, pass: Pass, arch: Arch) -> Subject {
     let device = Device::vm();
-    let artifact = engine().artifact(&Run { arch: Some(arch), ..Run::new(rule, pass, &device) }).unwrap();
+    // On wgmma forward is tried apart, and segments with it.
+    let schedule = if pass == Pass::Forward { "matrix=mma" } else { "" };
+    let artifact = engine().artifact(&Run { arch: Some(arch), schedule, ..Run::new(rule, pass, &device) }).unwrap();
     let name = format!("{} {} {arch}", rule.name, pass.name());
     let covered = covered(&name, &artifact.ptx);
     // Three chunks of 64, the last of them short; a few tokens for decode.
@@ -104,7 +106,7 @@ fn inference(rule: &Rule, pass: Pass, arch: Arch) -> Subject {
         name,
         rule: rule.clone(),
         pass,
-        schedule: String::new(),
+        schedule: schedule.to_owned(),
         artifact,
         forward: None,
         case: Case::drawn_inputs(rule, &Draw::new(1, tokens, 1, 1, 7), false).unwrap(),

@@ -24,10 +24,14 @@ const OVERHEAD_REGISTERS: u32 = 40;
 
 /// Fills in what the overrides leave open: wgmma where it can serve the rule, the largest chunk up to 64 whose block covers
 /// the whole value dim, two buffers where they fit. When nothing fits, the last candidate comes back for `bind` to refuse.
+///
+/// On wgmma the value dim decides about warps: a schedule that names them and no matrix instruction is one of mma, as mma
+/// schedules are printed.
 pub(crate) fn complete(rule: &Rule, arch: Arch, given: &Overrides) -> Forward {
     let plan = plan::plan(rule, Pass::Forward);
     match given.matrix() {
         Some(matrix) => complete_with(rule, &plan, arch, given, matrix),
+        None if given.get("warps").is_some() => complete_with(rule, &plan, arch, given, Matrix::Mma),
         None => {
             on_wgmma(rule, &plan, arch, given).unwrap_or_else(|_| complete_with(rule, &plan, arch, given, Matrix::Mma))
         }

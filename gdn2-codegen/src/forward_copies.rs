@@ -1,7 +1,7 @@
 //! What a forward kernel copies from global memory: tiles, slices of values, token gates, and where their rows begin.
 
 use crate::abi::Tensor;
-use crate::forward_view::Text;
+use crate::forward_view::{Text, by_first_warp};
 use crate::plan::Fold;
 use crate::schedule::Matrix;
 use crate::signature::{rows, shared_name, storage};
@@ -136,12 +136,7 @@ impl Text<'_> {
 
     /// Fetches of the first chunk's token gates.
     pub(crate) fn first_fetches(&self) -> Vec<String> {
-        let fetches = self.fetches(None, "work.length");
-        if fetches.is_empty() {
-            return fetches;
-        }
-        let lines = fetches.into_iter().map(|line| format!("  {line}"));
-        ["if (warp_index() == 0) {".to_owned()].into_iter().chain(lines).chain(["}".to_owned()]).collect()
+        by_first_warp(&self.fetches(None, "work.length"))
     }
 
     /// Offsets of this chunk's stage.

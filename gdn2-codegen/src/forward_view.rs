@@ -111,7 +111,7 @@ impl Text<'_> {
     pub(crate) fn stage_device(&self) -> Vec<&'static str> {
         let mut files = Vec::new();
         if self.scans() {
-            files.extend((!self.token_tensors().is_empty()).then_some(device!("token_gates")));
+            files.extend((!self.token_tensors().is_empty()).then_some(device!("token_vectors")));
             files.push(device!("channel_scores"));
             files.extend(self.kernel.plan.stages.contains(&Stage::Solve).then_some(device!("solve_rows")));
             files.extend([device!("values"), device!("state")]);
@@ -193,7 +193,7 @@ impl Text<'_> {
         };
         let left = match (plan.erase, plan.decay) {
             (Fold::Absent | Fold::Pair, Fold::Operand) if self.scans() => "ErasesNothing".to_owned(),
-            (Fold::Row, Fold::Operand) if self.scans() => format!("ErasesTokens<{row}>"),
+            (Fold::Row, Fold::Operand) if self.scans() => "ErasesTokens".to_owned(),
             (Fold::Operand, Fold::Operand) if self.scans() => {
                 format!("ErasesChannels<{}>", type_name(plan.erase_storage))
             }
@@ -219,7 +219,7 @@ impl Text<'_> {
     }
 
     /// Whether the factors of a channel-wise decay are made on the way through the tokens, without its prefix sums.
-    fn scans(&self) -> bool {
+    pub(crate) fn scans(&self) -> bool {
         self.numbers.matrix == Matrix::Wgmma && self.kernel.plan.decay == Fold::Operand
     }
 
@@ -371,7 +371,7 @@ impl Text<'_> {
     pub(crate) fn calls(&self, own: Own) -> Vec<String> {
         let plan = &self.kernel.plan;
         let mut lines = vec![own.wait];
-        if !self.token_tensors().is_empty() {
+        if !self.token_tensors().is_empty() && !self.scans() {
             lines.extend(self.token_calls(own.fetches));
         }
         if self.meets_first() {
@@ -379,7 +379,7 @@ impl Text<'_> {
         }
         let tile = own.left;
         let left = match (plan.erase, plan.decay) {
-            (Fold::Row, Fold::Operand) if self.scans() => format!("0, {tile}"),
+            (Fold::Row, Fold::Operand) if self.scans() => format!("beta, {tile}"),
             (Fold::Operand, Fold::Operand) if self.scans() => format!("b_tile, {tile}"),
             (Fold::Row, Fold::Operand) => format!("{{}}, {tile}"),
             (Fold::Operand, Fold::Operand) => format!("{{b_tile}}, {tile}"),
@@ -468,18 +468,18 @@ impl Text<'_> {
     }
 
     fn token_calls(&self, fetches: Vec<String>) -> Vec<String> {
-        let mut lines = vec!["if (warp_index() == 0) {".to_owned()];
+        let mut lines = Vec::new();
         let (into, out) = (self.place("decay_in"), self.place("decay_out"));
         let store =
-            |at: &str, gate: &str| format!("  store_tokens({at}, [&](int r, int) {{ return {gate}.value[r]; }});");
+            |at: &str, gate: &str| format!("store_tokens({at}, [&](int r, int) {{ return {gate}.value[r]; }});");
         for vector in token_vectors(&self.kernel.plan) {
             let at = self.place(vector);
             match vector {
-                "gamma" => lines.push(format!("  token_decay(g_gate, SMEM_GAMMA, {into}, {out});")),
+                "gamma" => lines.push(format!("token_decay(g_gate, SMEM_GAMMA, {into}, {out});")),
                 "beta" => lines.push(store(&at, "b_gate")),
                 "write" => lines.push(store(&at, "w_gate")),
                 "erase_in" => lines.push(format!(
-                    "  store_tokens({at}, [&](int r, int i) {{ return b_gate.value[r] * at<float>({into} + i * 4); }});"
+                    "store_tokens({at}, [&](int r, int i) {{ return b_gate.value[r] * at<float>({into} + i * 4); }});"
                 )),
                 _ => {}
             }
@@ -487,10 +487,18 @@ impl Text<'_> {
         if self.numbers.matrix == Matrix::Wgmma && self.kernel.plan.erase == Fold::Row {
             lines.push(store(&shared_name(self.row_vector()), "b_gate"));
         }
-        lines.extend(fetches.into_iter().map(|line| format!("  {line}")));
-        lines.push("}".to_owned());
-        lines
+        lines.extend(fetches);
+        by_first_warp(&lines)
     }
+}
+
+/// Lines for the warp that holds the token gates.
+pub(crate) fn by_first_warp(lines: &[String]) -> Vec<String> {
+    if lines.is_empty() {
+        return Vec::new();
+    }
+    let inner = lines.iter().map(|line| format!("  {line}"));
+    ["if (warp_index() == 0) {".to_owned()].into_iter().chain(inner).chain(["}".to_owned()]).collect()
 }
 
 /// Keeps the tile height the device code assumes and the one `bind` checks the same.

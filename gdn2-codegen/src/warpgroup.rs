@@ -23,6 +23,10 @@ const ROWS: u32 = 64;
 /// Chunk lengths whose accumulators fit beside the state.
 const CHUNKS: [u32; 3] = [16, 32, 64];
 
+/// Chunk length beyond which, where a product is as wide as can be, the assembler of CUDA 13.0 finds no registers to keep
+/// products under way and waits for each.
+const CHUNK_AT_WIDEST: u32 = 16;
+
 /// Registers a state thread needs beyond the state, its rounded copy and two accumulators over a chunk.
 const OVERHEAD_REGISTERS: u32 = 44;
 
@@ -139,6 +143,9 @@ pub(crate) fn check(rule: &Rule, plan: &Plan, numbers: Forward, arch: Arch) -> R
     if wanted > granted {
         return Err(Illegal::new("registers", format!("{granted} per state thread at {warps} warps"), wanted));
     }
+    if rule.key_dim == wgmma.n_max && chunk > CHUNK_AT_WIDEST {
+        return Err(Illegal::new("chunk", format!("{CHUNK_AT_WIDEST} tokens at key_dim {}", rule.key_dim), chunk));
+    }
     let (shared, limit) = (shared_bytes(&shared_map(rule, plan, numbers)), limits.shared_per_block);
     if shared > limit {
         return Err(Illegal::new("shared memory", format!("{limit} bytes on {arch}"), shared));
@@ -190,7 +197,7 @@ pub(crate) fn shared_map(rule: &Rule, plan: &Plan, numbers: Forward) -> Vec<Regi
     place(passes, "passed_decays", 2 * (blocks + blocks / 2) * BLOCK_DECAYS, 16);
     place(plan.erase != Fold::Absent && !channels(plan.decay), "l", chunk * chunk * 4, 16);
     place(plan.decay == Fold::Pair, "gamma", chunk * 4, 16);
-    place(plan.erase == Fold::Row, "row", chunk * 4, 16);
+    place(plan.erase == Fold::Row && !channels(plan.decay), "row", chunk * 4, 16);
     // A slice of v and w for each state warp.
     place(true, "v", warps * chunk * 16 * operand, 16);
     place(channels(plan.write), "w", warps * chunk * 16 * plan.write_storage.bytes(), 16);

@@ -35,7 +35,8 @@ pub(crate) fn view(kernel: &Kernel, numbers: Forward, launch: &Launch) -> (&'sta
     let dealt = registers(&kernel.plan, numbers, kernel.arch);
     let dealt = |of: fn(&crate::warpgroup::Registers) -> u32| dealt.as_ref().map_or(0, of);
     let factor_change = if dealt(|r| r.factors) < dealt(|r| r.launch) { "dec" } else { "inc" };
-    let load_tensors = [text.tile_tensors(), text.slice_tensors()].concat();
+    let load_tensors = [text.tile_tensors(), group.loaded_tokens(), text.slice_tensors()].concat();
+    let factor_tensors = if text.scans() { Vec::new() } else { text.token_tensors() };
     let aliases = text.factor_aliases().into_iter().map(|(name, ty)| json!({ "name": name, "type": ty }));
     let view = json!({
         "entry": launch.entry, "rule": kernel.rule.name, "arch": kernel.arch.target(),
@@ -50,7 +51,8 @@ pub(crate) fn view(kernel: &Kernel, numbers: Forward, launch: &Launch) -> (&'sta
         "load_registers": dealt(|r| r.load), "factor_change": factor_change,
         "factor_registers": dealt(|r| r.factors), "state_registers": dealt(|r| r.state),
         "load_rows": text.rows_of(&load_tensors), "copy_tiles": text.copies(&text.tile_tensors()),
-        "factor_rows": text.rows_of(&text.token_tensors()), "token_gates": group.token_gates(),
+        "load_tokens": group.load_tokens(), "factor_rows": text.rows_of(&factor_tensors),
+        "token_gates": group.token_gates(),
         "factor_tiles": group.factor_tiles(),
         "calls": text.in_place(
             "barrier_wait(SMEM_FULL + stage * 8, chunk / STAGES % 2);".to_owned(),
@@ -111,7 +113,31 @@ impl Group<'_> {
         widths.into_iter().map(|n| product(n, self.text.kernel.rule.dtype)).collect::<Vec<_>>().join("\n")
     }
 
+    /// Gates with one number per token that come with the tiles: where channels decay, factors need them last and have no
+    /// register to hold them till then.
+    fn loaded_tokens(&self) -> Vec<Tensor> {
+        if self.text.scans() { self.text.token_tensors() } else { Vec::new() }
+    }
+
+    /// Their loads, and the arrival that tells of them; copies alone do not tell that the stage was empty.
+    fn load_tokens(&self) -> Vec<String> {
+        let load = |tensor: Tensor| {
+            let name = tensor.name();
+            let vector = shared_name(if tensor == Tensor::B { "beta" } else { "write" });
+            let bytes = self.text.numbers.chunk * 4;
+            let rows = format!("{name}_rows + first * {name}_token_stride, {name}_token_stride");
+            format!("load_tokens({vector} + stage * {bytes}, {rows}, exist);")
+        };
+        let mut lines: Vec<String> = self.loaded_tokens().into_iter().map(load).collect();
+        let arrive = if lines.is_empty() { "barrier_arrive_alone" } else { "barrier_arrive" };
+        lines.push(format!("{arrive}(SMEM_FULL + stage * 8);"));
+        lines
+    }
+
     fn token_gates(&self) -> Vec<String> {
+        if self.text.scans() {
+            return Vec::new();
+        }
         let mut lines = self.text.token_gates();
         lines.extend(self.text.first_fetches());
         lines
@@ -122,7 +148,8 @@ impl Group<'_> {
         let (plan, numbers) = (&self.text.kernel.plan, self.text.numbers);
         let mut lines = self.text.chunk_tiles();
         lines.extend(self.own_tiles(plan.scores_queries()));
-        for vector in staged_vectors(plan) {
+        let written = |vector: &&str| !self.text.scans() || *vector == "beta";
+        for vector in staged_vectors(plan).into_iter().filter(|vector| written(&vector)) {
             lines.push(format!("const int {vector} = {} + stage * {};", shared_name(vector), numbers.chunk * 4));
         }
         if plan.decay == Fold::Operand {

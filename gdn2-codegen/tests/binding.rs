@@ -35,6 +35,9 @@ fn every_combination_binds_by_default_everywhere() {
                     .unwrap_or_else(|refusal| panic!("{} on {arch}, {schedule}: {refusal}", rule.name));
                 let launch = &kernel.launches[0];
                 assert!(launch.shared_bytes <= arch.limits().shared_per_block);
+                if matches!(schedule, Schedule::Forward(numbers) if numbers.matrix == Matrix::Wgmma) {
+                    continue; // tried below
+                }
                 assert!(launch.shared.iter().all(|region| region.offset % 16 == 0));
                 for pair in launch.shared.windows(2) {
                     assert_eq!(pair[0].offset + pair[0].bytes, pair[1].offset, "{} overlaps", pair[1].name);
@@ -84,9 +87,7 @@ fn wgmma_binds_where_it_can_and_says_why_elsewhere() {
             let tile = |name: &str| ["q", "k", "b", "g", "e", "p", "m"].contains(&name);
             assert!(launch.shared.iter().all(|region| !tile(&region.name) || region.offset % 1024 == 0));
             for pair in launch.shared.windows(2) {
-                // L takes the place of operands that are read before it is written.
-                let over = pair[0].name == "l" && pair[0].offset == pair[1].offset && pair[0].bytes <= pair[1].bytes;
-                assert!(over || pair[0].offset + pair[0].bytes <= pair[1].offset, "{} overlaps", pair[1].name);
+                assert!(pair[0].offset + pair[0].bytes <= pair[1].offset, "{} overlaps", pair[1].name);
             }
         }
     }
@@ -101,14 +102,16 @@ fn wgmma_binds_where_it_can_and_says_why_elsewhere() {
     assert_eq!(refused(&rule, Forward { stages: 3, ..numbers }, arch), "stages");
     assert_eq!(refused(&rule, Forward { value_split: 3, ..numbers }, arch), "value_split");
     assert_eq!(refused(&rule, Forward { warps: 4, ..numbers }, arch), "warps");
-    // Gates as float32 leave no room for a second stage.
-    assert_eq!(refused(&rule, Forward { stages: 2, ..numbers }, arch), "shared memory");
+    // Gates as float32 leave room for a second stage at K = 128, not at K = 192.
+    try_bind(&rule, Forward { stages: 2, ..numbers }, arch).unwrap();
+    assert_eq!(refused(&widest(192, 64), Forward { warps: 4, stages: 2, ..numbers }, arch), "shared memory");
     let refusal = try_bind(&widest(128, 80), Forward { warps: 5, ..numbers }, arch).unwrap_err();
     assert_eq!((refusal.field.as_str(), refusal.got.as_str()), ("value_dim", "80"));
     let wide = rules(128, 256).remove(0);
     assert_eq!(refused(&wide, Forward { warps: 16, ..numbers }, arch), "registers");
     let tall = rules(256, 64).remove(0);
     assert_eq!(refused(&tall, Forward { warps: 4, ..numbers }, arch), "registers");
+    assert_eq!(refused(&tall, Forward { warps: 4, chunk: 32, ..numbers }, arch), "chunk");
     try_bind(&tall, Forward { warps: 4, chunk: 16, ..numbers }, arch).unwrap();
     // 512 threads are launched with 128 registers each: a product of 192 columns takes 126, one of 208 takes 134.
     let short = Forward { chunk: 16, ..numbers };

@@ -76,7 +76,14 @@ const EDGES: &[Edge] = &[
         "chunk=64,value_split=1,warps=4,stages=1,matrix=wgmma,segments=16",
         "chunk=64,value_split=1,warps=4,stages=1,matrix=wgmma,segments=17",
     ),
-    edge("segments", Forward, (64, 64), "segments=1", "segments=2"),
+    edge("segments", Forward, (64, 64), "matrix=mma,segments=1", "matrix=mma,segments=2"),
+    edge(
+        "chunk",
+        Forward,
+        (256, 64),
+        "chunk=16,value_split=1,warps=4,stages=1,matrix=wgmma",
+        "chunk=32,value_split=1,warps=4,stages=1,matrix=wgmma",
+    ),
     // 1,280 threads are too many; eight state warpgroups with two others ask for them.
     Edge {
         elsewhere: Some((Arch::Sm90a, (16, 512))),

@@ -88,7 +88,8 @@ template <typename T, int COLS>
 DEVICE void load_tile(int tile, const T* rows, i64 stride, int exist) {
   constexpr int PIECE = 16 / sizeof(T), PIECES = COLS / PIECE;
   constexpr int ACROSS = PIECES > 8 ? 16 : PIECES > 4 ? 8 : PIECES > 2 ? 4 : 2, ROWS = 128 / ACROSS;
-  const int thread = thread_index() % 128, first = thread / ACROSS;
+  const u32 thread = thread_index() % 128u;
+  const int first = thread / ACROSS;
 #pragma unroll 1
   for (int piece = thread % ACROSS; piece < PIECES; piece += ACROSS) {
     const int target = tile + Tile<COLS, sizeof(T)>::offset(first, piece * PIECE);

@@ -78,7 +78,8 @@ DEVICE void multiply_columns(float (&s)[KEY / 8][4], const u32 (&n)[CHUNK / 16][
 template <typename T>
 DEVICE void load_slices(int slices, const T* rows, i64 stride, int exist) {
   constexpr int PIECE = 16 / sizeof(T), PIECES = 16 / PIECE, TOKENS = 8 / PIECES;
-  const int thread = thread_index() % 128, piece = thread % PIECES, first = thread / 32 * TOKENS + thread / PIECES % TOKENS;
+  const u32 thread = thread_index() % 128u;
+  const int piece = thread % PIECES, first = thread / 32 * TOKENS + thread / PIECES % TOKENS;
 #pragma unroll 1
   for (int warp = thread / 8 % 4; warp < STATE_WARPS; warp += 4) {
     const int target = slices + warp * SLICE<T> + piece * 16;

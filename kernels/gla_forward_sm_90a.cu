@@ -1,4 +1,4 @@
-// source 0c3b2730e4050c9e0666d1b1329ab5c15c4f69e99e180664eec279353783ef69
+// source 937d6fa64d2970f0e4a9c30f3c15b626fb3d831de7fe8a0773fbc25c1579e740
 // gla_forward: the chunked forward pass of rule `gla` on sm_90a, chunk=64,value_split=1,warps=8,stages=2,matrix=wgmma.
 //
 //   S_t = (I - k_t e_t^T) Diag(exp g_t) S_(t-1) + k_t z_t^T     e = b k     z = w v     o_t = scale S_t^T q_t
@@ -25,7 +25,6 @@ enum : int {
   BLOCK_THREADS = 512,
   STAGES = 2,
   VALUE_SPLIT = 1,  // slices of the value dim
-  DECAY_SEGMENTS = 1,  // threads that share a channel's prefix sums
   STATE_KEY_STRIDE = 128,
   STATE_VALUE_STRIDE = 1,
 };
@@ -397,7 +396,8 @@ template <typename T, int COLS>
 DEVICE void load_tile(int tile, const T* rows, i64 stride, int exist) {
   constexpr int PIECE = 16 / sizeof(T), PIECES = COLS / PIECE;
   constexpr int ACROSS = PIECES > 8 ? 16 : PIECES > 4 ? 8 : PIECES > 2 ? 4 : 2, ROWS = 128 / ACROSS;
-  const int thread = thread_index() % 128, first = thread / ACROSS;
+  const u32 thread = thread_index() % 128u;
+  const int first = thread / ACROSS;
 #pragma unroll 1
   for (int piece = thread % ACROSS; piece < PIECES; piece += ACROSS) {
     const int target = tile + Tile<COLS, sizeof(T)>::offset(first, piece * PIECE);
@@ -585,11 +585,22 @@ struct Tokens<float> {
   }
 };
 
-// The erase gate: e from k, where its scaled operand goes, and what L's rows are scaled by.
+DEVICE float2 times(float2 x, float2 y) { return {x.x * y.x, x.y * y.y}; }
+DEVICE float4 times(float4 x, float4 y) { return {x.x * y.x, x.y * y.y, x.z * y.z, x.w * y.w}; }
+DEVICE float2 pick(bool first, float2 x, float2 y) { return {first ? x.x : y.x, first ? x.y : y.y}; }
+
+// e from keys: the same, or times a gate per channel.
 struct NoGates {
   METHOD NoGates(int, int, int, int) {}
-  METHOD float2 times(int, float2 k) const { return k; }
+  METHOD float2 erased(int, float2 k) const { return k; }
 };
+template <typename T>
+struct ChannelGates : Tokens<T> {
+  using Tokens<T>::Tokens;
+  METHOD float2 erased(int half, float2 k) const { return times(this->pair(half), k); }
+};
+
+// The erase gate: where it lies, where its scaled operand goes, and what L's rows are scaled by.
 struct ErasesNothing {
   enum : int { ERASES = 0 };
   using Gates = NoGates;
@@ -597,27 +608,15 @@ struct ErasesNothing {
   METHOD float row(int) const { return 1.0f; }
 };
 
-// One number per token, which multiplies rows of L and of the residual: e = k here.
-template <typename Row>
+// One number per token, which multiplies rows of L and of the residual.
 struct ErasesTokens {
   enum : int { ERASES = 1 };
   using Gates = NoGates;
   int gates, tile;
-  METHOD float row(int i) const { return Row::of(i); }
+  METHOD float row(int i) const { return at<float>(gates + i * 4); }
 };
 
-DEVICE float2 times(float2 x, float2 y) { return {x.x * y.x, x.y * y.y}; }
-DEVICE float4 times(float4 x, float4 y) { return {x.x * y.x, x.y * y.y, x.z * y.z, x.w * y.w}; }
-DEVICE float2 pick(bool first, float2 x, float2 y) { return {first ? x.x : y.x, first ? x.y : y.y}; }
-
-template <typename T>
-struct ChannelGates : Tokens<T> {
-  using Tokens<T>::Tokens;
-  METHOD float2 times(int half, float2 k) const {
-    const float2 b = this->pair(half);
-    return {b.x * k.x, b.y * k.y};
-  }
-};
+// A gate per channel.
 template <typename T>
 struct ErasesChannels {
   enum : int { ERASES = 1 };
@@ -767,18 +766,25 @@ DEVICE float4 score_block(Operands& x, float (&near)[3][4], Scores& scores, cons
 #pragma unroll
   for (int n = 0; n < 2; ++n) {
     const Tokens<Decay> decays(g, first, d + n * 8, lane);
-    const Tokens<Element> keys(k, first, d + n * 8, lane), queries(QUERIES ? q : k, first, d + n * 8, lane);
+    const Tokens<Element> keys(k, first, d + n * 8, lane);
     const typename Left::Gates gates(left.gates, first, d + n * 8, lane);
     Group<Element, QUERIES, Left> group;
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      const float2 decay = decays.pair(half), query = queries.pair(half), key = keys.pair(half);
-      group.query[half] = queries.bits[half];
+      const float2 decay = decays.pair(half);
       group.key[half] = keys.bits[half];
-      group.erased[half] = gates.times(half, key);
+      group.erased[half] = gates.erased(half, keys.pair(half));
       group.since[half] = {exp2(log2_decay(decay.x)), exp2(log2_decay(decay.y))};
       group.until[half] = {1.0f, 1.0f};
-      if (QUERIES) scores.own[half] += query.x * key.x + query.y * key.y;
+    }
+    if constexpr (QUERIES) {
+      const Tokens<Element> queries(q, first, d + n * 8, lane);
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const float2 query = queries.pair(half), key = keys.pair(half);
+        group.query[half] = queries.bits[half];
+        scores.own[half] += query.x * key.x + query.y * key.y;
+      }
     }
     group.template score<2>(near[0], lane);
     group.template score<4>(near[1], lane);
@@ -804,9 +810,8 @@ DEVICE Scores channel_scores(const Left& left, int q, int k, int g, int state_de
   float near[3][4] = {};
 #pragma unroll 1
   for (int d = 0; d < KEY; d += 16) {
-    // The lane is read anew: addresses held through the loop would be registers too many.
     const int buffer = (chunk * (KEY / 16) + d / 16) % 2;
-    asm volatile("" : "+r"(lane));
+    asm volatile("" : "+r"(lane));  // or addresses held through the loop would be registers too many
     Operands x;
     // Over the widest group so far.
     float4 decay = score_block<Element, Decay, QUERIES>(x, near, scores, left, q, k, g, first, d, lane);
@@ -1249,7 +1254,8 @@ DEVICE void multiply_columns(float (&s)[KEY / 8][4], const u32 (&n)[CHUNK / 16][
 template <typename T>
 DEVICE void load_slices(int slices, const T* rows, i64 stride, int exist) {
   constexpr int PIECE = 16 / sizeof(T), PIECES = 16 / PIECE, TOKENS = 8 / PIECES;
-  const int thread = thread_index() % 128, piece = thread % PIECES, first = thread / 32 * TOKENS + thread / PIECES % TOKENS;
+  const u32 thread = thread_index() % 128u;
+  const int piece = thread % PIECES, first = thread / 32 * TOKENS + thread / PIECES % TOKENS;
 #pragma unroll 1
   for (int warp = thread / 8 % 4; warp < STATE_WARPS; warp += 4) {
     const int target = slices + warp * SLICE<T> + piece * 16;
@@ -1353,7 +1359,7 @@ gla_forward(
       load_tile<Bf16, KEY>(SMEM_K + stage * 16384, k_rows + first * k_token_stride, k_token_stride, exist);
       load_tile<float, KEY>(SMEM_G + stage * 32768, g_rows + first * g_token_stride, g_token_stride, exist);
       barrier_arrive_copied(SMEM_FULL + stage * 8);
-      barrier_arrive_alone(SMEM_FULL + stage * 8);  // copies alone do not tell that the stage was empty
+      barrier_arrive_alone(SMEM_FULL + stage * 8);
       barrier_wait(SMEM_VALUES_READ, (chunk + 1) % 2);
       load_slices(SMEM_V, v_rows + first * v_token_stride, v_token_stride, exist);
       barrier_arrive_copied(SMEM_VALUES);

@@ -1,4 +1,4 @@
-// source c135a2ae103118ec00c425513bc4f3095204d0042123220d8d5278794f167903
+// source 1be8b0cd7a9e88c4e6f8ad2f53c2af07830320048f5fdb2152d8b2177dfc53f0
 // kda_forward: the chunked forward pass of rule `kda` on sm_90a, chunk=64,value_split=1,warps=8,stages=2,matrix=wgmma.
 //
 //   S_t = (I - k_t e_t^T) Diag(exp g_t) S_(t-1) + k_t z_t^T     e = b k     z = w v     o_t = scale S_t^T q_t
@@ -25,12 +25,11 @@ enum : int {
   BLOCK_THREADS = 512,
   STAGES = 2,
   VALUE_SPLIT = 1,  // slices of the value dim
-  DECAY_SEGMENTS = 1,  // threads that share a channel's prefix sums
   STATE_KEY_STRIDE = 128,
   STATE_VALUE_STRIDE = 1,
 };
 
-// Dynamic shared memory, 186944 bytes.
+// Dynamic shared memory, 186688 bytes.
 enum : int {
   SMEM_Q = 0,  // queries, then scaled queries, 32768 bytes
   SMEM_K = 32768,  // keys, then scaled keys, 32768 bytes
@@ -40,13 +39,12 @@ enum : int {
   SMEM_STATE_DECAY = 164352,  // decay of each channel over the chunk, 1024 bytes
   SMEM_PASSED_KEYS = 165376,  // scaled keys that warps pass on, a step and the next, 4096 bytes
   SMEM_PASSED_DECAYS = 169472,  // decays that warps pass on, a step and the next, 768 bytes
-  SMEM_ROW = 170240,  // erase gate, for L, 256 bytes
-  SMEM_V = 170496,  // values, a slice per warp, 16384 bytes
-  SMEM_FULL = 186880,  // barriers: a stage is copied, 16 bytes
-  SMEM_READY = 186896,  // barriers: a stage's factors are made, 16 bytes
-  SMEM_EMPTY = 186912,  // barriers: a stage is read, 16 bytes
-  SMEM_VALUES = 186928,  // barrier: a chunk's values are copied, 8 bytes
-  SMEM_VALUES_READ = 186936,  // barrier: a chunk's values are read, 8 bytes
+  SMEM_V = 170240,  // values, a slice per warp, 16384 bytes
+  SMEM_FULL = 186624,  // barriers: a stage is copied, 16 bytes
+  SMEM_READY = 186640,  // barriers: a stage's factors are made, 16 bytes
+  SMEM_EMPTY = 186656,  // barriers: a stage is read, 16 bytes
+  SMEM_VALUES = 186672,  // barrier: a chunk's values are copied, 8 bytes
+  SMEM_VALUES_READ = 186680,  // barrier: a chunk's values are read, 8 bytes
 };
 
 extern __shared__ __align__(1024) unsigned char shared[];  // what a swizzle repeats after
@@ -400,7 +398,8 @@ template <typename T, int COLS>
 DEVICE void load_tile(int tile, const T* rows, i64 stride, int exist) {
   constexpr int PIECE = 16 / sizeof(T), PIECES = COLS / PIECE;
   constexpr int ACROSS = PIECES > 8 ? 16 : PIECES > 4 ? 8 : PIECES > 2 ? 4 : 2, ROWS = 128 / ACROSS;
-  const int thread = thread_index() % 128, first = thread / ACROSS;
+  const u32 thread = thread_index() % 128u;
+  const int first = thread / ACROSS;
 #pragma unroll 1
   for (int piece = thread % ACROSS; piece < PIECES; piece += ACROSS) {
     const int target = tile + Tile<COLS, sizeof(T)>::offset(first, piece * PIECE);
@@ -541,36 +540,12 @@ struct NoPairDecay {
   static METHOD float of(int, int) { return 1.0f; }
 };
 
-// Gates with one number per token. Warp 0 holds a chunk's numbers in registers, token 32 r + lane in entry r, fetched
-// one chunk ahead, and lays them out in shared memory as vectors over the chunk's tokens.
-
-enum : int { TOKEN_ROWS = CHUNK < 32 ? 1 : CHUNK / 32 };
-
-struct TokenGate {
-  float value[TOKEN_ROWS];
-
-  // Tokens from `exist` on are zeros: no decay, nothing erased, nothing written. So are the upper lanes' for
-  // CHUNK = 16, which belong to the chunk after.
-  template <typename T>
-  METHOD void fetch(const T* rows, i64 stride, int exist) {
-    const int lane = lane_index();
-#pragma unroll
-    for (int r = 0; r < TOKEN_ROWS; ++r) {
-      const int token = r * 32 + lane;
-      value[r] = (CHUNK >= 32 || token < CHUNK) && token < exist ? load_number(rows + token * stride) : 0.0f;
-    }
-  }
-};
-
-// Writes a vector; for CHUNK = 16 the upper lanes have nothing to write.
-template <typename Value>
-DEVICE void store_tokens(int vector, Value value) {
-  const int lane = lane_index();
-#pragma unroll
-  for (int r = 0; r < TOKEN_ROWS; ++r) {
-    const int token = r * 32 + lane;
-    if (CHUNK >= 32 || token < CHUNK) at<float>(vector + token * 4) = value(r, token);
-  }
+// Gates with one number per token, on the way from device to shared memory: a thread of the load warpgroup to a token, zeros
+// from `exist` on.
+template <typename T>
+DEVICE void load_tokens(int vector, const T* rows, i64 stride, int exist) {
+  const int token = thread_index() % 128;
+  if (token < CHUNK) at<float>(vector + token * 4) = token < exist ? load_number(rows + token * stride) : 0.0f;
 }
 
 // Everything of a chunk that no state enters, where every channel decays at its own rate, up to the inverse. With D(j, i)
@@ -620,11 +595,22 @@ struct Tokens<float> {
   }
 };
 
-// The erase gate: e from k, where its scaled operand goes, and what L's rows are scaled by.
+DEVICE float2 times(float2 x, float2 y) { return {x.x * y.x, x.y * y.y}; }
+DEVICE float4 times(float4 x, float4 y) { return {x.x * y.x, x.y * y.y, x.z * y.z, x.w * y.w}; }
+DEVICE float2 pick(bool first, float2 x, float2 y) { return {first ? x.x : y.x, first ? x.y : y.y}; }
+
+// e from keys: the same, or times a gate per channel.
 struct NoGates {
   METHOD NoGates(int, int, int, int) {}
-  METHOD float2 times(int, float2 k) const { return k; }
+  METHOD float2 erased(int, float2 k) const { return k; }
 };
+template <typename T>
+struct ChannelGates : Tokens<T> {
+  using Tokens<T>::Tokens;
+  METHOD float2 erased(int half, float2 k) const { return times(this->pair(half), k); }
+};
+
+// The erase gate: where it lies, where its scaled operand goes, and what L's rows are scaled by.
 struct ErasesNothing {
   enum : int { ERASES = 0 };
   using Gates = NoGates;
@@ -632,27 +618,15 @@ struct ErasesNothing {
   METHOD float row(int) const { return 1.0f; }
 };
 
-// One number per token, which multiplies rows of L and of the residual: e = k here.
-template <typename Row>
+// One number per token, which multiplies rows of L and of the residual.
 struct ErasesTokens {
   enum : int { ERASES = 1 };
   using Gates = NoGates;
   int gates, tile;
-  METHOD float row(int i) const { return Row::of(i); }
+  METHOD float row(int i) const { return at<float>(gates + i * 4); }
 };
 
-DEVICE float2 times(float2 x, float2 y) { return {x.x * y.x, x.y * y.y}; }
-DEVICE float4 times(float4 x, float4 y) { return {x.x * y.x, x.y * y.y, x.z * y.z, x.w * y.w}; }
-DEVICE float2 pick(bool first, float2 x, float2 y) { return {first ? x.x : y.x, first ? x.y : y.y}; }
-
-template <typename T>
-struct ChannelGates : Tokens<T> {
-  using Tokens<T>::Tokens;
-  METHOD float2 times(int half, float2 k) const {
-    const float2 b = this->pair(half);
-    return {b.x * k.x, b.y * k.y};
-  }
-};
+// A gate per channel.
 template <typename T>
 struct ErasesChannels {
   enum : int { ERASES = 1 };
@@ -802,18 +776,25 @@ DEVICE float4 score_block(Operands& x, float (&near)[3][4], Scores& scores, cons
 #pragma unroll
   for (int n = 0; n < 2; ++n) {
     const Tokens<Decay> decays(g, first, d + n * 8, lane);
-    const Tokens<Element> keys(k, first, d + n * 8, lane), queries(QUERIES ? q : k, first, d + n * 8, lane);
+    const Tokens<Element> keys(k, first, d + n * 8, lane);
     const typename Left::Gates gates(left.gates, first, d + n * 8, lane);
     Group<Element, QUERIES, Left> group;
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      const float2 decay = decays.pair(half), query = queries.pair(half), key = keys.pair(half);
-      group.query[half] = queries.bits[half];
+      const float2 decay = decays.pair(half);
       group.key[half] = keys.bits[half];
-      group.erased[half] = gates.times(half, key);
+      group.erased[half] = gates.erased(half, keys.pair(half));
       group.since[half] = {exp2(log2_decay(decay.x)), exp2(log2_decay(decay.y))};
       group.until[half] = {1.0f, 1.0f};
-      if (QUERIES) scores.own[half] += query.x * key.x + query.y * key.y;
+    }
+    if constexpr (QUERIES) {
+      const Tokens<Element> queries(q, first, d + n * 8, lane);
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const float2 query = queries.pair(half), key = keys.pair(half);
+        group.query[half] = queries.bits[half];
+        scores.own[half] += query.x * key.x + query.y * key.y;
+      }
     }
     group.template score<2>(near[0], lane);
     group.template score<4>(near[1], lane);
@@ -839,9 +820,8 @@ DEVICE Scores channel_scores(const Left& left, int q, int k, int g, int state_de
   float near[3][4] = {};
 #pragma unroll 1
   for (int d = 0; d < KEY; d += 16) {
-    // The lane is read anew: addresses held through the loop would be registers too many.
     const int buffer = (chunk * (KEY / 16) + d / 16) % 2;
-    asm volatile("" : "+r"(lane));
+    asm volatile("" : "+r"(lane));  // or addresses held through the loop would be registers too many
     Operands x;
     // Over the widest group so far.
     float4 decay = score_block<Element, Decay, QUERIES>(x, near, scores, left, q, k, g, first, d, lane);
@@ -1419,7 +1399,8 @@ DEVICE void multiply_columns(float (&s)[KEY / 8][4], const u32 (&n)[CHUNK / 16][
 template <typename T>
 DEVICE void load_slices(int slices, const T* rows, i64 stride, int exist) {
   constexpr int PIECE = 16 / sizeof(T), PIECES = 16 / PIECE, TOKENS = 8 / PIECES;
-  const int thread = thread_index() % 128, piece = thread % PIECES, first = thread / 32 * TOKENS + thread / PIECES % TOKENS;
+  const u32 thread = thread_index() % 128u;
+  const int piece = thread % PIECES, first = thread / 32 * TOKENS + thread / PIECES % TOKENS;
 #pragma unroll 1
   for (int warp = thread / 8 % 4; warp < STATE_WARPS; warp += 4) {
     const int target = slices + warp * SLICE<T> + piece * 16;
@@ -1460,7 +1441,7 @@ DEVICE void subtract_held(float (&r)[CHUNK / 8][4], int v, const Write& write, c
 }
 
 using Element = Bf16;
-using Left = ErasesTokens<Each<SMEM_ROW>>;
+using Left = ErasesTokens;
 using Passes = Passed<SMEM_PASSED_KEYS, SMEM_PASSED_DECAYS>;
 
 extern "C" __global__ void __launch_bounds__(BLOCK_THREADS, 1)
@@ -1519,6 +1500,7 @@ kda_forward(
     auto* const q_rows = work.rows(q, q_batch_stride, q_token_stride, q_head_stride, work.key_head);
     auto* const k_rows = work.rows(k, k_batch_stride, k_token_stride, k_head_stride, work.key_head);
     auto* const g_rows = work.rows(g, g_batch_stride, g_token_stride, g_head_stride, work.value_head);
+    auto* const b_rows = work.rows(b, b_batch_stride, b_token_stride, b_head_stride, work.value_head);
     auto* const v_rows = work.rows(v, v_batch_stride, v_token_stride, v_head_stride, work.value_head) + value;
     for (int chunk = 0; chunk * CHUNK < work.length; ++chunk) {
       const int first = chunk * CHUNK, exist = work.length - first, stage = chunk % STAGES;
@@ -1527,7 +1509,8 @@ kda_forward(
       load_tile<Bf16, KEY>(SMEM_K + stage * 16384, k_rows + first * k_token_stride, k_token_stride, exist);
       load_tile<float, KEY>(SMEM_G + stage * 32768, g_rows + first * g_token_stride, g_token_stride, exist);
       barrier_arrive_copied(SMEM_FULL + stage * 8);
-      barrier_arrive_alone(SMEM_FULL + stage * 8);  // copies alone do not tell that the stage was empty
+      load_tokens(SMEM_BETA + stage * 256, b_rows + first * b_token_stride, b_token_stride, exist);
+      barrier_arrive(SMEM_FULL + stage * 8);
       barrier_wait(SMEM_VALUES_READ, (chunk + 1) % 2);
       load_slices(SMEM_V, v_rows + first * v_token_stride, v_token_stride, exist);
       barrier_arrive_copied(SMEM_VALUES);
@@ -1537,11 +1520,6 @@ kda_forward(
 
   if (warp_index() / 4 == 0) {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 120;");
-    auto* const b_rows = work.rows(b, b_batch_stride, b_token_stride, b_head_stride, work.value_head);
-    TokenGate b_gate;
-    if (warp_index() == 0) {
-      b_gate.fetch(b_rows, b_token_stride, work.length);
-    }
     for (int chunk = 0; chunk * CHUNK < work.length; ++chunk) {
       const int stage = chunk % STAGES;
       const int q_tile = SMEM_Q + stage * 16384;
@@ -1553,13 +1531,8 @@ kda_forward(
       const int beta = SMEM_BETA + stage * 256;
       const int state_decay = SMEM_STATE_DECAY + stage * 512;
       barrier_wait(SMEM_FULL + stage * 8, chunk / STAGES % 2);
-      if (warp_index() == 0) {
-        store_tokens(beta, [&](int r, int) { return b_gate.value[r]; });
-        store_tokens(SMEM_ROW, [&](int r, int) { return b_gate.value[r]; });
-        b_gate.fetch(b_rows + (chunk + 1) * CHUNK * b_token_stride, b_token_stride, work.length - (chunk + 1) * CHUNK);
-      }
       // Everything that no state enters.
-      const Left left{0, e_tile};
+      const Left left{beta, e_tile};
       const Scores scores = channel_scores<Element, float, Passes, true>(left, q_tile, k_tile, g_tile, state_decay, chunk);
       clear_above(p_tile);
       clear_above(m_tile);

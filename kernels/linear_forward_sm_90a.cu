@@ -1,4 +1,4 @@
-// source c0df99c22282e66296b3c48473f21c3df54d402b1bc67fb2d7b904bc489f6282
+// source 6f0f0ba65bbfd6aabcb483c9b09433f53ab8721ca4424f62d850acb469efc0b4
 // linear_forward: the chunked forward pass of rule `linear` on sm_90a, chunk=64,value_split=1,warps=8,stages=2,matrix=wgmma.
 //
 //   S_t = (I - k_t e_t^T) Diag(exp g_t) S_(t-1) + k_t z_t^T     e = b k     z = w v     o_t = scale S_t^T q_t
@@ -25,7 +25,6 @@ enum : int {
   BLOCK_THREADS = 512,
   STAGES = 2,
   VALUE_SPLIT = 1,  // slices of the value dim
-  DECAY_SEGMENTS = 1,  // threads that share a channel's prefix sums
   STATE_KEY_STRIDE = 128,
   STATE_VALUE_STRIDE = 1,
 };
@@ -394,7 +393,8 @@ template <typename T, int COLS>
 DEVICE void load_tile(int tile, const T* rows, i64 stride, int exist) {
   constexpr int PIECE = 16 / sizeof(T), PIECES = COLS / PIECE;
   constexpr int ACROSS = PIECES > 8 ? 16 : PIECES > 4 ? 8 : PIECES > 2 ? 4 : 2, ROWS = 128 / ACROSS;
-  const int thread = thread_index() % 128, first = thread / ACROSS;
+  const u32 thread = thread_index() % 128u;
+  const int first = thread / ACROSS;
 #pragma unroll 1
   for (int piece = thread % ACROSS; piece < PIECES; piece += ACROSS) {
     const int target = tile + Tile<COLS, sizeof(T)>::offset(first, piece * PIECE);
@@ -956,7 +956,8 @@ DEVICE void multiply_columns(float (&s)[KEY / 8][4], const u32 (&n)[CHUNK / 16][
 template <typename T>
 DEVICE void load_slices(int slices, const T* rows, i64 stride, int exist) {
   constexpr int PIECE = 16 / sizeof(T), PIECES = 16 / PIECE, TOKENS = 8 / PIECES;
-  const int thread = thread_index() % 128, piece = thread % PIECES, first = thread / 32 * TOKENS + thread / PIECES % TOKENS;
+  const u32 thread = thread_index() % 128u;
+  const int piece = thread % PIECES, first = thread / 32 * TOKENS + thread / PIECES % TOKENS;
 #pragma unroll 1
   for (int warp = thread / 8 % 4; warp < STATE_WARPS; warp += 4) {
     const int target = slices + warp * SLICE<T> + piece * 16;
@@ -1054,7 +1055,7 @@ linear_forward(
       load_tile<Bf16, KEY>(SMEM_Q + stage * 16384, q_rows + first * q_token_stride, q_token_stride, exist);
       load_tile<Bf16, KEY>(SMEM_K + stage * 16384, k_rows + first * k_token_stride, k_token_stride, exist);
       barrier_arrive_copied(SMEM_FULL + stage * 8);
-      barrier_arrive_alone(SMEM_FULL + stage * 8);  // copies alone do not tell that the stage was empty
+      barrier_arrive_alone(SMEM_FULL + stage * 8);
       barrier_wait(SMEM_VALUES_READ, (chunk + 1) % 2);
       load_slices(SMEM_V, v_rows + first * v_token_stride, v_token_stride, exist);
       barrier_arrive_copied(SMEM_VALUES);

@@ -218,7 +218,7 @@ impl Text<'_> {
         aliases
     }
 
-    /// Whether the factors of a channel-wise decay are made on the way through the tokens, without its prefix sums.
+    /// Whether the factors of a channel-wise decay are made in registers, on the way through channels, without prefix sums.
     pub(crate) fn scans(&self) -> bool {
         self.numbers.matrix == Matrix::Wgmma && self.kernel.plan.decay == Fold::Operand
     }

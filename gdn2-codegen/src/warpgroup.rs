@@ -33,7 +33,7 @@ const OVERHEAD_REGISTERS: u32 = 44;
 /// Registers per thread that the factor warpgroup gets at least.
 const FACTOR_REGISTERS: u32 = 104;
 
-/// The same where it scans channels: 64 sums, and what it carries along.
+/// The same where channels decay: 66 sums, and what it carries along.
 const SCAN_REGISTERS: u32 = 120;
 
 /// Registers a product takes beside its sums, all of which a thread must have as it is launched.

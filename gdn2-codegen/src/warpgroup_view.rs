@@ -45,7 +45,7 @@ pub(crate) fn view(kernel: &Kernel, numbers: Forward, launch: &Launch) -> (&'sta
         "write": describe_write(&kernel.plan),
         "key": key, "value": value, "chunk": numbers.chunk, "warps": numbers.warps, "threads": launch.block,
         "stages": numbers.stages,
-        "decay_segments": 1, "state_key_stride": state_key_stride, "state_value_stride": state_value_stride,
+        "state_key_stride": state_key_stride, "state_value_stride": state_value_stride,
         "shared_bytes": launch.shared_bytes, "regions": regions(launch, region_meaning),
         "device": group.device(), "aliases": aliases.collect::<Vec<_>>(), "params": params(kernel, launch),
         "load_registers": dealt(|r| r.load), "factor_change": factor_change,
@@ -70,8 +70,6 @@ pub(crate) fn view(kernel: &Kernel, numbers: Forward, launch: &Launch) -> (&'sta
 pub(crate) fn staged_name(region: &str) -> String {
     match region {
         "e" | "p" | "m" => format!("{region}_tile"),
-        // No two threads share a channel's prefix sum.
-        "totals" => "0".to_owned(),
         _ => region.to_owned(),
     }
 }

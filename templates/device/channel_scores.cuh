@@ -45,11 +45,22 @@ struct Tokens<float> {
   }
 };
 
-// The erase gate: e from k, where its scaled operand goes, and what L's rows are scaled by.
+DEVICE float2 times(float2 x, float2 y) { return {x.x * y.x, x.y * y.y}; }
+DEVICE float4 times(float4 x, float4 y) { return {x.x * y.x, x.y * y.y, x.z * y.z, x.w * y.w}; }
+DEVICE float2 pick(bool first, float2 x, float2 y) { return {first ? x.x : y.x, first ? x.y : y.y}; }
+
+// e from keys: the same, or times a gate per channel.
 struct NoGates {
   METHOD NoGates(int, int, int, int) {}
-  METHOD float2 times(int, float2 k) const { return k; }
+  METHOD float2 erased(int, float2 k) const { return k; }
 };
+template <typename T>
+struct ChannelGates : Tokens<T> {
+  using Tokens<T>::Tokens;
+  METHOD float2 erased(int half, float2 k) const { return times(this->pair(half), k); }
+};
+
+// The erase gate: where it lies, where its scaled operand goes, and what L's rows are scaled by.
 struct ErasesNothing {
   enum : int { ERASES = 0 };
   using Gates = NoGates;
@@ -57,7 +68,7 @@ struct ErasesNothing {
   METHOD float row(int) const { return 1.0f; }
 };
 
-// One number per token, which multiplies rows of L and of the residual: e = k here.
+// One number per token, which multiplies rows of L and of the residual.
 struct ErasesTokens {
   enum : int { ERASES = 1 };
   using Gates = NoGates;
@@ -65,18 +76,7 @@ struct ErasesTokens {
   METHOD float row(int i) const { return at<float>(gates + i * 4); }
 };
 
-DEVICE float2 times(float2 x, float2 y) { return {x.x * y.x, x.y * y.y}; }
-DEVICE float4 times(float4 x, float4 y) { return {x.x * y.x, x.y * y.y, x.z * y.z, x.w * y.w}; }
-DEVICE float2 pick(bool first, float2 x, float2 y) { return {first ? x.x : y.x, first ? x.y : y.y}; }
-
-template <typename T>
-struct ChannelGates : Tokens<T> {
-  using Tokens<T>::Tokens;
-  METHOD float2 times(int half, float2 k) const {
-    const float2 b = this->pair(half);
-    return {b.x * k.x, b.y * k.y};
-  }
-};
+// A gate per channel.
 template <typename T>
 struct ErasesChannels {
   enum : int { ERASES = 1 };
@@ -226,18 +226,25 @@ DEVICE float4 score_block(Operands& x, float (&near)[3][4], Scores& scores, cons
 #pragma unroll
   for (int n = 0; n < 2; ++n) {
     const Tokens<Decay> decays(g, first, d + n * 8, lane);
-    const Tokens<Element> keys(k, first, d + n * 8, lane), queries(QUERIES ? q : k, first, d + n * 8, lane);
+    const Tokens<Element> keys(k, first, d + n * 8, lane);
     const typename Left::Gates gates(left.gates, first, d + n * 8, lane);
     Group<Element, QUERIES, Left> group;
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      const float2 decay = decays.pair(half), query = queries.pair(half), key = keys.pair(half);
-      group.query[half] = queries.bits[half];
+      const float2 decay = decays.pair(half);
       group.key[half] = keys.bits[half];
-      group.erased[half] = gates.times(half, key);
+      group.erased[half] = gates.erased(half, keys.pair(half));
       group.since[half] = {exp2(log2_decay(decay.x)), exp2(log2_decay(decay.y))};
       group.until[half] = {1.0f, 1.0f};
-      if (QUERIES) scores.own[half] += query.x * key.x + query.y * key.y;
+    }
+    if constexpr (QUERIES) {
+      const Tokens<Element> queries(q, first, d + n * 8, lane);
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const float2 query = queries.pair(half), key = keys.pair(half);
+        group.query[half] = queries.bits[half];
+        scores.own[half] += query.x * key.x + query.y * key.y;
+      }
     }
     group.template score<2>(near[0], lane);
     group.template score<4>(near[1], lane);
@@ -263,9 +270,8 @@ DEVICE Scores channel_scores(const Left& left, int q, int k, int g, int state_de
   float near[3][4] = {};
 #pragma unroll 1
   for (int d = 0; d < KEY; d += 16) {
-    // The lane is read anew: addresses held through the loop would be registers too many.
     const int buffer = (chunk * (KEY / 16) + d / 16) % 2;
-    asm volatile("" : "+r"(lane));
+    asm volatile("" : "+r"(lane));  // or addresses held through the loop would be registers too many
     Operands x;
     // Over the widest group so far.
     float4 decay = score_block<Element, Decay, QUERIES>(x, near, scores, left, q, k, g, first, d, lane);

@@ -147,7 +147,7 @@ impl Group<'_> {
         let mut lines = self.text.chunk_tiles();
         lines.extend(self.own_tiles(plan.scores_queries()));
         let written = |vector: &&str| !self.text.scans() || *vector == "beta";
-        for vector in staged_vectors(plan).into_iter().filter(|vector| written(&vector)) {
+        for vector in staged_vectors(plan).into_iter().filter(written) {
             lines.push(format!("const int {vector} = {} + stage * {};", shared_name(vector), numbers.chunk * 4));
         }
         if plan.decay == Fold::Operand {

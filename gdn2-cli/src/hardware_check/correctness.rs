@@ -17,11 +17,13 @@ const PASSES: [&str; 3] = ["forward", "decode", "backward"];
 const FIRST: [&str; 3] = ["gdn", "kda", "gdn2"];
 
 /// Schedules beside the built-in one, by pass: the paths a shape may be sent down.
-const PATHS: [(&str, &str); 6] = [
-    ("forward", "matrix=wgmma"),
+const PATHS: [(&str, &str); 8] = [
+    ("forward", "matrix=mma"),
+    ("forward", "matrix=mma,chunk=16"),
+    ("forward", "matrix=mma,chunk=32"),
     ("forward", "matrix=wgmma,chunk=16"),
-    ("forward", "chunk=16"),
-    ("forward", "chunk=32"),
+    ("forward", "matrix=wgmma,chunk=32"),
+    ("forward", "matrix=wgmma,segments=3"),
     ("backward", "chunk=32"),
     ("backward", "recompute=1"),
 ];

@@ -35,13 +35,12 @@ fn kernels() -> Vec<(Rule, Arch)> {
     kernels
 }
 
-fn every_combination(pass: Pass) {
+fn every_combination(kernels: &[(Rule, Arch)], pass: Pass, schedule: &str, device: &Device) {
     let engine = engine();
-    let device = Device::vm();
-    let failures: Vec<String> = kernels()
+    let failures: Vec<String> = kernels
         .par_iter()
         .flat_map_iter(|(rule, arch)| {
-            let run = Run { arch: Some(*arch), tokens_per_launch: 3, ..Run::new(rule, pass, &device) };
+            let run = Run { arch: Some(*arch), schedule, tokens_per_launch: 3, ..Run::new(rule, pass, device) };
             let mut failures = Vec::new();
             match engine.artifact(&run) {
                 Ok(artifact) => failures.extend(
@@ -53,7 +52,7 @@ fn every_combination(pass: Pass) {
             }
             let draws = Draw::telling(u64::from(rule.key_dim));
             failures.extend(draws.iter().filter_map(|draw| match agrees(&engine, &run, draw, false) {
-                Ok(served) => (!served).then(|| format!("{} {arch}: the default schedule is illegal", rule.name)),
+                Ok(served) => (!served).then(|| format!("{} {arch}: schedule `{schedule}` is illegal", rule.name)),
                 Err(error) => Some(error),
             }));
             failures
@@ -64,12 +63,12 @@ fn every_combination(pass: Pass) {
 
 #[test]
 fn every_combination_forward() {
-    every_combination(Pass::Forward);
+    every_combination(&kernels(), Pass::Forward, "matrix=mma", &Device::vm());
 }
 
 #[test]
 fn every_combination_decode() {
-    every_combination(Pass::Decode);
+    every_combination(&kernels(), Pass::Decode, "", &Device::vm());
 }
 
 /// Device with every check on: what wgmma reads and when is for them to see.
@@ -79,23 +78,9 @@ fn checked() -> Device {
 
 #[test]
 fn every_combination_forward_on_wgmma() {
-    let engine = engine();
-    let device = checked();
     let kernels: Vec<(Rule, Arch)> = kernels().into_iter().filter(|(_, arch)| *arch == Arch::Sm90a).collect();
     assert!(kernels.len() >= 60);
-    let failures: Vec<String> = kernels
-        .par_iter()
-        .flat_map_iter(|(rule, arch)| {
-            let run = Run { arch: Some(*arch), schedule: "matrix=wgmma", ..Run::new(rule, Pass::Forward, &device) };
-            let draws = Draw::telling(u64::from(rule.key_dim));
-            let check = |draw: &Draw| match agrees(&engine, &run, draw, false) {
-                Ok(served) => (!served).then(|| format!("{}: wgmma is illegal", rule.name)),
-                Err(error) => Some(error),
-            };
-            draws.iter().filter_map(check).collect::<Vec<_>>()
-        })
-        .collect();
-    assert!(failures.is_empty(), "{} failures:\n{}", failures.len(), failures.join("\n"));
+    every_combination(&kernels, Pass::Forward, "matrix=wgmma", &checked());
 }
 
 #[test]
@@ -143,7 +128,7 @@ fn any_rule_any_draw(pass: Pass, cases: u32) {
     let device = Device::vm();
     let schedules = match pass {
         Pass::Decode => vec!["", "warps=2", "value_split=2"],
-        _ => vec!["", "chunk=16", "chunk=32", "chunk=128"],
+        _ => vec!["matrix=mma", "matrix=mma,chunk=16", "matrix=mma,chunk=32", "matrix=mma,chunk=128"],
     };
     let schedules = prop::sample::select(schedules);
     let arches = prop::sample::select(Arch::ALL.to_vec());

@@ -205,11 +205,10 @@ impl Text<'_> {
         match plan.decay {
             Fold::Operand if self.scans() => {
                 let [keys, decays] = ["passed_keys", "passed_decays"].map(shared_name);
+                // A chunk of one block has nobody to pass anything on to, and no place for it.
                 let passes = self.numbers.chunk > 16;
-                aliases.push((
-                    "Passes",
-                    if passes { format!("Passed<{keys}, {decays}>") } else { "Passed<0, 0>".to_owned() },
-                ));
+                let passed = if passes { format!("Passed<{keys}, {decays}>") } else { "Passed<0, 0>".to_owned() };
+                aliases.push(("Passes", passed));
             }
             Fold::Operand => {}
             Fold::Pair => aliases.push(("Pair", format!("PairDecay<{}>", shared_name("gamma")))),

@@ -1,11 +1,13 @@
 //! A loaded PTX module.
 
-use crate::count::class;
-use crate::decode::{self, Entry};
+use crate::error::LoadError;
+use crate::isa::class::class;
+use crate::isa::decode;
+use crate::isa::entry::Entry;
 use crate::memory::Bytes;
-use crate::parse;
+use crate::ptx::parse;
+use crate::ptx::text::Store;
 use crate::report::Class;
-use crate::text::Store;
 
 /// A PTX module decoded for execution.
 #[derive(Debug)]
@@ -17,36 +19,6 @@ pub struct Module {
     variables: Vec<(String, usize, Vec<u8>)>,
     /// Compute capability times ten of the text's target, and whether it is bound to that architecture (`a`, `f`).
     pub(crate) target: (u32, bool),
-}
-
-/// Why a PTX text cannot be run: it is malformed, or uses what the machine does not know.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum LoadError {
-    /// Not PTX.
-    #[error("PTX line {line}: {message}")]
-    Malformed {
-        /// Line of the PTX text, from 1.
-        line: u32,
-        /// What was expected.
-        message: String,
-    },
-    /// PTX the machine does not model.
-    #[error("PTX line {line}: the virtual machine does not know `{instruction}`")]
-    Unknown {
-        /// Line of the PTX text, from 1.
-        line: u32,
-        /// The instruction as written.
-        instruction: String,
-    },
-    /// A function that calls itself: calls are written out, one copy of the function for each.
-    #[error("PTX line {line}: `{function}` calls itself, and the virtual machine writes calls out: make it a loop")]
-    Recursive {
-        /// Line of the PTX text, from 1.
-        line: u32,
-        /// The function.
-        function: String,
-    },
 }
 
 impl Module {

@@ -1,20 +1,20 @@
 //! Runs one launch: checks it against the kernel and the GPU, then runs its blocks in parallel.
 
 use crate::api::{Check, Landing, Launch, Value};
-use crate::block::{self, Grid, Scratch};
 use crate::check::{Full, Watch};
-use crate::count::Count;
-use crate::decode::Entry;
-use crate::finding::{Finding, Rule};
-use crate::global::Global;
-use crate::hopper::Async;
-use crate::inst::{Mem, Op, Space};
-use crate::level::Level;
+use crate::exec::block::{self, Grid, Scratch};
+use crate::exec::count::Count;
+use crate::exec::level::Level;
+use crate::exec::observe::{Observer, Silent};
+use crate::isa::entry::Entry;
+use crate::isa::hopper::Async;
+use crate::isa::inst::{Mem, Op, Space};
+use crate::memory::global::Global;
 use crate::memory::{Bytes, Memory};
 use crate::module::Module;
-use crate::observe::{Observer, Silent};
 use crate::report::Report;
-use crate::trap::{Fault, Trap};
+use crate::report::finding::{Finding, Rule};
+use crate::report::trap::{Fault, Trap};
 use rayon::prelude::*;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -2,9 +2,9 @@
 //! compilers do on paths whose result is thrown away; it may not decide anything.
 
 use super::operands::{self, File, Role};
-use crate::decode::{Entry, SINK, SINK_PRED, TRUE};
-use crate::inst::{Alu, Bool, IntOp, Op, Slot, Slow, WarpOp};
-use crate::lanes::{Regs, lanes, mask_of};
+use crate::exec::lanes::{Regs, lanes, mask_of};
+use crate::isa::entry::{Entry, SINK, SINK_PRED, TRUE};
+use crate::isa::inst::{Alu, Bool, IntOp, Op, Slot, Slow, WarpOp};
 
 /// Registers an instruction reads and writes, as indices into one table of all files.
 #[derive(Debug)]
@@ -154,7 +154,7 @@ impl Defined {
         let decides = (self.of(table, 1, b) | self.of(table, 1, c) | self.of(table, 1, members)) & mask;
         let source = self.of(table, 1, a);
         let moved = lanes(mask).fold(0, |m, i| {
-            let (from, _) = crate::exec_warp::source(mode, i, regs.r[b as usize][i], regs.r[c as usize][i]);
+            let (from, _) = crate::exec::collective::source(mode, i, regs.r[b as usize][i], regs.r[c as usize][i]);
             m | (source >> from & 1) << i
         });
         (moved, decides)

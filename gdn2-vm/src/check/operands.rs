@@ -1,7 +1,7 @@
 //! Which registers an instruction reads and writes.
 
-use crate::hopper::{Async, FactorA};
-use crate::inst::{Addr, Alu, Flow, IntOp, Matrix, Mem, Op, Slot, Slow, WarpOp};
+use crate::isa::hopper::{Async, FactorA};
+use crate::isa::inst::{Addr, Alu, Flow, IntOp, Matrix, Mem, Op, Slot, Slow, WarpOp};
 use crate::num::Type;
 
 /// A register file.
@@ -279,7 +279,7 @@ fn warp(op: &WarpOp, see: &mut See<'_>) {
             p.iter().for_each(|p| see(Def, Pred, *p));
         }
         WarpOp::Vote { op, to, src, members, .. } => {
-            let ballot = op == crate::inst::VoteOp::Ballot;
+            let ballot = op == crate::isa::inst::VoteOp::Ballot;
             see(Def, if ballot { Word } else { Pred }, to);
             see(Use, Pred, src);
             see(Use, Word, members);
@@ -305,7 +305,7 @@ fn warp(op: &WarpOp, see: &mut See<'_>) {
             see(Use, Word, id);
             threads.iter().for_each(|t| see(Use, Word, *t));
             see(Use, Pred, src);
-            see(Def, if op == crate::inst::BarRed::Popc { Word } else { Pred }, d);
+            see(Def, if op == crate::isa::inst::BarRed::Popc { Word } else { Pred }, d);
         }
     }
 }

@@ -3,11 +3,11 @@
 use super::phases::Init;
 use super::warpgroup::Wrong;
 use super::{Full, Raw, Side};
-use crate::decode::SHARED_BASE;
-use crate::finding::Rule;
-use crate::lanes::lanes;
-use crate::observe::{Access, At, Kind, Sync};
+use crate::exec::lanes::lanes;
+use crate::exec::observe::{Access, At, Kind, Sync};
+use crate::isa::entry::SHARED_BASE;
 use crate::race::{Agent, By, COLLECTIVE, Touch, Worker};
+use crate::report::finding::Rule;
 use std::ops::Range;
 
 /// Shared bytes of a bulk copy whose destination mbarrier or group the next event tells.

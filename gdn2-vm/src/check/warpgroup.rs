@@ -1,9 +1,9 @@
 //! Registers that a `wgmma` still reads or writes after it was issued, and the fence it needs before.
 
 use super::operands::{self, File, Role};
-use crate::decode::Entry;
-use crate::hopper::{Async, FactorA};
-use crate::inst::{Alu, IntUnary, Op, Slot};
+use crate::isa::entry::Entry;
+use crate::isa::hopper::{Async, FactorA};
+use crate::isa::inst::{Alu, IntUnary, Op, Slot};
 use std::collections::HashMap;
 
 /// What an instruction has to do with `wgmma` registers.

@@ -3,7 +3,7 @@
 use super::edges::Stream;
 use super::ptx::{header, words};
 use super::{Expected, Kernel, Map};
-use crate::tensor_map::{MapType, Swizzle};
+use crate::memory::tensor_map::{MapType, Swizzle};
 
 fn random(count: usize, seed: u64) -> Vec<u32> {
     let mut stream = Stream(seed);

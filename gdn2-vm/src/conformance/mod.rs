@@ -17,10 +17,11 @@ mod warp;
 mod warpgroup;
 
 use crate::api::{Address, Check, Landing, Launch, Limits, Value};
+use crate::error::LoadError;
 use crate::memory::Memory;
-use crate::module::{LoadError, Module};
-use crate::tensor_map::{MapType, Swizzle, TensorMap, TensorMapError};
-use crate::trap::Trap;
+use crate::memory::tensor_map::{MapType, Swizzle, TensorMap, TensorMapError};
+use crate::module::Module;
+use crate::report::trap::Trap;
 
 /// One conformance kernel.
 #[derive(Clone, Debug)]

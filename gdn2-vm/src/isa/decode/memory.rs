@@ -1,0 +1,232 @@
+//! Decoding of loads, stores, atomics, fences, ldmatrix and the Ampere asynchronous copies.
+
+use crate::isa::decode::{Decoder, Res};
+use crate::isa::entry::SINK;
+use crate::isa::inst::{Alu, AtomOp, Elem, IntUnary, Mem, Op, Space};
+use crate::num::Type;
+use crate::ptx::text::{Class, Operand};
+
+/// Ordering and caching words that change nothing in a machine without caches.
+const HINTS: &[&str] = &[
+    "ca", "cg", "cs", "lu", "cv", "wb", "wt", "nc", "weak", "volatile", "relaxed", "acquire", "release", "acq_rel",
+    "mmio", "cta", "cluster", "gpu", "sys", "unified", "noftz", "sc",
+];
+
+impl<'a> Decoder<'_, 'a> {
+    /// Drops hints, and the operand a cache policy brings.
+    fn hints(&mut self) -> bool {
+        let policy = self.take("L2::cache_hint");
+        self.mods.retain(|m| !HINTS.contains(m) && !m.starts_with("L1::") && !m.starts_with("L2::"));
+        policy
+    }
+
+    /// Memory opcodes; `None` if the opcode is of another family.
+    pub(crate) fn memory(&mut self, base: &str) -> Res<Option<Op>> {
+        let op = match base {
+            "ld" | "ldu" | "st" if !self.mods.contains(&"async") => self.load_store(base)?,
+            "atom" | "red" if !self.mods.contains(&"async") => self.atomic(base == "atom")?,
+            "membar" => {
+                self.mods.clear();
+                Op::Mem(Mem::Fence)
+            }
+            "fence" => self.fence()?,
+            "prefetch" | "prefetchu" | "applypriority" => {
+                self.mods.clear();
+                Op::Nop
+            }
+            "createpolicy" => {
+                self.mods.clear();
+                let none = self.wide_bits(0);
+                Op::Alu(Alu::Un64(IntUnary::Mov, self.dst(0, Type::B64)?, none))
+            }
+            "ldmatrix" | "stmatrix" => self.ldmatrix(base == "stmatrix")?,
+            "cp" if !self.mods.contains(&"bulk") && !self.mods.contains(&"mbarrier") && self.take("async") => {
+                self.cp_async()?
+            }
+            _ => return Ok(None),
+        };
+        Ok(Some(op))
+    }
+
+    /// The space of an access: the opcode's, or that of the symbol addressed.
+    fn space_of(&mut self, address: &Operand<'a>) -> Res<(Space, crate::isa::inst::Addr)> {
+        let named = self.space()?;
+        let (addr, own) = self.address(address)?;
+        Ok(match (named, own) {
+            (Space::Generic, own) => (own.unwrap_or(Space::Generic), addr),
+            // What is handed to a function and back lies in the caller's local memory.
+            (Space::Param, Some(Space::Local)) => (Space::Local, addr),
+            _ => (named, addr),
+        })
+    }
+
+    fn elem(&self, values: &[Operand<'a>], t: Type) -> Res<Elem> {
+        let class = values.iter().find_map(|o| match o {
+            Operand::Reg(r) => Some(r.class),
+            _ => None,
+        });
+        let wide = class.map_or(t.bytes() == 8, |c| c == Class::Wide);
+        if class == Some(Class::Pred) || (t.bytes() == 8 && !wide) || t.eight_bits() {
+            return self.unknown();
+        }
+        Ok(Elem { bytes: t.bytes(), signed: t.signed(), wide, half: class == Some(Class::Half) })
+    }
+
+    fn load_store(&mut self, base: &str) -> Res<Op> {
+        let release = base == "st" && self.mods.contains(&"release");
+        self.hints();
+        let t = self.ty(0)?;
+        let n = self.pick(&[("v2", 2), ("v4", 4), ("v8", 8)]).unwrap_or(1);
+        let (value, at) = if base == "st" { (1, 0) } else { (0, 1) };
+        let address = self.operand(at)?.clone();
+        let (space, addr) = self.space_of(&address)?;
+        let values = self.elements(value)?;
+        if values.len() != n {
+            return self.unknown();
+        }
+        let elem = self.elem(&values, t)?;
+        // A flag that is released to other blocks is an update like an atomic's.
+        if release && n == 1 && t.bytes() >= 4 && space != Space::Shared {
+            let b = self.src(1, t)?;
+            return Ok(Op::Mem(Mem::Atom { space, op: AtomOp::Exch, ty: t, addr, d: None, b, c: SINK }));
+        }
+        Ok(Op::Mem(if base == "st" {
+            let ty = if elem.wide { Type::B64 } else { t };
+            let from = values.iter().map(|o| self.source(o, ty)).collect::<Res<_>>()?;
+            Mem::St { space, elem, addr, from }
+        } else {
+            let to = values
+                .iter()
+                .map(|o| if *o == Operand::Sink { Ok(None) } else { self.dest(o, elem.wide).map(Some) })
+                .collect::<Res<_>>()?;
+            Mem::Ld { space, elem, addr, to }
+        }))
+    }
+
+    fn atomic(&mut self, returns: bool) -> Res<Op> {
+        let op = self.pick(&[
+            ("add", AtomOp::Add),
+            ("min", AtomOp::Min),
+            ("max", AtomOp::Max),
+            ("inc", AtomOp::Inc),
+            ("dec", AtomOp::Dec),
+            ("and", AtomOp::And),
+            ("or", AtomOp::Or),
+            ("xor", AtomOp::Xor),
+            ("exch", AtomOp::Exch),
+            ("cas", AtomOp::Cas),
+        ]);
+        let op = self.need(op)?;
+        self.hints();
+        let ty = self.ty(0)?;
+        let at = usize::from(returns);
+        let address = self.operand(at)?.clone();
+        let (space, addr) = self.space_of(&address)?;
+        if let Some(n) = self.pick(&[("v2", 2), ("v4", 4), ("v8", 8)]) {
+            let d = if returns && *self.operand(0)? != Operand::Sink { self.dst_words(0)? } else { Vec::new() };
+            let b = self.src_words(at + 1)?;
+            let sizes = match ty {
+                Type::F32 => n <= 4,
+                Type::F16 | Type::Bf16 => true,
+                Type::F16x2 | Type::Bf16x2 => n <= 4,
+                _ => false,
+            };
+            let global = matches!(space, Space::Global | Space::Generic);
+            let fits = b.len() == n && (d.is_empty() || d.len() == n);
+            if op != AtomOp::Add || !global || !sizes || !fits {
+                return self.unknown();
+            }
+            return Ok(Op::Mem(Mem::AtomVector { space, ty, addr, d, b }));
+        }
+        let b = self.src(at + 1, ty)?;
+        let c = if op == AtomOp::Cas { self.src(at + 2, ty)? } else { SINK };
+        let d = if returns && *self.operand(0)? != Operand::Sink { Some(self.dst(0, ty)?) } else { None };
+        let known = match op {
+            AtomOp::Add => ty != Type::B32 && ty != Type::B64,
+            AtomOp::Inc | AtomOp::Dec => ty == Type::U32,
+            AtomOp::Min | AtomOp::Max => !ty.float() || ty.packed() || ty.bytes() == 2,
+            _ => !ty.float(),
+        };
+        if ty.bytes() < 2 || ty.eight_bits() || !known {
+            self.unknown()
+        } else {
+            Ok(Op::Mem(Mem::Atom { space, op, ty, addr, d, b, c }))
+        }
+    }
+
+    fn fence(&mut self) -> Res<Op> {
+        if self.take("proxy") {
+            let op = if self.take("async") || self.take("async::generic") { Mem::FenceProxyAsync } else { Mem::Fence };
+            self.take("alias");
+            self.space()?;
+            self.take("tensormap::generic");
+            self.hints();
+            return Ok(Op::Mem(op));
+        }
+        self.take("mbarrier_init");
+        self.hints();
+        Ok(Op::Mem(Mem::Fence))
+    }
+
+    fn ldmatrix(&mut self, store: bool) -> Res<Op> {
+        for m in ["sync", "aligned", "m8n8"] {
+            if !self.take(m) {
+                return self.unknown();
+            }
+        }
+        let n = self.pick(&[("x1", 1), ("x2", 2), ("x4", 4)]);
+        let n: usize = self.need(n)?;
+        let trans = self.take("trans");
+        if self.space()? != Space::Shared || self.ty(0)? != Type::B16 {
+            return self.unknown();
+        }
+        let addr = self.addr(usize::from(!store))?;
+        Ok(Op::Mem(if store {
+            let from = self.src_words(1)?;
+            if from.len() != n {
+                return self.unknown();
+            }
+            Mem::StMatrix { trans, addr, from }
+        } else {
+            let to = self.dst_words(0)?;
+            if to.len() != n {
+                return self.unknown();
+            }
+            Mem::LdMatrix { trans, addr, to }
+        }))
+    }
+
+    fn cp_async(&mut self) -> Res<Op> {
+        if self.take("commit_group") {
+            return Ok(Op::Mem(Mem::CpAsyncCommit));
+        }
+        if self.take("wait_group") {
+            return Ok(Op::Mem(Mem::CpAsyncWait(self.immediate(0)? as u32)));
+        }
+        if self.take("wait_all") {
+            return Ok(Op::Mem(Mem::CpAsyncWaitAll));
+        }
+        let all = self.take("ca");
+        if !all && !self.take("cg") {
+            return self.unknown();
+        }
+        let policy = usize::from(self.hints());
+        if !self.take("shared") && !self.take("shared::cta") || !self.take("global") {
+            return self.unknown();
+        }
+        let bytes = self.immediate(2)?;
+        if !matches!((bytes, all), (4 | 8, true) | (16, _)) {
+            return self.unknown();
+        }
+        let (dst, src) = (self.addr(0)?, self.addr(1)?);
+        let (mut size, mut ignore) = (None, None);
+        if self.count() > 3 + policy {
+            match self.operand(3)? {
+                Operand::Reg(r) if r.class == Class::Pred => ignore = Some(self.pred(3)?),
+                Operand::Not(_) => ignore = Some(self.pred(3)?),
+                _ => size = Some(self.src(3, Type::B32)?),
+            }
+        }
+        Ok(Op::Mem(Mem::CpAsync { bytes: bytes as u8, dst, src, size, ignore }))
+    }
+}

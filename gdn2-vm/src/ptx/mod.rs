@@ -1,0 +1,7 @@
+//! From PTX text to statements: tokens, declarations, calls written out, names linked.
+
+pub(crate) mod inline;
+pub(crate) mod lex;
+pub(crate) mod link;
+pub(crate) mod parse;
+pub(crate) mod text;

@@ -1,0 +1,98 @@
+//! What the full checks report: the kernel ran to its end, and still something in it is wrong.
+
+use crate::report::place::Place;
+use serde::Serialize;
+use std::fmt;
+
+/// Findings kept of one launch; the rest are only counted.
+pub(crate) const MOST: usize = 64;
+
+/// Which rule was broken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, thiserror::Error)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Rule {
+    /// Two warps, or a warp and an asynchronous copy, touch the same shared bytes, one of them writes, and no barrier
+    /// or wait is between.
+    #[error("shared-memory race")]
+    SharedRace,
+    /// Two lanes of one warp do, with no `__syncwarp` between.
+    #[error("missing __syncwarp")]
+    MissingSyncwarp,
+    /// A write through the generic proxy reaches the asynchronous proxy with no fence between.
+    #[error("missing proxy fence")]
+    MissingProxyFence,
+    /// A `wgmma` uses a register touched since the last `wgmma.fence`.
+    #[error("missing wgmma.fence")]
+    MissingWgmmaFence,
+    /// The bytes, or registers, belong to asynchronous work that this warp has not waited for.
+    #[error("asynchronous work not waited for")]
+    Unwaited,
+    /// A read of shared memory that nothing has written.
+    #[error("uninitialised shared memory")]
+    UninitialisedShared,
+    /// A read of device memory that nothing has written.
+    #[error("uninitialised global memory")]
+    UninitialisedGlobal,
+    /// A register that was never set decides an address, a branch, a matrix product or what is stored.
+    #[error("undefined register")]
+    UndefinedRegister,
+    /// Two blocks write the same bytes of device memory.
+    #[error("two blocks write one word")]
+    TwoBlocks,
+    /// Bytes of an output that no block wrote.
+    #[error("output not written")]
+    OutputUnwritten,
+    /// Results change with the moment asynchronous copies land.
+    #[error("result depends on when copies land")]
+    LandingDependent,
+    /// Results change with the order in which blocks run.
+    #[error("result depends on the order of blocks")]
+    OrderDependent,
+}
+
+/// The other side of a conflict, which came first.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Party {
+    /// What made the access: a warp, or asynchronous work of one.
+    pub who: String,
+    /// It wrote (else it read).
+    pub wrote: bool,
+    /// Where.
+    pub place: Place,
+}
+
+/// One broken rule.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// The rule.
+    pub rule: Rule,
+    /// What happened, with bytes and buffer.
+    pub what: String,
+    /// Where; none for what only the whole launch shows.
+    pub place: Option<Place>,
+    /// The earlier side of a conflict.
+    pub other: Option<Party>,
+    /// What would put it right.
+    pub fix: String,
+    /// Times the same two instructions broke the same rule.
+    pub times: u64,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.rule, self.what)?;
+        if let Some(place) = &self.place {
+            write!(f, "\n  at {place}")?;
+        }
+        if let Some(other) = &self.other {
+            let did = if other.wrote { "written" } else { "read" };
+            write!(f, "\n  {did} before by {}: {}", other.who, other.place)?;
+        }
+        write!(f, "\n  fix: {}", self.fix)?;
+        if self.times > 1 {
+            write!(f, " ({} times)", self.times)?;
+        }
+        Ok(())
+    }
+}

@@ -6,7 +6,8 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use gdn2_codegen::arch::Arch;
-use gdn2_codegen::kernel::{Pass, bind};
+use gdn2_codegen::bind;
+use gdn2_codegen::kernel::Pass;
 use gdn2_codegen::lookup::{Question, Step};
 use gdn2_codegen::record::{Basis, GPUS, Record, Records, StallSource, Timed, gpu_named, rule_fingerprint};
 use gdn2_codegen::space::space;

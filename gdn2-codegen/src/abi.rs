@@ -103,6 +103,19 @@ impl Tensor {
         }
     }
 
+    /// The gradient of an input of a token; others stay as they are.
+    pub(crate) const fn gradient(self) -> Tensor {
+        match self {
+            Tensor::G => Tensor::DG,
+            Tensor::B => Tensor::DB,
+            Tensor::W => Tensor::DW,
+            Tensor::Q => Tensor::DQ,
+            Tensor::K => Tensor::DK,
+            Tensor::V => Tensor::DV,
+            other => other,
+        }
+    }
+
     /// Name in CUDA text, where `do` is a keyword.
     pub(crate) const fn cuda_name(self) -> &'static str {
         match self {
@@ -188,47 +201,6 @@ impl Arg {
             Arg::CuSeqlensIs64 | Arg::Sequences | Arg::Tokens | Arg::KeyHeads | Arg::ValueHeads => ArgType::I32,
             Arg::Scale => ArgType::F32,
         }
-    }
-}
-
-/// Builds a parameter list: pointers, strides and sizes under the names every pass uses.
-#[derive(Debug, Default)]
-pub(crate) struct Params {
-    /// The list so far.
-    pub(crate) list: Vec<Param>,
-}
-
-impl Params {
-    pub(crate) fn push(&mut self, name: &str, arg: Arg) {
-        self.list.push(Param { name: name.to_owned(), arg });
-    }
-
-    pub(crate) fn pointers(&mut self, tensors: &[Tensor]) {
-        for &tensor in tensors {
-            self.push(tensor.cuda_name(), Arg::Pointer(tensor));
-        }
-    }
-
-    pub(crate) fn strides(&mut self, tensors: &[Tensor]) {
-        for &tensor in tensors {
-            for (axis, suffix) in [(Axis::Batch, "batch"), (Axis::Token, "token"), (Axis::Head, "head")] {
-                self.push(&format!("{}_{suffix}_stride", tensor.cuda_name()), Arg::Stride(tensor, axis));
-            }
-        }
-    }
-
-    pub(crate) fn workspaces(&mut self, names: &[&str]) {
-        for name in names {
-            self.push(name, Arg::Workspace((*name).to_owned()));
-        }
-    }
-
-    pub(crate) fn sizes(&mut self) {
-        self.push("cu_seqlens_is_64", Arg::CuSeqlensIs64);
-        self.push("sequences", Arg::Sequences);
-        self.push("tokens", Arg::Tokens);
-        self.push("key_heads", Arg::KeyHeads);
-        self.push("value_heads", Arg::ValueHeads);
     }
 }
 

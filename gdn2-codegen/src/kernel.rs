@@ -1,48 +1,13 @@
-//! A `Kernel` has every number fixed. Making one (`bind`) may refuse; nothing after it can.
+//! A `Kernel` has every number fixed. Making one ([`crate::bind`]) may refuse; nothing after it can.
 
 use crate::abi::{Arg, Condition, Extent, Param, Tensor, Workspace};
 use crate::arch::Arch;
-use crate::plan::{self, Plan};
+pub use crate::pass::Pass;
+use crate::plan::Plan;
 use crate::schedule::Schedule;
-use crate::{backward, decode, forward};
+use crate::shared::Region;
 use gdn2_dsl::Rule;
 use serde::{Deserialize, Serialize};
-use std::fmt;
-
-/// Which computation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Pass {
-    /// Chunked forward.
-    Forward,
-    /// Chunked forward that also writes what backward wants kept.
-    ForwardForBackward,
-    /// Chunked backward.
-    Backward,
-    /// One token, or a short run of tokens, per sequence.
-    Decode,
-}
-
-impl Pass {
-    /// Every pass.
-    pub const ALL: [Pass; 4] = [Pass::Forward, Pass::ForwardForBackward, Pass::Backward, Pass::Decode];
-
-    /// Its name on the command line and in files.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Pass::Forward => "forward",
-            Pass::ForwardForBackward => "forward-for-backward",
-            Pass::Backward => "backward",
-            Pass::Decode => "decode",
-        }
-    }
-}
-
-impl fmt::Display for Pass {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
 
 /// A schedule that cannot serve a rule on an architecture: the field, the limit, what was asked for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
@@ -61,30 +26,6 @@ impl Illegal {
     pub(crate) fn new(field: &str, limit: impl ToString, got: impl ToString) -> Illegal {
         Illegal { field: field.to_owned(), limit: limit.to_string(), got: got.to_string() }
     }
-}
-
-/// Fixes every number of one pass of a rule.
-pub fn bind(rule: &Rule, pass: Pass, schedule: Schedule, arch: Arch) -> Result<Kernel, Illegal> {
-    let plan = plan::plan(rule, pass);
-    match (pass, schedule) {
-        (Pass::Forward | Pass::ForwardForBackward, Schedule::Forward(numbers)) => {
-            forward::bind(rule, plan, numbers, arch)
-        }
-        (Pass::Backward, Schedule::Backward(numbers)) => backward::bind(rule, plan, numbers, arch),
-        (Pass::Decode, Schedule::Decode(numbers)) => decode::bind(rule, plan, numbers, arch),
-        _ => Err(Illegal::new("pass", "a pass and its own schedule", format!("{pass:?} with {schedule}"))),
-    }
-}
-
-/// A named part of a launch's dynamic shared memory.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Region {
-    /// Name in the CUDA text.
-    pub name: String,
-    /// First byte.
-    pub offset: u32,
-    /// Bytes.
-    pub bytes: u32,
 }
 
 /// One kernel launch of a pass.

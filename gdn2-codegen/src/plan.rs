@@ -2,7 +2,7 @@
 //! the only place that looks at a gate's granularity: everything after it sees folds and stages.
 
 use crate::abi::Tensor;
-use crate::kernel::Pass;
+use crate::pass::Pass;
 use gdn2_dsl::{Dtype, Grain, Rule, Write};
 use serde::Serialize;
 

@@ -1,8 +1,8 @@
 //! `--emit torch-ref`: the recurrence of a rule as PyTorch code to read, without chunks, blocks or bits.
 
-use crate::kernel::Pass;
+use crate::pass::Pass;
 use crate::plan::{Fold, plan};
-use crate::render::fill;
+use crate::print::template::fill;
 use gdn2_dsl::{Rule, StateLayout};
 use serde_json::json;
 

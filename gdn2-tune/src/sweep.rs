@@ -7,7 +7,8 @@ use crate::outcome::{Outcome, Reason, Sample};
 use crate::search::{self, Evaluate, Points, Strategy};
 use crate::verdict::{Looks, Podium, podium};
 use crate::worker::{Finished, Pool, Request, Step};
-use gdn2_codegen::kernel::{Illegal, bind};
+use gdn2_codegen::bind;
+use gdn2_codegen::kernel::Illegal;
 use gdn2_codegen::record::{
     Basis, Bucket, Damage, Provenance, Record, StallSource, Time, Timed, rule_fingerprint, source_fingerprint,
 };

@@ -2,7 +2,7 @@
 //! `bind`'s to say, so that what a search rejects and what a user is refused are the same thing in the same words.
 
 use crate::arch::{Arch, WgmmaLimits};
-use crate::kernel::Pass;
+use crate::pass::Pass;
 use crate::schedule::{Backward, Decode, Forward, Matrix, Schedule, ScheduleError};
 use gdn2_dsl::Rule;
 

@@ -5,9 +5,9 @@
 
 use crate::abi::Extents;
 use crate::arch::Arch;
-use crate::kernel::Pass;
+use crate::pass::Pass;
 use crate::schedule::Schedule;
-use crate::space::short;
+use crate::schedule::space::short;
 use gdn2_dsl::Rule;
 use serde::{Deserialize, Serialize};
 use std::fmt::{self, Write as _};
@@ -41,9 +41,9 @@ pub fn gpu_named(device: &str) -> Option<&'static str> {
 
 /// Records that come with the program.
 const SHIPPED: [(&str, &str); 3] = [
-    ("a100", include_str!("../tuning/a100.json")),
-    ("h100", include_str!("../tuning/h100.json")),
-    ("h200", include_str!("../tuning/h200.json")),
+    ("a100", include_str!("../../tuning/a100.json")),
+    ("h100", include_str!("../../tuning/h100.json")),
+    ("h200", include_str!("../../tuning/h200.json")),
 ];
 
 /// The records that come with the program for a GPU; none for a GPU that has none.

@@ -3,12 +3,13 @@
 //! One kernel, no workspace. A block's first warpgroup makes the factors of a chunk while later ones advance the state
 //! by the chunk before; the second copies what the chunk after needs. Chunks pass through a ring of `stages`.
 
+use super::numbers::MOST;
 use crate::arch::Arch;
-use crate::forward::{own_erase_operand, shared_bytes, token_vectors};
-use crate::kernel::{Illegal, Region};
+use crate::chunk::numbers::{own_erase_operand, token_vectors};
+use crate::kernel::Illegal;
 use crate::plan::{Fold, Plan};
 use crate::schedule::Forward;
-use crate::segments;
+use crate::shared::{Region, shared_bytes};
 use gdn2_dsl::Rule;
 
 /// Warps of a warpgroup.
@@ -112,8 +113,8 @@ pub(crate) fn check(rule: &Rule, plan: &Plan, numbers: Forward, arch: Arch) -> R
     if !(1..=2).contains(&stages) {
         return Err(Illegal::new("stages", "1 or 2 buffers", stages));
     }
-    if !(1..=segments::MOST).contains(&numbers.segments) {
-        return Err(Illegal::new("segments", format!("1 to {} parts of a sequence", segments::MOST), numbers.segments));
+    if !(1..=MOST).contains(&numbers.segments) {
+        return Err(Illegal::new("segments", format!("1 to {} parts of a sequence", MOST), numbers.segments));
     }
     if !rule.value_dim.is_multiple_of(ROWS) {
         return Err(Illegal::new("value_dim", format!("a multiple of {ROWS} with wgmma"), rule.value_dim));

@@ -3,9 +3,8 @@
 //! Written `chunk=64,warps=8,value_split=1,stages=2,matrix=wgmma,segments=8`, in any order, any part left out:
 //! [`Schedule::from_overrides`] fills in what is missing so that the rule fits the architecture.
 
-use crate::arch::Arch;
-use crate::kernel::Pass;
-use gdn2_dsl::Rule;
+pub mod space;
+
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -167,12 +166,12 @@ impl Overrides {
     }
 
     /// Only what was given for one field.
-    fn only(&self, field: &str) -> Overrides {
+    pub(crate) fn only(&self, field: &str) -> Overrides {
         Overrides(self.0.iter().copied().filter(|(name, _)| *name == field).collect())
     }
 
     /// Gives a field a value unless it has one.
-    fn fill(&mut self, field: &'static str, value: u32) {
+    pub(crate) fn fill(&mut self, field: &'static str, value: u32) {
         if self.get(field).is_none() {
             self.0.push((field, value));
         }
@@ -190,34 +189,6 @@ impl Overrides {
 }
 
 impl Schedule {
-    /// A schedule with the given fields as written and the rest chosen to fit the rule and the architecture. What
-    /// cannot be made to fit comes back all the same and is refused by `bind`, which says why.
-    pub fn from_overrides(rule: &Rule, pass: Pass, arch: Arch, text: &str) -> Result<Schedule, ScheduleError> {
-        match pass {
-            Pass::Forward => {
-                let given = Overrides::parse(text, &Forward::FIELDS)?;
-                Ok(Schedule::Forward(crate::forward::complete(rule, arch, &given)))
-            }
-            Pass::ForwardForBackward => {
-                // The chunk is backward's: the states kept lie between its chunks.
-                let mut given = Overrides::parse(text, &Forward::FIELDS)?;
-                let backward = crate::backward::complete(rule, arch, &given.only("chunk"));
-                given.fill("chunk", backward.chunk);
-                // The backward pass is not on wgmma either.
-                given.fill("matrix", Matrix::Mma as u32);
-                Ok(Schedule::Forward(crate::forward::complete(rule, arch, &given)))
-            }
-            Pass::Backward => {
-                let given = Overrides::parse(text, &Backward::FIELDS)?;
-                Ok(Schedule::Backward(crate::backward::complete(rule, arch, &given)))
-            }
-            Pass::Decode => {
-                let given = Overrides::parse(text, &Decode::FIELDS)?;
-                Ok(Schedule::Decode(crate::decode::complete(rule, &given)))
-            }
-        }
-    }
-
     /// Tokens per chunk, where there are chunks.
     pub fn chunk(&self) -> Option<u32> {
         match self {
@@ -233,11 +204,6 @@ impl Schedule {
             Schedule::Forward(numbers) => numbers.segments,
             Schedule::Backward(_) | Schedule::Decode(_) => 1,
         }
-    }
-
-    /// The built-in schedule.
-    pub fn default_for(rule: &Rule, pass: Pass, arch: Arch) -> Result<Schedule, ScheduleError> {
-        Schedule::from_overrides(rule, pass, arch, "")
     }
 }
 

@@ -4,6 +4,7 @@
 use crate::abi::{Arg, Param, Tensor};
 use crate::kernel::{Kernel, Launch};
 use crate::plan::{Fold, Plan};
+use crate::shared::Region;
 use gdn2_dsl::Dtype;
 use serde_json::{Value, json};
 
@@ -45,7 +46,7 @@ pub(crate) fn shared_name(region: &str) -> String {
 
 /// A launch's shared memory as offsets with their meaning.
 pub(crate) fn regions(launch: &Launch, meaning: fn(&str) -> &'static str) -> Vec<Value> {
-    let region = |region: &crate::kernel::Region| {
+    let region = |region: &Region| {
         json!({
             "name": shared_name(&region.name), "offset": region.offset,
             "what": format!("{}, {} bytes", meaning(&region.name), region.bytes),

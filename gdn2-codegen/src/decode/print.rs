@@ -1,22 +1,16 @@
 //! What `decode.cu.hbs` prints: every number, name, type and call of a decode kernel as a ready string.
 
+use super::{Division, Lanes, resident_blocks};
 use crate::abi::Tensor;
-use crate::decode::{Division, Lanes, resident_blocks};
-use crate::forward_view::BASE;
 use crate::kernel::{Kernel, Launch};
 use crate::plan::{Fold, Plan, Stage};
+use crate::print::device::{BASE, device};
+use crate::print::signature::{describe, describe_write, params, regions, rows, storage, type_name};
 use crate::schedule::Decode;
-use crate::signature::{describe, describe_write, params, regions, rows, storage, type_name};
 use gdn2_dsl::StateLayout;
 use serde_json::{Value, json};
 
-const TEMPLATE: &str = include_str!("../templates/decode.cu.hbs");
-
-macro_rules! device {
-    ($name:literal) => {
-        include_str!(concat!("../templates/device/", $name, ".cuh"))
-    };
-}
+const TEMPLATE: &str = include_str!("../../templates/decode.cu.hbs");
 
 /// The template and its view.
 pub(crate) fn view(kernel: &Kernel, numbers: Decode, launch: &Launch) -> (&'static str, Value) {

@@ -6,51 +6,20 @@
 //! first segment starts from the caller's state and so needs no A. The second launch composes the maps in float32 into the
 //! states that segments start from; the third is the forward kernel over all segments.
 
-use crate::abi::{Arg, Condition, Extent, Factor, Param, Params, Tensor, Workspace};
-use crate::forward::shared_bytes;
-use crate::kernel::{Launch, Region};
+use super::numbers::{JOIN_ROWS, MAPS, STARTS, composes, first_blocks, map_rows};
+use super::wgmma;
+use crate::abi::{Arg, Condition, Extent, Factor, Param, Tensor, Workspace};
+use crate::kernel::Launch;
+use crate::params::Params;
 use crate::plan::{Fold, Plan};
 use crate::schedule::Forward;
-use crate::warpgroup;
+use crate::shared::{Region, shared_bytes};
 use gdn2_dsl::Rule;
-
-/// Most segments of a sequence.
-pub(crate) const MOST: u32 = 16;
-
-/// Values a block of the joining launch serves.
-pub(crate) const JOIN_ROWS: u32 = 16;
-
-/// The states that segments start from.
-pub(crate) const STARTS: &str = "starts";
-
-/// A of the segments between the first and the last.
-pub(crate) const MAPS: &str = "maps";
-
-/// Whether there are segments whose A is needed.
-pub(crate) fn composes(numbers: Forward) -> bool {
-    numbers.segments > 2
-}
-
-/// Rows of A^T as it is made and stored: one where nothing is erased, which leaves A diagonal.
-pub(crate) fn map_rows(rule: &Rule, plan: &Plan) -> u32 {
-    if plan.erase == Fold::Absent { 1 } else { rule.key_dim }
-}
-
-/// Blocks of the first launch that make A of a segment.
-pub(crate) fn map_blocks(rule: &Rule, plan: &Plan, numbers: Forward) -> u32 {
-    if composes(numbers) { map_rows(rule, plan).div_ceil(rule.value_dim / numbers.value_split) } else { 0 }
-}
-
-/// Blocks of the first launch that serve a sequence and head.
-pub(crate) fn first_blocks(rule: &Rule, plan: &Plan, numbers: Forward) -> u32 {
-    let Forward { value_split, segments, .. } = numbers;
-    (segments - 1) * value_split + segments.saturating_sub(2) * map_blocks(rule, plan, numbers)
-}
 
 /// The launches before the forward kernel's own.
 pub(crate) fn launches(rule: &Rule, plan: &Plan, numbers: Forward, forward: &Launch) -> Vec<Launch> {
     let grid = |blocks: u32| Extent { factors: vec![Factor::Sequences, Factor::ValueHeads], times: u64::from(blocks) };
-    let shared = warpgroup::shared_map(rule, &plan.without_outputs(), numbers);
+    let shared = wgmma::shared_map(rule, &plan.without_outputs(), numbers);
     let first = Launch {
         entry: format!("{}_maps", forward.entry),
         params: first_params(&plan.without_outputs(), numbers),

@@ -1,14 +1,14 @@
 //! What the launches of a forward pass in segments print: all of the joining one, and what segments change in the others.
 
-use crate::forward_view::device;
+use super::numbers::{JOIN_ROWS, composes, first_blocks, map_blocks, map_rows};
 use crate::kernel::{Kernel, Launch};
 use crate::plan::{Fold, Plan};
+use crate::print::device::device;
+use crate::print::signature::{describe, describe_write, params};
 use crate::schedule::Forward;
-use crate::segments::{JOIN_ROWS, composes, first_blocks, map_blocks, map_rows};
-use crate::signature::{describe, describe_write, params};
 use serde_json::{Value, json};
 
-const JOIN: &str = include_str!("../templates/forward_join.cu.hbs");
+const JOIN: &str = include_str!("../../templates/forward_join.cu.hbs");
 
 /// Which launch of the pass a text is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

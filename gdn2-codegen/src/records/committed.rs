@@ -4,7 +4,9 @@
 //! compiled from, and for PTX the hash of the PTX itself, so that neither can change without the other being noticed.
 
 use crate::arch::Arch;
-use crate::kernel::{self, CudaSource, Illegal, Kernel, Pass};
+use crate::bind::bind;
+use crate::kernel::{CudaSource, Illegal, Kernel};
+use crate::pass::Pass;
 use crate::render::render;
 use crate::schedule::{Schedule, ScheduleError};
 use gdn2_dsl::Rule;
@@ -71,7 +73,7 @@ impl Committed {
     /// # Errors
     /// A schedule that is not legal for the rule there.
     pub fn tuned(rule: &Rule, pass: Pass, arch: Arch, schedule: Schedule) -> Result<Committed, CommittedError> {
-        let kernel = kernel::bind(rule, pass, schedule, arch)?;
+        let kernel = bind(rule, pass, schedule, arch)?;
         let source = render(&kernel);
         Ok(Committed { stem: tuned_stem(rule, pass, arch, schedule), kernel, source })
     }
@@ -89,7 +91,7 @@ impl Committed {
     /// # Errors
     /// A pass that cannot be generated for the architecture.
     pub fn new(rule: &Rule, pass: Pass, arch: Arch) -> Result<Committed, CommittedError> {
-        let kernel = kernel::bind(rule, pass, Schedule::default_for(rule, pass, arch)?, arch)?;
+        let kernel = bind(rule, pass, Schedule::default_for(rule, pass, arch)?, arch)?;
         let source = render(&kernel);
         Ok(Committed { stem: stem(rule, pass, arch), kernel, source })
     }

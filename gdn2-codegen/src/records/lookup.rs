@@ -3,11 +3,13 @@
 
 use crate::abi::Extents;
 use crate::arch::Arch;
+use crate::bind::bind;
 use crate::forward::declined_wgmma;
-use crate::kernel::{Illegal, Pass, bind};
-use crate::record::{Bucket, Record, Records, rule_fingerprint, source_fingerprint};
+use crate::kernel::Illegal;
+use crate::pass::Pass;
+use crate::records::record::{Bucket, Record, Records, rule_fingerprint, source_fingerprint};
+use crate::schedule::space::{fingerprint, space};
 use crate::schedule::{Schedule, ScheduleError};
-use crate::space::{fingerprint, space};
 use gdn2_dsl::Rule;
 use std::fmt;
 

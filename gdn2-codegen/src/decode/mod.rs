@@ -5,12 +5,17 @@
 //! sums over K go through the lanes of a warp and then through shared memory, once per token. A row of state is read
 //! and written in 128 neighbouring bytes (64 where a block has only 16 values), a lane's share of it in 16.
 
+mod print;
+
+pub(crate) use print::view;
+
 use crate::abi::{Condition, Extent, Factor};
 use crate::arch::Arch;
-use crate::forward;
-use crate::kernel::{Illegal, Kernel, Launch, Region};
+use crate::kernel::{Illegal, Kernel, Launch};
+use crate::params::inference;
 use crate::plan::{Fold, Plan};
 use crate::schedule::{Decode, Overrides, Schedule};
+use crate::shared::{Region, shared_bytes};
 use gdn2_dsl::{Dtype, Rule, StateLayout};
 
 /// Registers a thread needs beyond its state, the inputs of two tokens and a token's sums: factors and addresses.
@@ -114,10 +119,10 @@ pub(crate) fn bind(rule: &Rule, plan: Plan, numbers: Decode, arch: Arch) -> Resu
     let shared = shared_map(&plan, division);
     let launch = Launch {
         entry: format!("{}_decode", rule.name),
-        params: forward::params(&plan, 1),
+        params: inference(&plan, None),
         grid: Extent { factors: vec![Factor::Sequences, Factor::ValueHeads], times: u64::from(numbers.value_split) },
         block: numbers.warps * 32,
-        shared_bytes: forward::shared_bytes(&shared),
+        shared_bytes: shared_bytes(&shared),
         shared,
         when: Condition::Always,
     };
@@ -195,7 +200,7 @@ fn shared_map(plan: &Plan, division: Division) -> Vec<Region> {
     let mut map: Vec<Region> = Vec::new();
     for (name, bytes, wanted) in [("read", sums, true), ("erased", sums, erases), ("dots", dots, erases)] {
         if wanted {
-            let offset = forward::shared_bytes(&map);
+            let offset = shared_bytes(&map);
             map.push(Region { name: name.to_owned(), offset, bytes });
         }
     }
@@ -206,7 +211,7 @@ fn shared_map(plan: &Plan, division: Division) -> Vec<Region> {
 #[allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 mod tests {
     use crate::arch::Arch;
-    use crate::kernel::Pass;
+    use crate::pass::Pass;
     use crate::schedule::Schedule;
     use gdn2_dsl::{Rule, StateLayout};
 

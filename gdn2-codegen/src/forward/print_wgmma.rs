@@ -1,25 +1,28 @@
 //! What `forward_wgmma.cu.hbs` prints. The factors are the portable kernel's stages, made by one warpgroup; the state's
 //! products are wgmma.
 
+use super::numbers::composes;
+use super::print_segments::{self, Role};
+use super::wgmma::{Registers, factors_over_decay, part_steps, parts, registers, staged_vectors};
 use crate::abi::Tensor;
-use crate::forward_view::{Text, device};
-use crate::kernel::{Kernel, Launch, Pass};
-use crate::meanings::region_meaning;
+use crate::chunk::numbers::own_erase_operand;
+use crate::chunk::text::Text;
+use crate::kernel::{Kernel, Launch};
+use crate::pass::Pass;
 use crate::plan::Fold;
+use crate::print::device::device;
+use crate::print::regions::region_meaning;
+use crate::print::signature::{describe, describe_write, extend, params, regions, shared_name, storage};
 use crate::schedule::Forward;
-use crate::segments::composes;
-use crate::segments_view::{self, Role};
-use crate::signature::{describe, describe_write, extend, params, regions, shared_name, storage};
-use crate::warpgroup::{factors_over_decay, part_steps, parts, registers, staged_vectors};
 use gdn2_dsl::{Dtype, StateLayout};
 use serde_json::{Value, json};
 
-const TEMPLATE: &str = include_str!("../templates/forward_wgmma.cu.hbs");
+const TEMPLATE: &str = include_str!("../../templates/forward_wgmma.cu.hbs");
 
 /// The template and its view.
 pub(crate) fn view(kernel: &Kernel, numbers: Forward, launch: &Launch) -> (&'static str, Value) {
     if launch.entry.ends_with("_join") {
-        return segments_view::join(kernel, numbers, launch);
+        return print_segments::join(kernel, numbers, launch);
     }
     let role = Role::of(numbers, launch);
     let own = Kernel { plan: role.plan(&kernel.plan), ..kernel.clone() };
@@ -33,7 +36,7 @@ pub(crate) fn view(kernel: &Kernel, numbers: Forward, launch: &Launch) -> (&'sta
     };
     // A bound kernel has them.
     let dealt = registers(&kernel.plan, numbers, kernel.arch);
-    let dealt = |of: fn(&crate::warpgroup::Registers) -> u32| dealt.as_ref().map_or(0, of);
+    let dealt = |of: fn(&Registers) -> u32| dealt.as_ref().map_or(0, of);
     let factor_change = if dealt(|r| r.factors) < dealt(|r| r.launch) { "dec" } else { "inc" };
     let load_tensors = [text.tile_tensors(), group.loaded_tokens(), text.slice_tensors()].concat();
     let factor_tensors = if text.scans() { Vec::new() } else { text.token_tensors() };
@@ -64,14 +67,6 @@ pub(crate) fn view(kernel: &Kernel, numbers: Forward, launch: &Launch) -> (&'sta
         "state_tiles": group.state_tiles(), "keep": group.keep(), "steps": group.steps(),
     });
     (TEMPLATE, extend(view, role.view(kernel, numbers, launch)))
-}
-
-/// The name, in a chunk's scope, of a region that every stage of the ring has its own of.
-pub(crate) fn staged_name(region: &str) -> String {
-    match region {
-        "e" | "p" | "m" => format!("{region}_tile"),
-        _ => region.to_owned(),
-    }
 }
 
 struct Group<'a> {
@@ -163,7 +158,7 @@ impl Group<'_> {
         let operand = kernel.rule.dtype.bytes();
         let (square, tile) = (numbers.chunk * numbers.chunk * operand, numbers.chunk * kernel.rule.key_dim * operand);
         let mut lines = Vec::new();
-        if crate::forward::own_erase_operand(&kernel.plan) {
+        if own_erase_operand(&kernel.plan) {
             lines.push(format!("const int e_tile = SMEM_E + stage * {tile};"));
         }
         let over = factors_over_decay(&kernel.rule, &kernel.plan, numbers);

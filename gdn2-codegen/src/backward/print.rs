@@ -1,25 +1,30 @@
 //! What the backward templates print. The stages up to the factors are forward's; what follows them is here.
 
+use super::map::{gradient_numbers, scan, scan_plan, slices};
 use crate::abi::Tensor;
-use crate::backward::{gradient_numbers, gradient_of, scan, scan_plan, slices};
-use crate::forward::{WARP_ROWS, decay_segments};
-use crate::forward_view::{BASE, Own, Text, device};
-use crate::kernel::{Kernel, Launch, Region};
-use crate::meanings::region_meaning;
+use crate::chunk::numbers::{WARP_ROWS, block_tiles, decay_segments};
+use crate::chunk::text::{Own, Text};
+use crate::forward;
+use crate::kernel::{Kernel, Launch};
 use crate::plan::Fold;
+use crate::print::device::{BASE, device};
+use crate::print::regions::region_meaning;
+use crate::print::signature::{
+    describe, describe_write, extend, params, regions, rows, shared_name, storage, type_name,
+};
 use crate::schedule::{Backward, Forward, Matrix};
-use crate::signature::{describe, describe_write, extend, params, regions, rows, shared_name, storage, type_name};
+use crate::shared::Region;
 use gdn2_dsl::{Dtype, StateLayout};
 use serde_json::{Value, json};
 
-const STATES: &str = include_str!("../templates/backward_states.cu.hbs");
-const GRADIENTS: &str = include_str!("../templates/backward_gradients.cu.hbs");
-const HEADS: &str = include_str!("../templates/backward_heads.cu.hbs");
+const STATES: &str = include_str!("../../templates/backward_states.cu.hbs");
+const GRADIENTS: &str = include_str!("../../templates/backward_gradients.cu.hbs");
+const HEADS: &str = include_str!("../../templates/backward_heads.cu.hbs");
 
 /// The template and the view of one launch.
 pub(crate) fn view(kernel: &Kernel, numbers: Backward, launch: &Launch) -> (&'static str, Value) {
     if launch.entry.ends_with("_recompute") {
-        crate::forward_view::view(kernel, scan(numbers), launch)
+        forward::view_mma(kernel, scan(numbers), launch)
     } else if launch.entry.ends_with("_states") {
         (STATES, states(kernel, numbers, launch))
     } else if launch.entry.ends_with("_gradients") {
@@ -111,7 +116,7 @@ fn states(kernel: &Kernel, numbers: Backward, launch: &Launch) -> Value {
     let more = json!({
         "grid": format!("sequences * value_heads * {}", numbers.value_split),
         "stages": numbers.stages, "value_split": numbers.value_split,
-        "value_tiles": crate::forward::block_tiles(&kernel.rule, text.numbers),
+        "value_tiles": block_tiles(&kernel.rule, text.numbers),
         "state_key_stride": state_key_stride, "state_value_stride": state_value_stride,
         "device": device_files, "aliases": aliases, "rows": heads,
         "copy_tiles": text.copies(&text.tile_tensors()),
@@ -128,7 +133,7 @@ fn gradients(kernel: &Kernel, numbers: Backward, launch: &Launch) -> Value {
     let text = Text { kernel, numbers: gradient_numbers(numbers) };
     let plan = &kernel.plan;
     let inputs: Vec<Tensor> = [Tensor::Q, Tensor::K, Tensor::V].into_iter().chain(plan.gate_tensors()).collect();
-    let outputs: Vec<Tensor> = inputs.iter().copied().map(gradient_of).collect();
+    let outputs: Vec<Tensor> = inputs.iter().copied().map(Tensor::gradient).collect();
     // dv and a channel-wise dw leave as they are made, the rest at the end.
     let early = |tensor: &Tensor| *tensor == Tensor::DV || *tensor == Tensor::DW && plan.write == Fold::Operand;
     let (first, last): (Vec<Tensor>, Vec<Tensor>) = outputs.into_iter().partition(early);

@@ -1,10 +1,10 @@
 //! What a forward kernel copies from global memory: tiles, slices of values, token gates, and where their rows begin.
 
 use crate::abi::Tensor;
-use crate::forward_view::{Text, by_first_warp};
+use crate::chunk::text::{Text, by_first_warp};
 use crate::plan::Fold;
+use crate::print::signature::{rows, shared_name, storage};
 use crate::schedule::Matrix;
-use crate::signature::{rows, shared_name, storage};
 use gdn2_dsl::Dtype;
 
 impl Text<'_> {

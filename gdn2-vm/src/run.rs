@@ -3,7 +3,8 @@
 use crate::api::{Check, Landing, Launch, Value};
 use crate::check::{Full, Watch};
 use crate::exec::block::{self, Grid, Scratch};
-use crate::exec::count::Count;
+use crate::exec::count::{Count, Counted};
+use crate::exec::footprint::Footprint;
 use crate::exec::level::Level;
 use crate::exec::observe::{Observer, Silent};
 use crate::isa::entry::Entry;
@@ -83,7 +84,9 @@ impl Ready<'_> {
 
     fn plain(&self, memory: &mut Memory, landing: Landing, order: Option<u64>) -> Result<Report, Trap> {
         if self.launch.count {
-            let (ended, counts) = self.pass::<Count>(memory, &self.entry.insts.len(), landing, order);
+            let instructions = self.entry.insts.len();
+            let counted = Arc::new(Counted { instructions, footprint: Footprint::new(memory) });
+            let (ended, counts) = self.pass::<Count>(memory, &counted, landing, order);
             let instructions = ended?;
             let counters = Some(counts.map(|c| c.report(self.entry, &self.module.files)).unwrap_or_default());
             Ok(Report { instructions, counters, ..Report::default() })

@@ -72,6 +72,7 @@ fn counters_of_the_matrix_product_are_those_on_paper() {
     // stores a warp touch 8 rows of 32 bytes each.
     assert_eq!(c.global_read_bytes, 3 * (64 * 32 + 16 * 16));
     assert_eq!(c.global_read_sectors, 3 * (64 + 8));
+    assert_eq!((c.distinct_read_sectors, c.distinct_write_sectors), ((64 + 8) * 48 * 2 / 32, 2048 / 32));
     assert_eq!((c.global_write_bytes, c.global_write_sectors), (2048, 4 * 4 * 8));
     let of =
         |name: &str| c.instructions.iter().filter(|i| i.instruction.starts_with(name)).map(|i| i.executed).sum::<u64>();

@@ -1,5 +1,6 @@
 //! Counts what a run does, per PTX instruction: executions, sectors and bytes of global memory, shared wavefronts.
 
+use crate::exec::footprint::{Footprint, SECTOR_BITS};
 use crate::exec::lanes::{Regs, lanes};
 use crate::exec::observe::{Access, Agent, At, Kind, Observer, Sync};
 use crate::isa::class::class;
@@ -9,6 +10,7 @@ use crate::isa::inst::{Inst, Matrix, Op, Space};
 use crate::report::place::SourceLine;
 use crate::report::{Counters, InstructionCount};
 use std::collections::HashMap;
+use std::sync::Arc;
 
 /// Counts of one instruction.
 #[derive(Clone, Copy, Debug, Default)]
@@ -25,9 +27,18 @@ struct Row {
     longest: u64,
 }
 
+/// What all blocks of a counted launch share.
+#[derive(Debug)]
+pub(crate) struct Counted {
+    /// Instructions of the kernel.
+    pub(crate) instructions: usize,
+    pub(crate) footprint: Footprint,
+}
+
 /// Counts of a block, or of several.
 #[derive(Debug)]
 pub(crate) struct Count {
+    launch: Arc<Counted>,
     rows: Vec<Row>,
     /// Of the block under way, the longest path that ends in each warp.
     paths: Vec<Path>,
@@ -56,14 +67,14 @@ struct Path {
 impl Observer for Count {
     const ON: bool = true;
 
-    /// Instructions of the kernel.
-    type Launch = usize;
+    type Launch = Arc<Counted>;
 
-    fn start(instructions: &usize, _: [u32; 3], warps: u32) -> Self {
-        let path = Path { length: 0, executed: vec![0; *instructions] };
+    fn start(launch: &Arc<Counted>, _: [u32; 3], warps: u32) -> Self {
+        let path = Path { length: 0, executed: vec![0; launch.instructions] };
         let warps = warps as usize;
         Self {
-            rows: vec![Row::default(); *instructions],
+            launch: Arc::clone(launch),
+            rows: vec![Row::default(); launch.instructions],
             paths: vec![path; warps],
             waiting: vec![false; warps],
             arrived: HashMap::new(),
@@ -105,7 +116,7 @@ impl Observer for Count {
         let bytes = u64::from(a.mask.count_ones()) * u64::from(a.bytes);
         match a.space {
             Space::Global => {
-                let sectors = sectors(a);
+                let sectors = sectors(a, &self.launch.footprint);
                 if a.kind != Kind::Write {
                     row.read_sectors += sectors;
                     row.read_bytes += bytes;
@@ -149,22 +160,29 @@ impl Observer for Count {
     }
 }
 
-/// Distinct 32-byte sectors of one request.
-fn sectors(a: &Access<'_>) -> u64 {
+/// Distinct 32-byte sectors of one request; the launch's footprint takes note of them.
+fn sectors(a: &Access<'_>, footprint: &Footprint) -> u64 {
+    let (read, written) = (a.kind != Kind::Write, a.kind != Kind::Read);
+    let of = |i: usize| (a.address[i] >> SECTOR_BITS, (a.address[i] + u64::from(a.bytes) - 1) >> SECTOR_BITS);
     if a.agent == Agent::Bulk {
         // Ranges of any length: each is a request of its own.
-        let of = |i: usize| ((a.address[i] + u64::from(a.bytes) - 1) >> 5) - (a.address[i] >> 5) + 1;
-        return lanes(a.mask).map(of).sum();
+        let request = |i: usize| {
+            let (first, last) = of(i);
+            footprint.touch(first..=last, read, written);
+            last - first + 1
+        };
+        return lanes(a.mask).map(request).sum();
     }
     let mut seen = [0u64; 64];
     let mut n = 0;
     for i in lanes(a.mask) {
-        let (first, last) = (a.address[i] >> 5, (a.address[i] + u64::from(a.bytes) - 1) >> 5);
+        let (first, last) = of(i);
         for s in first..=last {
             // Lanes mostly ascend, so a repeat is mostly the last one seen.
             if !seen[..n].iter().rev().any(|&x| x == s) && n < seen.len() {
                 seen[n] = s;
                 n += 1;
+                footprint.touch(s..=s, read, written);
             }
         }
     }
@@ -172,7 +190,8 @@ fn sectors(a: &Access<'_>) -> u64 {
 }
 
 /// Passes over the banks: lanes go by 32, 16 or 8 at a time for up to 4, 8 or 16 bytes each, and each pass serves
-/// one 4-byte word of every bank.
+/// one 4-byte word of every bank. Parts of a warp that need one pass each share it where no bank has to serve two words:
+/// those that read the same words do.
 fn wavefronts(a: &Access<'_>) -> u64 {
     let lanes_at_once = match a.bytes {
         0..=4 => 32,
@@ -180,6 +199,9 @@ fn wavefronts(a: &Access<'_>) -> u64 {
         _ => 8,
     };
     let mut total = 0;
+    // The word of each bank in the passes that one part alone would have filled.
+    let mut shared: [[Option<u64>; 32]; 4] = [[None; 32]; 4];
+    let mut passes = 0;
     for first in (0..32).step_by(lanes_at_once) {
         let mut words: [[u64; 32]; 32] = [[0; 32]; 32];
         let mut n = [0usize; 32];
@@ -194,9 +216,20 @@ fn wavefronts(a: &Access<'_>) -> u64 {
                 }
             }
         }
-        total += n.iter().copied().max().unwrap_or(0) as u64;
+        let most = n.iter().copied().max().unwrap_or(0) as u64;
+        if most != 1 || a.kind != Kind::Read || lanes_at_once == 32 {
+            total += most;
+            continue;
+        }
+        let own: [Option<u64>; 32] = std::array::from_fn(|bank| (n[bank] > 0).then_some(words[bank][0]));
+        let agree = |pass: &[Option<u64>; 32]| pass.iter().zip(&own).all(|(a, b)| a.is_none() || b.is_none() || a == b);
+        let at = shared[..passes].iter().position(agree).unwrap_or(passes);
+        passes = passes.max(at + 1);
+        for (word, own) in shared[at].iter_mut().zip(own) {
+            *word = word.or(own);
+        }
     }
-    total
+    total + passes as u64
 }
 
 impl Count {
@@ -232,7 +265,8 @@ impl Count {
     /// The totals, and a row for every instruction.
     pub(crate) fn report(mut self, entry: &Entry, files: &[String]) -> Counters {
         self.end_block();
-        let mut out = Counters::default();
+        let [read, written] = self.launch.footprint.count();
+        let mut out = Counters { distinct_read_sectors: read, distinct_write_sectors: written, ..Counters::default() };
         for ((row, site), inst) in self.rows.iter().zip(&entry.sites).zip(&entry.insts) {
             out.global_read_sectors += row.read_sectors;
             out.global_write_sectors += row.write_sectors;

@@ -9,6 +9,7 @@ pub(crate) mod bulk;
 pub(crate) mod collective;
 pub(crate) mod count;
 pub(crate) mod float;
+pub(crate) mod footprint;
 pub(crate) mod lanes;
 pub(crate) mod level;
 pub(crate) mod matrix;

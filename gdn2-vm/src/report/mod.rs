@@ -26,6 +26,10 @@ pub struct Counters {
     pub global_read_sectors: u64,
     /// The same for writes; an atomic counts as both.
     pub global_write_sectors: u64,
+    /// 32-byte sectors of the buffers that the launch reads at least once, each counted once for the whole grid.
+    pub distinct_read_sectors: u64,
+    /// The same of those it writes; an atomic counts as both.
+    pub distinct_write_sectors: u64,
     /// Bytes of global memory asked for by reads.
     pub global_read_bytes: u64,
     /// Bytes of global memory written.

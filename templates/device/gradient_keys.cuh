@@ -5,11 +5,7 @@
 //   dk = kap + tau + b de     db = k de     dG = q dq + e de - k (kap + tau), the diagonal of dP left out
 // Each kind of decay has its own file for the sums over pairs.
 
-enum : int {
-  KEY_GROUPS = KEY / 16,
-  SLICES = WARPS / BLOCKS < KEY_GROUPS ? WARPS / BLOCKS : KEY_GROUPS,
-  SLICE_GROUPS = (KEY_GROUPS + SLICES - 1) / SLICES,
-};
+enum : int { KEY_GROUPS = KEY / 16 };
 
 // What a warp serves.
 struct KeyTask {

@@ -13,13 +13,24 @@ pub(crate) fn scan(numbers: Backward) -> Forward {
     Forward { chunk, value_split, warps, stages, matrix: Matrix::Mma, segments: 1 }
 }
 
-/// Parts of K that warps of the gradient launch share among them, and groups of 16 channels in each.
-pub(crate) fn slices(rule: &Rule, numbers: Backward) -> u32 {
-    (numbers.gradient_warps / (numbers.chunk / 16)).min(rule.key_dim / 16)
+/// How the warps of the gradient launch divide K among them. A warp serves 16 tokens and one slice; no slice is empty, for
+/// sums over K read what every one of them wrote.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Slices {
+    /// Slices of K.
+    pub(crate) count: u32,
+    /// Groups of 16 channels in a slice; the last may have fewer, but has one.
+    pub(crate) groups: u32,
 }
 
-pub(crate) fn slice_groups(rule: &Rule, numbers: Backward) -> u32 {
-    (rule.key_dim / 16).div_ceil(slices(rule, numbers))
+impl Slices {
+    /// Divides K as evenly as whole groups allow among the warps that share 16 tokens.
+    pub(crate) fn new(rule: &Rule, numbers: Backward) -> Slices {
+        let all = rule.key_dim.div_ceil(16);
+        let warps = numbers.gradient_warps / numbers.chunk.div_ceil(16);
+        let groups = all.div_ceil(warps.clamp(1, all));
+        Slices { count: all.div_ceil(groups), groups }
+    }
 }
 
 /// The scan's shared memory: forward's, with a slice of dO in place of the values.
@@ -108,7 +119,7 @@ pub(crate) fn gradient_map(rule: &Rule, plan: &Plan, numbers: Backward) -> Vec<R
     }
     map.place("totals", when(channel_decay, decay_segments(rule, gradient_numbers(numbers)) * key * 4));
     map.place("diagonal", chunk * 4);
-    let rows = slices(rule, numbers) * chunk * 4;
+    let rows = Slices::new(rule, numbers).count * chunk * 4;
     map.place("erase_rows", when(plan.erase == Fold::Row, rows));
     map.place("decay_rows", when(plan.decay == Fold::Pair, rows + chunk / 16 * chunk * 4));
     let tail = match plan.decay {
@@ -139,4 +150,34 @@ pub(crate) fn gradient_numbers(numbers: Backward) -> Forward {
 /// The plan as the scan sees it: the write gate does not meet dO.
 pub(crate) fn scan_plan(plan: &Plan) -> Plan {
     Plan { write: Fold::Absent, tied: false, ..plan.clone() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Slices;
+    use crate::arch::Arch;
+    use crate::backward::complete;
+    use crate::schedule::{Backward, Overrides};
+    use gdn2_dsl::{Combination, Dtype, Grain, Rule};
+
+    fn rule(key_dim: u32) -> Rule {
+        let combination = Combination { decay: Grain::Scalar, erase: Grain::Channel, write: Some(Grain::Scalar) };
+        combination.rule(key_dim, 128, Dtype::Bf16).unwrap()
+    }
+
+    #[test]
+    fn every_slice_has_channels_and_every_channel_one_slice() {
+        let numbers = complete(&rule(64), Arch::Sm80, &Overrides::default());
+        for rule in (1..=16).map(|tiles| rule(16 * tiles)) {
+            for chunk in [16, 32, 64, 128] {
+                for gradient_warps in chunk / 16..=32 {
+                    let Slices { count, groups } = Slices::new(&rule, Backward { chunk, gradient_warps, ..numbers });
+                    let what = format!("K = {}, chunk {chunk}, {gradient_warps} warps", rule.key_dim);
+                    assert!(count * (chunk / 16) <= gradient_warps, "{what}: {count} slices");
+                    let all = rule.key_dim / 16;
+                    assert!((count - 1) * groups < all && all <= count * groups, "{what}: {count} slices of {groups}");
+                }
+            }
+        }
+    }
 }

@@ -21,7 +21,7 @@ use crate::plan::{self, Plan};
 use crate::schedule::{Backward, Overrides, Schedule};
 use crate::shared::{Region, shared_bytes};
 use gdn2_dsl::Rule;
-use map::{gradient_map, scan, scan_map, scan_plan, slice_groups};
+use map::{Slices, gradient_map, scan, scan_map, scan_plan};
 
 /// Registers a thread of the gradient launch needs beyond its accumulators and words.
 const OVERHEAD_REGISTERS: u32 = 60;
@@ -161,8 +161,7 @@ fn check(rule: &Rule, plan: &Plan, numbers: Backward, arch: Arch) -> Result<(), 
     if warps < least || warps > most {
         return Err(Illegal::new("gradient_warps", format!("{least} to {most} warps"), warps));
     }
-    let groups = slice_groups(rule, numbers);
-    let registers = groups * 24 + chunk + OVERHEAD_REGISTERS;
+    let registers = Slices::new(rule, numbers).groups * 24 + chunk + OVERHEAD_REGISTERS;
     let granted = limits.registers_per_thread.min(limits.registers_per_block / (warps * 32) / 8 * 8);
     if registers > granted {
         return Err(Illegal::new("gradient registers", format!("{granted} per thread at {warps} warps"), registers));

@@ -1,6 +1,6 @@
 //! What the backward templates print. The stages up to the factors are forward's; what follows them is here.
 
-use super::map::{gradient_numbers, scan, scan_plan, slices};
+use super::map::{Slices, gradient_numbers, scan, scan_plan};
 use crate::abi::Tensor;
 use crate::chunk::numbers::{WARP_ROWS, block_tiles, decay_segments};
 use crate::chunk::text::{Own, Text};
@@ -200,7 +200,9 @@ fn gradients(kernel: &Kernel, numbers: Backward, launch: &Launch) -> Value {
         device_files.push(device!("scaled_ends"));
     }
     let policies = Policies { text: &text, left };
+    let slices = Slices::new(&kernel.rule, numbers);
     let more = json!({
+        "slices": slices.count, "slice_groups": slices.groups,
         "grid": format!("(total_tokens / {} + sequences) * value_heads", numbers.chunk),
         "value_tiles": numbers.value_tiles,
         "value_blocks": kernel.rule.value_dim.div_ceil(WARP_ROWS).div_ceil(numbers.value_tiles),
@@ -212,7 +214,7 @@ fn gradients(kernel: &Kernel, numbers: Backward, launch: &Launch) -> Value {
         "end_keys": if plan.decay == Fold::Operand { "SMEM_END_KEYS" } else { "k_tile" },
         "sum_pairs": policies.sum_pairs(),
         "finish": policies.finish(), "store": policies.store(),
-        "write": policies.write(slices(&kernel.rule, numbers)),
+        "write": policies.write(slices.count),
     });
     extend(common(&text, launch), more)
 }

@@ -12,12 +12,14 @@
 extern "C" {
 #endif
 
-enum { GDN2_F32 = 0, GDN2_BF16 = 1, GDN2_F16 = 2 };
+/* GDN2_F64 is for host memory on the device cpu:f64, where every tensor of a call may be float64, states included. */
+enum { GDN2_F32 = 0, GDN2_BF16 = 1, GDN2_F16 = 2, GDN2_F64 = 3 };
 
 /* The kernels of one rule on one device. */
 typedef struct gdn2_kernels gdn2_kernels;
 
-/* A tensor in host memory, or on a GPU for calls on a stream. The last axis is contiguous; strides count elements. data NULL = absent. */
+/* A tensor in host memory, or on a GPU for calls on a stream. The last axis is contiguous; strides count elements; the
+ * address is a multiple of an element's size. data NULL = absent. */
 typedef struct {
   void *data;
   int32_t dtype; /* GDN2_F32, ... */
@@ -40,17 +42,35 @@ typedef struct {
   int64_t cu_seqlens_len;
   const int32_t *slots; /* gdn2_decode: state of the pool for each sequence, negative = skip; NULL = its index */
   int64_t slots_len;
-  float scale; /* factor on q; 0 = 1/sqrt(K) */
+  float scale;          /* factor on q; 0 = 1/sqrt(K) unless scale_given */
+  int32_t scale_given;  /* not 0: scale is meant as it stands, 0 included */
 } gdn2_call;
 
 /* Where gradients go, each shaped as what it is the gradient of, row-major; absent ones are not wanted. */
 typedef struct {
-  gdn2_tensor dq, dk, dv, dg, db, dw, dinitial_state;
+  gdn2_tensor dq, dk, dv, dg, db, dw, d_initial_state;
 } gdn2_gradients;
 
-/* Loads one rule of a rule file's text. name NULL = the only one. device: "cpu", "cpu:f64", "vm" or "cuda:N". */
+/* Loads one rule of a rule file's text. name NULL = the only one. device: "cpu", "cpu:f64", "vm",
+ * "vm:ARCH" such as "vm:sm_90a", which runs the kernels that a GPU of that architecture would load, or "cuda:N". */
 int gdn2_load(const char *rules, const char *name, const char *device, gdn2_kernels **kernels);
 void gdn2_free(gdn2_kernels *kernels);
+
+enum { GDN2_NONE = 0, GDN2_SCALAR = 1, GDN2_CHANNEL = 2, GDN2_TIED = 3 };
+
+/* A rule as it was loaded: head dims, how finely each gate acts, what each tensor is stored in. States are f32. */
+typedef struct {
+  int32_t key_dim, value_dim, dtype;
+  int32_t decay, decay_dtype; /* g: GDN2_NONE, GDN2_SCALAR or GDN2_CHANNEL */
+  int32_t erase, erase_dtype; /* b */
+  int32_t write, write_dtype; /* w; GDN2_TIED where b is both */
+  int32_t state_vk;           /* 1 where states are [N,HV,V,K] */
+} gdn2_rule;
+
+int gdn2_rule_of(const gdn2_kernels *kernels, gdn2_rule *rule);
+
+/* The library's version, such as "0.1.0". */
+const char *gdn2_version(void);
 
 /* The chunked forward pass. o [B,T,HV,V] and final_state f32 are row-major and written; either may be absent. */
 int gdn2_forward(const gdn2_kernels *kernels, const gdn2_call *call, const gdn2_tensor *o,

@@ -4,6 +4,7 @@ use std::ffi::c_void;
 
 use gdn2::__private::{Call as Inputs, Name};
 use gdn2::{Axes, Dtype, Offsets, Shape, View, bf16, f16};
+use gdn2_runtime::tensors::CaseError;
 
 /// `gdn2_tensor`.
 #[repr(C)]
@@ -11,7 +12,7 @@ use gdn2::{Axes, Dtype, Offsets, Shape, View, bf16, f16};
 pub struct Tensor {
     /// First element; null = absent.
     pub data: *mut c_void,
-    /// 0 f32, 1 bf16, 2 f16.
+    /// 0 float32, 1 bfloat16, 2 float16, 3 float64.
     pub dtype: i32,
     /// Axes.
     pub rank: i32,
@@ -47,8 +48,10 @@ pub struct Call {
     pub slots: *const i32,
     /// How many slots.
     pub slots_len: i64,
-    /// Factor on q; 0 = 1/√K.
+    /// Factor on q; 0 = 1/√K where nothing says that it is given.
     pub scale: f32,
+    /// Whether `scale` is meant as it stands, 0 included.
+    pub scale_given: i32,
 }
 
 /// `gdn2_gradients`.
@@ -68,7 +71,7 @@ pub struct Gradients {
     /// Of w.
     pub dw: Tensor,
     /// Of the initial state.
-    pub dinitial_state: Tensor,
+    pub d_initial_state: Tensor,
 }
 
 impl Gradients {
@@ -81,7 +84,7 @@ impl Gradients {
             (&self.dg, Name::DG),
             (&self.db, Name::DB),
             (&self.dw, Name::DW),
-            (&self.dinitial_state, Name::DInitialState),
+            (&self.d_initial_state, Name::DInitialState),
         ]
     }
 }
@@ -93,6 +96,16 @@ pub enum AbiError {
     /// A pointer that must not be null.
     #[error("{0} is null")]
     Null(&'static str),
+    /// An address that the processor cannot read such elements or structs from.
+    #[error("{field}: the address {address:#x} is no multiple of {needs} bytes: align the memory or copy it")]
+    Misaligned {
+        /// The field or argument.
+        field: &'static str,
+        /// Its address.
+        address: usize,
+        /// The alignment of what lies there.
+        needs: usize,
+    },
     /// A text that is not UTF-8.
     #[error("{0} is not UTF-8")]
     Utf8(&'static str),
@@ -109,27 +122,34 @@ pub enum AbiError {
         strides: [i64; 4],
     },
     /// A number that names no dtype.
-    #[error("{tensor}: dtype {got}, must be 0 (f32), 1 (bf16) or 2 (f16)")]
+    #[error("{tensor}: {got} names no dtype, use GDN2_F32, GDN2_BF16, GDN2_F16 or, on cpu:f64, GDN2_F64")]
     Dtype {
         /// The field.
         tensor: &'static str,
         /// The number.
         got: i32,
     },
-    /// A state that is not f32.
-    #[error("state: dtype {0}, must be 0 (f32)")]
-    State(i32),
+    /// A dtype that does not serve here.
+    #[error("{tensor} is {got}, must be {want}")]
+    Stored {
+        /// The field.
+        tensor: &'static str,
+        /// Its dtype in words.
+        got: &'static str,
+        /// What it must be.
+        want: &'static str,
+    },
     /// A gradient of a tensor that the call does not have.
     #[error("{0}: there is no such gradient, since the rule or the call has no such tensor; leave it absent")]
     NoGradient(&'static str),
-    /// An output of another shape or layout than is written.
+    /// A tensor of another shape or layout than the call has.
     #[error("{tensor}: shape {got:?}, must be row-major {want:?}")]
     Output {
         /// The field.
         tensor: &'static str,
         /// The shape given.
         got: Vec<usize>,
-        /// The shape written.
+        /// The shape it must have.
         want: Vec<usize>,
     },
     /// A length below 0.
@@ -140,6 +160,78 @@ pub enum AbiError {
         /// Its value.
         got: i64,
     },
+    /// A slot that the pool does not have, or that another sequence has.
+    #[error("slots[{index}] is {got}: {limit}")]
+    Slot {
+        /// The sequence.
+        index: usize,
+        /// Its slot.
+        got: i32,
+        /// What it must be.
+        limit: &'static str,
+    },
+    /// Slots that are not one for each sequence.
+    #[error("slots: {got} given for {want} sequences, one slot each")]
+    Slots {
+        /// Slots given.
+        got: usize,
+        /// Sequences.
+        want: usize,
+    },
+    /// A pool of states that memory has no room to copy.
+    #[error("{tensor}: {elements} elements are more than there is memory for")]
+    Memory {
+        /// The field.
+        tensor: &'static str,
+        /// Elements.
+        elements: usize,
+    },
+}
+
+/// What a tensor of a call is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// As rules store tensors.
+    Stored(Dtype),
+    /// float64, which the device cpu:f64 takes.
+    Double,
+}
+
+/// A dtype as Python and C programmers say it.
+pub(crate) fn in_words(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Stored(Dtype::F32) => "float32",
+        Kind::Stored(Dtype::Bf16) => "bfloat16",
+        Kind::Stored(Dtype::F16) => "float16",
+        Kind::Double => "float64",
+    }
+}
+
+/// What a pointer that must not be null points to.
+///
+/// # Safety
+/// The pointer is null, or no multiple of the type's alignment, or points to a `T` that lives for `'a`.
+pub(crate) unsafe fn object<'a, T>(pointer: *const T, name: &'static str) -> Result<&'a T, AbiError> {
+    // SAFETY: passed on.
+    unsafe { optional(pointer, name) }?.ok_or(AbiError::Null(name))
+}
+
+/// What a pointer points to; `None` for null.
+///
+/// # Safety
+/// As [`object`].
+pub(crate) unsafe fn optional<'a, T>(pointer: *const T, name: &'static str) -> Result<Option<&'a T>, AbiError> {
+    aligned(pointer, name)?;
+    // SAFETY: aligned; the rest is the caller's promise.
+    Ok(unsafe { pointer.as_ref() })
+}
+
+/// Refuses an address that no `T` can lie at.
+pub(crate) fn aligned<T>(pointer: *const T, field: &'static str) -> Result<(), AbiError> {
+    if pointer.is_aligned() {
+        return Ok(());
+    }
+    Err(AbiError::Misaligned { field, address: pointer.addr(), needs: align_of::<T>() })
 }
 
 impl Tensor {
@@ -163,18 +255,30 @@ impl Tensor {
         if self.data.is_null() {
             return Ok(None);
         }
-        let ((shape, strides), len) = (self.axes(name)?, self.reach(name)?);
-        // SAFETY: the caller promises memory for the tensor, which reaches over `len` elements; for none, any pointer
-        // that is not null will do.
+        let (shape, strides) = self.axes(name)?;
+        let named = |source| CallError::Tensor { name, source };
+        // SAFETY: the caller's promise.
         unsafe {
             Ok(Some(match self.dtype(name)? {
-                Dtype::F32 => View::strided(std::slice::from_raw_parts(self.data.cast::<f32>(), len), shape, strides)?,
-                Dtype::Bf16 => {
-                    View::strided(std::slice::from_raw_parts(self.data.cast::<bf16>(), len), shape, strides)?
-                }
-                Dtype::F16 => View::strided(std::slice::from_raw_parts(self.data.cast::<f16>(), len), shape, strides)?,
+                Dtype::F32 => View::strided(self.elements::<f32>(name)?, shape, strides).map_err(named)?,
+                Dtype::Bf16 => View::strided(self.elements::<bf16>(name)?, shape, strides).map_err(named)?,
+                Dtype::F16 => View::strided(self.elements::<f16>(name)?, shape, strides).map_err(named)?,
             }))
         }
+    }
+
+    /// Every element from the first to the last.
+    ///
+    /// # Safety
+    /// `data` points to memory that holds the tensor, of elements `T`, for as long as the slice lives.
+    pub(crate) unsafe fn elements<'a, T>(&self, name: &'static str) -> Result<&'a [T], AbiError> {
+        let len = self.reach(name)?;
+        if len == 0 {
+            return Ok(&[]);
+        }
+        aligned(self.data.cast_const().cast::<T>(), name)?;
+        // SAFETY: aligned, and the caller promises memory for the tensor, which reaches over `len` elements.
+        Ok(unsafe { std::slice::from_raw_parts(self.data.cast::<T>(), len) })
     }
 
     /// Elements from the first to the last.
@@ -183,16 +287,46 @@ impl Tensor {
         let steps = shape.as_slice().iter().zip(strides.as_slice());
         let reach = steps
             .fold(1usize, |end, (size, stride)| end.saturating_add(size.saturating_sub(1).saturating_mul(*stride)));
-        Ok(if shape.as_slice().contains(&0) { 0 } else { reach.min(isize::MAX as usize / 4) })
+        Ok(if shape.as_slice().contains(&0) { 0 } else { reach.min(isize::MAX as usize / 8) })
+    }
+
+    /// What it is made of, where that is what rules store tensors in.
+    pub(crate) fn dtype(&self, tensor: &'static str) -> Result<Dtype, AbiError> {
+        match self.kind(tensor)? {
+            Kind::Stored(dtype) => Ok(dtype),
+            Kind::Double => {
+                let want = "float32, bfloat16 or float16; on cpu:f64 every tensor of a call may be float64";
+                Err(AbiError::Stored { tensor, got: in_words(Kind::Double), want })
+            }
+        }
     }
 
     /// What it is made of.
-    pub(crate) fn dtype(&self, name: &'static str) -> Result<Dtype, AbiError> {
+    pub(crate) fn kind(&self, tensor: &'static str) -> Result<Kind, AbiError> {
         match self.dtype {
-            0 => Ok(Dtype::F32),
-            1 => Ok(Dtype::Bf16),
-            2 => Ok(Dtype::F16),
-            got => Err(AbiError::Dtype { tensor: name, got }),
+            0 => Ok(Kind::Stored(Dtype::F32)),
+            1 => Ok(Kind::Stored(Dtype::Bf16)),
+            2 => Ok(Kind::Stored(Dtype::F16)),
+            3 => Ok(Kind::Double),
+            got => Err(AbiError::Dtype { tensor, got }),
+        }
+    }
+
+    /// Refuses what is not row-major of a shape, or has no address that its elements can lie at.
+    pub(crate) fn expect_row_major(&self, tensor: &'static str, want: &[usize]) -> Result<(), AbiError> {
+        let (shape, strides) = self.axes(tensor)?;
+        let (got, packed) = (shape.as_slice(), shape.row_major());
+        let steps = got.iter().zip(strides.as_slice()).zip(packed.as_slice());
+        if got != want || !steps.into_iter().all(|((size, stride), packed)| *size < 2 || stride == packed) {
+            return Err(AbiError::Output { tensor, got: got.to_vec(), want: want.to_vec() });
+        }
+        if got.contains(&0) {
+            return Ok(());
+        }
+        match self.kind(tensor)? {
+            Kind::Stored(Dtype::F32) => aligned(self.data.cast::<f32>(), tensor),
+            Kind::Stored(Dtype::Bf16 | Dtype::F16) => aligned(self.data.cast::<u16>(), tensor),
+            Kind::Double => aligned(self.data.cast::<f64>(), tensor),
         }
     }
 }
@@ -234,6 +368,23 @@ pub enum CallError {
     /// The call itself.
     #[error(transparent)]
     Call(#[from] gdn2::Error),
+    /// One tensor of it.
+    #[error("{name}: {source}")]
+    Tensor {
+        /// The field.
+        name: &'static str,
+        /// What is wrong with it.
+        source: gdn2::Error,
+    },
+    /// Tensors that do not fit the rule or one another.
+    #[error(transparent)]
+    Case(#[from] CaseError),
+    /// The same, found by the float64 definition.
+    #[error(transparent)]
+    Definition(#[from] gdn2_dsl::InputError),
+    /// No such architecture of the virtual machine.
+    #[error("device vm:{0}")]
+    Arch(#[from] gdn2_codegen::arch::UnknownArch),
     /// The rule file, drawn.
     #[error("{0}")]
     Rules(String),
@@ -251,7 +402,7 @@ impl Call {
         // SAFETY: passed on.
         unsafe {
             let required = |tensor: &Tensor, name| tensor.view(name)?.ok_or(CallError::Abi(AbiError::Null(name)));
-            let offsets = slice(self.cu_seqlens, self.cu_seqlens_len, "cu_seqlens_len")?;
+            let offsets = slice(self.cu_seqlens, self.cu_seqlens_len, CU_SEQLENS)?;
             Ok(Inputs {
                 q: required(&self.q, "q")?,
                 k: required(&self.k, "k")?,
@@ -261,21 +412,36 @@ impl Call {
                 w: self.w.view("w")?,
                 initial_state: self.initial_state.view("initial_state")?,
                 cu_seqlens: offsets.map(Offsets::from),
-                scale: (self.scale != 0.0).then_some(self.scale),
+                scale: self.scale(),
             })
         }
     }
+
+    /// The factor on q; `None` where none is given.
+    pub(crate) fn scale(&self) -> Option<f32> {
+        (self.scale_given != 0 || self.scale != 0.0).then_some(self.scale)
+    }
 }
+
+/// The fields of packed sequences: offsets and how many.
+pub(crate) const CU_SEQLENS: [&str; 2] = ["cu_seqlens", "cu_seqlens_len"];
+/// The fields of a pool's slots.
+pub(crate) const SLOTS: [&str; 2] = ["slots", "slots_len"];
 
 /// A C array; `None` for a null pointer.
 ///
 /// # Safety
 /// `data` is null or points to `len` elements, alive for `'a`.
-pub(crate) unsafe fn slice<'a, T>(data: *const T, len: i64, field: &'static str) -> Result<Option<&'a [T]>, AbiError> {
+pub(crate) unsafe fn slice<'a, T>(
+    data: *const T,
+    len: i64,
+    [field, size]: [&'static str; 2],
+) -> Result<Option<&'a [T]>, AbiError> {
     if data.is_null() {
         return Ok(None);
     }
-    let len = usize::try_from(len).map_err(|_| AbiError::Negative { field, got: len })?;
+    let len = usize::try_from(len).map_err(|_| AbiError::Negative { field: size, got: len })?;
+    aligned(data, field)?;
     // SAFETY: the caller's promise.
     Ok(Some(unsafe { std::slice::from_raw_parts(data, len) }))
 }

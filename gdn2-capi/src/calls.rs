@@ -2,10 +2,13 @@
 
 use std::cell::RefCell;
 use std::ffi::{CStr, CString, c_char, c_int};
+use std::mem::MaybeUninit;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use crate::abi::{AbiError, Call, CallError, Gradients, Sizes, Tensor, slice};
-use gdn2::__private::{Loaded, Tensor as Owned};
+use crate::abi::{AbiError, Call, CallError, Gradients, Sizes, Tensor, aligned, object, optional};
+use crate::double;
+use crate::pool::Pool;
+use gdn2::__private::{Arch, Loaded, Tensor as Owned};
 use gdn2::{Device, Dtype, Slots, bf16, f16};
 use gdn2_dsl::{Rule, parse_file};
 
@@ -60,15 +63,22 @@ pub unsafe extern "C" fn gdn2_load(
         // SAFETY: the caller's promise.
         let (rules, name, device) = unsafe { (text(rules, "rules")?, text(name, "name")?, text(device, "device")?) };
         let rule = choose(rules.ok_or(AbiError::Null("rules"))?, name)?;
-        let device: Device = device.ok_or(AbiError::Null("device"))?.parse()?;
-        if kernels.is_null() {
-            return Err(AbiError::Null("kernels").into());
-        }
-        let loaded = Box::new(Kernels(Loaded::generate(rule, &device)?));
-        // SAFETY: not null, and the caller promises room.
-        unsafe { kernels.write(Box::into_raw(loaded)) };
+        let (device, arch) = device_named(device.ok_or(AbiError::Null("device"))?)?;
+        // SAFETY: the caller promises room for a pointer, which may hold anything.
+        let place = unsafe { object(kernels.cast_const().cast::<MaybeUninit<*mut Kernels>>(), "kernels") }?;
+        let loaded = Box::new(Kernels(Loaded::generate_for(rule, &device, arch)?));
+        // SAFETY: not null and aligned, and the caller promises room.
+        unsafe { std::ptr::from_ref(place).cast_mut().cast::<*mut Kernels>().write(Box::into_raw(loaded)) };
         Ok(())
     })
+}
+
+/// A device, and the architecture whose kernels the virtual machine is to run: `vm:sm_90a`.
+fn device_named(name: &str) -> Result<(Device, Option<Arch>), CallError> {
+    match name.strip_prefix("vm:") {
+        Some(arch) => Ok((Device::vm(), Some(arch.parse()?))),
+        None => Ok((name.parse()?, None)),
+    }
 }
 
 fn choose(text: &str, name: Option<&str>) -> Result<Rule, CallError> {
@@ -108,8 +118,11 @@ pub unsafe extern "C" fn gdn2_forward(
     guarded(|| {
         // SAFETY: the caller's promise.
         unsafe {
-            let kernels = kernels.as_ref().ok_or(AbiError::Null("kernels"))?;
-            let call = call.as_ref().ok_or(AbiError::Null("call"))?;
+            let (kernels, call) = (object(kernels, "kernels")?, object(call, "call")?);
+            let (o, final_state) = (optional(o, "o")?, optional(final_state, "final_state")?);
+            if double::serves(&kernels.0, call)? {
+                return double::forward(kernels.0.rule(), call, o, final_state);
+            }
             let out = kernels.0.forward(call.inputs()?)?;
             write(o, &out.o, "o")?;
             write(final_state, &out.final_state, "final_state")
@@ -131,22 +144,22 @@ pub unsafe extern "C" fn gdn2_decode(
     guarded(|| {
         // SAFETY: the caller's promise.
         unsafe {
-            let kernels = kernels.as_ref().ok_or(AbiError::Null("kernels"))?;
-            let call = call.as_ref().ok_or(AbiError::Null("call"))?;
-            let place = state.as_ref().filter(|state| !state.data.is_null()).ok_or(AbiError::Null("state"))?;
-            if place.dtype("state")? != Dtype::F32 {
-                return Err(AbiError::State(place.dtype).into());
+            let (kernels, call) = (object(kernels, "kernels")?, object(call, "call")?);
+            let (state, o) = (object(state, "state")?, optional(o, "o")?);
+            if double::serves(&kernels.0, call)? {
+                return double::decode(kernels.0.rule(), call, state, o);
             }
-            let (shape, strides) = place.axes("state")?;
-            let mut pool = Owned::zeros(shape, Dtype::F32)?;
-            row_major(shape.as_slice(), strides.as_slice(), shape.row_major().as_slice(), "state", shape.as_slice())?;
-            if let Some(numbers) = pool.as_mut_slice::<f32>() {
-                numbers.copy_from_slice(std::slice::from_raw_parts(place.data.cast(), numbers.len()));
+            let inputs = call.inputs()?;
+            let pool = Pool::<f32>::new(kernels.0.rule(), call, state)?;
+            let mut states = Owned::zeros(pool.shape(), Dtype::F32)?;
+            if let Some(numbers) = states.as_mut_slice::<f32>() {
+                pool.read(numbers);
             }
-            let slots = slice(call.slots, call.slots_len, "slots_len")?;
-            let out = kernels.0.decode(&mut pool, slots.map(Slots::from), call.inputs()?)?;
+            let slots = pool.own_slots();
+            let out = kernels.0.decode(&mut states, Some(Slots::from(slots.as_slice())), inputs)?;
             write(o, &out, "o")?;
-            write(state, &pool, "state")
+            pool.write(states.as_slice::<f32>().unwrap_or_default());
+            Ok(())
         }
     })
 }
@@ -166,15 +179,18 @@ pub unsafe extern "C" fn gdn2_backward(
     guarded(|| {
         // SAFETY: the caller's promise.
         unsafe {
-            let kernels = kernels.as_ref().ok_or(AbiError::Null("kernels"))?;
-            let call = call.as_ref().ok_or(AbiError::Null("call"))?;
-            let places = gradients.as_ref().ok_or(AbiError::Null("gradients"))?;
-            let d_o = d_o.as_ref().ok_or(AbiError::Null("d_o"))?.view("d_o")?.ok_or(AbiError::Null("d_o"))?;
-            let d_final_state = d_final_state.as_ref().map_or(Ok(None), |grad| grad.view("d_final_state"))?;
+            let (kernels, call) = (object(kernels, "kernels")?, object(call, "call")?);
+            let (d_o, d_final_state) = (object(d_o, "d_o")?, optional(d_final_state, "d_final_state")?);
+            let places = object(gradients, "gradients")?;
+            if double::serves(&kernels.0, call)? {
+                return double::backward(kernels.0.rule(), call, d_o, d_final_state, places);
+            }
+            let d_o = d_o.view("d_o")?.ok_or(AbiError::Null("d_o"))?;
+            let d_final_state = d_final_state.map_or(Ok(None), |grad| grad.view("d_final_state"))?;
             let results = kernels.0.backward(&kernels.0.save(call.inputs()?)?, d_o, d_final_state)?;
             for (place, name) in places.named().into_iter().filter(|(place, _)| !place.data.is_null()) {
                 let result = results.get(name).ok_or(AbiError::NoGradient(name.name()))?;
-                write(place, result, name.name())?;
+                write(Some(place), result, name.name())?;
             }
             Ok(())
         }
@@ -212,8 +228,10 @@ unsafe fn scratch(
 ) -> c_int {
     guarded(|| {
         // SAFETY: the caller's promise.
-        let (kernels, place) = unsafe { (kernels.as_ref(), bytes.as_mut()) };
-        let (kernels, place) = (kernels.ok_or(AbiError::Null("kernels"))?, place.ok_or(AbiError::Null("bytes"))?);
+        let kernels = unsafe { object(kernels, "kernels") }?;
+        aligned(bytes, "bytes")?;
+        // SAFETY: aligned; the caller's promise.
+        let place = unsafe { bytes.as_mut() }.ok_or(AbiError::Null("bytes"))?;
         *place = i64::try_from(needs(kernels)?).unwrap_or(i64::MAX);
         Ok(())
     })
@@ -227,7 +245,7 @@ unsafe fn scratch(
 pub unsafe extern "C" fn gdn2_warmup(kernels: *const Kernels, shape: Sizes) -> c_int {
     guarded(|| {
         // SAFETY: the caller's promise.
-        let kernels = unsafe { kernels.as_ref() }.ok_or(AbiError::Null("kernels"))?;
+        let kernels = unsafe { object(kernels, "kernels") }?;
         Ok(kernels.0.warmup(shape.shape()?)?)
     })
 }
@@ -241,7 +259,7 @@ pub unsafe extern "C" fn gdn2_explain(kernels: *const Kernels, shape: Sizes) -> 
     let mut text = String::new();
     let status = guarded(|| {
         // SAFETY: the caller's promise.
-        let kernels = unsafe { kernels.as_ref() }.ok_or(AbiError::Null("kernels"))?;
+        let kernels = unsafe { object(kernels, "kernels") }?;
         kernels.0.explain(shape.shape()?).iter().for_each(|kernel| text += &format!("{kernel}\n"));
         Ok(())
     });
@@ -260,29 +278,13 @@ pub extern "C" fn gdn2_last_error() -> *const c_char {
     LAST_ERROR.with(|last| last.borrow().as_ptr())
 }
 
-fn row_major(
-    got: &[usize],
-    strides: &[usize],
-    packed: &[usize],
-    tensor: &'static str,
-    want: &[usize],
-) -> Result<(), AbiError> {
-    let in_order = got.iter().zip(strides).zip(packed).all(|((size, stride), packed)| *size < 2 || stride == packed);
-    if got == want && in_order {
-        return Ok(());
-    }
-    Err(AbiError::Output { tensor, got: got.to_vec(), want: want.to_vec() })
-}
-
 /// Copies a result to where the caller wants it, converted to the caller's dtype.
 ///
 /// # Safety
-/// `place` is null or describes memory that may be written.
-unsafe fn write(place: *const Tensor, result: &Owned, name: &'static str) -> Result<(), CallError> {
-    // SAFETY: the caller's promise.
-    let Some(place) = unsafe { place.as_ref() }.filter(|place| !place.data.is_null()) else { return Ok(()) };
-    let (shape, strides) = place.axes(name)?;
-    row_major(shape.as_slice(), strides.as_slice(), shape.row_major().as_slice(), name, result.shape())?;
+/// `place` is absent or describes memory that may be written.
+unsafe fn write(place: Option<&Tensor>, result: &Owned, name: &'static str) -> Result<(), CallError> {
+    let Some(place) = place.filter(|place| !place.data.is_null()) else { return Ok(()) };
+    place.expect_row_major(name, result.shape())?;
     let numbers = result.to_f32();
     // SAFETY: the shapes agree, so the memory holds as many elements; it is row-major.
     unsafe {
@@ -298,7 +300,7 @@ unsafe fn write(place: *const Tensor, result: &Owned, name: &'static str) -> Res
 unsafe fn store<T>(place: &Tensor, numbers: &[f32], narrow: impl Fn(f32) -> T) {
     let first = place.data.cast::<T>();
     for (index, number) in numbers.iter().enumerate() {
-        // SAFETY: the caller promises room for every number.
-        unsafe { first.add(index).write_unaligned(narrow(*number)) };
+        // SAFETY: aligned, and the caller promises room for every number.
+        unsafe { first.add(index).write(narrow(*number)) };
     }
 }

@@ -3,7 +3,7 @@
 
 use std::ffi::{c_int, c_void};
 
-use crate::abi::{AbiError, Call, CallError, Gradients, Tensor};
+use crate::abi::{AbiError, CU_SEQLENS, Call, CallError, Gradients, SLOTS, Tensor, aligned, object, optional};
 use crate::calls::{Kernels, guarded};
 use gdn2::__private::{Call as Inputs, GradientViews, Loaded, Name};
 use gdn2::{
@@ -18,6 +18,7 @@ fn held<T>(data: *const T, len: usize, stored: Stored, context: Context) -> Fore
 
 /// A tensor in memory of its own, for views to borrow.
 struct Placed {
+    name: &'static str,
     memory: ForeignMemory,
     shape: Axes,
     strides: Axes,
@@ -32,7 +33,7 @@ impl Placed {
         let (shape, strides) = tensor.axes(name)?;
         let stored = Stored::Float(tensor.dtype(name)?);
         let memory = held(tensor.data.cast_const(), tensor.reach(name)?, stored, context);
-        Ok(Some(Placed { memory, shape, strides }))
+        Ok(Some(Placed { name, memory, shape, strides }))
     }
 
     /// The same for what a call cannot lack.
@@ -41,11 +42,15 @@ impl Placed {
     }
 
     fn view(&self) -> Result<View<'_>, CallError> {
-        Ok(View::device_strided(&self.memory, self.shape, self.strides)?)
+        let name = self.name;
+        View::device_strided(&self.memory, self.shape, self.strides)
+            .map_err(|source| CallError::Tensor { name, source })
     }
 
     fn view_mut(&mut self) -> Result<ViewMut<'_>, CallError> {
-        Ok(ViewMut::device_strided(&mut self.memory, self.shape, self.strides)?)
+        let name = self.name;
+        let view = ViewMut::device_strided(&mut self.memory, self.shape, self.strides);
+        view.map_err(|source| CallError::Tensor { name, source })
     }
 }
 
@@ -63,7 +68,7 @@ struct Read {
     gates: [Option<Placed>; 3],
     initial_state: Option<Placed>,
     offsets: Option<DeviceOffsets>,
-    scale: f32,
+    scale: Option<f32>,
 }
 
 impl Read {
@@ -72,7 +77,7 @@ impl Read {
     unsafe fn new(call: &Call, context: Context) -> Result<Read, CallError> {
         let place = |tensor, name| Placed::new(tensor, name, context);
         let needed = |tensor, name| Placed::required(tensor, name, context);
-        let offsets = table(call.cu_seqlens, call.cu_seqlens_len, "cu_seqlens_len", Stored::I64, context)?;
+        let offsets = table(call.cu_seqlens, call.cu_seqlens_len, CU_SEQLENS, Stored::I64, context)?;
         let tokens = usize::try_from(call.q.shape[1]).unwrap_or(0);
         Ok(Read {
             needed: [needed(&call.q, "q")?, needed(&call.k, "k")?, needed(&call.v, "v")?],
@@ -80,7 +85,7 @@ impl Read {
             initial_state: place(&call.initial_state, "initial_state")?,
             // SAFETY: the caller promises offsets that ascend from 0 to the number of tokens.
             offsets: offsets.map(|memory| unsafe { DeviceOffsets::from_memory(Box::new(memory), tokens) }),
-            scale: call.scale,
+            scale: call.scale(),
         })
     }
 
@@ -95,7 +100,7 @@ impl Read {
             w: view(w)?,
             initial_state: view(&self.initial_state)?,
             cu_seqlens: self.offsets.as_ref().map(Into::into),
-            scale: (self.scale != 0.0).then_some(self.scale),
+            scale: self.scale,
         })
     }
 }
@@ -104,14 +109,15 @@ impl Read {
 fn table<T>(
     data: *const T,
     len: i64,
-    field: &'static str,
+    [field, size]: [&'static str; 2],
     stored: Stored,
     context: Context,
 ) -> Result<Option<ForeignMemory>, AbiError> {
     if data.is_null() {
         return Ok(None);
     }
-    let len = usize::try_from(len).map_err(|_| AbiError::Negative { field, got: len })?;
+    aligned(data, field)?;
+    let len = usize::try_from(len).map_err(|_| AbiError::Negative { field: size, got: len })?;
     Ok(Some(held(data, len, stored, context)))
 }
 
@@ -128,9 +134,9 @@ unsafe fn call_on(
     guarded(|| {
         // SAFETY: the caller's promise.
         unsafe {
-            let kernels = kernels.as_ref().ok_or(AbiError::Null("kernels"))?;
+            let kernels = object(kernels, "kernels")?;
             let context = kernels.0.context()?;
-            let read = Read::new(call.as_ref().ok_or(AbiError::Null("call"))?, context)?;
+            let read = Read::new(object(call, "call")?, context)?;
             run(kernels, Stream::foreign(stream, context), read.inputs()?, context)
         }
     })
@@ -139,7 +145,7 @@ unsafe fn call_on(
 /// A tensor argument that may be a null pointer.
 unsafe fn argument(tensor: *const Tensor, name: &'static str, context: Context) -> Result<Option<Placed>, CallError> {
     // SAFETY: the caller's promise.
-    unsafe { tensor.as_ref() }.map_or(Ok(None), |tensor| Placed::new(tensor, name, context))
+    unsafe { optional(tensor, name) }?.map_or(Ok(None), |tensor| Placed::new(tensor, name, context))
 }
 
 /// The same for what a call cannot lack.
@@ -220,8 +226,8 @@ pub unsafe extern "C" fn gdn2_decode_on(
         call_on(kernels, stream, call, |kernels, stream, inputs, context| {
             let (mut pool, mut o) = (needed(state, "state", context)?, needed(o, "o", context)?);
             let states = pool.shape.as_slice().first().copied().unwrap_or(0);
-            let call = call.as_ref().ok_or(AbiError::Null("call"))?;
-            let slots = table(call.slots, call.slots_len, "slots_len", Stored::I32, context)?;
+            let call = object(call, "call")?;
+            let slots = table(call.slots, call.slots_len, SLOTS, Stored::I32, context)?;
             let slots = slots.map(|memory| DeviceSlots::from_memory(Box::new(memory), states));
             let slots = slots.as_ref().map(Slots::from);
             Ok(kernels.0.decode_on(stream, pool.view_mut()?, slots, inputs, o.view_mut()?)?)
@@ -270,7 +276,7 @@ pub unsafe extern "C" fn gdn2_backward_on(
     // SAFETY: the caller's promise.
     unsafe {
         call_on(kernels, stream, call, |kernels, stream, inputs, context| {
-            let places = gradients.as_ref().ok_or(AbiError::Null("gradients"))?;
+            let places = object(gradients, "gradients")?;
             let (d_o, d_last) = (needed(d_o, "d_o", context)?, argument(d_final_state, "d_final_state", context)?);
             let mut held = [const { None }; 7];
             for (place, (tensor, name)) in held.iter_mut().zip(places.named()) {

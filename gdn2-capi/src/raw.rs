@@ -2,7 +2,7 @@
 
 use std::ffi::{c_int, c_void};
 
-use crate::abi::AbiError;
+use crate::abi::object;
 use crate::calls::{Kernels, guarded};
 use gdn2::raw::Arguments;
 use gdn2::{Error, Loaded};
@@ -16,8 +16,8 @@ unsafe fn raw(
 ) -> c_int {
     guarded(|| {
         // SAFETY: the caller's promise.
-        let (kernels, call) = unsafe { (kernels.as_ref(), call.as_ref()) };
-        Ok(run(&kernels.ok_or(AbiError::Null("kernels"))?.0, call.ok_or(AbiError::Null("call"))?)?)
+        let (kernels, call) = unsafe { (object(kernels, "kernels")?, object(call, "call")?) };
+        Ok(run(&kernels.0, call)?)
     })
 }
 

@@ -6,7 +6,7 @@ use std::mem::{offset_of, size_of};
 use std::process::Command;
 
 use gdn2::raw::Arguments;
-use gdn2_c::{Call, Gradients, Sizes, Tensor};
+use gdn2_c::{Call, Gradients, RuleInfo, Sizes, Tensor};
 
 #[test]
 fn a_c_compiler_sees_the_same_structs() {
@@ -20,8 +20,11 @@ fn a_c_compiler_sees_the_same_structs() {
     claim("offsetof(gdn2_call, cu_seqlens)", offset_of!(Call, cu_seqlens));
     claim("offsetof(gdn2_call, slots)", offset_of!(Call, slots));
     claim("offsetof(gdn2_call, scale)", offset_of!(Call, scale));
+    claim("offsetof(gdn2_call, scale_given)", offset_of!(Call, scale_given));
+    claim("sizeof(gdn2_rule)", size_of::<RuleInfo>());
+    claim("offsetof(gdn2_rule, state_vk)", offset_of!(RuleInfo, state_vk));
     claim("sizeof(gdn2_gradients)", size_of::<Gradients>());
-    claim("offsetof(gdn2_gradients, dinitial_state)", offset_of!(Gradients, dinitial_state));
+    claim("offsetof(gdn2_gradients, d_initial_state)", offset_of!(Gradients, d_initial_state));
     claim("sizeof(gdn2_shape)", size_of::<Sizes>());
     claim("offsetof(gdn2_shape, value_heads)", offset_of!(Sizes, value_heads));
     claim("sizeof(gdn2_arguments)", size_of::<Arguments>());

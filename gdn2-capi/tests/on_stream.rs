@@ -101,7 +101,21 @@ fn inputs(machine: &Machine, b: usize, t: usize) -> [Both; 7] {
 
 fn call([q, k, v, g, b, w, initial_state]: [Tensor; 7]) -> Call {
     let (cu_seqlens, slots) = (ptr::null(), ptr::null());
-    Call { q, k, v, g, b, w, initial_state, cu_seqlens, cu_seqlens_len: 0, slots, slots_len: 0, scale: 0.0 }
+    Call {
+        q,
+        k,
+        v,
+        g,
+        b,
+        w,
+        initial_state,
+        cu_seqlens,
+        cu_seqlens_len: 0,
+        slots,
+        slots_len: 0,
+        scale: 0.0,
+        scale_given: 0,
+    }
 }
 
 fn loaded() -> (Machine, Kernels, Kernels) {
@@ -146,14 +160,14 @@ fn training_on_a_stream_gives_the_bits_of_the_calls_on_host_memory() {
             let Stored::Float(dtype) = input.device.stored() else { panic!("a tensor of numbers") };
             Both::room(&machine, &input.sizes, dtype)
         });
-        let gradients = |[dq, dk, dv, dg, db, dw, dinitial_state]: [Tensor; 7]| Gradients {
+        let gradients = |[dq, dk, dv, dg, db, dw, d_initial_state]: [Tensor; 7]| Gradients {
             dq,
             dk,
             dv,
             dg,
             db,
             dw,
-            dinitial_state,
+            d_initial_state,
         };
         let places = gradients(grads.each_mut().map(Both::host_mut));
         good(gdn2_backward(&plain, &host, &d_o.host(), &d_last.host(), &places));

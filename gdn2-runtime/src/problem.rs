@@ -402,7 +402,10 @@ fn sequences(case: &Case, dims: &Dims) -> Result<Vec<Sequence>, CaseError> {
     }
     let offsets = &packed.offsets;
     if offsets.first() != Some(&0) {
-        return wrong(format!("must start at 0, got {:?}", offsets.first()));
+        return wrong(match offsets.first() {
+            None => "none at all, must be N + 1 offsets from 0 to T".to_owned(),
+            Some(first) => format!("must start at 0, got {first}"),
+        });
     }
     if let Some(at) = offsets.windows(2).position(|pair| pair[1] < pair[0]) {
         return wrong(format!(
@@ -412,8 +415,8 @@ fn sequences(case: &Case, dims: &Dims) -> Result<Vec<Sequence>, CaseError> {
             offsets[at + 1]
         ));
     }
-    if offsets.last().copied() != i64::try_from(dims.tokens).ok() {
-        return wrong(format!("must end at T = {}, got {:?}", dims.tokens, offsets.last()));
+    if let Some(last) = offsets.last().filter(|last| usize::try_from(**last) != Ok(dims.tokens)) {
+        return wrong(format!("must end at T = {}, got {last}", dims.tokens));
     }
     let pairs = offsets.windows(2).enumerate();
     let sequence = |(index, pair): (usize, &[i64])| Sequence {

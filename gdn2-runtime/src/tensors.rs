@@ -96,7 +96,7 @@ pub enum CaseError {
         shape: &'static str,
     },
     /// A tensor that the rule does not have.
-    #[error("{tensor}: the rule has no such gate ({reason}); take it out of the file or use another rule")]
+    #[error("{tensor}: the rule has no such gate ({reason}); leave it out or use another rule")]
     Extra {
         /// Its name.
         tensor: &'static str,

@@ -4,8 +4,9 @@
 use crate::error::Error;
 use crate::view::{Data, Offsets, View, rows};
 use gdn2_codegen::abi::Tensor as Name;
-use gdn2_dsl::{Rule, StateLayout};
-use gdn2_runtime::tensors::{Array, Case, CuSeqlens};
+use gdn2_dsl::{Dims, Rule, StateLayout};
+use gdn2_runtime::problem::{self, dims_of, expect_present};
+use gdn2_runtime::tensors::{Array, Case, CaseError, CuSeqlens};
 use std::collections::BTreeMap;
 
 /// Inputs of a forward or decode call.
@@ -44,11 +45,26 @@ impl<'a> Call<'a> {
         ]
     }
 
-    /// The call as a case of its rule.
+    /// The call as a case of its rule. Shapes are held against the rule before anything is copied: a false one must not
+    /// ask for memory that nobody has.
     pub(crate) fn case(&self, rule: &Rule) -> Result<Case, Error> {
+        let dims = dims_of(rule, self.q.shape(), self.v.shape())?;
+        for (name, view) in self.tokens() {
+            if let (true, Some(view)) = (expect_present(rule, name, view.is_some())?, view) {
+                fits(rule, &dims, name, view.shape(), 0)?;
+            }
+        }
+        let sequences = match self.cu_seqlens {
+            None => dims.batch,
+            Some(Offsets::I32(offsets)) => offsets.len().saturating_sub(1),
+            Some(Offsets::I64(offsets)) => offsets.len().saturating_sub(1),
+            Some(Offsets::Device(_)) => return Err(Error::DeviceMemory("cu_seqlens")),
+        };
+        room("final_state", sequences.saturating_mul(dims.value_heads).saturating_mul(dims.state()))?;
         let mut tensors = BTreeMap::new();
         for (name, view) in self.tokens().into_iter().chain([(Name::InitialState, self.initial_state)]) {
             let Some(view) = view else { continue };
+            room(name.name(), view.shape.elements().unwrap_or(usize::MAX))?;
             let array = array(name.name(), &view)?;
             tensors.insert(name, if name == Name::InitialState { swapped(rule, array) } else { array });
         }
@@ -59,6 +75,30 @@ impl<'a> Call<'a> {
             ..Case::default()
         })
     }
+}
+
+/// Refuses a tensor of another shape than the rule and the call's sizes give it; states as `[N,HV,K,V]`.
+pub(crate) fn fits(rule: &Rule, dims: &Dims, name: Name, got: &[usize], slots: usize) -> Result<(), Error> {
+    let (letters, want) = problem::shape(rule, dims, name, slots);
+    if *got == *want {
+        return Ok(());
+    }
+    let (got, want) = (got.to_vec(), want.to_vec());
+    Err(CaseError::Shape { tensor: name.name(), got, letters, want }.into())
+}
+
+/// The shape of states in the rule's layout, as `[N,HV,K,V]`.
+pub(crate) fn turned_axes(rule: &Rule, shape: &[usize]) -> Vec<usize> {
+    match (rule.state, shape) {
+        (StateLayout::Vk, &[slots, heads, v, k]) => vec![slots, heads, k, v],
+        _ => shape.to_vec(),
+    }
+}
+
+/// Refuses a number of elements that there is no memory for.
+fn room(field: &'static str, elements: usize) -> Result<(), Error> {
+    let limit = "elements are more than there is memory for";
+    Vec::<f32>::new().try_reserve_exact(elements).map_err(|_| Error::Size { field, got: elements, limit })
 }
 
 fn offsets(given: Offsets<'_>) -> Result<CuSeqlens, Error> {

@@ -6,7 +6,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::bank::{Bank, Ready, Source, Trained};
-use crate::call::{Call, array, swapped};
+use crate::call::{Call, array, fits, swapped, turned_axes};
 use crate::embedded::{Embedded, Explanation, OLDEST, Tuning};
 use crate::error::Error;
 use crate::shape::Shape;
@@ -18,7 +18,7 @@ use gdn2_dsl::{Dtype, Rule, StateLayout};
 use gdn2_runtime::device::Device;
 use gdn2_runtime::device::launch::{Context, Gpu};
 use gdn2_runtime::engine::{self, Kept, Outcome, Run};
-use gdn2_runtime::problem::Problem;
+use gdn2_runtime::problem::{Problem, dims_of};
 use gdn2_runtime::raw::Arguments;
 use gdn2_runtime::tensors::{Array, Case};
 
@@ -69,7 +69,7 @@ impl Loaded {
     /// Kernels that the device cannot hold, or a compiler that is needed and missing.
     #[doc(hidden)]
     pub fn new(rule: Rule, embedded: &'static [Embedded], tuning: &[Tuning], device: &Device) -> Result<Loaded, Error> {
-        Loaded::on(rule, Source::Embedded(embedded), tuning, device)
+        Loaded::on(rule, Source::Embedded(embedded), tuning, device, None)
     }
 
     /// Generates every pass of a rule that is known only at run time.
@@ -78,7 +78,16 @@ impl Loaded {
     /// As [`Loaded::new`].
     #[doc(hidden)]
     pub fn generate(rule: Rule, device: &Device) -> Result<Loaded, Error> {
-        Loaded::on(rule, Source::Generator, &[], device)
+        Loaded::generate_for(rule, device, None)
+    }
+
+    /// The same, and on the virtual machine the kernels of an architecture instead of those of the oldest.
+    ///
+    /// # Errors
+    /// As [`Loaded::new`].
+    #[doc(hidden)]
+    pub fn generate_for(rule: Rule, device: &Device, arch: Option<Arch>) -> Result<Loaded, Error> {
+        Loaded::on(rule, Source::Generator, &[], device, arch)
     }
 
     /// [`Loaded::new`] on a GPU, or what stands in for one, that is reached through a driver of the caller's. Calls on
@@ -99,10 +108,10 @@ impl Loaded {
         Ok(Loaded { shared: Arc::new(shared) })
     }
 
-    fn on(rule: Rule, source: Source, tuning: &[Tuning], device: &Device) -> Result<Loaded, Error> {
+    fn on(rule: Rule, source: Source, tuning: &[Tuning], device: &Device, arch: Option<Arch>) -> Result<Loaded, Error> {
         let (arch, gpu): (Arch, Option<Arc<dyn Gpu>>) = match device {
             Device::Cuda(gpu) => (gpu.arch(), Some(Arc::new(gpu.clone()))),
-            Device::Cpu(_) | Device::Vm(_) => (OLDEST, None),
+            Device::Cpu(_) | Device::Vm(_) => (arch.unwrap_or(OLDEST), None),
         };
         let context = gpu.as_ref().map(|gpu| gpu.context());
         let bank = match device {
@@ -245,8 +254,14 @@ impl Loaded {
     ) -> Result<Gradients, Error> {
         let Shared { rule, device, bank, .. } = &*self.shared;
         let mut case = saved.case.clone();
+        let shape = |name| case.tensors.get(&name).map_or(&[][..], |array| array.shape.as_slice());
+        let dims = dims_of(rule, shape(Name::Q), shape(Name::V))?;
+        fits(rule, &dims, Name::DO, d_out.shape(), 0)?;
         case.tensors.insert(Name::DO, array("d_out", &d_out)?);
         if let Some(grad) = d_final_state {
+            let sequences =
+                case.cu_seqlens.as_ref().map_or(dims.batch, |packed| packed.offsets.len().saturating_sub(1));
+            fits(rule, &dims, Name::DFinalState, &turned_axes(rule, grad.shape()), sequences)?;
             case.tensors.insert(Name::DFinalState, swapped(rule, array("d_final_state", &grad)?));
         }
         let problem = Problem::new(rule, &case)?;

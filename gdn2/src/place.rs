@@ -1,7 +1,7 @@
 //! A call on device memory: every tensor checked and written into the one raw call that all engines launch from. Nothing
 //! here allocates unless something is wrong.
 
-use crate::call::Call;
+use crate::call::{Call, fits};
 use crate::device::{DeviceMemory, Guard, Stored, Stream};
 use crate::error::Error;
 use crate::shape::Axes;
@@ -209,11 +209,7 @@ impl<'r, 's> Placed<'r, 's> {
     }
 
     fn expect(&self, name: Name, got: Axes, dtype: Dtype, slots: usize) -> Result<(), Error> {
-        let (letters, want) = problem::shape(self.rule, &self.dims, name, slots);
-        if got.as_slice() != &*want {
-            let (got, want) = (got.as_slice().to_vec(), want.to_vec());
-            return Err(CaseError::Shape { tensor: name.name(), got, letters, want }.into());
-        }
+        fits(self.rule, &self.dims, name, got.as_slice(), slots)?;
         let want = problem::dtype(self.rule, name);
         if dtype != want {
             let (got, want) =
@@ -224,6 +220,7 @@ impl<'r, 's> Placed<'r, 's> {
     }
 
     fn states(&self, name: Name, shape: Axes, strides: Axes, dtype: Dtype, slots: usize) -> Result<(), Error> {
+        // Axes, unlike a vector, take no allocation.
         let as_case = match (self.rule.state, shape.as_slice()) {
             (StateLayout::Vk, &[slots, heads, v, k]) => Axes::from_slice(&[slots, heads, k, v]).unwrap_or(shape),
             _ => shape,

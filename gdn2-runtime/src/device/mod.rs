@@ -40,7 +40,7 @@ pub enum DeviceError {
     #[error("unknown device `{0}`: use vm, cpu, cpu:f64 or cuda:N")]
     Unknown(String),
     /// The CUDA driver is not installed or does not start.
-    #[error("no CUDA driver: {reason} (tried {}); use --device vm or cpu, or install the NVIDIA driver", tried.join(", "))]
+    #[error("no CUDA driver: {reason} (tried {}); use the device vm or cpu, or install the NVIDIA driver", tried.join(", "))]
     Unavailable {
         /// Library names tried.
         tried: Vec<String>,

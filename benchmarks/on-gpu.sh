@@ -27,7 +27,7 @@ status=0
 "$work/ours/gdn2" hardware-check --device cuda:0 --minutes "${MINUTES:-9}" --out "$OUT" \
   --cases "$work/oracle" tests/cases --library "$work/ours/libgdn2_c.so" "$@" || status=$?
 
-# PyTorch's tensors on the GPU through python/gdn2.py.
+# PyTorch's tensors on the GPU through the package of python/.
 cd python
-GDN2_LIBRARY="$work/ours/libgdn2_c.so" python3 -m unittest --verbose test_gdn2 >"$OUT/python.txt" 2>&1 || status=$?
+GDN2_LIBRARY="$work/ours/libgdn2_c.so" python3 -m unittest --verbose tests.test_gdn2 tests.test_ops >"$OUT/python.txt" 2>&1 || status=$?
 exit "$status"

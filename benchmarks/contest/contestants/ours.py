@@ -1,4 +1,4 @@
-"""Our kernels through the C interface: the raw calls on a GPU, the host calls (python/gdn2.py) in a rehearsal."""
+"""Our kernels through the C interface: the raw calls on a GPU, the host calls of the Python package in a rehearsal."""
 
 import ctypes
 import os

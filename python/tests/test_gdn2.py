@@ -1,25 +1,29 @@
-"""Calls through gdn2.py: numpy always, PyTorch where it is installed.
+"""Calls through the package: numpy always, PyTorch where it is installed.
 
-    cd python && python3 -m unittest
+cd python && python3 -m unittest
 """
 
+import concurrent.futures
 import contextlib
+import copy
 import pathlib
+import pickle
 import unittest
 from unittest import mock
 
 import numpy as np
+from case import read_case
+from example import BAR, BARS, error, stored
 
 import gdn2
-from case import read_case
-from example import BAR, BARS, error
+from gdn2 import Kernels, _call, _library
 
 try:
     import torch
 except ImportError:
     torch = None
 
-CASES = pathlib.Path(__file__).resolve().parents[1] / "tests" / "cases"
+CASES = pathlib.Path(__file__).resolve().parents[2] / "tests" / "cases"
 NAMES = ("q", "k", "v", "g", "b", "w", "initial_state")
 
 
@@ -43,11 +47,40 @@ class Numpy(unittest.TestCase):
 
     def test_an_input_that_does_not_fit_is_named(self):
         self.refused("g", g=None)
-        self.refused("q is float64", q=self.case["q"].astype(np.float64))
+        self.refused("v is float64, must be float32", v=self.case["v"].astype(np.float64))
+        self.refused("q is int64", q=self.case["q"].astype(np.int64))
         self.refused("k is a list", k=self.case["k"].tolist())
-        self.refused("v must be given, with axes", v=self.case["v"][0])
+        self.refused("v has 3 axes", v=self.case["v"][0])
+        self.refused("v must be given, with axes", v=None)
         self.refused("b", b=self.case["b"][..., :3])
         self.refused("strides", q=self.case["q"][:, ::-1])
+
+    def test_offsets_that_are_none_are_named(self):
+        self.refused("cu_seqlens is float64", cu_seqlens=[0.0, 5.0])
+        self.refused("cu_seqlens is bool", cu_seqlens=[False, True])
+        self.refused("cu_seqlens has 2 axes", cu_seqlens=[[0, 5]])
+        self.refused("cu_seqlens: none at all", cu_seqlens=[])
+        packed = {name: None if array is None else array[:1] for name, array in self.inputs.items()}
+        self.inputs = packed
+        self.refused("cu_seqlens: must end at T", cu_seqlens=[0, 1])
+
+    def test_a_scale_of_0_is_a_scale(self):
+        self.assertEqual(np.abs(self.kernels.forward(**self.inputs, scale=0.0)[0]).max(), 0)
+        self.assertGreater(np.abs(self.kernels.forward(**self.inputs)[0]).max(), 0)
+
+    def test_the_virtual_machine_takes_an_architecture(self):
+        kernels = gdn2.load(self.kernels.text, device="vm:sm_90a")
+        self.assertIn("forward on sm_90a", kernels.explain(1, 64, 1, 2))
+        with self.assertRaisesRegex(gdn2.Error, "unknown architecture `sm_70`"):
+            gdn2.load(self.kernels.text, device="vm:sm_70")
+
+    def test_copies_pickles_and_threads_have_the_same_kernels(self):
+        want = self.kernels.forward(**self.inputs)[0]
+        for other in (copy.deepcopy(self.kernels), pickle.loads(pickle.dumps(self.kernels))):
+            np.testing.assert_array_equal(other.forward(**self.inputs)[0], want)
+        with concurrent.futures.ThreadPoolExecutor(4) as pool:
+            for o, _ in pool.map(lambda _: self.kernels.forward(**self.inputs), range(8)):
+                np.testing.assert_array_equal(o, want)
 
     def test_strides_and_packed_sequences(self):
         want = self.kernels.forward(**self.inputs)
@@ -88,7 +121,7 @@ class Torch(unittest.TestCase):
     def judge(self, name, got):
         """A tensor against the case's, which float64 made from the same stored inputs."""
         bar = BARS.get(name, BAR) * float(self.metadata.get("bar_scale", 1))
-        self.assertLessEqual(error(got.detach().float().cpu().numpy(), self.case[name]), bar, name)
+        self.assertLessEqual(error(got.detach().float().cpu().numpy(), self.case[stored(name)]), bar, name)
 
     def trained(self, kernels, tensors):
         o, final_state = kernels.forward(**tensors, scale=self.scale)
@@ -102,7 +135,7 @@ class Torch(unittest.TestCase):
         self.judge("o", o)
         self.judge("final_state", final_state)
         for name, grad in once.items():
-            self.judge(f"d{name}", grad)
+            self.judge("d_initial_state" if name == "initial_state" else f"d{name}", grad)
 
     def test_autograd_gives_the_case_s_gradients(self):
         for device in ("cpu", "vm"):
@@ -123,7 +156,7 @@ class Torch(unittest.TestCase):
         def here(make):
             return lambda *arguments, device, **rest: make(*arguments, **rest)
 
-        library, called = gdn2._library, []
+        library, called = _library.library, []
 
         def on_stream(name, host, arguments):
             def call(handle, stream, struct, *rest):
@@ -139,9 +172,10 @@ class Torch(unittest.TestCase):
         stand_in.gdn2_backward_on = on_stream("backward", library.gdn2_backward, 3)
         stand_in.gdn2_decode_on = on_stream("decode", library.gdn2_decode, 2)
         kernels = gdn2.load(rule_of(self.case, self.metadata), device="vm")
+        self.enterContext(mock.patch.object(Kernels, "call", lambda self, *call: _call.Call(*call)))
         with (
-            mock.patch.object(gdn2, "_library", stand_in),
-            mock.patch.object(gdn2, "_gpu", lambda array: gpu if isinstance(array, torch.Tensor) else None),
+            mock.patch.object(_library, "library", stand_in),
+            mock.patch.object(_call, "gpu_of", lambda array: gpu if isinstance(array, torch.Tensor) else None),
             mock.patch.object(torch, "empty", here(torch.empty)),
             mock.patch.object(torch, "as_tensor", here(torch.as_tensor)),
             mock.patch.object(torch.cuda, "device", lambda _: contextlib.nullcontext()),
@@ -155,7 +189,7 @@ class Torch(unittest.TestCase):
             first = {name: tensor[:, :1] for name, tensor in plain.items()}
             o = kernels.decode(state, **first, slots=list(range(len(state))), scale=self.scale)
             self.assertLessEqual(error(o.float().numpy(), self.case["o"][:, :1]), BAR)
-            with self.assertRaisesRegex(gdn2.Error, "g is on the CPU, v on cuda:0"):
+            with self.assertRaisesRegex(gdn2.Error, "g is a ndarray, v a torch tensor"):
                 kernels.forward(**plain | {"g": self.case["g"]})
         self.assertEqual(called, ["forward_for_backward", "backward", "backward", "forward", "decode"])
 

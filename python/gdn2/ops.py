@@ -1,0 +1,225 @@
+"""The passes as operators of PyTorch: `gdn2::forward`, `gdn2::backward` and `gdn2::decode`.
+
+torch.compile, torch.export, activation checkpointing and the profiler see each as one node. Kernels are named by their
+key, a string, so that a graph can travel to another process.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Optional
+
+import torch
+from torch import Tensor
+
+from ._call import GRADIENTS, INPUTS, integers, state_shape
+from ._library import Error
+from .kernels import Kernels
+
+__all__ = ["decode", "forward"]
+
+
+def forward(kernels: Kernels, tensors: dict[str, Any], cu_seqlens: Any, scale: float | None) -> tuple[Tensor, Tensor]:
+    """`Kernels.forward` on tensors of PyTorch."""
+    tensors = _ready(kernels, tensors)
+    training = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors.values())
+    offsets = None if cu_seqlens is None else _positions("cu_seqlens", cu_seqlens, torch.int64, tensors["v"])
+    o, final_state, _ = torch.ops.gdn2.forward(*tensors.values(), offsets, scale, kernels.key, training)
+    return o, final_state
+
+
+def decode(kernels: Kernels, state: Tensor, tensors: dict[str, Any], slots: Any, scale: float | None) -> Tensor:
+    """`Kernels.decode` on tensors of PyTorch."""
+    tensors = _ready(kernels, tensors)
+    kernels.expect_dtype("state", state, tensors["v"])
+    if torch.is_grad_enabled():
+        for name, tensor in {"state": state, **tensors}.items():
+            if tensor is not None and tensor.requires_grad:
+                raise Error(
+                    f"{name} requires gradients and decode has none: call it under torch.no_grad(), or forward instead"
+                )
+    given = [tensors[name] for name in INPUTS[:-1]]
+    table = None if slots is None else _positions("slots", slots, torch.int32, tensors["v"])
+    return torch.ops.gdn2.decode(state, *given, table, scale, kernels.key)
+
+
+def _ready(kernels: Kernels, tensors: dict[str, Any]) -> dict[str, Any]:
+    """The tensors as the rule stores them: converted under autocast, else refused by name where they are not."""
+    for name, tensor in tensors.items():
+        if tensor is not None and not isinstance(tensor, Tensor):
+            raise Error(f"{name} is a {type(tensor).__name__}, v a torch tensor: make all of them tensors")
+        if tensor is None and name in ("q", "k", "v"):
+            raise Error(f"{name} must be given, with axes [batch, tokens, heads, channels]")
+    v = tensors["v"]
+    if torch.is_autocast_enabled(v.device.type):
+        stored = kernels.dtypes()
+        tensors = {
+            name: tensor if tensor is None else tensor.to(getattr(torch, stored.get(name, stored["v"])))
+            for name, tensor in tensors.items()
+        }
+    for name, tensor in tensors.items():
+        kernels.expect_dtype(name, tensor, tensors["v"])
+    return tensors
+
+
+def _positions(field: str, values: Any, dtype: torch.dtype, v: Tensor) -> Tensor:
+    """Offsets or slots as a tensor where v is."""
+    values = integers(field, values)
+    if not isinstance(values, Tensor):
+        values = torch.from_numpy(values)
+    return values.to(v.device, dtype).contiguous()
+
+
+# No postponed annotations here: the schema is read from them.
+def _forward(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    g: Optional[Tensor],
+    b: Optional[Tensor],
+    w: Optional[Tensor],
+    initial_state: Optional[Tensor],
+    cu_seqlens: Optional[Tensor],
+    scale: Optional[float],
+    kernels: str,
+    training: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """o, the final states, and what backward reads on a GPU."""
+    loaded = Kernels.of(kernels)
+    tensors = dict(zip(INPUTS, map(_plain, (q, k, v, g, b, w, initial_state))))
+    call = loaded.call(tensors, cu_seqlens, None, scale)
+    o, final_state, scratch = loaded.run_forward(call, training)
+    if scratch is None or not training:
+        scratch = torch.empty(0, dtype=torch.uint8, device=v.device)
+    return o, final_state, scratch
+
+
+def _backward(
+    d_o: Tensor,
+    d_final_state: Optional[Tensor],
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    g: Optional[Tensor],
+    b: Optional[Tensor],
+    w: Optional[Tensor],
+    initial_state: Optional[Tensor],
+    cu_seqlens: Optional[Tensor],
+    scratch: Tensor,
+    scale: Optional[float],
+    kernels: str,
+    wanted: str,
+) -> list[Tensor]:
+    """The gradients that `wanted` names, in its order."""
+    loaded = Kernels.of(kernels)
+    tensors = dict(zip(INPUTS, map(_plain, (q, k, v, g, b, w, initial_state))))
+    call = loaded.call(tensors, cu_seqlens, None, scale)
+    d_o = d_o.contiguous()
+    d_final_state = None if d_final_state is None else d_final_state.contiguous()
+    room = scratch if call.gpu is not None else None
+    return loaded.run_backward(call, room, d_o, d_final_state, wanted.split())
+
+
+def _decode(
+    state: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    g: Optional[Tensor],
+    b: Optional[Tensor],
+    w: Optional[Tensor],
+    slots: Optional[Tensor],
+    scale: Optional[float],
+    kernels: str,
+) -> Tensor:
+    """o; the states are updated in place."""
+    loaded = Kernels.of(kernels)
+    tensors = dict(zip(INPUTS, (*map(_plain, (q, k, v, g, b, w)), None)))
+    return loaded.run_decode(loaded.call(tensors, None, slots, scale), state.detach())
+
+
+def _plain(tensor: Tensor | None) -> Tensor | None:
+    """A tensor whose last axis is contiguous, without its history."""
+    if tensor is None:
+        return None
+    tensor = tensor.detach()
+    ascending = all(step >= 0 for step in tensor.stride())
+    return tensor if ascending and (tensor.stride(-1) == 1 or tensor.shape[-1] <= 1) else tensor.contiguous()
+
+
+_SCHEMA_INPUTS = "Tensor q, Tensor k, Tensor v, Tensor? g, Tensor? b, Tensor? w"
+forward_op = torch.library.custom_op(
+    "gdn2::forward",
+    _forward,
+    mutates_args=(),
+    schema=f"({_SCHEMA_INPUTS}, Tensor? initial_state, Tensor? cu_seqlens, float? scale, str kernels, bool training)"
+    " -> (Tensor, Tensor, Tensor)",
+)
+backward_op = torch.library.custom_op(
+    "gdn2::backward",
+    _backward,
+    mutates_args=(),
+    schema=f"(Tensor d_o, Tensor? d_final_state, {_SCHEMA_INPUTS}, Tensor? initial_state, Tensor? cu_seqlens,"
+    " Tensor scratch, float? scale, str kernels, str wanted) -> Tensor[]",
+)
+decode_op = torch.library.custom_op(
+    "gdn2::decode",
+    _decode,
+    mutates_args=("state",),
+    schema=f"(Tensor(a!) state, {_SCHEMA_INPUTS}, Tensor? slots, float? scale, str kernels) -> Tensor",
+)
+
+
+def _states_dtype(v: Tensor) -> torch.dtype:
+    return torch.float64 if v.dtype is torch.float64 else torch.float32
+
+
+@forward_op.register_fake
+def _(q, k, v, g, b, w, initial_state, cu_seqlens, scale, kernels, training):
+    loaded = Kernels.of(kernels)
+    sequences = v.shape[0] if cu_seqlens is None else cu_seqlens.shape[0] - 1
+    states = state_shape(loaded._rule, sequences, v.shape[2])
+    size = 0
+    if training and v.device.type == "cuda":
+        sizes = (sequences, q.shape[0] * q.shape[1], q.shape[2], v.shape[2])
+        known = all(isinstance(size, int) for size in sizes)
+        size = max(loaded.training_bytes(sizes), 16) if known else torch.library.get_ctx().new_dynamic_size()
+    return (
+        v.new_empty(v.shape),
+        v.new_empty(states, dtype=_states_dtype(v)),
+        v.new_empty(size, dtype=torch.uint8),
+    )
+
+
+@backward_op.register_fake
+def _(d_o, d_final_state, q, k, v, g, b, w, initial_state, cu_seqlens, scratch, scale, kernels, wanted):
+    inputs = dict(zip(GRADIENTS, (q, k, v, g, b, w, initial_state)))
+    return [inputs[name].new_empty(inputs[name].shape) for name in wanted.split()]
+
+
+@decode_op.register_fake
+def _(state, q, k, v, g, b, w, slots, scale, kernels):
+    return v.new_empty(v.shape)
+
+
+def _save(ctx, inputs, output) -> None:
+    *tensors, ctx.scale, ctx.kernels, _ = inputs
+    ctx.save_for_backward(*tensors, output[2])
+
+
+def _differentiate(ctx, d_o, d_final_state, _):
+    *tensors, scratch = ctx.saved_tensors
+    needed = ctx.needs_input_grad[: len(INPUTS)]
+    wanted = [name for name, need in zip(GRADIENTS, needed) if need]
+    given = d_o, d_final_state, *tensors, scratch, ctx.scale, ctx.kernels, " ".join(wanted)
+    grads = dict(zip(wanted, torch.ops.gdn2.backward(*given)))
+    return *(grads.get(name) for name in GRADIENTS), None, None, None, None
+
+
+forward_op.register_autograd(_differentiate, setup_context=_save)
+
+
+def _no_second(ctx, *_):
+    raise Error("gradients of gradients are not computed: call backward without create_graph")
+
+
+backward_op.register_autograd(_no_second)

@@ -1,0 +1,5 @@
+"""Prints what becomes of each argument of flash-linear-attention's functions."""
+
+from .table import markdown
+
+print(markdown())

@@ -1,0 +1,194 @@
+"""One call of a flash-linear-attention function as a call of our kernels: the rule that its tensors make, the dtype it
+computes in, head dims padded to what kernels have."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .. import ops as _ops  # noqa: F401 (registers the operators)
+from .._library import Error
+
+__all__ = ["Path", "Recurrence", "Unsupported", "last_path", "record"]
+
+# Head dims are multiples of 16 up to these.
+STEP, MOST_KEYS, MOST_VALUES = 16, 256, 512
+# At most this many tokens of a dense call without gradients go through the kernel that decodes.
+SHORT = 8
+
+
+class Unsupported(Error, NotImplementedError):
+    """What the kernels do not do, by the argument's name. `accelerate()` runs the original in its place."""
+
+
+class Path(NamedTuple):
+    """What ran a thread's last call of a function, and why."""
+
+    function: str
+    ran: str
+    """"gdn2", or "original"."""
+    why: str
+    """What was converted or padded, or why the original ran."""
+
+
+_last = threading.local()
+
+
+def last_path() -> Path | None:
+    """Which implementation ran this thread's last call, and why; None before any."""
+    return getattr(_last, "path", None)
+
+
+def record(function: str, ran: str, why: str) -> None:
+    """Keeps what `last_path` says. A graph that is being compiled says nothing."""
+    if not torch.compiler.is_compiling():
+        _last.path = Path(function, ran, why)
+
+
+@dataclasses.dataclass
+class Recurrence:
+    """The tensors of a call, gates activated and keys normed. Absent gates are None; `tied` says that b is w too."""
+
+    function: str
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    g: Tensor | None
+    b: Tensor | None
+    w: Tensor | None
+    tied: bool
+    scale: float | None
+    initial_state: Tensor | None
+    output_final_state: bool
+    state_v_first: bool
+    cu_seqlens: Tensor | None
+    o_dtype: torch.dtype
+
+    def run(self) -> tuple[Tensor, Tensor | None]:
+        """o, and the final states where they are asked for."""
+        keys, values = self.q.shape[-1], self.v.shape[-1]
+        for name, size, most in (("K", keys, MOST_KEYS), ("V", values, MOST_VALUES)):
+            if size > most:
+                raise Unsupported(f"head dims: {name} = {size}, at most {most}")
+        if self.scale is None:
+            self.scale = keys**-0.5
+        notes: list[str] = []
+        dtype, device = self.computed_in(notes)
+        more_keys, more_values = -keys % STEP, -values % STEP
+        if more_keys or more_values:
+            notes.append(f"head dims padded from {keys} and {values} to {keys + more_keys} and {values + more_values}")
+        by_key = {name: _padded(x, more_keys) for name, x in (("q", self.q), ("k", self.k))}
+        tensors = {name: x.to(dtype) for name, x in by_key.items()}
+        tensors["v"] = _padded(self.v, more_values).to(dtype)
+        for name, gate, more in (("g", self.g, more_keys), ("b", self.b, more_keys), ("w", self.w, more_values)):
+            tensors[name] = None if gate is None else self.gate(name, gate, more, dtype)
+        state = self.initial_state
+        if state is not None:
+            if not state.dtype.is_floating_point:
+                raise ValueError(f"initial_state is {state.dtype}, must be float32")
+            inner = (more_keys, more_values) if self.state_v_first else (more_values, more_keys)
+            state = F.pad(state, (0, inner[0], 0, inner[1])) if any(inner) else state
+            state = state.to(torch.float64 if dtype is torch.float64 else torch.float32)
+        o, final = self.called(tensors, state, self.rule(tensors), device)
+        o = o[..., :values] if more_values else o
+        if final is not None and (more_keys or more_values):
+            rows, columns = (values, keys) if self.state_v_first else (keys, values)
+            final = final[..., :rows, :columns]
+        if final is not None and self.v.dtype is not torch.float64:
+            final = final.float()
+        record(self.function, "gdn2", "; ".join(notes) or "as given")
+        return o.to(self.o_dtype), final if self.output_final_state else None
+
+    def computed_in(self, notes: list[str]) -> tuple[torch.dtype, str]:
+        """The dtype of q, k, v and o, and the device by the library's name."""
+        device = self.v.device
+        if device.type not in ("cpu", "cuda"):
+            raise Unsupported(f"device {device}: kernels run on the CPU and on CUDA")
+        given = {"q": self.q.dtype, "k": self.k.dtype, "v": self.v.dtype}
+        halves = [dtype for dtype in given.values() if dtype in (torch.bfloat16, torch.float16)]
+        if len(set(halves)) == 2:
+            raise ValueError(f"q, k and v are {given}: give all three in one dtype")
+        dtype = halves[0] if halves and self.v.dtype in (*halves, torch.float32) else self.v.dtype
+        if dtype in (torch.bfloat16, torch.float16):
+            others = [name for name, own in given.items() if own is not dtype]
+            notes += [f"{', '.join(others)} converted to {_word(dtype)}"] if others else []
+            return dtype, "cpu" if device.type == "cpu" else _cuda(device)
+        if dtype not in (torch.float32, torch.float64):
+            raise ValueError(f"v is {_word(dtype)}, must be bfloat16, float16, float32 or float64")
+        if device.type == "cpu":
+            if dtype is torch.float32:
+                notes.append("float32 computed in float64")
+            return torch.float64, "cpu:f64"
+        notes.append(f"{_word(dtype)} converted to bfloat16, what the kernels multiply in")
+        return torch.bfloat16, _cuda(device)
+
+    def gate(self, name: str, gate: Tensor, more: int, dtype: torch.dtype) -> Tensor:
+        """A gate in what rules store gates in: what it is in where they do, else float32."""
+        gate = _padded(gate, more) if gate.ndim == 4 else gate
+        if dtype is torch.float64:
+            return gate.double()
+        own = (torch.bfloat16, torch.float16) if dtype is torch.float16 and name != "g" else (torch.bfloat16,)
+        return gate if gate.dtype in own else gate.float()
+
+    def rule(self, tensors: dict[str, Tensor | None]) -> str:
+        """The text of the rule that has these tensors."""
+
+        def gate(x: Tensor | None) -> str:
+            if x is None:
+                return "none"
+            # What an f16 rule stores its gates in where it does not say.
+            storage = {torch.bfloat16: " as bf16", torch.float16: ""}.get(x.dtype, " as f32")
+            return f"{'scalar' if x.ndim == 3 else 'channel'}{storage}"
+
+        dtype = "f16" if tensors["v"].dtype is torch.float16 else "bf16"
+        write = "erase" if self.tied else gate(tensors["w"])
+        state = " state: vk;" if self.state_v_first else ""
+        return (
+            f"rule fla {{ decay: {gate(tensors['g'])}; erase: {gate(tensors['b'])}; write: {write}; "
+            f"key_dim: {tensors['q'].shape[-1]}; value_dim: {tensors['v'].shape[-1]}; dtype: {dtype};{state} }}"
+        )
+
+    def called(
+        self, tensors: dict[str, Tensor | None], state: Tensor | None, rule: str, device: str
+    ) -> tuple[Tensor, Tensor]:
+        """The call itself."""
+        key = f"{device}\n\n{rule}"
+        given = [tensors[name] for name in ("q", "k", "v", "g", "b", "w")]
+        learning = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in (*given, state))
+        v = tensors["v"]
+        if self.cu_seqlens is None and not learning and v.shape[1] <= SHORT:
+            wanted = self.states(v.shape[0], tensors)
+            if state is None:
+                kept = torch.float64 if v.dtype is torch.float64 else torch.float32
+                state = torch.zeros(wanted, dtype=kept, device=v.device)
+            elif tuple(state.shape) != wanted:
+                raise ValueError(f"initial_state: shape {tuple(state.shape)}, must be {wanted}, head dims padded")
+            else:
+                state = state.clone(memory_format=torch.contiguous_format)
+            return torch.ops.gdn2.decode(state, *given, None, self.scale, key), state
+        offsets = None if self.cu_seqlens is None else self.cu_seqlens.to(v.device, torch.int64).contiguous()
+        state = None if state is None else state.contiguous()
+        return torch.ops.gdn2.forward(*given, state, offsets, self.scale, key, learning)[:2]
+
+    def states(self, sequences: int, tensors: dict[str, Tensor | None]) -> tuple[int, ...]:
+        """The shape of the states."""
+        inner = (tensors["q"].shape[-1], tensors["v"].shape[-1])
+        return (sequences, tensors["v"].shape[2], *(inner[::-1] if self.state_v_first else inner))
+
+
+def _padded(x: Tensor, more: int) -> Tensor:
+    return F.pad(x, (0, more)) if more else x
+
+
+def _word(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _cuda(device: torch.device) -> str:
+    index = torch.cuda.current_device() if device.index is None else device.index
+    return f"cuda:{index}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import pathlib
 import threading
@@ -84,6 +85,7 @@ class Kernels:
         return f"{self.device}\n{self.name or ''}\n{self.text}"
 
     @staticmethod
+    @functools.cache
     def of(key: str) -> Kernels:
         """The kernels of a key."""
         device, name, text = key.split("\n", 2)

@@ -5,6 +5,7 @@ import sys
 import types
 import unittest
 import warnings
+from unittest import mock
 
 try:
     import gdn2.fla
@@ -318,6 +319,11 @@ class Accelerated(unittest.TestCase):
         path = gdn2.fla.last_path()
         self.assertEqual(path[:2], ("chunk_kda", "original"))
         self.assertIn("cp_context", path.why)
+        # A GPU that no kernel is made for, as the library says it.
+        old = gdn2.Error("GPU has compute capability 7.5; kernels are generated for 8.0")
+        with mock.patch.object(gdn2.Kernels, "of", mock.Mock(side_effect=old)):
+            self.assertEqual(call(d.q, d.k, d.v, d.channel, d.beta), ("the original", {}))
+        self.assertIn("no kernels: GPU has compute capability 7.5", gdn2.fla.last_path().why)
 
 
 if __name__ == "__main__":

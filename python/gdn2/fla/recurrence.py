@@ -13,6 +13,7 @@ from torch import Tensor
 
 from .. import ops as _ops  # noqa: F401 (registers the operators)
 from .._library import Error
+from ..kernels import Kernels
 
 __all__ = ["Path", "Recurrence", "Unsupported", "last_path", "record"]
 
@@ -161,6 +162,7 @@ class Recurrence:
         given = [tensors[name] for name in ("q", "k", "v", "g", "b", "w")]
         learning = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in (*given, state))
         v = tensors["v"]
+        expect_kernels(key, learning and v.is_cuda)
         if self.cu_seqlens is None and not learning and v.shape[1] <= SHORT:
             wanted = self.states(v.shape[0], tensors)
             if state is None:
@@ -179,6 +181,19 @@ class Recurrence:
         """The shape of the states."""
         inner = (tensors["q"].shape[-1], tensors["v"].shape[-1])
         return (sequences, tensors["v"].shape[2], *(inner[::-1] if self.state_v_first else inner))
+
+
+def expect_kernels(key: str, learning: bool) -> None:
+    """Refuses a call for which there are no kernels: a GPU of an architecture that none is made for, no driver, head dims
+    that no backward kernel has room for. A graph that is being compiled finds out when it runs."""
+    if torch.compiler.is_compiling():
+        return
+    try:
+        kernels = Kernels.of(key)
+        if learning:
+            kernels.training_bytes((1, 1, 1, 1))
+    except Error as refusal:
+        raise Unsupported(f"no kernels: {refusal}") from None
 
 
 def _padded(x: Tensor, more: int) -> Tensor:

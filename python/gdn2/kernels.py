@@ -10,7 +10,7 @@ import threading
 from typing import Any
 
 from . import _library
-from ._call import DTYPES, GRADIENTS, INPUTS, Call, dtype_of, empty_like, gpu_of, is_torch, room
+from ._call import DTYPES, GRADIENTS, INPUTS, Call, dtype_of, empty_like, is_torch, room, scratch_bytes
 from ._library import Error, checked
 
 __all__ = ["Kernels", "load"]
@@ -245,11 +245,4 @@ class Kernels:
 
     def training_bytes(self, shape: tuple[int, int, int, int]) -> int:
         """Bytes of scratch memory that training takes for a shape on a GPU."""
-        from ._call import scratch_bytes
-
         return scratch_bytes("training", self._handle, _library.Shape(*shape))
-
-
-def on_gpu(v: Any) -> bool:
-    """Whether a call with these values goes to a GPU."""
-    return gpu_of(v) is not None

@@ -63,7 +63,9 @@ def kept_bytes():
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
         gdn2.fla.chunk_gdn2(q, k, v, g, b, w)
-    rule = "rule x { decay: channel as f32; erase: channel; write: channel; key_dim: 128; value_dim: 128; dtype: bf16; }"
+    rule = (
+        "rule x { decay: channel as f32; erase: channel; write: channel; key_dim: 128; value_dim: 128; dtype: bf16; }"
+    )
     scratch = gdn2.load(rule, device="vm").training_bytes((1, 256, 4, 4))
     heads = size[1] * size[2]
     return sum(seen.values()) / heads, scratch / heads

@@ -18,7 +18,6 @@ SKIPPED = {
     r"vllm_decode$": "Triton's internals: the inner function of decoding",
     r"prepare_wy": "Triton's internals: one of its kernels alone",
     r"flash_(kda|qla)|ascend|blackwell": "a GPU asked for by name",
-    r"intermediate_states$": "return_intermediate_states, which is refused by name",
 }
 
 

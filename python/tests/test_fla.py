@@ -191,10 +191,37 @@ class Functions(unittest.TestCase):
         o, _ = gdn2.fla.chunk_simple_gla(d.q, d.k, d.v, g_gamma=gamma)
         self.agree(o, recurrence(d.q, d.k, d.v, gamma.expand(2, 21, 2))[0], 1e-7, "g_gamma")
 
+    def test_the_states_before_each_chunk(self):
+        d = Draw(B=1, T=75)
+        given = d.q, d.k, d.v, d.channel, d.beta
+        with self.assertRaisesRegex(ValueError, "needs torch.inference_mode"):
+            gdn2.fla.chunk_kda(*given, return_intermediate_states=True)
+        states = 0.1 * d.normal(2, 2, 20, 36)
+        for size, ends in ((64, [3, 67, 75]), (32, [3, 35, 67, 75])):
+            with torch.inference_mode():
+                more = {"initial_state": states, "cu_seqlens": torch.tensor([0, 3, 75]), "output_final_state": True}
+                o, last, h = gdn2.fla.chunk_kda(*given, return_intermediate_states=True, chunk_size=size, **more)
+            rule = {"g": d.channel, "b": d.beta, "w": d.beta}
+            want_o, want_last = recurrence(d.q, d.k, d.v, **rule, state=states, offsets=[0, 3, 75])
+            self.agree(o, want_o, 1e-7, "o")
+            self.agree(last, want_last, 1e-7, "final states")
+            self.assertEqual(h.shape, (1, len(ends), 2, 20, 36))
+            self.agree(h[:, :2], states[None], 1e-7, "before the first chunk of each")
+            cut = {name: x[:, : ends[1]] for name, x in {**rule, "q": d.q, "k": d.k, "v": d.v}.items()}
+            self.agree(
+                h[:, 2], recurrence(**cut, state=states, offsets=[0, 3, ends[1]])[1][1:], 1e-7, "before the second"
+            )
+        dense = Draw(T=70)
+        with torch.inference_mode():
+            h = gdn2.fla.chunk_gdn2(
+                *(dense.q, dense.k, dense.v, dense.channel, dense.b, dense.w), return_intermediate_states=True
+            )[2]
+        self.assertEqual(h.shape, (2, 2, 2, 20, 36))
+
     def test_what_is_not_served_is_refused_by_name(self):
         d = Draw()
         kda = lambda **more: gdn2.fla.chunk_kda(d.q, d.k, d.v, d.channel, d.beta, **more)  # noqa: E731
-        for name in ("return_intermediate_states", "cp_context", "use_graph"):
+        for name in ("cp_context", "use_graph"):
             with self.assertRaisesRegex(gdn2.fla.Unsupported, name):
                 kda(**{name: True})
         with self.assertRaisesRegex(gdn2.fla.Unsupported, "beta: shape .* a gate per value channel"):

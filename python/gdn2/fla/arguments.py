@@ -17,6 +17,31 @@ def run(**call: Any) -> tuple[Tensor, Tensor | None]:
     return Recurrence(**call).run()
 
 
+def run_by_chunk(size: int, **call: Any) -> tuple[Tensor, Tensor | None, Tensor]:
+    """The call, a chunk of tokens at a time, and the states before each chunk, [B,NT,HV,K,V] in k's dtype."""
+    if not torch.is_inference_mode_enabled():
+        raise ValueError("return_intermediate_states=True needs torch.inference_mode()")
+    offsets, initial, tokens = call["cu_seqlens"], call["initial_state"], call["v"].shape[1]
+    bounds = [0, tokens] if offsets is None else offsets.tolist()
+    rows, before, last = [], [], []
+    for sequence, (start, end) in enumerate(zip(bounds[:-1], bounds[1:])):
+        whole = offsets is None or initial is None
+        state = initial if whole else initial[sequence : sequence + 1]
+        for at in range(start, max(end, start + 1), size):
+            part = slice(at, min(at + size, end))
+            sliced = {
+                name: None if call[name] is None else call[name][:, part] for name in ("q", "k", "v", "g", "b", "w")
+            }
+            ends = {"initial_state": state, "cu_seqlens": None, "output_final_state": True}
+            o, after = Recurrence(**{**call, **sliced, **ends}).run()
+            if part.stop > part.start:
+                before.append(torch.zeros_like(after) if state is None else state)
+            rows, state = [*rows, o], after
+        last.append(state)
+    states = torch.stack(before, 1).to(call["k"].dtype) if before else last[0].new_zeros(1, 0, *last[0].shape[1:])
+    return torch.cat(rows, 1), torch.cat(last) if call["output_final_state"] else None, states
+
+
 def common(
     function: str,
     q: Tensor,
@@ -133,7 +158,7 @@ def layout(kwargs: dict[str, Any], state_v_first: bool) -> bool:
     return bool(kwargs.pop("transpose_state_layout"))
 
 
-def expect_chunk_size(kwargs: dict[str, Any], rule: str, *sizes: int) -> None:
+def expect_chunk_size(kwargs: dict[str, Any], rule: str, *sizes: int) -> int | None:
     """Holds a chunk size to the sizes that the original takes."""
     size = kwargs.pop("chunk_size", None)
     if size is not None and size not in sizes:
@@ -146,6 +171,7 @@ def expect_chunk_size(kwargs: dict[str, Any], rule: str, *sizes: int) -> None:
             else f"{', '.join(others)}, or {last}"
         )
         raise ValueError(f"`chunk_size` must be {want} for {rule}, got {size}.")
+    return size
 
 
 def expect_nothing(function: str, kwargs: dict[str, Any]) -> None:

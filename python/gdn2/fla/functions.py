@@ -6,6 +6,7 @@ Shapes are its own: q, k [B,T,H,K]; v, o [B,T,HV,V]; gates [B,T,HV] or [B,T,HV,c
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ from .arguments import (
     not_served,
     per_head,
     run,
+    run_by_chunk,
 )
 
 __all__ = [
@@ -62,18 +64,20 @@ def chunk_gdn2(
     state_v_first: bool = False,
     cp_context: Any = None,
     **kwargs: Any,
-) -> tuple[Tensor, Tensor | None]:
-    """Gated DeltaNet-2: S ← (I − k(b⊙k)ᵀ) Diag(exp g) S + k(w⊙v)ᵀ."""
+) -> tuple[Tensor, Tensor | None] | tuple[Tensor, Tensor | None, Tensor]:
+    """Gated DeltaNet-2: S ← (I − k(b⊙k)ᵀ) Diag(exp g) S + k(w⊙v)ᵀ. With return_intermediate_states, in inference mode,
+    the states before each chunk are a third result."""
     name = "chunk_gdn2"
     state_v_first = layout(kwargs, state_v_first)
     expect_chunk_size(kwargs, "GDN-2", 64)
     A_log, dt_bias = kwargs.pop("A_log", None), kwargs.pop("dt_bias", None)
     expect_nothing(name, kwargs)
-    not_served(return_intermediate_states=return_intermediate_states, cp_context=cp_context)
+    not_served(cp_context=cp_context)
     expect_safe(safe_gate, use_gate_in_kernel, lower_bound)
     g = decay(g, A_log, dt_bias, use_gate_in_kernel, lower_bound)
     shapes = {"g": (g, 4), "b": (b, 4), "w": (w, 4)}
-    return run(
+    how = functools.partial(run_by_chunk, 64) if return_intermediate_states else run
+    return how(
         **common(name, q, k, v, shapes, scale, initial_state, output_final_state, cu_seqlens, cu_seqlens_cpu),
         **norm(q, k, use_qk_l2norm_in_kernel),
         **{"g": g, "b": b, "w": w, "tied": False, "state_v_first": state_v_first, "o_dtype": q.dtype},
@@ -136,19 +140,21 @@ def chunk_kda(
     use_graph: bool = False,
     max_num_seqs: int | None = None,
     **kwargs: Any,
-) -> tuple[Tensor, Tensor | None]:
-    """Kimi Delta Attention: S ← (I − βkkᵀ) Diag(exp g) S + βkvᵀ."""
+) -> tuple[Tensor, Tensor | None] | tuple[Tensor, Tensor | None, Tensor]:
+    """Kimi Delta Attention: S ← (I − βkkᵀ) Diag(exp g) S + βkvᵀ. With return_intermediate_states, in inference mode,
+    the states before each chunk are a third result."""
     name = "chunk_kda"
     state_v_first = layout(kwargs, state_v_first)
-    expect_chunk_size(kwargs, "KDA", 32, 64)
+    chunk = expect_chunk_size(kwargs, "KDA", 32, 64) or 64
     A_log, dt_bias = kwargs.pop("A_log", None), kwargs.pop("dt_bias", None)
     expect_nothing(name, kwargs)
-    not_served(return_intermediate_states=return_intermediate_states, cp_context=cp_context, use_graph=use_graph)
+    not_served(cp_context=cp_context, use_graph=use_graph)
     expect_safe(safe_gate, use_gate_in_kernel, lower_bound)
     g = decay(g, A_log, dt_bias, use_gate_in_kernel, lower_bound)
     beta = gate(beta, use_beta_sigmoid_in_kernel, allow_neg_eigval)
     shapes = {"g": (g, 4), "beta": (beta, 3)}
-    return run(
+    how = functools.partial(run_by_chunk, chunk) if return_intermediate_states else run
+    return how(
         **common(name, q, k, v, shapes, scale, initial_state, output_final_state, cu_seqlens, cu_seqlens_cpu),
         **norm(q, k, use_qk_l2norm_in_kernel),
         **{"g": g, "b": beta, "w": None, "tied": True, "state_v_first": state_v_first, "o_dtype": q.dtype},

@@ -184,8 +184,8 @@ class Recurrence:
 
 
 def expect_kernels(key: str, learning: bool) -> None:
-    """Refuses a call for which there are no kernels: a GPU of an architecture that none is made for, no driver, head dims
-    that no backward kernel has room for. A graph that is being compiled finds out when it runs."""
+    """Refuses a call that has no kernels: a GPU of an architecture that none is made for, no driver, head dims that no
+    backward kernel has room for. A graph that is being compiled finds out when it runs."""
     if torch.compiler.is_compiling():
         return
     try:

@@ -35,7 +35,8 @@ ANSWERS = {
     "chunk_indices": f"{ACCEPTED}: the kernels find chunks themselves",
     "chunk_size": f"{ACCEPTED}: held to its range; the schedule has its own",
     "transpose_state_layout": f"{HONOURED}: the old name of state_v_first, with its warning",
-    **dict.fromkeys(("return_intermediate_states", "cp_context", "use_graph", "gv", "reverse"), f"{REFUSED} by name"),
+    "return_intermediate_states": f"{HONOURED}: in inference mode, a call for each chunk",
+    **dict.fromkeys(("cp_context", "use_graph", "gv", "reverse"), f"{REFUSED} by name"),
 }
 
 # What some functions take through **kwargs.

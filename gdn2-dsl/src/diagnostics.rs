@@ -24,13 +24,21 @@ const DRAWN: usize = 100;
 /// Source lines longer than this are not drawn, only named by line.
 const LONGEST_LINE: usize = 4096;
 
+/// Bytes that a rule file may hold: a thousand rules with a page of documentation each.
+pub const LARGEST_SOURCE: usize = 1 << 20;
+
 /// Reads a rule file.
 ///
 /// # Errors
-/// All mistakes of the file at once.
+/// All mistakes of the file at once; a text of more than [`LARGEST_SOURCE`] bytes is one.
 pub fn parse_file(source: &str) -> Result<Vec<Rule>, Diagnostics> {
     let mut mistakes = Vec::new();
     let end = ByteSpan { start: source.len(), end: source.len() };
+    if source.len() > LARGEST_SOURCE {
+        let message = format!("a rule file holds at most {LARGEST_SOURCE} bytes, this one {}", source.len());
+        let mistake = Mistake::new(end, message, "too much text for rules").note("divide it into several files");
+        return Err(Diagnostics { mistakes: vec![mistake] });
+    }
     let tokens = lex(source, &mut mistakes);
     let specs = parse_items(&tokens, end, &mut mistakes);
     if specs.is_empty() && mistakes.is_empty() {

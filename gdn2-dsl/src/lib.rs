@@ -7,6 +7,7 @@ mod diagnostics;
 mod draw;
 mod inputs;
 mod lex;
+pub mod limits;
 mod mistake;
 mod parse;
 mod recurrence;
@@ -19,7 +20,7 @@ mod suggest;
 mod tokens;
 
 pub use canonical::{Combination, RuleError, granularity_combinations};
-pub use diagnostics::{Diagnostics, parse_file};
+pub use diagnostics::{Diagnostics, LARGEST_SOURCE, parse_file};
 pub use draw::{Draw, Regime};
 pub use inputs::{Dims, Gradients, InputError, Inputs, OutputGradients, Outputs, Sequence};
 pub use mistake::{ByteSpan, Mistake, SourceSpan, Suggestion};

@@ -1,9 +1,9 @@
 //! Compiled kernels kept between runs, named after everything that decides their content. Safe under any number of
 //! writers: an entry is written to a temporary file and renamed; a damaged one counts as absent and is written anew.
 
+use crate::files::{self, Limit};
 use crate::nvrtc::{self, Compiled, Options, Version};
 use etcetera::BaseStrategy;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// Why there is no cache folder.
@@ -69,7 +69,7 @@ impl Cache {
 
     /// The entry, if it is there and whole.
     pub fn get(&self, key: Key) -> Option<Compiled> {
-        let bytes = std::fs::read(self.path(key)).ok()?;
+        let bytes = files::read_regular(&self.path(key), Limit::KERNEL).ok()?;
         let (hash, body) = bytes.split_first_chunk::<32>()?;
         (blake3::hash(body) == *hash).then(|| decode(body)).flatten()
     }
@@ -79,11 +79,7 @@ impl Cache {
         let body = encode(compiled);
         let write = || -> std::io::Result<()> {
             std::fs::create_dir_all(&self.folder)?;
-            let mut file = tempfile::NamedTempFile::new_in(&self.folder)?;
-            file.write_all(blake3::hash(&body).as_bytes())?;
-            file.write_all(&body)?;
-            file.persist(self.path(key))?;
-            Ok(())
+            files::replace(&self.path(key), &[blake3::hash(&body).as_bytes(), body.as_slice()].concat())
         };
         let _ = write();
     }
@@ -158,6 +154,19 @@ mod tests {
         assert_eq!(cache.get(key), None);
         cache.put(key, &sample(1));
         assert_eq!(cache.get(key), Some(sample(1)));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_is_no_file_is_a_miss_at_once_and_is_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = Cache::new(folder.path());
+        let key = Key::new("a", "sm_80", &Options::default(), Version { major: 13, minor: 0 });
+        std::fs::create_dir(&cache.folder).unwrap();
+        assert!(std::process::Command::new("mkfifo").arg(cache.path(key)).status().unwrap().success());
+        assert_eq!(cache.get(key), None);
+        cache.put(key, &sample(2));
+        assert_eq!(cache.get(key), Some(sample(2)));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! The builtins library is opened first, by absolute path: libnvrtc looks for it through the loader's path alone, which
 //! does not hold the folder of a Python wheel.
 
+use crate::elf;
 use crate::toolchain::{self, Search};
 use libloading::Library;
 use serde::{Deserialize, Serialize};
@@ -190,6 +191,10 @@ impl Nvrtc {
 
     /// Opens one library; the error is the reason it cannot serve.
     fn open(path: &Path, builtins: Option<&Path>) -> Result<Nvrtc, String> {
+        // The loader maps files without looking at their ends: a truncated one would end the process with SIGBUS.
+        for library in [Some(path), builtins].into_iter().flatten().filter(|library| library.is_absolute()) {
+            elf::expect_whole(library).map_err(|reason| format!("{}: {reason}", library.display()))?;
+        }
         let mut libraries = Vec::new();
         // SAFETY: loading runs the libraries' initialisers; these are NVIDIA's compiler libraries, which do nothing
         // there but register themselves. Each symbol below is read with the type nvrtc.h declares for it.

@@ -2,15 +2,15 @@
 //! the pinned wheels with pip into the project's cache.
 
 use crate::cache;
+use crate::pinned::{NVDISASM, NVRTC, Wheel};
 use std::collections::BTreeSet;
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 /// The wheel that carries NVRTC, as pip spells it.
-pub const NVRTC_WHEEL: &str = "nvidia-cuda-nvrtc==13.0.88";
+pub const NVRTC_WHEEL: &str = NVRTC.requirement;
 /// The wheel that carries nvdisasm: the oldest there is, it reads 13.0 cubins.
-pub const NVDISASM_WHEEL: &str = "nvidia-cuda-nvdisasm==13.2.51";
+pub const NVDISASM_WHEEL: &str = NVDISASM.requirement;
 
 /// Why a tool could not be fetched or run.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +32,9 @@ pub enum ToolchainError {
         /// The file looked for.
         file: &'static str,
     },
+    /// What pip unpacked is not what the wheel is known to hold.
+    #[error("{0}; what pip unpacked was altered on its way to the disk")]
+    Damaged(String),
     /// The cache could not be written.
     #[error("{path}: {source}")]
     Io {
@@ -151,7 +154,16 @@ pub(crate) fn candidates(search: &Search, step: Step, tried: &mut Vec<String>) -
             .to_vec(),
         Step::Wheels if search.system => folders("Python wheels", wheel_folders("lib"), tried),
         Step::Loader | Step::Wheels => Vec::new(),
-        Step::Cache => place("project cache", &search.cache.as_ref().map(|cache| installed(cache, NVRTC_WHEEL)), tried),
+        Step::Cache => {
+            let folder = search.cache.as_ref().map(|cache| installed(cache, &NVRTC));
+            match folder.as_deref().filter(|folder| folder.exists()).and_then(|folder| NVRTC.damage(folder)) {
+                Some(damage) => {
+                    tried.push(format!("project cache: {damage}; `gdn2 toolchain install` fetches it again"));
+                    Vec::new()
+                }
+                None => place("project cache", &folder, tried),
+            }
+        }
     }
 }
 
@@ -194,32 +206,44 @@ fn absolute(path: &Path) -> PathBuf {
     std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
 }
 
+/// `python3` that runs nothing of the current folder: isolated, it looks for modules in its own folders alone.
+fn python() -> Command {
+    let mut python = Command::new("python3");
+    python.arg("-I").stdin(Stdio::null());
+    python
+}
+
 /// `nvidia/*/SUB` of every site-packages folder `python3` has.
 fn wheel_folders(sub: &str) -> Vec<PathBuf> {
     let script = "import site, sysconfig\n\
         paths = [sysconfig.get_path('purelib'), sysconfig.get_path('platlib')]\n\
         paths += getattr(site, 'getsitepackages', list)() + [site.getusersitepackages()]\n\
         print('\\n'.join(dict.fromkeys(paths)))";
-    let Ok(output) = Command::new("python3").args(["-c", script]).output() else { return Vec::new() };
+    let Ok(output) = python().args(["-c", script]).output() else { return Vec::new() };
+    if !output.status.success() {
+        return Vec::new();
+    }
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let packages = text.lines().flat_map(|line| children(&Path::new(line).join("nvidia"), |_| true));
+    let folders = text.lines().map(Path::new).filter(|folder| folder.is_absolute());
+    let packages = folders.flat_map(|folder| children(&folder.join("nvidia"), |_| true));
     packages.map(|package| package.join(sub)).filter(|folder| folder.is_dir()).collect()
 }
 
 /// The folder a wheel's files are kept in.
-fn installed(cache: &Path, wheel: &str) -> PathBuf {
-    cache.join("toolchain").join(wheel.replace("==", "-"))
+fn installed(cache: &Path, wheel: &Wheel) -> PathBuf {
+    cache.join("toolchain").join(wheel.requirement.replace("==", "-"))
 }
 
-/// Fetches NVRTC and nvdisasm into the cache. What is there already is left alone; each tool appears whole or not at
-/// all, so several installs may run at once. `progress` is told what is being done, one line at a time.
+/// Fetches NVRTC and nvdisasm into the cache. What is there already and holds the pinned bytes is left alone, what was
+/// truncated or altered is fetched again; each tool appears whole or not at all, so several installs may run at once.
+/// `progress` is told what is being done, one line at a time.
 ///
 /// # Errors
-/// pip is missing or failed, a wheel lacks its file, or the cache cannot be written.
+/// pip is missing, failed or was served a wheel with another hash, a wheel lacks its file, or the cache cannot be written.
 pub fn install(cache: Option<PathBuf>, progress: &mut dyn FnMut(&str)) -> Result<Installed, ToolchainError> {
     let cache = cache::directory(cache)?;
-    let nvrtc = install_wheel(&cache, NVRTC_WHEEL, &["libnvrtc.so.13", "libnvrtc-builtins.so.13.0"], progress)?;
-    let nvdisasm = install_wheel(&cache, NVDISASM_WHEEL, &["nvdisasm"], progress)?;
+    let nvrtc = install_wheel(&cache, &NVRTC, progress)?;
+    let nvdisasm = install_wheel(&cache, &NVDISASM, progress)?;
     Ok(Installed { nvrtc, nvdisasm: nvdisasm.join("nvdisasm") })
 }
 
@@ -234,15 +258,19 @@ pub struct Installed {
 
 fn install_wheel(
     cache: &Path,
-    wheel: &'static str,
-    files: &[&'static str],
+    wheel: &'static Wheel,
     progress: &mut dyn FnMut(&str),
 ) -> Result<PathBuf, ToolchainError> {
     let target = installed(cache, wheel);
-    let complete = |folder: &Path| files.iter().all(|file| folder.join(file).is_file());
-    if complete(&target) {
-        progress(&format!("{wheel} is in {}", target.display()));
-        return Ok(target);
+    let name = wheel.requirement;
+    if target.exists() {
+        match wheel.damage(&target) {
+            None => {
+                progress(&format!("{name} is in {}", target.display()));
+                return Ok(target);
+            }
+            Some(damage) => progress(&damage),
+        }
     }
     let io = |path: &Path| {
         let path = path.to_owned();
@@ -251,40 +279,45 @@ fn install_wheel(
     let parent = cache.join("toolchain");
     std::fs::create_dir_all(&parent).map_err(io(&parent))?;
     let work = tempfile::Builder::new().prefix(".fetch-").tempdir_in(&parent).map_err(io(&parent))?;
-    progress(&format!("fetching {wheel}"));
+    progress(&format!("fetching {name}"));
     let unpacked = work.path().join("unpacked");
-    pip(&unpacked, wheel)?;
+    let requirements = work.path().join("requirements.txt");
+    std::fs::write(&requirements, wheel.requirements()).map_err(io(&requirements))?;
+    pip(&unpacked, &requirements, name)?;
     let kept = work.path().join("kept");
     std::fs::create_dir(&kept).map_err(io(&kept))?;
-    for file in files {
-        let found = find_file(&unpacked, file).ok_or(ToolchainError::Wheel { wheel, file })?;
+    for file in wheel.files.iter().map(|file| file.name) {
+        let found = find_file(&unpacked, file).ok_or(ToolchainError::Wheel { wheel: name, file })?;
         std::fs::rename(&found, kept.join(file)).map_err(io(&found))?;
     }
+    if let Some(damage) = wheel.damage(&kept) {
+        return Err(ToolchainError::Damaged(damage));
+    }
     if let Err(source) = std::fs::rename(&kept, &target) {
-        // Someone else finished first, or what lies there is broken and is replaced.
-        if !complete(&target) {
-            let _ = std::fs::remove_dir_all(&target);
-            std::fs::rename(&kept, &target).map_err(|_| ToolchainError::Io { path: target.clone(), source })?;
+        // Someone else finished first, or what lies there is broken and makes room.
+        if wheel.damage(&target).is_some() {
+            let aside = work.path().join("broken");
+            let moved = std::fs::rename(&target, aside).and_then(|()| std::fs::rename(&kept, &target));
+            moved.map_err(|_| ToolchainError::Io { path: target.clone(), source })?;
         }
     }
-    progress(&format!("{wheel} is in {}", target.display()));
+    progress(&format!("{name} is in {}", target.display()));
     Ok(target)
 }
 
-fn pip(target: &Path, wheel: &str) -> Result<(), ToolchainError> {
-    let arguments: Vec<OsString> =
-        ["-m", "pip", "install", "--quiet", "--no-deps", "--disable-pip-version-check", "--target"]
-            .into_iter()
-            .map(OsString::from)
-            .chain([target.into(), wheel.into()])
-            .collect();
-    let failed = |reason: String| ToolchainError::Pip { command: format!("python3 -m pip install {wheel}"), reason };
-    let output = Command::new("python3").args(&arguments).output().map_err(|error| failed(error.to_string()))?;
+fn pip(target: &Path, requirements: &Path, wheel: &str) -> Result<(), ToolchainError> {
+    let options = ["-m", "pip", "install", "--quiet", "--no-deps", "--no-input", "--disable-pip-version-check"];
+    // No other bytes than the pinned ones, and nothing that would have to be built.
+    let pinned = ["--require-hashes", "--only-binary=:all:"];
+    let failed = |reason: String| ToolchainError::Pip { command: format!("python3 -I -m pip install {wheel}"), reason };
+    let mut command = python();
+    command.args(options).args(pinned).arg("--target").arg(target).arg("--requirement").arg(requirements);
+    let output = command.output().map_err(|error| failed(error.to_string()))?;
     if output.status.success() {
         return Ok(());
     }
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
-    let last: Vec<&str> = text.lines().rev().take(5).collect();
+    let last: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).rev().take(5).collect();
     Err(failed(format!("{}: {}", output.status, last.into_iter().rev().collect::<Vec<_>>().join(" | "))))
 }
 
@@ -311,10 +344,11 @@ impl Nvdisasm {
         let mut folders: Vec<PathBuf> = search.explicit.iter().chain(&search.environment).flat_map(beside).collect();
         folders.extend(search.toolkits.iter().map(|root| root.join("bin")));
         if search.system {
-            folders.extend(std::env::var_os("PATH").iter().flat_map(std::env::split_paths));
+            // An empty or relative entry would mean a program of the current folder.
+            let path = std::env::var_os("PATH");
+            folders.extend(path.iter().flat_map(std::env::split_paths).filter(|folder| folder.is_absolute()));
             folders.extend(wheel_folders("bin"));
         }
-        folders.extend(search.cache.as_ref().map(|cache| installed(cache, NVDISASM_WHEEL)));
         let mut tried = Vec::new();
         for folder in folders {
             let program = folder.join("nvdisasm");
@@ -322,6 +356,12 @@ impl Nvdisasm {
                 return Ok(Nvdisasm(program));
             }
             tried.push(program.display().to_string());
+        }
+        if let Some(folder) = search.cache.as_ref().map(|cache| installed(cache, &NVDISASM)) {
+            match NVDISASM.damage(&folder) {
+                None => return Ok(Nvdisasm(folder.join("nvdisasm"))),
+                Some(damage) => tried.push(damage),
+            }
         }
         Err(ToolchainError::NoDisassembler { tried })
     }
@@ -350,6 +390,7 @@ impl Nvdisasm {
         if output.status.success() {
             return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
         }
-        Err(ToolchainError::Disassemble(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
+        let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        Err(ToolchainError::Disassemble(if said.is_empty() { output.status.to_string() } else { said }))
     }
 }

@@ -3,7 +3,7 @@
 
 use gdn2_runtime::nvrtc::{Nvrtc, NvrtcError, Options};
 use gdn2_runtime::toolchain::{NVRTC_WHEEL, Nvdisasm, Search, ToolchainError};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 fn tried(search: &Search) -> Vec<String> {
     match Nvrtc::find(search) {
@@ -54,6 +54,52 @@ fn a_folder_and_a_file_both_name_the_library() {
     for path in [folder, found.path()] {
         let again = Nvrtc::find(&Search { explicit: Some(path.to_owned()), ..Search::default() }).unwrap();
         assert_eq!((again.path(), again.version()), (found.path(), found.version()));
+    }
+}
+
+/// The library that the other tests compile with, and its bytes.
+fn library() -> Option<(PathBuf, Vec<u8>)> {
+    let found = Nvrtc::find(&Search::from_environment(None, None)).unwrap();
+    // Found through the loader's own path, there is no file to look at.
+    let path = found.path().is_absolute().then(|| found.path().to_owned())?;
+    let bytes = std::fs::read(&path).unwrap();
+    Some((path, bytes))
+}
+
+#[test]
+fn a_truncated_library_is_named_and_never_loaded() {
+    let Some((path, whole)) = library() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let copy = folder.path().canonicalize().unwrap().join(path.file_name().unwrap());
+    for keep in [0, 40, 64, 300, 1_000_000, whole.len() / 2, whole.len() * 9 / 10] {
+        std::fs::write(&copy, &whole[..keep]).unwrap();
+        let tried = tried(&Search { explicit: Some(copy.clone()), ..Search::default() });
+        assert!(tried.len() == 1 && tried[0].starts_with(&copy.display().to_string()), "{keep}: {tried:?}");
+        assert!(keep < 300 || tried[0].contains("truncated"), "{keep}: {tried:?}");
+    }
+}
+
+#[test]
+fn the_cache_serves_the_pinned_bytes_and_no_others() {
+    let Some((path, whole)) = library() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let kept = folder.path().join("toolchain").join(NVRTC_WHEEL.replace("==", "-"));
+    toolkit(&kept, &["libnvrtc-builtins.so.13.0"]);
+    let library = kept.join("libnvrtc.so.13");
+    let search = Search { cache: Some(folder.path().to_owned()), ..Search::default() };
+    let mut altered = whole.clone();
+    altered[whole.len() / 3] ^= 1;
+    for (bytes, says) in [(&whole[..1_000_000], "truncated"), (&altered, "altered"), (&whole, "builtins")] {
+        std::fs::write(&library, bytes).unwrap();
+        let tried = tried(&search);
+        let last = tried.last().unwrap();
+        // A library of another release than the pinned one is of another length.
+        assert!(last.contains(says) || last.contains("of another release"), "{last}");
+        assert!(last.contains("`gdn2 toolchain install`"), "{last}");
+    }
+    let beside = |file: &str| std::fs::copy(path.with_file_name(file), kept.join(file));
+    if beside("libnvrtc-builtins.so.13.0").is_ok() && path.ends_with("nvidia-cuda-nvrtc-13.0.88/libnvrtc.so.13") {
+        assert_eq!(Nvrtc::find(&search).unwrap().path(), library.canonicalize().unwrap());
     }
 }
 

@@ -5,7 +5,7 @@ use crate::job::Job;
 use crate::model::Load;
 use gdn2_dsl::Draw;
 use gdn2_runtime::artifact::Artifact;
-use std::io::Write;
+use gdn2_runtime::files::{self, Limit};
 use std::path::{Path, PathBuf};
 
 /// How this build counts.
@@ -40,7 +40,7 @@ impl Tallies {
 
     /// The counts of each launch's mean block, if this run was counted before.
     pub fn get(&self, key: Key) -> Option<Vec<Load>> {
-        serde_json::from_slice(&std::fs::read(self.path(key)?).ok()?).ok()
+        serde_json::from_slice(&files::read_regular(&self.path(key)?, Limit::RECORDS).ok()?).ok()
     }
 
     /// Keeps the counts of a run whose results were right. A folder that cannot be written only costs the next run.
@@ -49,10 +49,7 @@ impl Tallies {
             let Some(path) = self.path(key) else { return Ok(()) };
             let folder = path.parent().unwrap_or(Path::new("."));
             std::fs::create_dir_all(folder)?;
-            let mut file = tempfile::NamedTempFile::new_in(folder)?;
-            file.write_all(&serde_json::to_vec(loads)?)?;
-            file.persist(&path)?;
-            Ok(())
+            files::replace(&path, &serde_json::to_vec(loads)?)
         };
         let _ = write();
     }

@@ -29,12 +29,85 @@ pub fn torch_ref(rule: &Rule) -> String {
         StateLayout::Kv => ("[N,HV,K,V]", ""),
         StateLayout::Vk => ("[N,HV,V,K]", ".transpose(1, 2)"),
     };
+    let lines: Vec<String> = rule.to_string().lines().map(in_docstring).collect();
     let view = json!({
-        "name": rule.name, "rule": rule.to_string().lines().collect::<Vec<_>>(), "inputs": inputs.join(", "),
+        "name": function_name(&rule.name), "rule": lines, "inputs": inputs.join(", "),
         "shapes": shapes, "state": state, "transpose": transpose,
         "steps": steps(plan.decay, plan.erase, plan.write, plan.tied),
     });
     fill(TEMPLATE, &view)
+}
+
+/// Names that Python or the module itself gives a meaning: its keywords, and what the function's body calls.
+const TAKEN: [&str; 43] = [
+    "False",
+    "None",
+    "True",
+    "and",
+    "as",
+    "assert",
+    "async",
+    "await",
+    "break",
+    "class",
+    "continue",
+    "def",
+    "del",
+    "elif",
+    "else",
+    "except",
+    "finally",
+    "for",
+    "from",
+    "global",
+    "if",
+    "import",
+    "in",
+    "is",
+    "lambda",
+    "nonlocal",
+    "not",
+    "or",
+    "pass",
+    "raise",
+    "return",
+    "try",
+    "while",
+    "with",
+    "yield",
+    "match",
+    "case",
+    "type",
+    "torch",
+    "enumerate",
+    "range",
+    "zip",
+    "_",
+];
+
+/// The rule's name, with an underscore after it where Python or the module has another use for it.
+fn function_name(rule: &str) -> String {
+    // Names between double underscores belong to Python.
+    let taken = TAKEN.contains(&rule) || (rule.starts_with("__") && rule.ends_with("__"));
+    if taken { format!("{rule}_") } else { rule.to_owned() }
+}
+
+/// Text as it may stand in a Python docstring, where it is read as written and ends nothing: quotes, backslashes and
+/// characters that do not show, direction marks among them, are escaped.
+fn in_docstring(text: &str) -> String {
+    let hidden = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+    };
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => escaped.extend(['\\', c]),
+            _ if hidden(c) => escaped.push_str(&format!("\\u{:04x}", u32::from(c))),
+            _ => escaped.push(c),
+        }
+    }
+    escaped
 }
 
 /// What a token does to the state before it is added to it: the decay, and z, less what the erase gate reads back.
@@ -66,6 +139,37 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::torch_ref;
     use gdn2_dsl::{Dtype, granularity_combinations};
+
+    #[test]
+    fn text_of_a_rule_never_becomes_python() {
+        let rule = granularity_combinations()[0].rule(64, 32, Dtype::Bf16).unwrap();
+        let docs = [
+            r#"Nice. """; import os; """ x"#,
+            r#"ends in quotes ""#,
+            r"ends in a backslash \",
+            r"\N{BULLET} \u \x",
+            "carriage\rimport os",
+            "nul\0 and bell\u{7}",
+            "turned \u{202e}round",
+            "line\u{2028}separator",
+        ];
+        for doc in docs {
+            let text = torch_ref(&gdn2_dsl::Rule { doc: doc.to_owned(), ..rule.clone() });
+            let body = text.strip_prefix("\"\"\"").unwrap();
+            let docstring = &body[..body.find("\"\"\"\n\nimport torch").unwrap()];
+            let mut escaped = false;
+            for c in docstring.chars() {
+                assert!(escaped || c != '"', "{doc:?} gives {docstring}");
+                assert!(c == '\n' || !c.is_control(), "{doc:?} gives {docstring:?}");
+                escaped = c == '\\' && !escaped;
+            }
+            assert!(!escaped, "{doc:?} gives {docstring}");
+        }
+        for name in ["class", "None", "torch", "range", "match", "__name__", "_"] {
+            let text = torch_ref(&gdn2_dsl::Rule { name: name.to_owned(), ..rule.clone() });
+            assert!(text.contains(&format!("def {name}_(")), "{text}");
+        }
+    }
 
     #[test]
     fn every_combination_names_exactly_its_gates() {

@@ -21,14 +21,16 @@ pub(crate) struct Module<'m> {
     pub krate: &'m Path,
     /// Whether to embed kernels: not where the rule has mistakes and only its signatures matter.
     pub embed: bool,
+    /// Whether the rule stands in a file, whose documentation is not the words of this crate's author.
+    pub from_file: bool,
 }
 
 /// The module.
 pub(crate) fn module(from: &Module<'_>) -> TokenStream {
-    let Module { rule, name, visibility, krate, embed: wants_kernels } = *from;
+    let Module { rule, name, visibility, krate, embed: wants_kernels, from_file } = *from;
     let span = Span::mixed_site().located_at(name.span());
     let tensors = token_tensors(rule);
-    let doc = module_doc(rule);
+    let doc = module_doc(rule, from_file);
     let description = describe(rule, span);
     let (kernels, refusal) = match kernels(rule, name) {
         Ok(kernels) => (kernels, None),
@@ -487,9 +489,22 @@ fn values(tensors: &[Field], holder: &str, span: Span) -> Vec<TokenStream> {
 }
 
 /// The user's words, then the recurrence and the rule.
-fn module_doc(rule: &Rule) -> String {
+fn module_doc(rule: &Rule, from_file: bool) -> String {
     let text = Rule { doc: String::new(), ..rule.clone() }.to_string();
-    format!("{}\n\n```text\n{}\n```\n\n```text\n{text}```", rule.doc, rule.recurrence())
+    let words = if from_file { as_text(&rule.doc) } else { rule.doc.clone() };
+    format!("{words}\n\n```text\n{}\n```\n\n```text\n{text}```", rule.recurrence())
+}
+
+/// Documentation that somebody else may have written: what rustdoc would take for an example and run, or for markup and
+/// pass on, is shown as it stands.
+fn as_text(doc: &str) -> String {
+    // Examples are marked by fences, or by at least four spaces or a tab; markup by an angle bracket.
+    if !["```", "~~~", "    ", "\t", "<"].iter().any(|mark| doc.contains(mark)) {
+        return doc.to_owned();
+    }
+    let longest = doc.split(|c| c != '`').map(str::len).max().unwrap_or(0);
+    let fence = "`".repeat(longest.max(2) + 1);
+    format!("{fence}text\n{doc}\n{fence}")
 }
 
 /// The rule as an expression.
@@ -542,4 +557,20 @@ fn describe(rule: &Rule, span: Span) -> TokenStream {
         }
     }
     .into_token_stream()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::as_text;
+
+    #[test]
+    fn documentation_of_a_file_is_no_example_and_no_markup() {
+        assert_eq!(as_text("Decay `g`, per channel.\n\nTwo paragraphs."), "Decay `g`, per channel.\n\nTwo paragraphs.");
+        for doc in ["```\nrun();\n```", "~~~\nrun();\n~~~", "a\n\n    run();", "-\trun();", "<script>run()</script>"] {
+            let text = as_text(doc);
+            assert_eq!(text.lines().next().map(|line| line.trim_start_matches('`')), Some("text"), "{text}");
+            let fence = text.lines().next_back().unwrap_or_default();
+            assert!(fence.len() >= 3 && !doc.contains(fence), "{text}");
+        }
+    }
 }

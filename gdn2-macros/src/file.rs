@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use gdn2_dsl::{Rule, parse_file};
+use gdn2_dsl::{LARGEST_SOURCE, Rule, parse_file};
 use proc_macro2::{Ident, TokenStream};
 use quote::{quote, quote_spanned};
 
@@ -20,7 +20,7 @@ impl FromFile {
         };
         let root = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_default();
         let path = Path::new(&root).join(file);
-        let source = match std::fs::read_to_string(&path) {
+        let source = match text_of(&path) {
             Ok(source) => source,
             Err(error) => {
                 let message =
@@ -47,8 +47,23 @@ impl FromFile {
         }
         let modules = chosen.into_iter().map(|rule| {
             let name = Ident::new(&rule.name, span);
-            module(&Module { rule, name: &name, visibility: &self.visibility, krate: &self.krate, embed: true })
+            module(&Module {
+                rule,
+                name: &name,
+                visibility: &self.visibility,
+                krate: &self.krate,
+                embed: true,
+                from_file: true,
+            })
         });
         quote! { #track #(#modules)* }
     }
+}
+
+/// The text of a regular file; a FIFO would stop the build without a word.
+fn text_of(path: &Path) -> std::io::Result<String> {
+    if std::fs::metadata(path)?.len() > LARGEST_SOURCE as u64 || !path.is_file() {
+        return Err(std::io::Error::other(format!("not a regular file of at most {LARGEST_SOURCE} bytes")));
+    }
+    std::fs::read_to_string(path)
 }

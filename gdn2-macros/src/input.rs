@@ -116,7 +116,14 @@ impl Item {
             Err(mistakes) => (guess(&self.name, doc, self.body), compile_errors(&mistakes)),
         };
         let embed = errors.is_empty();
-        let module = module(&Module { rule: &rule, name: &self.name, visibility: &self.visibility, krate, embed });
+        let module = module(&Module {
+            rule: &rule,
+            name: &self.name,
+            visibility: &self.visibility,
+            krate,
+            embed,
+            from_file: false,
+        });
         quote! { #errors #(#others)* #module }
     }
 }

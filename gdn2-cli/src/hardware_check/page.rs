@@ -77,7 +77,7 @@ fn peers(rows: &[Value]) -> String {
     text
 }
 
-/// Text that does not break a table.
+/// Text that does not break a table and is no markup.
 fn cell(text: &str) -> String {
-    text.replace('|', "\\|").replace(['\n', '\r'], " ")
+    text.replace('\\', "\\\\").replace('|', "\\|").replace('<', "&lt;").replace(['\n', '\r'], " ")
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 use gdn2_codegen::arch::Arch;
 use gdn2_codegen::committed::StampedPtx;
 use gdn2_runtime::artifact::Compiler;
+use gdn2_runtime::files::{self, Limit};
 
 /// Hands the committed PTX in `folder` to the compiler, for use where NVRTC is missing. A folder that is not there
 /// holds none.
@@ -16,7 +17,8 @@ pub fn offer_prebuilt(compiler: &mut Compiler, folder: &Path) {
             Arch::ALL.into_iter().find(|arch| stem.ends_with(arch.target()))
         });
         let is_ptx = path.extension().is_some_and(|extension| extension == "ptx");
-        if let (Some(arch), true, Ok(text)) = (arch, is_ptx, std::fs::read_to_string(&path))
+        if let (Some(arch), true) = (arch, is_ptx)
+            && let Ok(Ok(text)) = files::read_regular(&path, Limit::KERNEL).map(String::from_utf8)
             && let Some(stamped) = StampedPtx::read(&text)
         {
             compiler.add_prebuilt(stamped.source, arch, stamped.ptx.to_owned());

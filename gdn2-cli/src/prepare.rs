@@ -8,6 +8,7 @@ use gdn2_codegen::record::{GPUS, Record, rule_fingerprint};
 use gdn2_codegen::schedule::Schedule;
 use gdn2_dsl::{InSource, Rule, rules_in_source};
 use gdn2_runtime::artifact::Compiler;
+use gdn2_runtime::files::{self, Limit};
 use gdn2_runtime::nvrtc::{NvrtcError, Version};
 
 use crate::error::CliError;
@@ -90,8 +91,9 @@ impl Args {
         }
         let mut naming = Vec::new();
         for path in sources {
-            let text =
-                std::fs::read_to_string(&path).map_err(|source| CliError::Read { path: path.clone(), source })?;
+            let text = files::read_regular(&path, Limit::SOURCE)
+                .and_then(|bytes| String::from_utf8(bytes).map_err(std::io::Error::other))
+                .map_err(|source| CliError::Read { path: path.clone(), source })?;
             let found =
                 rules_in_source(&text).map_err(|error| CliError::in_file(&path, CliError::Usage(error.to_string())))?;
             if found.is_empty() {
@@ -102,8 +104,7 @@ impl Args {
                 match found {
                     InSource::Rule(rule) => add(*rule, true)?,
                     InSource::File(file) => {
-                        let selection: Selection =
-                            root.join(file).display().to_string().parse().unwrap_or_else(|never| match never {});
+                        let selection: Selection = root.join(file).into_os_string().into();
                         selection.rules()?.into_iter().try_for_each(|rule| add(rule, true))?;
                     }
                 }
@@ -149,9 +150,14 @@ impl Args {
         Ok(all)
     }
 
+    /// A file of the folder of generated kernels, if it is there.
+    fn kept(&self, name: &str) -> Option<Vec<u8>> {
+        files::read_regular(&self.kernels.join(name), Limit::KERNEL).ok()
+    }
+
     /// The machine code that a tuned kernel must have.
     fn cubin(&self, kernel: &Committed, compiler: &Compiler) -> Result<Want, CliError> {
-        let file = std::fs::read(self.kernels.join(format!("{}.cubin", kernel.stem))).unwrap_or_default();
+        let file = self.kept(&format!("{}.cubin", kernel.stem)).unwrap_or_default();
         let stamped = StampedCubin::read(&file).map(|stamped| stamped.compiler.to_owned());
         if self.by_stamp(stamped, compiler)? {
             return Ok(Want::From { source: kernel.source.hash.clone() });
@@ -177,8 +183,9 @@ impl Args {
 
     /// The PTX file a kernel must have.
     fn ptx(&self, kernel: &Committed, compiler: &Compiler) -> Result<Want, CliError> {
-        let text = std::fs::read_to_string(self.kernels.join(format!("{}.ptx", kernel.stem))).unwrap_or_default();
-        let stamped = StampedPtx::read(&text).map(|stamped| stamped.compiler.to_owned());
+        let file = self.kept(&format!("{}.ptx", kernel.stem)).unwrap_or_default();
+        let stamped =
+            std::str::from_utf8(&file).ok().and_then(StampedPtx::read).map(|stamped| stamped.compiler.to_owned());
         if self.by_stamp(stamped, compiler)? {
             return Ok(Want::From { source: kernel.source.hash.clone() });
         }
@@ -194,7 +201,7 @@ impl Args {
         for (name, want) in wanted {
             let path = self.kernels.join(name);
             if let Want::Exact(bytes) = want
-                && std::fs::read(&path).ok().as_ref() != Some(bytes)
+                && self.kept(name).as_ref() != Some(bytes)
             {
                 write::file(&path, bytes)?;
                 changed = true;
@@ -217,7 +224,7 @@ impl Args {
         let mut drift = Vec::new();
         let mut by_stamp = 0;
         for (name, want) in wanted {
-            let Ok(file) = std::fs::read(self.kernels.join(name)) else {
+            let Some(file) = self.kept(name) else {
                 drift.push(format!("{name}: missing"));
                 continue;
             };

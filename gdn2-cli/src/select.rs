@@ -1,11 +1,12 @@
 //! `FILE[#RULE]` and the overrides of head dims and dtype: from the command line to rules.
 
+use std::ffi::{OsStr, OsString};
 use std::io::IsTerminal;
 use std::path::PathBuf;
-use std::str::FromStr;
 
 use gdn2_codegen::kernel::Pass;
 use gdn2_dsl::{Dtype, Rule};
+use gdn2_runtime::files::{self, Limit};
 
 use crate::error::CliError;
 
@@ -16,17 +17,21 @@ pub struct Selection {
     rule: Option<String>,
 }
 
-impl FromStr for Selection {
-    type Err = std::convert::Infallible;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Ok(match text.rsplit_once('#') {
-            // A path may hold a `#` of its own; a rule's name is an identifier.
-            Some((file, rule)) if !file.is_empty() && !rule.contains(['/', '.']) => {
-                Selection { file: file.into(), rule: Some(rule.to_owned()) }
-            }
-            _ => Selection { file: text.into(), rule: None },
-        })
+impl From<OsString> for Selection {
+    fn from(text: OsString) -> Selection {
+        // A path may hold a `#` of its own, and need not be text; a rule's name is an identifier.
+        let bytes = text.as_encoded_bytes();
+        let is_word = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'_';
+        if let Some(at) = bytes.iter().rposition(|byte| *byte == b'#')
+            && let (file @ [_, ..], [_, rule @ ..]) = bytes.split_at(at)
+            && rule.iter().all(is_word)
+        {
+            let rule = String::from_utf8_lossy(rule).into_owned();
+            // SAFETY: the bytes are those of an `OsString`, cut before an ASCII character.
+            let file = unsafe { OsStr::from_encoded_bytes_unchecked(file) };
+            return Selection { file: file.into(), rule: Some(rule) };
+        }
+        Selection { file: text.into(), rule: None }
     }
 }
 
@@ -39,7 +44,8 @@ impl Selection {
     /// The rules it names: one, or all of the file.
     pub fn rules(&self) -> Result<Vec<Rule>, CliError> {
         let file = self.file.display().to_string();
-        let bytes = std::fs::read(&self.file).map_err(|source| CliError::Read { path: self.file.clone(), source })?;
+        let bytes = files::read(&self.file, Limit::RULE)
+            .map_err(|source| CliError::Read { path: self.file.clone(), source })?;
         let source = String::from_utf8(bytes).map_err(|error| {
             let at = error.utf8_error().valid_up_to();
             CliError::Diagnostics(format!("error: {file}: not a rule file: byte {at} is not UTF-8 text"))

@@ -63,7 +63,8 @@ fn vm_check(name: &str) -> Result<Check, String> {
     }
 }
 
-fn positive(text: &str) -> Result<usize, String> {
+/// A whole number that is not 0.
+pub fn positive(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|n| *n > 0).ok_or("must be a whole number, at least 1".to_owned())
 }
 

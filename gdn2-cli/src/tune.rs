@@ -12,7 +12,9 @@ use gdn2_codegen::lookup::{Question, Step};
 use gdn2_codegen::record::{Basis, GPUS, Record, Records, StallSource, Timed, gpu_named, rule_fingerprint};
 use gdn2_codegen::space::space;
 use gdn2_dsl::Rule;
+use gdn2_dsl::limits::MOST_TOKENS;
 use gdn2_runtime::device::cuda::Cuda;
+use gdn2_runtime::files;
 use gdn2_runtime::toolchain::Nvdisasm;
 use gdn2_tune::evaluate::Evaluator;
 use gdn2_tune::job::{Engine, Job, Shape};
@@ -26,6 +28,7 @@ use gdn2_tune::worker::{Pool, serve};
 
 use crate::error::CliError;
 use crate::select::{Overrides, Selection, pass};
+use crate::target::positive;
 use crate::tune_progress::Watch;
 use crate::{Verdict, compiler, shape, tuned, write};
 
@@ -71,14 +74,14 @@ pub struct Args {
     #[arg(long)]
     search: Option<Strategy>,
     /// Look at no more than this many candidates
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = positive)]
     candidates: Option<usize>,
     /// Settles random choices
     #[arg(long, default_value_t = 0, value_name = "N")]
     seed: u64,
-    /// Worker processes
-    #[arg(long, value_name = "N", default_value_t = std::thread::available_parallelism().map_or(2, usize::from))]
-    workers: usize,
+    /// Worker processes, 1024 at most
+    #[arg(long, value_name = "N", default_value_t = threads(), value_parser = clap::value_parser!(u16).range(1..=1024))]
+    workers: u16,
     /// Longest that one candidate may take
     #[arg(long, default_value = "120s", value_name = "TIME", value_parser = duration)]
     timeout: Duration,
@@ -133,6 +136,9 @@ enum Sub {
     },
 }
 
+/// The longest time that may be asked for: 30 days, in seconds.
+const LONGEST: u64 = 30 * 24 * 3600;
+
 fn duration(text: &str) -> Result<Duration, String> {
     let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
     let seconds = match unit {
@@ -141,8 +147,14 @@ fn duration(text: &str) -> Result<Duration, String> {
         "h" => 3600,
         _ => 0,
     };
-    let number = number.parse::<u64>().ok().and_then(|number| number.checked_mul(seconds)).filter(|all| *all > 0);
-    number.map(Duration::from_secs).ok_or_else(|| format!("`{text}` is no time such as 90s, 10m or 1h"))
+    let number = number.parse::<u64>().ok().and_then(|number| number.checked_mul(seconds));
+    let number = number.filter(|all| (1..=LONGEST).contains(all));
+    number.map(Duration::from_secs).ok_or_else(|| format!("`{text}` is no time such as 90s, 10m or 1h, up to 720h"))
+}
+
+/// A worker for each processor there is.
+fn threads() -> u16 {
+    std::thread::available_parallelism().map_or(2, |threads| threads.get().min(1024) as u16)
 }
 
 impl Args {
@@ -186,12 +198,7 @@ impl Args {
             .map_err(|source| CliError::Write { path: self.records.clone(), source })?;
         let swept = self.sweep(&job, gpu.as_ref())?;
         let path = self.records.join(format!("{target}.json"));
-        let mut records = tuned::read(&path)?.unwrap_or_default();
-        let stands = self.device.basis() != Basis::Measured && measured(&records, &job, &swept.record)?;
-        if !stands {
-            records.insert(swept.record.clone());
-            write::file(&path, records.to_text()?.as_bytes())?;
-        }
+        let stands = self.keep(&path, &job, &swept.record)?;
         let log = self.log(&target);
         let contents = Contents::read(&log).map_err(|source| CliError::Read { path: log.clone(), source })?;
         let mut text = String::new();
@@ -202,6 +209,26 @@ impl Args {
         text.push_str(&format!("record: {}{kept}\nlog: {}, read it with gdn2 report\n", path.display(), log.display()));
         write::stdout(text.as_bytes())?;
         Ok(Verdict::Good)
+    }
+
+    /// Puts a record into its file, unless a measured one stands there that it may not replace; whether one does. Other
+    /// tuners that share the folder wait meanwhile, so that none writes over what another has added.
+    fn keep(&self, path: &Path, job: &Job, record: &Record) -> Result<bool, CliError> {
+        let _held = match files::hold(&self.records) {
+            Ok(held) => Some(held),
+            Err(error) => {
+                let folder = self.records.display();
+                eprintln!("warning: {folder} cannot be locked ({error}): do not tune into it twice at the same time");
+                None
+            }
+        };
+        let mut records = tuned::read(path)?.unwrap_or_default();
+        let stands = self.device.basis() != Basis::Measured && measured(&records, job, record)?;
+        if !stands {
+            records.insert(record.clone());
+            write::file(path, records.to_text()?.as_bytes())?;
+        }
+        Ok(stands)
     }
 
     /// Sweeps; where candidates are timed, the model has its say first, for it orders them.
@@ -226,7 +253,7 @@ impl Args {
                 Err(_) => StallSource::Constants,
             }),
         };
-        let workers = Pool::new(self.worker()?, self.workers, self.timeout);
+        let workers = Pool::new(self.worker()?, usize::from(self.workers), self.timeout);
         // A GPU times one candidate at a time; the others are compiled meanwhile.
         let alone = Pool::new(self.worker()?, 1, self.timeout);
         let log = self.log(&job.gpu);
@@ -408,7 +435,7 @@ fn measured(records: &Records, job: &Job, new: &Record) -> Result<bool, CliError
 pub fn of(shape: shape::Shape) -> Result<Shape, CliError> {
     let size = |name: &str, size: usize| {
         let size = u32::try_from(size).ok().filter(|size| *size > 0);
-        size.ok_or_else(|| CliError::Usage(format!("--shape: {name} must be from 1 to {}", u32::MAX)))
+        size.ok_or_else(|| CliError::Usage(format!("--shape: {name} must be from 1 to {MOST_TOKENS}")))
     };
     Ok(Shape {
         batch: size("B", shape.batch)?,

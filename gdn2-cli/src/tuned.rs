@@ -9,6 +9,7 @@ use gdn2_codegen::kernel::Pass;
 use gdn2_codegen::lookup::{Choice, Question};
 use gdn2_codegen::record::{Records, shipped};
 use gdn2_dsl::Rule;
+use gdn2_runtime::files::{self, Limit};
 
 use crate::error::CliError;
 
@@ -17,14 +18,14 @@ pub const FOLDER: &str = "tuning";
 
 /// The records of a file; `None` where there is none. Damaged lines are reported and left out.
 pub fn read(path: &Path) -> Result<Option<Records>, CliError> {
-    let text = match std::fs::read_to_string(path) {
-        Ok(text) => text,
+    let file = match files::read_regular(path, Limit::RECORDS) {
+        Ok(file) => file,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(source) => return Err(CliError::Read { path: path.to_owned(), source }),
     };
-    let (records, damage) = Records::parse(&text);
+    let (records, damage) = Records::parse(&file);
     for line in damage {
-        eprintln!("warning: {}: {line}; the record is left out", path.display());
+        eprintln!("warning: {}: {line}; what can be read stands", path.display());
     }
     Ok(Some(records))
 }

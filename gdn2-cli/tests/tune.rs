@@ -186,3 +186,37 @@ fn a_prediction_stands_beside_its_floor_and_what_others_published() {
     let said = bench.says(false, &refused);
     assert!(said.contains("constraints") && said.contains("chunk"), "{said}");
 }
+
+#[test]
+fn tuners_that_share_a_folder_lose_no_record() {
+    let bench = Bench::new();
+    let shapes: Vec<String> = (1..=3).map(|batch| format!("B={batch},T=1,H=1")).collect();
+    let arguments = |shape: &str, records: &str| {
+        let log = format!("{shape}.jsonl");
+        let call = ["tune", "gdn.gdn2", "--pass=decode", "--target=h200", "--candidates=1", "--workers=1"];
+        let own = ["--shape", shape, "--records", records, "--log", &log];
+        call.into_iter().chain(own).map(str::to_owned).collect::<Vec<String>>()
+    };
+    // Each once alone: afterwards its log knows every result, and all end at nearly the same moment.
+    for shape in &shapes {
+        let arguments = arguments(shape, "alone");
+        bench.says(true, &arguments.iter().map(String::as_str).collect::<Vec<_>>());
+    }
+    for round in 0..3 {
+        let records = format!("shared-{round}");
+        let tuners: Vec<_> = shapes
+            .iter()
+            .map(|shape| {
+                let mut tuner = Command::new(env!("CARGO_BIN_EXE_gdn2"));
+                tuner.current_dir(&bench.0).args(arguments(shape, &records));
+                tuner.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap()
+            })
+            .collect();
+        for mut tuner in tuners {
+            assert!(tuner.wait().unwrap().success());
+        }
+        let text = std::fs::read(bench.path(&records).join("h200.json")).unwrap();
+        let (kept, damage) = Records::parse(text);
+        assert_eq!((kept.iter().count(), damage.len()), (shapes.len(), 0), "round {round}");
+    }
+}

@@ -78,12 +78,12 @@ pub(crate) fn entry(kernel: &Kernel, tuned: &[Record], span: Span) -> TokenStrea
 }
 
 /// The user's tuning records, file by file: `tuning/GPU.json` beside the crate's Cargo.toml.
-fn users_records() -> Vec<(&'static str, String, String)> {
+fn users_records() -> Vec<(&'static str, String, Vec<u8>)> {
     let Ok(folder) = std::env::var("CARGO_MANIFEST_DIR") else { return Vec::new() };
     let file = |(gpu, _): &(&'static str, Arch)| {
         let path = Path::new(&folder).join("tuning").join(format!("{gpu}.json"));
-        let text = std::fs::read_to_string(&path).ok()?;
-        Some((*gpu, path.into_os_string().into_string().ok()?, text))
+        let file = std::fs::read(path.is_file().then_some(&path)?).ok()?;
+        Some((*gpu, path.into_os_string().into_string().ok()?, file))
     };
     GPUS.iter().filter_map(file).collect()
 }
@@ -91,7 +91,7 @@ fn users_records() -> Vec<(&'static str, String, String)> {
 /// The records of a rule, the project's and the user's, and the entries of the user's files in the module's table.
 pub(crate) fn records(rule: &Rule, span: Span) -> (Vec<Record>, TokenStream) {
     let own = users_records();
-    let users = own.iter().map(|(_, _, text)| Records::parse(text).0);
+    let users = own.iter().map(|(_, _, file)| Records::parse(file).0);
     let fingerprint = rule_fingerprint(rule);
     let all: Vec<Record> = users
         .chain(GPUS.iter().map(|(gpu, _)| shipped(gpu)))
@@ -101,7 +101,7 @@ pub(crate) fn records(rule: &Rule, span: Span) -> (Vec<Record>, TokenStream) {
         })
         .collect();
     let files = own.iter().map(|(gpu, path, _)| {
-        quote_spanned! { span=> __gdn2::Tuning { gpu: #gpu, records: ::core::include_str!(#path) } }
+        quote_spanned! { span=> __gdn2::Tuning { gpu: #gpu, records: ::core::include_bytes!(#path) } }
     });
     (all, quote_spanned! { span=> &[#(#files),*] })
 }

@@ -6,9 +6,10 @@ use crate::outcome::Outcome;
 use gdn2_codegen::kernel::Illegal;
 use gdn2_codegen::record::Damage;
 use gdn2_codegen::schedule::Schedule;
+use gdn2_runtime::files::{self, Limit};
 use serde::{Deserialize, Serialize};
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Seek, SeekFrom, Write};
 use std::path::Path;
 
 /// One line.
@@ -105,9 +106,14 @@ impl Log {
     /// Opens a log for appending, with what it already holds. A last line cut short by a crash stays where it is, as
     /// damage, and the next line starts on a line of its own.
     pub fn open(path: &Path) -> io::Result<(Log, Contents)> {
+        // A FIFO would be waited for without end.
+        match std::fs::metadata(path) {
+            Ok(there) => files::expect_regular(&there)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
         let mut file = OpenOptions::new().create(true).read(true).append(true).open(path)?;
-        let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes)?;
+        let bytes = files::from(&file, Limit::LOG)?;
         file.seek(SeekFrom::End(0))?;
         if bytes.last().is_some_and(|last| *last != b'\n') {
             file.write_all(b"\n")?;
@@ -127,10 +133,11 @@ impl Log {
 impl Contents {
     /// Reads a log that is not written to.
     pub fn read(path: &Path) -> io::Result<Contents> {
-        Ok(Contents::parse(&std::fs::read(path)?))
+        Ok(Contents::parse(&files::read(path, Limit::LOG)?))
     }
 
-    fn parse(bytes: &[u8]) -> Contents {
+    /// Reads the bytes of a log. Lines that are none of its kinds are dropped and reported, the others stand.
+    pub fn parse(bytes: &[u8]) -> Contents {
         let mut contents = Contents::default();
         for (index, line) in bytes.split(|byte| *byte == b'\n').enumerate() {
             if line.iter().all(u8::is_ascii_whitespace) {

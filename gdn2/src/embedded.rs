@@ -33,7 +33,7 @@ pub struct Tuning {
     /// The GPU, as its file is named.
     pub gpu: &'static str,
     /// The file.
-    pub records: &'static str,
+    pub records: &'static [u8],
 }
 
 /// Where a kernel's code came from.

@@ -83,7 +83,8 @@ fn tuned_part(pass: Pass, tuned: &str) -> &str {
 fn load(rule: &Rule, gpu: &Counting, records: Vec<Record>, tuned: &str) -> Loaded {
     let mut file = Records::default();
     records.into_iter().for_each(|record| file.insert(record));
-    let tuning = Tuning { gpu: gpu_named(gpu.name).unwrap_or("h200"), records: file.to_text().unwrap().leak() };
+    let tuning =
+        Tuning { gpu: gpu_named(gpu.name).unwrap_or("h200"), records: file.to_text().unwrap().leak().as_bytes() };
     Loaded::through(rule.clone(), embedded(rule, tuned), &[tuning], Arc::new(gpu.clone())).unwrap()
 }
 
@@ -178,7 +179,7 @@ fn a_record_in_segments_is_for_calls_with_scratch_memory() {
     let segments = "chunk=64,value_split=1,warps=4,stages=2,matrix=wgmma,segments=4";
     let mut records = Records::default();
     records.insert(record(&rule, Pass::Forward, (HV as u64, T as u64), segments));
-    let tuning = Tuning { gpu: "h200", records: records.to_text().unwrap().leak() };
+    let tuning = Tuning { gpu: "h200", records: records.to_text().unwrap().leak().as_bytes() };
     let entry = |pass| {
         let built_in = Committed::new(&rule, pass, ARCH).unwrap();
         let (schedule, cuda) = (built_in.kernel.schedule.to_string().leak(), built_in.source.text.leak());

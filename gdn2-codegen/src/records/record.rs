@@ -242,16 +242,22 @@ pub struct Records {
 }
 
 impl Records {
-    /// Reads a record file. Lines that are no record are dropped and reported, the others stand.
-    pub fn parse(text: &str) -> (Records, Vec<Damage>) {
+    /// Reads a record file. Lines that are no record, or no text at all, are dropped and reported, the others stand; so is
+    /// an end without `]`, as a file that was cut short has.
+    pub fn parse(file: impl AsRef<[u8]>) -> (Records, Vec<Damage>) {
         let (mut records, mut damage) = (Records::default(), Vec::new());
-        for (index, line) in text.lines().enumerate() {
+        let (mut lines, mut ended) = (0, false);
+        for (index, line) in file.as_ref().split(|byte| *byte == b'\n').enumerate() {
             let line_number = index + 1;
-            let body = line.trim().trim_end_matches(',');
-            if body.is_empty() || body == "[" || body == "]" {
+            let body = line.trim_ascii();
+            let body = body.strip_suffix(b",").unwrap_or(body);
+            if body.is_empty() || body == b"[" || body == b"]" {
+                ended |= body == b"]";
+                lines += usize::from(!body.is_empty());
                 continue;
             }
-            match serde_json::from_str::<Record>(body) {
+            lines += 1;
+            match serde_json::from_slice::<Record>(body) {
                 Ok(record) if records.records.iter().any(|other| other.key() == record.key()) => damage.push(Damage {
                     line: line_number,
                     why: format!("a second record for {} {:?} {}", record.rule, record.pass, record.bucket),
@@ -259,6 +265,10 @@ impl Records {
                 Ok(record) => records.records.push(record),
                 Err(error) => damage.push(Damage { line: line_number, why: error.to_string() }),
             }
+        }
+        if !ended {
+            let why = if lines == 0 { "the file is empty" } else { "the file ends without `]`: it was cut short" };
+            damage.push(Damage { line: lines + 1, why: why.to_owned() });
         }
         records.sort();
         (records, damage)

@@ -2,6 +2,7 @@
 
 use super::counts::Unit;
 use gdn2_codegen::arch::Arch;
+use gdn2_runtime::files::{self, Limit};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -101,8 +102,8 @@ impl Constants {
     /// The constants for a GPU: those of `constants/<gpu>.json` in a folder of records, where `gdn2 tune calibrate`
     /// leaves them, else those shipped.
     pub fn of(gpu: &str, records: Option<&Path>) -> Result<Constants, ConstantsError> {
-        let text =
-            records.and_then(|folder| std::fs::read_to_string(folder.join(format!("constants/{gpu}.json"))).ok());
+        let text = records
+            .and_then(|folder| files::read_regular(&folder.join(format!("constants/{gpu}.json")), Limit::RECORDS).ok());
         match text {
             Some(text) => Constants::parse(gpu, &text),
             None => Constants::shipped(gpu),
@@ -110,9 +111,9 @@ impl Constants {
     }
 
     /// Reads a constants file; afterwards every constant the model asks for is there and above 0.
-    pub fn parse(gpu: &str, text: &str) -> Result<Constants, ConstantsError> {
-        let constants: Constants =
-            serde_json::from_str(text).map_err(|source| ConstantsError::Damaged { gpu: gpu.to_owned(), source })?;
+    pub fn parse(gpu: &str, text: impl AsRef<[u8]>) -> Result<Constants, ConstantsError> {
+        let constants: Constants = serde_json::from_slice(text.as_ref())
+            .map_err(|source| ConstantsError::Damaged { gpu: gpu.to_owned(), source })?;
         let stalls = Unit::ALL.iter().map(|unit| stall_name(*unit));
         let names = NAMES.into_iter().map(str::to_owned).chain(stalls);
         for name in names {

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use gdn2_dsl::limits::LARGEST_ERASE;
 use gdn2_dsl::{Draw, Regime};
 use gdn2_runtime::tensors::Case;
 
@@ -40,8 +41,8 @@ pub struct Args {
     /// All keys of a head within a hundredth of one direction
     #[arg(long)]
     near_identical_keys: bool,
-    /// Draw erase gates from 0 to this
-    #[arg(long, default_value_t = 1.0, value_name = "B")]
+    /// Draw erase gates from 0 to this, 2 at most
+    #[arg(long, default_value_t = 1.0, value_name = "B", value_parser = erase)]
     largest_erase: f64,
     /// Leave gradients out
     #[arg(long)]
@@ -69,6 +70,11 @@ impl Args {
         write::file(&self.output, &bytes)?;
         Ok(Verdict::Good)
     }
+}
+
+fn erase(text: &str) -> Result<f64, String> {
+    let number = text.parse().ok().filter(|number| (0.0..=LARGEST_ERASE).contains(number));
+    number.ok_or_else(|| format!("must be a number from 0 to {LARGEST_ERASE}"))
 }
 
 /// Lengths to offsets.

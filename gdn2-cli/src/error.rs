@@ -110,6 +110,12 @@ pub enum CliError {
     Json(#[from] serde_json::Error),
 }
 
+/// Text that may hold parts of files, as a terminal may be given it: without control characters but ends of lines.
+pub fn shown(text: &str) -> String {
+    let hidden = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
+    text.chars().map(|c| if hidden(c) { c.escape_default().to_string() } else { c.to_string() }).collect()
+}
+
 impl CliError {
     /// The error with the name of the file it is about.
     pub fn in_file(path: &Path, error: impl Into<CliError>) -> CliError {
@@ -121,7 +127,7 @@ impl CliError {
         match self {
             // Drawn diagnostics carry their own `error:` lines.
             CliError::Diagnostics(text) => text.trim_end().to_owned(),
-            other => format!("error: {other}"),
+            other => format!("error: {}", shown(&other.to_string())),
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::{Verdict, write};
 /// Run a rule on the tensors of a safetensors file and write what it gives
 ///
 /// Inputs by name: q, k [B,T,H,K]; v [B,T,HV,V]; gates g, b, w as the rule has them; optionally initial_state
-/// [N,HV,K,V], cu_seqlens (int32 or int64) for packed sequences with B = 1, initial_slots and final_slots (int32) into a
+/// [N,HV,K,V], or [N,HV,V,K] for `state: vk`, cu_seqlens (int32 or int64) for packed sequences with B = 1, initial_slots and final_slots (int32) into a
 /// pool of states. `gdn2 check` prints the shapes. Everything is checked before anything runs. Without --schedule, the
 /// tuned schedule for the GPU and the shape is used; `gdn2 tune --why` says which.
 #[derive(clap::Args)]

@@ -2,6 +2,8 @@
 
 use std::str::FromStr;
 
+use gdn2_dsl::limits::{MOST_HEADS, MOST_TOKENS};
+
 /// B, T, H and HV.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shape {
@@ -27,7 +29,10 @@ impl FromStr for Shape {
                 .iter()
                 .position(|known| known.eq_ignore_ascii_case(name.trim()))
                 .ok_or(format!("`{name}` is none of B, T, H, HV"))?;
-            let value: usize = value.trim().parse().map_err(|_| format!("{name}: `{value}` is no whole number"))?;
+            let value: usize = value
+                .trim()
+                .parse()
+                .map_err(|_| format!("{name}: `{value}` is no whole number from 0 to {MOST_TOKENS}"))?;
             if value == 0 && NAMES[index] != "T" {
                 return Err(format!("{name}: must be at least 1"));
             }
@@ -42,6 +47,14 @@ impl FromStr for Shape {
         if !value_heads.is_multiple_of(heads) {
             return Err(format!("HV = {value_heads} must be a multiple of H = {heads}"));
         }
+        let within = |name: &str, size: usize, most: usize| {
+            if size > most { Err(format!("{name} = {size}: at most {most}")) } else { Ok(()) }
+        };
+        within("B", batch, MOST_TOKENS)?;
+        within("T", tokens, MOST_TOKENS)?;
+        // Below 2^31 each, they cannot overflow.
+        within("B·T", batch.saturating_mul(tokens), MOST_TOKENS)?;
+        within("HV", value_heads, MOST_HEADS)?;
         Ok(Shape { batch, tokens, heads, value_heads })
     }
 }
@@ -63,6 +76,12 @@ mod tests {
             ("B=1,B=2,T=1,H=1", "twice"),
             ("Q=1", "none of"),
             ("12", "NAME=NUMBER"),
+            ("B=1,T=1000000000000,H=1", "T = 1000000000000: at most 2147483647"),
+            ("B=65536,T=65536,H=1", "B·T = 4294967296: at most"),
+            ("B=1,T=1,H=1,HV=2097152", "HV = 2097152: at most"),
+            ("B=18446744073709551616,T=1,H=1", "no whole number from 0 to"),
+            ("B=-1,T=1,H=1", "no whole number"),
+            ("B=1,T=1e3,H=1", "no whole number"),
         ] {
             let error = text.parse::<Shape>().unwrap_err();
             assert!(error.contains(says), "{text}: {error}");

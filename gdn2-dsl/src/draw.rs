@@ -4,7 +4,8 @@
 
 use std::str::FromStr;
 
-use crate::inputs::{Dims, Inputs, OutputGradients};
+use crate::inputs::{Dims, InputError, Inputs, OutputGradients};
+use crate::limits::LARGEST_ERASE;
 use crate::rule::{Bound, Dtype, Gate, Grain, Rule, Write};
 
 /// How strongly the drawn gates act.
@@ -120,7 +121,29 @@ impl Draw {
         }
     }
 
-    /// Draws the inputs of `rule`; g inside its bound.
+    /// Whether inputs can be drawn: sizes within the [limits](crate::limits), offsets that cut the tokens into sequences,
+    /// erase gates from 0 to a number from 0 to 2.
+    ///
+    /// # Errors
+    /// What cannot be.
+    pub fn check(&self, rule: &Rule) -> Result<(), InputError> {
+        let states = self.cu_seqlens.as_ref().map_or(self.batch, |offsets| offsets.len().saturating_sub(1));
+        self.dims(rule).check(states)?;
+        if !(0.0..=LARGEST_ERASE).contains(&self.largest_erase) {
+            let got = self.largest_erase;
+            return Err(InputError::Dims(format!("largest_erase = {got}: must be from 0 to {LARGEST_ERASE}")));
+        }
+        let Some(offsets) = &self.cu_seqlens else { return Ok(()) };
+        if self.batch != 1 {
+            return Err(InputError::Offsets(format!("packed sequences need B = 1, not {}", self.batch)));
+        }
+        if offsets.first() != Some(&0) || offsets.last() != Some(&self.tokens) || !offsets.is_sorted() {
+            return Err(InputError::Offsets(format!("must ascend from 0 to T = {}", self.tokens)));
+        }
+        Ok(())
+    }
+
+    /// Draws the inputs of `rule`; g inside its bound. Sizes are those that [`Draw::check`] lets pass.
     pub fn inputs(&self, rule: &Rule) -> Inputs {
         let dims = self.dims(rule);
         let rows = self.batch * self.tokens;

@@ -1,6 +1,7 @@
 //! What a kernel is given, in float64 and with the shapes of the case files: tensors, sequences, and one head's view of them.
 
 use crate::canonical::Combination;
+use crate::limits::{MOST_HEADS, MOST_NUMBERS, MOST_TOKENS};
 use crate::rule::Grain;
 
 /// Sizes of one call.
@@ -134,6 +135,43 @@ impl Dims {
             .ok_or_else(|| InputError::Dims(format!("a tensor of {sizes:?} elements is too large")))
     }
 
+    /// Numbers of q, k, v, o, of channel-wise gates and of `states` states: the most that a rule makes of a call. In
+    /// floating point nothing overflows, and up to the limit every product is exact.
+    pub fn numbers(&self, states: usize) -> f64 {
+        let Dims { batch, tokens, heads, value_heads, key_dim, value_dim } = *self;
+        let of = |sizes: &[usize]| sizes.iter().map(|size| *size as f64).product::<f64>();
+        let keys = of(&[2, batch, tokens, heads, key_dim]) + of(&[2, batch, tokens, value_heads, key_dim]);
+        keys + of(&[3, batch, tokens, value_heads, value_dim]) + of(&[states, value_heads, key_dim, value_dim])
+    }
+
+    /// Whether a call of these sizes with `states` states can be served: heads that group, and no more tokens, heads and
+    /// numbers than the [limits](crate::limits). A product that would overflow is beyond them.
+    ///
+    /// # Errors
+    /// The size that is not.
+    pub fn check(&self, states: usize) -> Result<(), InputError> {
+        let Dims { batch, tokens, heads, value_heads, key_dim, value_dim } = *self;
+        if key_dim == 0 || value_dim == 0 || heads == 0 || !value_heads.is_multiple_of(heads) {
+            return Err(InputError::Dims(format!(
+                "heads: {value_heads} value heads over {heads} heads of {key_dim} by {value_dim}; \
+                 HV must be a multiple of H and no size but T and B may be 0"
+            )));
+        }
+        if batch.checked_mul(tokens).is_none_or(|all| all > MOST_TOKENS) || batch > MOST_TOKENS {
+            return Err(InputError::Dims(format!("B = {batch}, T = {tokens}: B·T must be at most {MOST_TOKENS}")));
+        }
+        if value_heads > MOST_HEADS {
+            return Err(InputError::Dims(format!("HV = {value_heads}: must be at most {MOST_HEADS}")));
+        }
+        match self.numbers(states) {
+            all if all <= MOST_NUMBERS as f64 => Ok(()),
+            _ => Err(InputError::Dims(format!(
+                "B = {batch}, T = {tokens}, H = {heads}, HV = {value_heads} and {states} states of {key_dim} by \
+                 {value_dim}: a call holds at most {MOST_NUMBERS} numbers; divide it into several"
+            ))),
+        }
+    }
+
     /// Elements of one state, K·V.
     pub fn state(&self) -> usize {
         self.key_dim * self.value_dim
@@ -177,12 +215,7 @@ impl Inputs {
     /// The first tensor that is wrong.
     pub fn check(&self, combination: Combination) -> Result<(), InputError> {
         let Dims { batch, tokens, heads, value_heads, key_dim, value_dim } = self.dims;
-        if key_dim == 0 || value_dim == 0 || heads == 0 || !value_heads.is_multiple_of(heads) {
-            return Err(InputError::Dims(format!(
-                "heads: {value_heads} value heads over {heads} heads of {key_dim} by {value_dim}; \
-                 HV must be a multiple of H and no size but T and B may be 0"
-            )));
-        }
+        self.dims.check(self.states())?;
         if let Some(offsets) = &self.cu_seqlens {
             if batch != 1 {
                 return Err(InputError::Offsets(format!("packed sequences need B = 1, not {batch}")));

@@ -176,3 +176,30 @@ impl Rule {
         matches!(self.write, Write::Own(gate) if gate.grain != Grain::None)
     }
 }
+
+impl Rule {
+    /// States `[…, K, V]` in the rule's layout: `[…, V, K]` for `state: vk`.
+    pub fn laid_out<T: Copy>(&self, states: Vec<T>) -> Vec<T> {
+        match self.state {
+            StateLayout::Kv => states,
+            StateLayout::Vk => transposed(&states, self.key_dim as usize, self.value_dim as usize),
+        }
+    }
+
+    /// States of the rule's layout as `[…, K, V]`.
+    pub fn as_kv<T: Copy>(&self, states: Vec<T>) -> Vec<T> {
+        match self.state {
+            StateLayout::Kv => states,
+            StateLayout::Vk => transposed(&states, self.value_dim as usize, self.key_dim as usize),
+        }
+    }
+}
+
+/// Every `[rows, columns]` matrix of a pool as `[columns, rows]`.
+fn transposed<T: Copy>(pool: &[T], rows: usize, columns: usize) -> Vec<T> {
+    let mut turned = Vec::with_capacity(pool.len());
+    for matrix in pool.chunks_exact(rows * columns) {
+        turned.extend((0..columns).flat_map(|column| matrix.iter().skip(column).step_by(columns)));
+    }
+    turned
+}

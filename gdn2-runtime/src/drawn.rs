@@ -1,7 +1,7 @@
 //! Cases made rather than found: a random draw with the definition's results, in the case files' format.
 
 use crate::problem;
-use crate::tensors::{Array, Case, CaseError, CuSeqlens};
+use crate::tensors::{Array, Case, CaseError, CuSeqlens, state_letters};
 use gdn2_codegen::abi::Tensor;
 use gdn2_codegen::schedule::Schedule;
 use gdn2_dsl::bars::{Deviation, bar, drawn_bar};
@@ -39,8 +39,10 @@ impl Case {
     /// # Errors
     /// A draw whose sizes contradict one another.
     pub fn drawn_inputs(rule: &Rule, draw: &Draw, gradients: bool) -> Result<Case, CaseError> {
+        draw.check(rule).map_err(|error| refused(draw, error))?;
+        // In float64 here, in f32 in the case.
+        problem::expect_room(&draw.dims(rule), draw.cu_seqlens.as_ref().map_or(draw.batch, Vec::len), 12)?;
         let inputs = draw.inputs(rule);
-        inputs.check(rule.combination()).map_err(|error| refused(draw, error))?;
         let write = match rule.write {
             Write::Tied => "tied".to_owned(),
             Write::Own(gate) => gate.grain.to_string(),
@@ -57,7 +59,7 @@ impl Case {
             ("scale", inputs.scale.to_string()),
             ("bar_scale", "1".to_owned()),
             ("inputs_rounded_to", rounded.to_owned()),
-            ("layout", LAYOUT.to_owned()),
+            ("layout", format!("{LAYOUT}; {}", state_letters(rule.state))),
         ];
         let offsets = |offsets: &Vec<usize>| CuSeqlens {
             offsets: offsets.iter().map(|offset| *offset as i64).collect(),
@@ -92,7 +94,8 @@ impl Case {
     ) -> Result<(), CaseError> {
         let Some(numbers) = numbers else { return Ok(()) };
         let (letters, want) = problem::shape(rule, &inputs.dims, tensor, inputs.states());
-        let array = Array::new(&want, numbers.iter().map(|x| *x as f32).collect());
+        let stored = laid_out(rule, tensor, numbers.iter().map(|x| *x as f32).collect());
+        let array = Array::new(&want, stored);
         let got = vec![numbers.len()];
         self.tensors.insert(
             tensor,
@@ -103,7 +106,9 @@ impl Case {
 }
 
 fn refused(draw: &Draw, error: InputError) -> CaseError {
-    CaseError::Size { field: "draw", got: format!("{draw:?}"), limit: error.to_string() }
+    let Draw { batch, tokens, heads, value_heads, .. } = draw;
+    let got = format!("B = {batch}, T = {tokens}, H = {heads}, HV = {value_heads}");
+    CaseError::Size { field: "draw", got, limit: error.to_string() }
 }
 
 /// How far each result of a draw may be from the definition under a schedule: see [`gradient_bars`]. `exact` is the
@@ -123,13 +128,23 @@ pub fn bars(rule: &Rule, draw: &Draw, exact: &Case, schedule: &Schedule) -> Resu
 fn output_bars(rule: &Rule, draw: &Draw, exact: &Case, chunk: u32) -> Result<BTreeMap<Tensor, f64>, CaseError> {
     let rounded = simulate::forward(rule, &draw.inputs(rule), chunk as usize).map_err(|error| refused(draw, error))?;
     let simulated = [(Tensor::O, Some(rounded.o)), (Tensor::FinalState, Some(rounded.final_state))];
-    Ok(simulated.into_iter().filter_map(|(tensor, numbers)| limit(exact, tensor, numbers?)).collect())
+    Ok(simulated.into_iter().filter_map(|(tensor, numbers)| limit(rule, exact, tensor, numbers?)).collect())
+}
+
+/// States as a case of the rule has them, other tensors as they are.
+fn laid_out<T: Copy>(rule: &Rule, tensor: Tensor, numbers: Vec<T>) -> Vec<T> {
+    match tensor {
+        Tensor::InitialState | Tensor::FinalState | Tensor::DFinalState | Tensor::DInitialState => {
+            rule.laid_out(numbers)
+        }
+        _ => numbers,
+    }
 }
 
 /// A tensor's bar where simulation gave these numbers for it; `None` where the case does not have it.
-fn limit(exact: &Case, tensor: Tensor, simulated: Vec<f64>) -> Option<(Tensor, f64)> {
+fn limit(rule: &Rule, exact: &Case, tensor: Tensor, simulated: Vec<f64>) -> Option<(Tensor, f64)> {
     let reference: Vec<f64> = exact.tensors.get(&tensor)?.data.iter().copied().map(f64::from).collect();
-    let rounding = Deviation::of(simulated.into_iter(), &reference).relative;
+    let rounding = Deviation::of(laid_out(rule, tensor, simulated).into_iter(), &reference).relative;
     Some((tensor, drawn_bar(bar(tensor.name())?, rounding)))
 }
 
@@ -152,8 +167,8 @@ pub fn gradient_bars(rule: &Rule, draw: &Draw, exact: &Case, chunk: u32) -> Resu
         (Tensor::DW, rounded.dw),
         (Tensor::DInitialState, Some(rounded.d_initial_state).filter(|_| draw.initial_state)),
     ];
-    Ok(simulated.into_iter().filter_map(|(tensor, numbers)| limit(exact, tensor, numbers?)).collect())
+    Ok(simulated.into_iter().filter_map(|(tensor, numbers)| limit(rule, exact, tensor, numbers?)).collect())
 }
 
 /// What the metadata of every case says about its tensors.
-const LAYOUT: &str = "q,k [B,T,H,K]; v,o [B,T,HV,V]; gates [B,T,HV] or [B,T,HV,channels]; state [N,HV,K,V]";
+const LAYOUT: &str = "q,k [B,T,H,K]; v,o [B,T,HV,V]; gates [B,T,HV] or [B,T,HV,channels]";

@@ -4,7 +4,8 @@
 use crate::storage;
 use crate::tensors::{Array, Case, CaseError};
 use gdn2_codegen::abi::{Extents, Tensor};
-use gdn2_dsl::{Dims, Dtype, Grain, Inputs, Rule, Sequence, Write};
+use gdn2_dsl::limits::{MOST_HEADS, MOST_TOKENS};
+use gdn2_dsl::{Dims, Dtype, Grain, Inputs, Rule, Sequence, StateLayout, Write};
 use std::collections::HashSet;
 use std::ops::Deref;
 
@@ -29,6 +30,7 @@ impl<'a> Problem<'a> {
     pub fn new(rule: &'a Rule, case: &'a Case) -> Result<Problem<'a>, CaseError> {
         let dims = dims(rule, case)?;
         let sequences = sequences(case, &dims)?;
+        case.expect_layout(rule.state)?;
         present_and_shaped(rule, case, &dims)?;
         let mut problem = Problem {
             rule,
@@ -40,6 +42,7 @@ impl<'a> Problem<'a> {
             scale: case.scale(rule.key_dim)? as f32,
         };
         problem.check_states()?;
+        expect_room(&problem.dims, problem.initial_slots.max(problem.final_slots), 4)?;
         for tensor in [Tensor::DO, Tensor::DFinalState] {
             if let Some(array) = case.tensors.get(&tensor) {
                 expect_shape(rule, &problem.dims, tensor, array, problem.final_slots)?;
@@ -84,6 +87,11 @@ impl<'a> Problem<'a> {
         &self.sequences
     }
 
+    /// A pool of states as `[slots, HV, K, V]`, whatever the rule's layout.
+    pub(crate) fn states_kv(&self, tensor: Tensor) -> Option<Vec<f32>> {
+        self.case.tensors.get(&tensor).map(|array| self.rule.as_kv(array.data.clone()))
+    }
+
     /// Slots in the pool of initial states: N without a slot table.
     pub fn initial_pool(&self) -> usize {
         self.initial_slots
@@ -114,7 +122,7 @@ impl<'a> Problem<'a> {
         dtype(self.rule, tensor)
     }
 
-    /// The shape of an input, output or gradient of this problem; states as `[slots, HV, K, V]`.
+    /// The shape of an input, output or gradient of this problem; states in the rule's layout.
     pub fn shape(&self, tensor: Tensor) -> Vec<usize> {
         let slots = match tensor {
             Tensor::FinalState | Tensor::DFinalState => self.final_slots,
@@ -145,7 +153,8 @@ impl<'a> Problem<'a> {
     pub fn inputs64(&self) -> Inputs {
         let wide = |tensor| self.input(tensor).map(|values| values.into_iter().map(f64::from).collect::<Vec<f64>>());
         let state = self.dims.value_heads * self.dims.state();
-        let initial_state = wide(Tensor::InitialState).map(|pool| {
+        let pool = self.states_kv(Tensor::InitialState);
+        let initial_state = pool.map(|pool| pool.into_iter().map(f64::from).collect::<Vec<f64>>()).map(|pool| {
             let of = |sequence: &Sequence| match self.initial_slot(sequence.index) {
                 Some(slot) => pool[slot * state..(slot + 1) * state].to_vec(),
                 None => vec![0.0; state],
@@ -168,7 +177,7 @@ impl<'a> Problem<'a> {
     }
 
     /// The pool that final states are written into: the initial one where there is a slot table and a pool, so that
-    /// slots nobody writes keep their bits; else nothing.
+    /// slots nobody writes keep their bits; else nothing. In the rule's layout.
     pub fn final_pool_before(&self) -> Option<Vec<f32>> {
         self.case.final_slots.as_ref()?;
         let pool = self.case.tensors.get(&Tensor::InitialState).map(|array| array.data.clone());
@@ -192,7 +201,7 @@ impl<'a> Problem<'a> {
             };
             expect_shape(self.rule, &self.dims, Tensor::InitialState, array, self.initial_slots)?;
         } else if self.case.initial_slots.is_some() {
-            let shape = "[slots,HV,K,V]: initial_slots points into it";
+            let shape = "a pool of states: initial_slots points into it";
             return Err(CaseError::Missing { tensor: "initial_state", shape });
         }
         let slots = self.case.initial_slots.iter().flatten();
@@ -218,8 +227,30 @@ impl<'a> Problem<'a> {
                 return Err(wrong("another sequence writes that slot: slots of final states must differ".to_owned()));
             }
         }
-        elements(&self.shape(Tensor::FinalState)).map(|_| ()).ok_or_else(|| too_large("final_state"))
+        Ok(())
     }
+}
+
+/// Whether a call of these sizes may be and fits into this machine's memory with `bytes` for each of its numbers. What
+/// comes next allocates without asking.
+pub(crate) fn expect_room(dims: &Dims, states: usize, bytes: u32) -> Result<(), CaseError> {
+    /// What every machine has; asking for so little would only cost time.
+    const ALWAYS: f64 = (1u32 << 28) as f64;
+    let size = |got, limit| CaseError::Size { field: "sizes", got, limit };
+    let letters = || {
+        let Dims { batch, tokens, heads, value_heads, .. } = dims;
+        format!("B = {batch}, T = {tokens}, H = {heads}, HV = {value_heads}, {states} states")
+    };
+    dims.check(states).map_err(|error| size(letters(), error.to_string()))?;
+    let need = dims.numbers(states) * f64::from(bytes);
+    if need <= ALWAYS || Vec::<u8>::new().try_reserve_exact(need as usize).is_ok() {
+        return Ok(());
+    }
+    let gib = need / f64::from(1u32 << 30);
+    Err(size(
+        letters(),
+        format!("which takes {gib:.0} GiB of memory, more than there is; divide the call into several"),
+    ))
 }
 
 fn slot(pool: bool, table: &Option<Vec<i32>>, sequence: usize) -> Option<usize> {
@@ -279,7 +310,7 @@ impl Deref for Sizes {
     }
 }
 
-/// The shape of a tensor in letters and in numbers; states as `[slots, HV, K, V]` whatever the rule's layout.
+/// The shape of a tensor in letters and in numbers; states in the rule's layout.
 pub fn shape(rule: &Rule, dims: &Dims, tensor: Tensor, slots: usize) -> (&'static str, Sizes) {
     let &Dims { batch, tokens, heads, value_heads, key_dim, value_dim } = dims;
     let scalar = gate(rule, tensor).is_some_and(|(grain, _)| grain == Grain::Scalar);
@@ -294,9 +325,10 @@ pub fn shape(rule: &Rule, dims: &Dims, tensor: Tensor, slots: usize) -> (&'stati
         }
         Tensor::G | Tensor::B | Tensor::DG | Tensor::DB => ("[B,T,HV,K]", four([batch, tokens, value_heads, key_dim])),
         Tensor::W | Tensor::DW => ("[B,T,HV,V]", four([batch, tokens, value_heads, value_dim])),
-        Tensor::InitialState | Tensor::FinalState | Tensor::DFinalState | Tensor::DInitialState => {
-            ("[N,HV,K,V]", four([slots, value_heads, key_dim, value_dim]))
-        }
+        Tensor::InitialState | Tensor::FinalState | Tensor::DFinalState | Tensor::DInitialState => match rule.state {
+            StateLayout::Kv => ("[N,HV,K,V]", four([slots, value_heads, key_dim, value_dim])),
+            StateLayout::Vk => ("[N,HV,V,K]", four([slots, value_heads, value_dim, key_dim])),
+        },
     }
 }
 
@@ -341,12 +373,11 @@ pub fn dims_of(rule: &Rule, q: &[usize], v: &[usize]) -> Result<Dims, CaseError>
         let got = format!("H = {heads}, HV = {value_heads}");
         return size("heads", got, "H must be at least 1 and HV a multiple of it");
     }
-    let total = batch.checked_mul(tokens);
-    if total.is_none_or(|total| i32::try_from(total).is_err()) || i32::try_from(batch).is_err() {
+    if batch.checked_mul(tokens).is_none_or(|total| total > MOST_TOKENS) || batch > MOST_TOKENS {
         return size("tokens", format!("B = {batch}, T = {tokens}"), "B·T must be below 2^31; split the call");
     }
-    if i32::try_from(value_heads).is_err() {
-        return size("heads", format!("HV = {value_heads}"), "HV must be below 2^31");
+    if value_heads > MOST_HEADS {
+        return size("heads", format!("HV = {value_heads}"), &format!("HV must be at most {MOST_HEADS}"));
     }
     for tensor in [Tensor::Q, Tensor::V, Tensor::G, Tensor::B, Tensor::W] {
         elements(&shape(rule, &dims, tensor, 0).1).ok_or_else(|| too_large(tensor.name()))?;

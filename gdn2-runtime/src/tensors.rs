@@ -1,12 +1,15 @@
 //! Case files: safetensors with a call's tensors and, where known, its results, in the oracle's format. Reading checks
 //! the file; whether a case fits a rule is [`crate::problem`]'s to say.
 
+use crate::files::{self, Limit};
 use crate::storage;
 use gdn2_codegen::abi::Tensor;
-use gdn2_dsl::{Combination, Dtype, Grain, Rule};
+use gdn2_dsl::{Combination, Dtype, Grain, Rule, StateLayout};
 use safetensors::SafeTensors;
-use safetensors::tensor::{Dtype as FileDtype, TensorView};
+use safetensors::tensor::{Dtype as FileDtype, Metadata, TensorView};
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// A tensor: row-major f32.
@@ -34,7 +37,8 @@ pub struct CuSeqlens {
 pub struct Case {
     /// `decay`, `erase`, `write`, `scale`, `bar_scale`, `inputs_rounded_to`, `layout`.
     pub metadata: BTreeMap<String, String>,
-    /// Inputs, outputs and gradients, by name; states are `[N or slots, HV, K, V]` whatever the rule's layout.
+    /// Inputs, outputs and gradients, by name; states are `[N or slots, HV, K, V]`, or `[…, V, K]` for a rule with
+    /// `state: vk`.
     pub tensors: BTreeMap<Tensor, Array>,
     /// Packed sequences.
     pub cu_seqlens: Option<CuSeqlens>,
@@ -154,6 +158,20 @@ pub enum CaseError {
     },
 }
 
+/// Bytes of the length that a safetensors file begins with.
+const LENGTH: u64 = 8;
+/// Bytes that a header may have; a case's has three thousand.
+const LARGEST_HEADER: u64 = 16 << 20;
+
+/// What stops the reading of a stream.
+#[derive(Debug, thiserror::Error)]
+enum ReadError {
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    #[error(transparent)]
+    Case(#[from] CaseError),
+}
+
 impl Array {
     /// An f32 array; `None` when the sizes do not multiply to the numbers given.
     pub fn new(shape: &[usize], data: Vec<f32>) -> Option<Array> {
@@ -185,8 +203,34 @@ impl Case {
     /// # Errors
     /// The file is unreadable, truncated, or holds a tensor of the wrong type or an unknown name.
     pub fn load(path: &Path) -> Result<Case, CaseError> {
-        let bytes = std::fs::read(path).map_err(|source| CaseError::Io { path: path.to_owned(), source })?;
-        Case::from_bytes(&bytes)
+        let io = |source| CaseError::Io { path: path.to_owned(), source };
+        Case::read(File::open(path).map_err(io)?).map_err(|error| match error {
+            ReadError::Io(source) => io(source),
+            ReadError::Case(error) => error,
+        })
+    }
+
+    /// Reads a stream to the end that its header gives: nothing is allocated for more than was read.
+    fn read(mut stream: impl Read) -> Result<Case, ReadError> {
+        let mut bytes = Vec::new();
+        stream.by_ref().take(LENGTH).read_to_end(&mut bytes)?;
+        if let Some(length) = bytes.first_chunk().map(|length| u64::from_le_bytes(*length)) {
+            if length > LARGEST_HEADER {
+                let reason = format!("its header would be of {length} bytes, at most {LARGEST_HEADER} are read");
+                return Err(CaseError::Format(reason).into());
+            }
+            stream.by_ref().take(length).read_to_end(&mut bytes)?;
+            let header = bytes.get(LENGTH as usize..).unwrap_or_default();
+            // A header that is none is `from_bytes`'s to refuse.
+            let data = serde_json::from_slice::<Metadata>(header).map_or(0, |header| header.data_len() as u64);
+            if data > Limit::CASE.bytes {
+                let reason = format!("its tensors would be of {data} bytes, at most {} are read", Limit::CASE.bytes);
+                return Err(CaseError::Format(reason).into());
+            }
+            // A byte more than there should be is seen, more are not read.
+            stream.take(data + 1).read_to_end(&mut bytes)?;
+        }
+        Ok(Case::from_bytes(&bytes)?)
     }
 
     /// Reads the bytes of a case file.
@@ -216,18 +260,12 @@ impl Case {
         Ok(case)
     }
 
-    /// Writes the case: to a temporary file beside the target, then renamed, so that nobody sees half a file.
+    /// Writes the case, as [`files::write`] does.
     ///
     /// # Errors
-    /// The folder cannot be written.
+    /// The file cannot be written.
     pub fn save(&self, path: &Path) -> Result<(), CaseError> {
-        let io = |source| CaseError::Io { path: path.to_owned(), source };
-        let bytes = self.to_bytes()?;
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let mut file = new_file(folder).map_err(io)?;
-        std::io::Write::write_all(&mut file, &bytes).map_err(io)?;
-        file.persist(path).map_err(|error| io(error.error))?;
-        Ok(())
+        files::write(path, &self.to_bytes()?).map_err(|source| CaseError::Io { path: path.to_owned(), source })
     }
 
     /// The bytes of the case as a safetensors file, equal for equal cases. Numbers are stored as f32.
@@ -287,6 +325,7 @@ impl Case {
             Some("float16" | "f16") => Dtype::F16,
             other => return Err(unknown("inputs_rounded_to", other, "bfloat16 or float16")),
         };
+        let state = self.layout().unwrap_or(StateLayout::Kv);
         let channels = |tensor: Tensor, shape| {
             let array = self.tensors.get(&tensor).ok_or(CaseError::Missing { tensor: tensor.name(), shape })?;
             let last = array.shape.last().copied().unwrap_or(0);
@@ -297,11 +336,41 @@ impl Case {
             })
         };
         let (key, value) = (channels(Tensor::Q, "[B,T,H,K]")?, channels(Tensor::V, "[B,T,HV,V]")?);
-        combination.rule(key, value, dtype).map_err(|error| CaseError::Size {
+        let rule = combination.rule(key, value, dtype).map_err(|error| CaseError::Size {
             field: "head dims",
             got: format!("K = {key}, V = {value}"),
             limit: error.to_string(),
-        })
+        })?;
+        Ok(Rule { state, ..rule })
+    }
+
+    /// The layout of states that the metadata names, if it names one.
+    fn layout(&self) -> Option<StateLayout> {
+        let text = self.metadata.get("layout")?;
+        [StateLayout::Kv, StateLayout::Vk].into_iter().find(|layout| text.contains(state_letters(*layout)))
+    }
+
+    /// Refuses states that the metadata says are laid out in another way than a rule's: with K = V no shape tells.
+    pub(crate) fn expect_layout(&self, rule: StateLayout) -> Result<(), CaseError> {
+        const STATES: [Tensor; 4] =
+            [Tensor::InitialState, Tensor::FinalState, Tensor::DInitialState, Tensor::DFinalState];
+        match self.layout() {
+            Some(layout) if layout != rule && STATES.iter().any(|state| self.tensors.contains_key(state)) => {
+                Err(CaseError::Metadata {
+                    field: "layout",
+                    got: format!("`{}`", state_letters(layout)),
+                    want: match rule {
+                        StateLayout::Kv => {
+                            "`state [N,HV,K,V]`, as the rule says: transpose the states or write `state: vk`"
+                        }
+                        StateLayout::Vk => {
+                            "`state [N,HV,V,K]`, as `state: vk` says: transpose the states or leave it out"
+                        }
+                    },
+                })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The scale on o: the metadata's, else 1/√K.
@@ -323,9 +392,18 @@ impl Case {
     fn number(&self, field: &'static str) -> Result<Option<f64>, CaseError> {
         let Some(text) = self.metadata.get(field) else { return Ok(None) };
         match text.parse::<f64>() {
-            Ok(number) if number.is_finite() => Ok(Some(number)),
-            _ => Err(unknown(field, Some(text), "a finite number")),
+            // The scale reaches kernels in f32.
+            Ok(number) if (number as f32).is_finite() => Ok(Some(number)),
+            _ => Err(unknown(field, Some(text), "a finite number, in f32 too")),
         }
+    }
+}
+
+/// How metadata names a layout.
+pub(crate) fn state_letters(layout: StateLayout) -> &'static str {
+    match layout {
+        StateLayout::Kv => "state [N,HV,K,V]",
+        StateLayout::Vk => "state [N,HV,V,K]",
     }
 }
 
@@ -406,12 +484,4 @@ fn with_metadata(bytes: &[u8], metadata: &BTreeMap<String, String>) -> Vec<u8> {
     whole.extend(header.as_bytes());
     whole.extend(data);
     whole
-}
-
-/// Temporary files are private; a result is as readable as the user's other new files.
-fn new_file(folder: &Path) -> std::io::Result<tempfile::NamedTempFile> {
-    let mut builder = tempfile::Builder::new();
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    builder.prefix(".gdn2-").tempfile_in(folder)
 }

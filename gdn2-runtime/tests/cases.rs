@@ -228,3 +228,91 @@ fn sizes_that_overflow_are_refused() {
     assert!(matches!(with([1, 1 << 30, 1 << 30, 16]), CaseError::Size { .. }));
     assert!(matches!(with([1, 1, 0, 16]), CaseError::Size { field: "heads", .. }));
 }
+
+/// A case file whose header is this text, with `data` bytes of zeros after it.
+fn with_header(header: &str, data: usize) -> Vec<u8> {
+    [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &vec![0; data]].concat()
+}
+
+#[test]
+fn sizes_that_a_file_claims_are_refused_before_anything_is_read_or_allocated() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("case.safetensors");
+    let long = "0".repeat(70);
+    let headers = [
+        with_header(
+            r#"{"q":{"dtype":"F32","shape":[1152921504606846976],"data_offsets":[0,4611686018427387904]}}"#,
+            64,
+        ),
+        with_header(r#"{"q":{"dtype":"F32","shape":[4294967296,4294967296,4],"data_offsets":[0,64]}}"#, 64),
+        with_header(r#"{"q":{"dtype":"F32","shape":[18446744073709551615,2],"data_offsets":[0,64]}}"#, 64),
+        with_header(r#"{"q":{"dtype":"F32","shape":[16],"data_offsets":[64,0]}}"#, 64),
+        with_header(&format!(r#"{{"q":{{"dtype":"F32","shape":[1{long}],"data_offsets":[0,64]}}}}"#), 64),
+        with_header(&"[".repeat(100_000), 0),
+        with_header("", 0),
+        u64::MAX.to_le_bytes().to_vec(),
+        [&(1u64 << 40).to_le_bytes()[..], &[b' '; 100]].concat(),
+        Vec::new(),
+    ];
+    for bytes in headers {
+        std::fs::write(&path, &bytes).unwrap();
+        let error = Case::load(&path).unwrap_err();
+        assert!(matches!(error, CaseError::Format(_)), "{error}");
+    }
+    #[cfg(unix)]
+    assert!(matches!(Case::load(std::path::Path::new("/dev/zero")), Err(CaseError::Format(_))));
+}
+
+#[test]
+fn what_follows_the_tensors_of_a_file_is_seen() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("case.safetensors");
+    let mut bytes = case().to_bytes().unwrap();
+    std::fs::write(&path, &bytes).unwrap();
+    assert_eq!(Case::load(&path).unwrap(), case());
+    bytes.push(0);
+    std::fs::write(&path, &bytes).unwrap();
+    assert!(matches!(Case::load(&path), Err(CaseError::Format(_))));
+}
+
+#[test]
+fn sizes_beyond_a_limit_or_this_machine_are_refused_by_name() {
+    // A table that asks for two thousand million states, without a pool that says how many there are.
+    let mut wrong = case();
+    wrong.tensors.remove(&Tensor::InitialState);
+    wrong.final_slots = Some(vec![i32::MAX - 1, 0]);
+    let error = refusal(&wrong).to_string();
+    assert!(error.contains("states") && error.contains("at most"), "{error}");
+
+    // Millions of sequences without a token.
+    let mut wrong = packed();
+    let mut offsets = vec![0; 9_000_000];
+    offsets.extend([3, 9]);
+    wrong.cu_seqlens = Some(CuSeqlens { offsets, is_64: true });
+    wrong.tensors.remove(&Tensor::InitialState);
+    let error = refusal(&wrong).to_string();
+    assert!(error.contains("GiB") || error.contains("at most"), "{error}");
+
+    let mut wrong = case();
+    wrong.metadata.insert("scale".into(), "1e300".into());
+    assert!(refusal(&wrong).to_string().contains("finite number"));
+
+    let draws = [
+        Draw::new(usize::MAX, usize::MAX, 2, 2, 7),
+        Draw::new(1, 1_000_000_000_000, 1, 1, 7),
+        Draw::new(1 << 31, 1, 1, 1, 7),
+        Draw::new(1, 1 << 30, 1, 1, 7),
+        Draw::new(1, 1, 1 << 21, 1 << 21, 7),
+        Draw::new(1, 1, 2, 3, 7),
+        Draw::new(1, 1, 0, 0, 7),
+        Draw { largest_erase: f64::NAN, ..Draw::new(1, 1, 1, 1, 7) },
+        Draw { largest_erase: f64::INFINITY, ..Draw::new(1, 1, 1, 1, 7) },
+        Draw { largest_erase: -0.5, ..Draw::new(1, 1, 1, 1, 7) },
+        Draw { cu_seqlens: Some(vec![0, 5, 3]), ..Draw::new(1, 3, 1, 1, 7) },
+        Draw { cu_seqlens: Some(Vec::new()), ..Draw::new(1, 3, 1, 1, 7) },
+    ];
+    for draw in draws {
+        let error = Case::drawn(&rule(), &draw, true).unwrap_err();
+        assert!(matches!(error, CaseError::Size { .. }), "{draw:?}: {error}");
+    }
+}

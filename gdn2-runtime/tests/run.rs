@@ -10,8 +10,9 @@ use gdn2_runtime::artifact::Compiler;
 use gdn2_runtime::device::{Device, DeviceError, Precision};
 use gdn2_runtime::engine::{Engine, Outcome, Run, RunError};
 use gdn2_runtime::nvrtc::NvrtcError;
-use gdn2_runtime::tensors::Case;
+use gdn2_runtime::tensors::{Array, Case};
 use gdn2_runtime::toolchain::Search;
+use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 static ENGINE: LazyLock<Engine> = LazyLock::new(|| Engine::new(Compiler::new(Search::from_environment(None, None))));
@@ -104,13 +105,90 @@ fn longest(draw: &Draw) -> usize {
     packed.unwrap_or(draw.tokens)
 }
 
+const STATES: [Tensor; 4] = [Tensor::InitialState, Tensor::FinalState, Tensor::DFinalState, Tensor::DInitialState];
+
+/// The same tensors with the last two axes of every state the other way round, one number at a time.
+fn turned(tensors: &BTreeMap<Tensor, Array>) -> BTreeMap<Tensor, Array> {
+    let turn = |(tensor, array): (&Tensor, &Array)| {
+        if !STATES.contains(tensor) {
+            return (*tensor, array.clone());
+        }
+        let [slots, heads, rows, columns] = <[usize; 4]>::try_from(array.shape.as_slice()).unwrap();
+        let mut other = Array::new(&[slots, heads, columns, rows], vec![0.0; array.data.len()]).unwrap();
+        for at in 0..array.data.len() {
+            let (matrix, row, column) = (at / (rows * columns), at / columns % rows, at % columns);
+            other.data[matrix * rows * columns + column * rows + row] = array.data[at];
+        }
+        (*tensor, other)
+    };
+    tensors.iter().map(turn).collect()
+}
+
 #[test]
-fn a_state_stored_the_other_way_round_changes_no_bit() {
-    let case = Case::drawn(&gdn(), &Draw::new(1, 20, 1, 2, 5), false).unwrap();
-    let turned = Rule { state: StateLayout::Vk, ..gdn() };
-    let (kv, vk) =
-        (run(&gdn(), Pass::Forward, &Device::vm(), &case), run(&turned, Pass::Forward, &Device::vm(), &case));
-    assert_eq!(kv.tensors, vk.tensors);
+fn states_of_a_case_are_in_the_rules_layout_on_every_device_and_in_every_pass() {
+    let seed = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().subsec_nanos().into();
+    println!("seed {seed}");
+    let devices = [Device::cpu(), Device::Cpu(Precision::Double), Device::vm()];
+    // K below, above and equal to V: where they are equal no shape tells the layouts apart.
+    for (key, value) in [(32, 16), (16, 32), (16, 16)] {
+        for initial_state in [true, false] {
+            let kv = gdn().with_dims(key, value).unwrap();
+            let vk = Rule { state: StateLayout::Vk, ..kv.clone() };
+            let draw = Draw { initial_state, ..Draw::new(2, 20, 1, 2, seed) };
+            let [straight, other] = [&kv, &vk].map(|rule| Case::drawn(rule, &draw, true).unwrap());
+            assert_eq!(other.tensors, turned(&straight.tensors));
+            assert_eq!(other.rule().unwrap().state, StateLayout::Vk);
+            for (device, pass) in devices
+                .iter()
+                .flat_map(|device| [Pass::Forward, Pass::Decode, Pass::Backward].map(|pass| (device, pass)))
+            {
+                let what = format!("{pass:?} {key}x{value} on {device:?}, initial state: {initial_state}");
+                let outcomes = [(&kv, &straight), (&vk, &other)].map(|(rule, case)| run(rule, pass, device, case));
+                assert_eq!(outcomes[1].tensors, turned(&outcomes[0].tensors), "{what}");
+            }
+        }
+    }
+}
+
+#[test]
+fn pools_of_states_are_in_the_rules_layout_too() {
+    let draw = Draw { cu_seqlens: Some(vec![0, 9, 9, 21]), ..Draw::new(1, 21, 1, 2, 23) };
+    let vk = Rule { state: StateLayout::Vk, ..gdn() };
+    for device in [Device::cpu(), Device::Cpu(Precision::Double), Device::vm()] {
+        let outcomes = [gdn(), vk.clone()].map(|rule| {
+            let mut case = Case::drawn(&rule, &draw, false).unwrap();
+            // Sequence 0 starts from slot 2 and is not kept, 1 has no state, 2 moves from slot 0 to slot 1.
+            (case.initial_slots, case.final_slots) = (Some(vec![2, -1, 0]), Some(vec![-1, 2, 1]));
+            (run(&rule, Pass::Forward, &device, &case), case)
+        });
+        let [(straight, case), (other, _)] = &outcomes;
+        assert_eq!(other.tensors, turned(&straight.tensors), "{device:?}");
+        let state = |tensors: &BTreeMap<Tensor, Array>, tensor, slot: usize| {
+            let array: &Array = &tensors[&tensor];
+            let size = array.data.len() / array.shape[0];
+            array.data[slot * size..(slot + 1) * size].to_vec()
+        };
+        let untouched = state(&case.tensors, Tensor::InitialState, 0);
+        assert_eq!(state(&straight.tensors, Tensor::FinalState, 0), untouched, "{device:?}");
+    }
+}
+
+#[test]
+fn a_file_that_names_another_layout_is_refused() {
+    let draw = Draw::new(1, 4, 1, 1, 3);
+    let kv = gdn().with_dims(16, 16).unwrap();
+    let vk = Rule { state: StateLayout::Vk, ..kv.clone() };
+    for (rule, other) in [(&kv, &vk), (&vk, &kv)] {
+        let case = Case::drawn(rule, &draw, false).unwrap();
+        let error = ENGINE.run(&Run::new(other, Pass::Forward, &Device::cpu()), &case).unwrap_err().to_string();
+        assert!(error.contains("metadata `layout`") && error.contains("transpose the states"), "{error}");
+        // Without metadata the rule alone says what the numbers are; without states there is nothing to mistake.
+        let silent = Case { metadata: BTreeMap::new(), ..case.clone() };
+        assert!(ENGINE.run(&Run::new(other, Pass::Forward, &Device::cpu()), &silent).is_ok());
+        let mut stateless = case;
+        stateless.tensors.retain(|tensor, _| !STATES.contains(tensor));
+        assert!(ENGINE.run(&Run::new(other, Pass::Forward, &Device::cpu()), &stateless).is_ok());
+    }
 }
 
 #[test]

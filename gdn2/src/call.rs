@@ -4,7 +4,7 @@
 use crate::error::Error;
 use crate::view::{Data, Offsets, View, rows};
 use gdn2_codegen::abi::Tensor as Name;
-use gdn2_dsl::{Dims, Rule, StateLayout};
+use gdn2_dsl::{Dims, Rule};
 use gdn2_runtime::problem::{self, dims_of, expect_present};
 use gdn2_runtime::tensors::{Array, Case, CaseError, CuSeqlens};
 use std::collections::BTreeMap;
@@ -65,8 +65,7 @@ impl<'a> Call<'a> {
         for (name, view) in self.tokens().into_iter().chain([(Name::InitialState, self.initial_state)]) {
             let Some(view) = view else { continue };
             room(name.name(), view.shape.elements().unwrap_or(usize::MAX))?;
-            let array = array(name.name(), &view)?;
-            tensors.insert(name, if name == Name::InitialState { swapped(rule, array) } else { array });
+            tensors.insert(name, array(name.name(), &view)?);
         }
         Ok(Case {
             metadata: self.scale.map(|scale| ("scale".to_owned(), scale.to_string())).into_iter().collect(),
@@ -77,7 +76,7 @@ impl<'a> Call<'a> {
     }
 }
 
-/// Refuses a tensor of another shape than the rule and the call's sizes give it; states as `[N,HV,K,V]`.
+/// Refuses a tensor of another shape than the rule and the call's sizes give it; states in the rule's layout.
 pub(crate) fn fits(rule: &Rule, dims: &Dims, name: Name, got: &[usize], slots: usize) -> Result<(), Error> {
     let (letters, want) = problem::shape(rule, dims, name, slots);
     if *got == *want {
@@ -85,14 +84,6 @@ pub(crate) fn fits(rule: &Rule, dims: &Dims, name: Name, got: &[usize], slots: u
     }
     let (got, want) = (got.to_vec(), want.to_vec());
     Err(CaseError::Shape { tensor: name.name(), got, letters, want }.into())
-}
-
-/// The shape of states in the rule's layout, as `[N,HV,K,V]`.
-pub(crate) fn turned_axes(rule: &Rule, shape: &[usize]) -> Vec<usize> {
-    match (rule.state, shape) {
-        (StateLayout::Vk, &[slots, heads, v, k]) => vec![slots, heads, k, v],
-        _ => shape.to_vec(),
-    }
 }
 
 /// Refuses a number of elements that there is no memory for.
@@ -109,18 +100,6 @@ fn offsets(given: Offsets<'_>) -> Result<CuSeqlens, Error> {
         Offsets::I64(offsets) => Ok(CuSeqlens { offsets: offsets.to_vec(), is_64: true }),
         Offsets::Device(_) => Err(Error::DeviceMemory("cu_seqlens")),
     }
-}
-
-/// States between the rule's layout and the case's, which is `[N,HV,K,V]` always: the last two axes change places
-/// where the rule keeps V outermost.
-pub(crate) fn swapped(rule: &Rule, states: Array) -> Array {
-    let (StateLayout::Vk, [outer @ .., rows, columns]) = (rule.state, states.shape.as_slice()) else { return states };
-    let (rows, columns) = (*rows, *columns);
-    let shape = [outer, &[columns, rows]].concat();
-    let matrices = states.data.chunks_exact((rows * columns).max(1));
-    let data = matrices
-        .flat_map(|matrix| (0..columns).flat_map(move |column| matrix.iter().skip(column).step_by(columns).copied()));
-    Array { shape, data: data.collect(), stored: states.stored }
 }
 
 /// The numbers of a view in host memory, row-major.

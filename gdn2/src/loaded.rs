@@ -6,7 +6,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::bank::{Bank, Ready, Source, Trained};
-use crate::call::{Call, array, fits, swapped, turned_axes};
+use crate::call::{Call, array, fits};
 use crate::embedded::{Embedded, Explanation, OLDEST, Tuning};
 use crate::error::Error;
 use crate::shape::Shape;
@@ -198,14 +198,14 @@ impl Loaded {
         let mut results = self.run(Pass::Forward, &call.case(&self.shared.rule)?)?;
         let o = taken(&mut results, Name::O);
         outputs.o.store("o", &o.shape, &o.data)?;
-        let state = swapped(&self.shared.rule, taken(&mut results, Name::FinalState));
+        let state = taken(&mut results, Name::FinalState);
         outputs.final_state.map_or(Ok(()), |view| view.store("final_state", &state.shape, &state.data))
     }
 
     fn output(&self, mut results: BTreeMap<Name, Array>) -> Result<Output, Error> {
         let rule = &self.shared.rule;
         let o = taken(&mut results, Name::O);
-        let state = swapped(rule, taken(&mut results, Name::FinalState));
+        let state = taken(&mut results, Name::FinalState);
         Ok(Output {
             o: Tensor::from_f32(&o.shape, o.data, rule.dtype)?,
             final_state: Tensor::from_f32(&state.shape, state.data, Dtype::F32)?,
@@ -219,7 +219,7 @@ impl Loaded {
     #[doc(hidden)]
     pub fn forward_for_backward(&self, call: Call<'_>) -> Result<(Output, Saved), Error> {
         let Shared { rule, device, bank, .. } = &*self.shared;
-        let case = call.case(rule)?;
+        let case = call.case(&self.shared.rule)?;
         let problem = Problem::new(rule, &case)?;
         let extents = problem.extents();
         let training = bank.as_ref().map(|bank| bank.training(extents)).transpose()?.map(|trained| &trained.kernels);
@@ -261,18 +261,16 @@ impl Loaded {
         if let Some(grad) = d_final_state {
             let sequences =
                 case.cu_seqlens.as_ref().map_or(dims.batch, |packed| packed.offsets.len().saturating_sub(1));
-            fits(rule, &dims, Name::DFinalState, &turned_axes(rule, grad.shape()), sequences)?;
-            case.tensors.insert(Name::DFinalState, swapped(rule, array("d_final_state", &grad)?));
+            fits(rule, &dims, Name::DFinalState, grad.shape(), sequences)?;
+            case.tensors.insert(Name::DFinalState, array("d_final_state", &grad)?);
         }
         let problem = Problem::new(rule, &case)?;
         let training = bank.as_ref().map(|bank| bank.training(problem.extents())).transpose()?;
         let run = Run::new(rule, Pass::Backward, device);
         let kernels = training.map(|trained| &trained.kernels);
         let tensors = engine::gradients_from(&run, kernels, &problem, saved.kept.as_ref())?.tensors;
-        let narrow = |(name, array): (Name, Array)| {
-            let array = if name == Name::DInitialState { swapped(rule, array) } else { array };
-            Ok((name, Tensor::from_f32(&array.shape, array.data, problem.dtype(name))?))
-        };
+        let narrow =
+            |(name, array): (Name, Array)| Ok((name, Tensor::from_f32(&array.shape, array.data, problem.dtype(name))?));
         Ok(Gradients(tensors.into_iter().map(narrow).collect::<Result<_, Error>>()?))
     }
 
@@ -292,9 +290,9 @@ impl Loaded {
             Some(Slots::Device(_)) => return Err(Error::DeviceMemory("slots")),
         };
         let call = Call { initial_state: Some(state.view()), ..call };
-        let case = Case { initial_slots: slots.clone(), final_slots: slots, ..call.case(rule)? };
+        let case = Case { initial_slots: slots.clone(), final_slots: slots, ..call.case(&self.shared.rule)? };
         let mut results = self.run(Pass::Decode, &case)?;
-        let pool = swapped(rule, taken(&mut results, Name::FinalState));
+        let pool = taken(&mut results, Name::FinalState);
         *state = Tensor::from_f32(&pool.shape, pool.data, Dtype::F32)?;
         let o = taken(&mut results, Name::O);
         Tensor::from_f32(&o.shape, o.data, rule.dtype)

@@ -7,7 +7,7 @@ use crate::error::Error;
 use crate::shape::Axes;
 use crate::view::{Data, DataMut, Offsets, Slots, View, ViewMut};
 use gdn2_codegen::abi::Tensor as Name;
-use gdn2_dsl::{Dims, Dtype, Rule, StateLayout};
+use gdn2_dsl::{Dims, Dtype, Rule};
 use gdn2_runtime::device::launch::Context;
 use gdn2_runtime::problem::{self, dims_of, expect_present};
 use gdn2_runtime::raw::{self, Arguments};
@@ -220,12 +220,7 @@ impl<'r, 's> Placed<'r, 's> {
     }
 
     fn states(&self, name: Name, shape: Axes, strides: Axes, dtype: Dtype, slots: usize) -> Result<(), Error> {
-        // Axes, unlike a vector, take no allocation.
-        let as_case = match (self.rule.state, shape.as_slice()) {
-            (StateLayout::Vk, &[slots, heads, v, k]) => Axes::from_slice(&[slots, heads, k, v]).unwrap_or(shape),
-            _ => shape,
-        };
-        self.expect(name, as_case, dtype, slots)?;
+        self.expect(name, shape, dtype, slots)?;
         let packed = shape.row_major();
         let in_order = |((size, stride), packed): ((&usize, &usize), &usize)| *size < 2 || stride == packed;
         if shape.as_slice().iter().zip(strides.as_slice()).zip(packed.as_slice()).all(in_order) {

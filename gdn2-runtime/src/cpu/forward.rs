@@ -103,7 +103,7 @@ type Slice<const WIDTH: usize> = (Vec<[f32; WIDTH]>, Vec<[f32; WIDTH]>);
 
 fn sliced<const WIDTH: usize>(problem: &Problem<'_>, dims: Dims) -> Outputs {
     let tensors = Tensors::new(problem);
-    let initial = problem.input(Tensor::InitialState);
+    let initial = problem.states_kv(Tensor::InitialState);
     let slices = dims.value_dim / WIDTH;
     let sequences = problem.sequences().iter();
     let tasks: Vec<Task> = sequences
@@ -129,7 +129,8 @@ fn sliced<const WIDTH: usize>(problem: &Problem<'_>, dims: Dims) -> Outputs {
         .collect();
     let mut o = vec![0f32; tensors.v.len()];
     let pool = problem.final_pool() * dims.value_heads * dims.state();
-    let mut final_state = problem.final_pool_before().unwrap_or_else(|| vec![0f32; pool]);
+    let before = problem.final_pool_before().map(|pool| problem.rule().as_kv(pool));
+    let mut final_state = before.unwrap_or_else(|| vec![0f32; pool]);
     for (task, (rows, state)) in tasks.iter().zip(&results) {
         for (t, row) in rows.iter().enumerate() {
             let at = ((task.sequence.start + t) * dims.value_heads + task.head) * dims.value_dim + task.slice * WIDTH;

@@ -13,7 +13,7 @@ use gdn2_dsl::InputError;
 pub struct Outputs {
     /// `[B, T, HV, V]`.
     pub o: Vec<f32>,
-    /// `[slots, HV, K, V]`, slots that no sequence writes as they were.
+    /// `[slots, HV, K, V]` whatever the rule's layout, slots that no sequence writes as they were.
     pub final_state: Vec<f32>,
 }
 
@@ -26,7 +26,8 @@ pub fn defined(problem: &Problem<'_>) -> Result<Outputs, InputError> {
     let narrow = |values: &[f64]| values.iter().map(|value| *value as f32).collect::<Vec<f32>>();
     let state = problem.dims().value_heads * problem.dims().state();
     let pool = problem.final_pool() * state;
-    let mut final_state = problem.final_pool_before().unwrap_or_else(|| vec![0f32; pool]);
+    let before = problem.final_pool_before().map(|pool| problem.rule().as_kv(pool));
+    let mut final_state = before.unwrap_or_else(|| vec![0f32; pool]);
     for sequence in 0..problem.sequences().len() {
         if let Some(slot) = problem.final_slot(sequence) {
             let values = narrow(&exact.final_state[sequence * state..(sequence + 1) * state]);

@@ -1,6 +1,6 @@
 //! Backward of a case: forward first where it keeps what backward reads, then the gradients, all in one session.
 
-use super::kernels::{self, Steps, at, from_layout, note, offset_tables, to_layout, upload};
+use super::kernels::{self, Steps, at, note, offset_tables, upload};
 use super::{Engine, Outcome, Run, RunError, array};
 use crate::artifact::Artifact;
 use crate::device::Device;
@@ -110,7 +110,7 @@ pub fn gradients_from(
     };
     let steps = Steps::new(problem, None);
     let mut call = upload(&mut session, problem, &steps)?;
-    let encoded = |pool: Vec<f32>| storage::encode(to_layout(problem, pool).into_iter(), Dtype::F32);
+    let encoded = |pool: Vec<f32>| storage::encode(pool.into_iter(), Dtype::F32);
     let case = problem.case();
     if let Some(initial) = case.tensors.get(&Tensor::InitialState) {
         call.initial_state = session.upload("initial_state", &encoded(initial.data.clone()))?;
@@ -156,7 +156,7 @@ pub fn gradients_from(
     }
     if call.gradients.d_initial_state != 0 {
         let pool = storage::decode(&session.read(call.gradients.d_initial_state)?, Dtype::F32);
-        tensors.insert(Tensor::DInitialState, array(problem, Tensor::DInitialState, from_layout(problem, pool)));
+        tensors.insert(Tensor::DInitialState, array(problem, Tensor::DInitialState, pool));
     }
     let kernel = Some((backward.kernel.arch, backward.kernel.schedule));
     Ok(Outcome { tensors, kernel, reports, milliseconds: session.milliseconds().to_vec() })
@@ -174,8 +174,11 @@ fn defined(problem: &Problem<'_>) -> Result<Outcome, RunError> {
         let array = problem.case().tensors.get(&tensor);
         array.map(|array| array.data.iter().map(|value| f64::from(*value)).collect::<Vec<f64>>())
     };
-    let given =
-        OutputGradients { d_out: wide(Tensor::DO).unwrap_or_default(), d_final_state: wide(Tensor::DFinalState) };
+    let rule = problem.rule();
+    let given = OutputGradients {
+        d_out: wide(Tensor::DO).unwrap_or_default(),
+        d_final_state: wide(Tensor::DFinalState).map(|states| rule.as_kv(states)),
+    };
     let gradients = reference::backward(problem.rule().combination(), &problem.inputs64(), &given)?;
     let named = [
         (Tensor::DQ, Some(gradients.dq)),
@@ -184,7 +187,7 @@ fn defined(problem: &Problem<'_>) -> Result<Outcome, RunError> {
         (Tensor::DG, gradients.dg),
         (Tensor::DB, gradients.db),
         (Tensor::DW, gradients.dw),
-        (Tensor::DInitialState, Some(gradients.d_initial_state).filter(|_| wants_state_gradient(problem.case()))),
+        (Tensor::DInitialState, wants_state_gradient(problem.case()).then(|| rule.laid_out(gradients.d_initial_state))),
     ];
     let narrow = |values: Vec<f64>| values.into_iter().map(|value| value as f32).collect::<Vec<f32>>();
     let tensors = named

@@ -8,7 +8,7 @@ use crate::raw::{Arguments, View};
 use crate::storage;
 use gdn2_codegen::abi::Tensor;
 use gdn2_codegen::kernel::Pass;
-use gdn2_dsl::{Dims, Dtype, StateLayout};
+use gdn2_dsl::{Dims, Dtype};
 use gdn2_vm::{Finding, Report};
 use std::collections::BTreeMap;
 
@@ -53,7 +53,7 @@ pub(super) fn run(session: &mut Session, problem: &Problem<'_>, run: &Run<'_>) -
     let mut tensors = BTreeMap::from([(Tensor::O, array(problem, Tensor::O, steps.restored(&rows, width)))]);
     if run.final_state {
         let pool = storage::decode(&session.read(states.last)?, Dtype::F32);
-        tensors.insert(Tensor::FinalState, array(problem, Tensor::FinalState, from_layout(problem, pool)));
+        tensors.insert(Tensor::FinalState, array(problem, Tensor::FinalState, pool));
     }
     Ok(Outcome { tensors, kernel: Some((arch, schedule)), reports, milliseconds: session.milliseconds().to_vec() })
 }
@@ -214,7 +214,7 @@ struct States {
 
 impl States {
     fn new(session: &mut Session, problem: &Problem<'_>, wanted: bool, steps: usize) -> Result<States, RunError> {
-        let encoded = |pool: Vec<f32>| storage::encode(to_layout(problem, pool).into_iter(), Dtype::F32);
+        let encoded = |pool: Vec<f32>| storage::encode(pool.into_iter(), Dtype::F32);
         let state = problem.dims().value_heads * problem.dims().state() * 4;
         let first = match problem.case().tensors.get(&Tensor::InitialState) {
             Some(array) => session.upload("initial_state", &encoded(array.data.clone()))?,
@@ -243,33 +243,6 @@ impl States {
         }
         call
     }
-}
-
-/// A pool `[slots,HV,K,V]` in the rule's layout.
-pub(super) fn to_layout(problem: &Problem<'_>, pool: Vec<f32>) -> Vec<f32> {
-    let Dims { key_dim, value_dim, .. } = problem.dims();
-    match problem.rule().state {
-        StateLayout::Kv => pool,
-        StateLayout::Vk => transposed(&pool, key_dim, value_dim),
-    }
-}
-
-pub(super) fn from_layout(problem: &Problem<'_>, pool: Vec<f32>) -> Vec<f32> {
-    let Dims { key_dim, value_dim, .. } = problem.dims();
-    match problem.rule().state {
-        StateLayout::Kv => pool,
-        StateLayout::Vk => transposed(&pool, value_dim, key_dim),
-    }
-}
-
-/// Every `[rows, columns]` matrix of a pool as `[columns, rows]`.
-fn transposed(pool: &[f32], rows: usize, columns: usize) -> Vec<f32> {
-    let flip = |matrix: &[f32]| {
-        (0..columns)
-            .flat_map(|column| (0..rows).map(|row| matrix[row * columns + column]).collect::<Vec<f32>>())
-            .collect::<Vec<f32>>()
-    };
-    pool.chunks_exact(rows * columns).flat_map(flip).collect()
 }
 
 /// A size that `Problem` has found to fit.

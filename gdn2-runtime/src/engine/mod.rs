@@ -176,7 +176,7 @@ fn native(problem: &Problem<'_>, precision: Precision, final_state: bool) -> Res
     };
     let mut tensors = BTreeMap::from([(Tensor::O, array(problem, Tensor::O, o))]);
     if final_state {
-        tensors.insert(Tensor::FinalState, array(problem, Tensor::FinalState, state));
+        tensors.insert(Tensor::FinalState, array(problem, Tensor::FinalState, problem.rule().laid_out(state)));
     }
     Ok(Outcome { tensors, kernel: None, reports: Vec::new(), milliseconds: Vec::new() })
 }

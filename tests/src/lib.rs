@@ -2,6 +2,7 @@
 
 pub mod agrees;
 pub mod draws;
+pub mod fuzz;
 pub mod mutants;
 pub mod views;
 

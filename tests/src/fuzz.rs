@@ -1,0 +1,133 @@
+//! What the fuzz targets do with any bytes, and what the suite replays: read them as one kind of input, and hold what was
+//! understood to what must then be true. Refusals are fine; panics are not.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed unwrap is a finding")]
+
+use gdn2_codegen::arch::Arch;
+use gdn2_codegen::record::Records;
+use gdn2_codegen::schedule::Schedule;
+use gdn2_dsl::{Rule, parse_file};
+use gdn2_runtime::device::Device;
+use gdn2_runtime::engine::{Run, execute};
+use gdn2_runtime::problem::Problem;
+use gdn2_runtime::tensors::Case;
+use gdn2_tune::log::Contents;
+use gdn2_tune::replay::Replay;
+use gdn2_tune::report::{self, Findings};
+use gdn2_tune::t4;
+use gdn2_vm::{Check, Landing, Launch, Limits, Memory, Module, Value, run};
+
+/// A target: its name, which is also the folder of its corpus, and what it does.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// Every target.
+pub const TARGETS: [Target; 5] =
+    [("rule_text", rule_text), ("case_file", case_file), ("records", records), ("log", log), ("ptx", ptx)];
+
+/// Numbers of a case up to which it is also run.
+const SMALL: f64 = 1e5;
+
+/// Rule text: mistakes can be drawn over it; rules read back as themselves and become kernels or are refused.
+pub fn rule_text(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let rules = match parse_file(text) {
+        Ok(rules) => rules,
+        Err(mistakes) => {
+            assert!(!mistakes.mistakes.is_empty());
+            assert!(mistakes.render("file", text, false).contains("error: file: "));
+            return;
+        }
+    };
+    for rule in rules {
+        let plain = Rule { doc: String::new(), ..rule.clone() };
+        assert_eq!(parse_file(&plain.to_string()).unwrap(), [plain.clone()]);
+        assert_eq!(parse_file(&rule.to_string()).unwrap().len(), 1, "{rule}");
+        assert_eq!(rule.clone().checked().unwrap(), rule);
+        let reference = gdn2_codegen::torch_ref(&rule);
+        assert!(!reference.contains("#error"), "{reference}");
+        assert!(!rule.recurrence().is_empty() && !rule.tensors().is_empty());
+    }
+}
+
+/// A case file: what it holds fits a rule or not; a small problem runs.
+pub fn case_file(bytes: &[u8]) {
+    let Ok(case) = Case::from_bytes(bytes) else { return };
+    if case.to_bytes().is_ok_and(|bytes| Case::from_bytes(&bytes).is_err()) {
+        panic!("a case that was read cannot be read again");
+    }
+    let Ok(rule) = case.rule() else { return };
+    let Ok(problem) = Problem::new(&rule, &case) else { return };
+    if problem.dims().numbers(problem.initial_pool().max(problem.final_pool())) <= SMALL {
+        let device = Device::cpu();
+        let run = Run::new(&rule, gdn2_codegen::kernel::Pass::Forward, &device);
+        let outcome = execute(&run, None, &problem).unwrap();
+        assert!(outcome.tensors.values().all(|array| array.data.len() == array.shape.iter().product::<usize>()));
+    }
+}
+
+/// A file of records: what was understood survives being written; a schedule of it is legal for a rule or refused.
+pub fn records(bytes: &[u8]) {
+    let (records, _) = Records::parse(bytes);
+    let text = records.to_text().unwrap();
+    let (again, damage) = Records::parse(&text);
+    assert!(damage.is_empty(), "{damage:?}");
+    assert_eq!(again.iter().count(), records.iter().count());
+    for record in records.iter() {
+        for rule in shipped() {
+            let (pass, schedule, arch) = (record.pass, record.winner.schedule, record.provenance.arch);
+            if let Ok(kernel) = gdn2_codegen::bind(&rule, pass, schedule, arch) {
+                assert!(!gdn2_codegen::render(&kernel).text.contains("#error"));
+            }
+            // What a schedule says of itself is understood.
+            let read = Schedule::from_overrides(&rule, pass, arch, &schedule.to_string());
+            assert!(read.is_err() || read.is_ok_and(|read| read == schedule), "{schedule}");
+        }
+    }
+}
+
+fn shipped() -> Vec<Rule> {
+    parse_file(include_str!("../../rules/gdn2.gdn2")).unwrap()
+}
+
+/// A log of sweeps: every search of it can be reported in each way, or is refused.
+pub fn log(bytes: &[u8]) {
+    let contents = Contents::parse(bytes);
+    for search in &contents.searches {
+        let _ = t4::export(&contents, search).to_string();
+        let replay = Replay::of(&contents, &search.search);
+        let _ = (replay.best(), replay.found(), replay.points());
+        if let Ok(findings) = Findings::of(&contents, search, None) {
+            let _ = report::table(&findings);
+            let _ = report::html(&findings);
+        }
+    }
+}
+
+/// PTX: a text that is refused, or kernels that end under full checks in a report or a trap.
+pub fn ptx(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let Ok(module) = Module::parse(text) else { return };
+    let entries: Vec<String> = module.entries().take(2).map(str::to_owned).collect();
+    for entry in &entries {
+        for pointers in 0..3 {
+            let mut memory = Memory::new();
+            let mut args: Vec<Value> =
+                (0..pointers).map(|_| Value::Pointer(memory.upload("buffer", &[0; 4096]).0)).collect();
+            args.push(Value::I32(16));
+            let launch = Launch {
+                entry,
+                grid: [1, 1, 1],
+                block: [64, 1, 1],
+                shared_bytes: 4096,
+                args: &args,
+                limits: Limits { shared_per_block: 160 << 10, threads_per_block: 1024, sm: Arch::Sm90a.limits().sm },
+                check: Check::Full,
+                landing: Landing::Late,
+                order: None,
+                outputs: &[],
+                count: false,
+                instructions: 1 << 10,
+            };
+            let _ = run(&module, &launch, &mut memory);
+        }
+    }
+}

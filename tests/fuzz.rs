@@ -25,8 +25,24 @@ impl Stream {
 
 /// Things that readers stumble over.
 const WORDS: [&[u8]; 18] = [
-    b"0", b"-1", b"255", b"4294967295", b"18446744073709551615", b"1e308", b"-1e309", b"nan", b"null", b"{", b"}", b"[",
-    b"\"", b"\n", b"\0", b"\xff", b"\xe2\x80\xae", b"///",
+    b"0",
+    b"-1",
+    b"255",
+    b"4294967295",
+    b"18446744073709551615",
+    b"1e308",
+    b"-1e309",
+    b"nan",
+    b"null",
+    b"{",
+    b"}",
+    b"[",
+    b"\"",
+    b"\n",
+    b"\0",
+    b"\xff",
+    b"\xe2\x80\xae",
+    b"///",
 ];
 
 /// An input of the corpus with one to four places changed.

@@ -33,6 +33,9 @@ pub struct Args {
     repeats: u16,
     #[command(flatten)]
     overrides: Overrides,
+    /// Print JSON instead of text
+    #[arg(long)]
+    json: bool,
 }
 
 impl Args {
@@ -61,6 +64,16 @@ impl Args {
         let (Some(least), Some(median), Some(most)) = (at(0.0), at(0.5), at(1.0)) else {
             return Err(CliError::Usage("the shape has no tokens: there is nothing to time".to_owned()));
         };
+        if self.json {
+            let json = serde_json::json!({
+                "rule": rule.name, "pass": run.pass, "kernel": outcome.kernel.map(|(arch, schedule)| {
+                    serde_json::json!({ "arch": arch, "schedule": schedule })
+                }),
+                "milliseconds": { "median": median, "least": least, "most": most }, "repetitions": times.len(),
+            });
+            write::stdout(format!("{json:#}\n").as_bytes())?;
+            return Ok(Verdict::Good);
+        }
         let how = outcome.kernel.map(|(arch, schedule)| format!("{arch} {schedule}")).unwrap_or_default();
         let text = format!(
             "{} {} {how}\nmedian {median:.4} ms, {least:.4} to {most:.4} over {} repetitions\n",

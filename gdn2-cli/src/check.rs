@@ -17,21 +17,43 @@ pub struct Args {
     /// Rule files; FILE#RULE looks at one rule
     #[arg(required = true, value_name = "FILE")]
     files: Vec<Selection>,
+    /// Print JSON instead of text
+    #[arg(long)]
+    json: bool,
 }
 
 impl Args {
     pub fn run(&self) -> Result<Verdict, CliError> {
-        let mut text = String::new();
+        let mut rules = Vec::new();
         let mut mistakes = Vec::new();
         for file in &self.files {
             match file.rules() {
-                Ok(rules) => rules.iter().for_each(|rule| text.push_str(&understood(rule))),
+                Ok(found) => rules.extend(found),
                 Err(error) => mistakes.push(error.rendered()),
             }
         }
+        let text = if self.json {
+            format!("{:#}\n", serde_json::Value::from_iter(rules.iter().map(json)))
+        } else {
+            rules.iter().map(understood).collect()
+        };
         write::stdout(text.as_bytes())?;
         if mistakes.is_empty() { Ok(Verdict::Good) } else { Err(CliError::Diagnostics(mistakes.join("\n"))) }
     }
+}
+
+/// The same for machines.
+fn json(rule: &Rule) -> serde_json::Value {
+    let tensor = |tensor: gdn2_dsl::TensorSpec| serde_json::json!({ "name": tensor.name, "shape": tensor.shape, "dtype": tensor.dtype.to_string() });
+    let cost = rule.token_cost();
+    serde_json::json!({
+        "rule": rule.name, "known_as": rule.combination().known_as(), "key_dim": rule.key_dim,
+        "value_dim": rule.value_dim, "dtype": rule.dtype.to_string(), "state": rule.state.to_string(),
+        "recurrence": rule.recurrence(), "absences": rule.absences(),
+        "bound": rule.bound.map(|bound| [bound.lower, bound.upper]),
+        "tensors": rule.tensors().into_iter().map(tensor).collect::<Vec<_>>(),
+        "per_token_and_head": { "multiply_adds": cost.multiply_adds, "bytes": cost.bytes, "state_bytes": cost.state_bytes },
+    })
 }
 
 fn understood(rule: &Rule) -> String {

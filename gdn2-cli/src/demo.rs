@@ -13,7 +13,7 @@ use crate::error::CliError;
 use crate::progress::Progress;
 use crate::rows::Rows;
 use crate::select::Selection;
-use crate::{Verdict, compiler, verify, write};
+use crate::{Verdict, compiler, terminal, verify, write};
 
 /// Generate the GDN, KDA and GDN-2 kernels, run them on the virtual machine, print their errors
 ///
@@ -87,7 +87,7 @@ impl Args {
             let search = self.compiler.search();
             // Somebody who says where NVRTC is does not want another one.
             let told = search.explicit.is_some() || search.environment.is_some();
-            let fetched = (!told).then(|| gdn2_runtime::toolchain::install(None, &mut |line| eprintln!("{line}")));
+            let fetched = (!told).then(|| gdn2_runtime::toolchain::install(None, &mut terminal::note));
             match fetched {
                 Some(Ok(_)) => {}
                 Some(Err(reason)) => eprintln!("{missing}\n{reason}\nrunning the committed PTX in kernels/ instead"),

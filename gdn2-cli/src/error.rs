@@ -122,6 +122,21 @@ impl CliError {
         CliError::InFile { path: path.to_owned(), source: Box::new(error.into()) }
     }
 
+    /// 2 where another argument would have done, as the parser of arguments has it; 1 where the world is at fault.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            CliError::Usage(_)
+            | CliError::Schedule(_)
+            | CliError::Illegal(_)
+            | CliError::Rule(_)
+            | CliError::Device(gdn2_runtime::device::DeviceError::Unknown(_))
+            | CliError::NoSuchRule { .. }
+            | CliError::ManyRules { .. }
+            | CliError::Constants(gdn2_tune::model::ConstantsError::UnknownGpu { .. }) => 2,
+            _ => 1,
+        }
+    }
+
     /// The message as the terminal gets it.
     pub fn rendered(&self) -> String {
         match self {

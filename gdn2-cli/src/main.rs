@@ -1,9 +1,11 @@
 //! The `gdn2` command: arguments to calls of the crates beneath, results to tables and files.
 
 mod bench;
+mod cache;
 mod case;
 mod check;
 mod compiler;
+mod completions;
 mod conformance;
 mod demo;
 mod devices;
@@ -17,12 +19,14 @@ mod predict;
 mod prepare;
 mod profile;
 mod progress;
+mod read;
 mod report;
 mod rows;
 mod run;
 mod select;
 mod shape;
 mod target;
+mod terminal;
 mod toolchain;
 mod tune;
 mod tune_progress;
@@ -31,7 +35,7 @@ mod verify;
 mod vm;
 mod write;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use std::process::ExitCode;
 
 use error::CliError;
@@ -44,11 +48,21 @@ use error::CliError;
 ///
 /// In a clone of the repository, start with: gdn2 demo
 #[derive(Parser)]
-#[command(name = "gdn2", version, arg_required_else_help = true, max_term_width = 100)]
+#[command(name = "gdn2", version, arg_required_else_help = true, max_term_width = 100, after_help = AFTER)]
 struct Cli {
+    #[command(flatten)]
+    terminal: terminal::Flags,
     #[command(subcommand)]
     command: Command,
 }
+
+/// What holds for every command.
+const AFTER: &str = "A file named - is standard input or standard output.
+
+Exit codes:
+  0  all is well
+  1  what was looked at is not well, or could not be read, made, run or written
+  2  the arguments make no sense: unknown, out of range, or contradicting one another or the rule";
 
 #[derive(Subcommand)]
 enum Command {
@@ -70,6 +84,8 @@ enum Command {
     Devices(devices::Args),
     Toolchain(toolchain::Args),
     Prepare(prepare::Args),
+    Cache(cache::Args),
+    Completions(completions::Args),
 }
 
 /// What a command that ran to its end has to say: all well, or that what it looked at is not.
@@ -78,8 +94,16 @@ pub(crate) enum Verdict {
     Bad,
 }
 
+/// The arguments; where they make no sense, the end of the program.
+fn parsed() -> Cli {
+    let matches = Cli::command().color(terminal::asked(std::env::args_os().skip(1))).get_matches();
+    Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+}
+
 fn main() -> ExitCode {
-    let result = match Cli::parse().command {
+    let cli = parsed();
+    cli.terminal.hold();
+    let result = match cli.command {
         Command::Demo(args) => args.run(),
         Command::Check(args) => args.run(),
         Command::Emit(args) => args.run(),
@@ -98,6 +122,8 @@ fn main() -> ExitCode {
         Command::Devices(args) => args.run(),
         Command::Toolchain(args) => args.run(),
         Command::Prepare(args) => args.run(),
+        Command::Cache(args) => args.run(),
+        Command::Completions(args) => args.run(),
     };
     match result {
         Ok(Verdict::Good) => ExitCode::SUCCESS,
@@ -106,7 +132,7 @@ fn main() -> ExitCode {
         Err(CliError::Stdout(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{}", error.rendered());
-            ExitCode::FAILURE
+            ExitCode::from(error.exit_code())
         }
     }
 }

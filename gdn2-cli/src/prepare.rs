@@ -14,7 +14,7 @@ use gdn2_runtime::nvrtc::{NvrtcError, Version};
 use crate::error::CliError;
 use crate::progress::Progress;
 use crate::select::Selection;
-use crate::{Verdict, compiler, tuned, write};
+use crate::{Verdict, compiler, terminal, tuned, write};
 
 /// Write the generated kernels of a project's rules to kernels/, or check that they are up to date
 ///
@@ -197,18 +197,20 @@ impl Args {
     fn write(&self, wanted: &BTreeMap<String, Want>, sources: &[PathBuf]) -> Result<Verdict, CliError> {
         std::fs::create_dir_all(&self.kernels)
             .map_err(|source| CliError::Write { path: self.kernels.clone(), source })?;
-        let mut changed = false;
+        let (mut changed, mut said) = (false, String::new());
         for (name, want) in wanted {
             let path = self.kernels.join(name);
             if let Want::Exact(bytes) = want
                 && self.kept(name).as_ref() != Some(bytes)
             {
                 write::file(&path, bytes)?;
+                said += &format!("wrote {}\n", path.display());
                 changed = true;
             }
         }
         for name in self.left_over(wanted)? {
             let path = self.kernels.join(name);
+            said += &format!("removed {}\n", path.display());
             std::fs::remove_file(&path).map_err(|source| CliError::Write { path, source })?;
             changed = true;
         }
@@ -216,7 +218,10 @@ impl Args {
             // A kernel that was not there before is no file that cargo watches: the source that embeds it is.
             sources.iter().try_for_each(|path| touch(path))?;
         }
-        write::stdout(format!("{} files in {}\n", wanted.len(), self.kernels.display()).as_bytes())?;
+        if !terminal::quiet() {
+            said += &format!("{} files in {}\n", wanted.len(), self.kernels.display());
+            write::stdout(said.as_bytes())?;
+        }
         Ok(Verdict::Good)
     }
 

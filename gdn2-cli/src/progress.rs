@@ -2,6 +2,8 @@
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::terminal;
+
 /// A running bar; gone when dropped.
 pub struct Progress(ProgressBar);
 
@@ -9,7 +11,8 @@ impl Progress {
     /// A bar of `steps` steps.
     pub fn new(doing: &'static str, steps: usize) -> Progress {
         // indicatif draws to standard error, and only to a terminal.
-        let bar = ProgressBar::new(steps as u64).with_prefix(doing);
+        let bar = if terminal::animated() { ProgressBar::new(steps as u64) } else { ProgressBar::hidden() };
+        let bar = bar.with_prefix(doing);
         if let Ok(style) = ProgressStyle::with_template("{prefix} {wide_msg} [{pos}/{len}] {elapsed}") {
             bar.set_style(style);
         }

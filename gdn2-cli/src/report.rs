@@ -2,12 +2,13 @@
 
 use std::path::PathBuf;
 
+use gdn2_runtime::files::Limit;
 use gdn2_tune::log::Contents;
 use gdn2_tune::report::{self, Findings};
 use gdn2_tune::t4;
 
 use crate::error::CliError;
-use crate::{Verdict, write};
+use crate::{Verdict, read, write};
 
 /// Say what a tuning log holds: a table, an HTML page with plots, T4 results for other tools
 #[derive(clap::Args)]
@@ -30,7 +31,7 @@ pub struct Args {
 
 impl Args {
     pub fn run(&self) -> Result<Verdict, CliError> {
-        let log = Contents::read(&self.log).map_err(|source| CliError::Read { path: self.log.clone(), source })?;
+        let log = Contents::parse(&read::bytes(&self.log, Limit::LOG)?);
         for line in &log.damage {
             eprintln!("warning: {}: {line}; the line is left out", self.log.display());
         }

@@ -9,7 +9,7 @@ use gdn2_runtime::tensors::Case;
 use crate::error::CliError;
 use crate::select::{Overrides, Selection};
 use crate::target::Target;
-use crate::{Verdict, write};
+use crate::{Verdict, read, write};
 
 /// Run a rule on the tensors of a safetensors file and write what it gives
 ///
@@ -19,7 +19,8 @@ use crate::{Verdict, write};
 /// tuned schedule for the GPU and the shape is used; `gdn2 tune --why` says which.
 #[derive(clap::Args)]
 #[command(after_help = "Example:
-  gdn2 run rules/gdn.gdn2 --pass forward --device vm --inputs tests/cases/gdn_d128.safetensors --out out.safetensors")]
+  gdn2 run rules/gdn.gdn2 --pass forward --device vm --inputs tests/cases/gdn_d128.safetensors --out out.safetensors
+  gdn2 case rules/gdn.gdn2 --shape B=1,T=9,H=1 -o - | gdn2 run rules/gdn.gdn2 --device cpu --inputs - --out - > o")]
 pub struct Args {
     /// Rule file; FILE#RULE where it holds several
     #[arg(value_name = "FILE[#RULE]")]
@@ -40,7 +41,7 @@ impl Args {
     pub fn run(&self) -> Result<Verdict, CliError> {
         let rule = self.overrides.apply(self.rule.rule()?)?;
         let device = self.target.device()?;
-        let case = Case::load(&self.inputs).map_err(|error| CliError::in_file(&self.inputs, error))?;
+        let case = read::case(&self.inputs).map_err(|error| CliError::in_file(&self.inputs, error))?;
         let extents = Problem::new(&rule, &case).map_err(|error| CliError::in_file(&self.inputs, error))?.extents();
         let engine = self.target.engine();
         let schedule = self.target.tuned(&rule, &device, &engine, extents)?;
@@ -56,7 +57,7 @@ impl Args {
         let results = Case { metadata: case.metadata, tensors: outcome.tensors, ..Case::default() };
         write::file(&self.out, &results.to_bytes()?)?;
         let text = format!("{}: {} ({how})\n", self.out.display(), shapes.join(", "));
-        write::stdout(text.as_bytes())?;
+        write::note(&text, &self.out)?;
         let findings: Vec<String> =
             outcome.reports.iter().flat_map(|report| &report.findings).map(ToString::to_string).collect();
         findings.iter().for_each(|finding| eprintln!("{finding}"));

@@ -1,14 +1,14 @@
 //! `FILE[#RULE]` and the overrides of head dims and dtype: from the command line to rules.
 
 use std::ffi::{OsStr, OsString};
-use std::io::IsTerminal;
 use std::path::PathBuf;
 
 use gdn2_codegen::kernel::Pass;
 use gdn2_dsl::{Dtype, Rule};
-use gdn2_runtime::files::{self, Limit};
+use gdn2_runtime::files::Limit;
 
 use crate::error::CliError;
+use crate::{read, terminal};
 
 /// `FILE` or `FILE#RULE`.
 #[derive(Clone, Debug)]
@@ -44,15 +44,13 @@ impl Selection {
     /// The rules it names: one, or all of the file.
     pub fn rules(&self) -> Result<Vec<Rule>, CliError> {
         let file = self.file.display().to_string();
-        let bytes = files::read(&self.file, Limit::RULE)
-            .map_err(|source| CliError::Read { path: self.file.clone(), source })?;
+        let bytes = read::bytes(&self.file, Limit::RULE)?;
         let source = String::from_utf8(bytes).map_err(|error| {
             let at = error.utf8_error().valid_up_to();
             CliError::Diagnostics(format!("error: {file}: not a rule file: byte {at} is not UTF-8 text"))
         })?;
         let rules = gdn2_dsl::parse_file(&source).map_err(|diagnostics| {
-            let color = std::io::stderr().is_terminal();
-            CliError::Diagnostics(diagnostics.render(&file, &source, color))
+            CliError::Diagnostics(diagnostics.render(&file, &source, terminal::colored_errors()))
         })?;
         let Some(name) = &self.rule else { return Ok(rules) };
         let known = rules.iter().map(|rule| rule.name.as_str()).collect::<Vec<_>>().join(", ");

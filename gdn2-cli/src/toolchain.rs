@@ -1,7 +1,7 @@
 //! `gdn2 toolchain`: the compiler that kernels need, without a CUDA installation.
 
 use crate::error::CliError;
-use crate::{Verdict, write};
+use crate::{Verdict, terminal, write};
 
 /// Fetch the CUDA compiler library that kernels are compiled with
 #[derive(clap::Args)]
@@ -21,7 +21,7 @@ enum Action {
 impl Args {
     pub fn run(&self) -> Result<Verdict, CliError> {
         let Action::Install = self.action;
-        let installed = gdn2_runtime::toolchain::install(None, &mut |line| eprintln!("{line}"))?;
+        let installed = gdn2_runtime::toolchain::install(None, &mut terminal::note)?;
         let text = format!("NVRTC     {}\nnvdisasm  {}\n", installed.nvrtc.display(), installed.nvdisasm.display());
         write::stdout(text.as_bytes())?;
         Ok(Verdict::Good)

@@ -9,6 +9,8 @@ use gdn2_tune::outcome::{Outcome, Reason};
 use gdn2_tune::sweep::Event;
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::terminal;
+
 /// Watches one sweep.
 pub struct Watch {
     bar: ProgressBar,
@@ -22,7 +24,7 @@ pub struct Watch {
 impl Watch {
     /// A watch over the sweep with this log.
     pub fn new(log: &Path, budget: Duration, engine: Engine) -> Watch {
-        let bar = ProgressBar::new(0);
+        let bar = if terminal::animated() { ProgressBar::new(0) } else { ProgressBar::hidden() };
         let what = match engine {
             Engine::Cuda(_) => "measuring",
             Engine::Model => "predicting",
@@ -40,7 +42,7 @@ impl Watch {
         match event {
             Event::Damaged(lines) => {
                 for line in lines {
-                    self.note(&format!("warning: {}: {line}; the line is left out", self.log));
+                    self.bar.suspend(|| eprintln!("warning: {}: {line}; the line is left out", self.log));
                 }
             }
             Event::Begin { legal, illegal, known } => {
@@ -76,7 +78,7 @@ impl Watch {
 
     /// A line above the bar, or plain where standard error is no terminal.
     fn note(&self, line: &str) {
-        if self.bar.is_hidden() { eprintln!("{line}") } else { self.bar.println(line) }
+        if self.bar.is_hidden() { terminal::note(line) } else { self.bar.println(line) }
     }
 }
 

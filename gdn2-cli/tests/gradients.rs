@@ -97,6 +97,6 @@ fn a_machine_without_a_gpu_is_told_so() {
     let bench = ["bench", "mine.gdn2", "--pass", "backward", "--shape", "B=1,T=8,H=1", "--device", "vm"];
     for (arguments, says) in [(&check[..], "the CPU runs no kernels"), (&bench[..], "bench times a GPU")] {
         let output = gdn2(folder.path(), arguments).output().unwrap();
-        assert!(output.status.code() == Some(1) && text(&output).contains(says), "{}", text(&output));
+        assert!(output.status.code() == Some(2) && text(&output).contains(says), "{}", text(&output));
     }
 }

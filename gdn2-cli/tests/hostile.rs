@@ -201,7 +201,7 @@ fn a_damaged_file_of_records_is_a_warning_and_a_rules_path_need_not_be_text() {
     assert!(output.status.code() == Some(1) && error.contains("not a regular file"), "{error}");
     let output = emit(b"#shallow");
     let error = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.code() == Some(1) && error.contains("no rule `shallow`"), "{error}");
+    assert!(output.status.code() == Some(2) && error.contains("no rule `shallow`"), "{error}");
 }
 
 #[test]

@@ -5,6 +5,7 @@ use crate::files::{self, Limit};
 use crate::nvrtc::{self, Compiled, Options, Version};
 use etcetera::BaseStrategy;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 /// Why there is no cache folder.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -26,6 +27,105 @@ pub fn directory(explicit: Option<PathBuf>) -> Result<PathBuf, CacheError> {
         Some(folder) => Ok(folder),
         None => home().map_err(|_| CacheError::NoHome),
     }
+}
+
+/// A part of the project's cache folder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// Compiled kernels.
+    Kernels,
+    /// Counts of the virtual machine.
+    Counts,
+    /// The compiler that was fetched.
+    Toolchain,
+}
+
+impl Part {
+    /// Every part.
+    pub const ALL: [Part; 3] = [Part::Kernels, Part::Counts, Part::Toolchain];
+    /// What was made here rather than fetched: entries of one file each.
+    pub const MADE: [Part; 2] = [Part::Kernels, Part::Counts];
+
+    /// The name of its folder.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Part::Kernels => "kernels",
+            Part::Counts => "counts",
+            Part::Toolchain => "toolchain",
+        }
+    }
+}
+
+/// How much something is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Size {
+    /// Files.
+    pub files: u64,
+    /// Bytes.
+    pub bytes: u64,
+}
+
+/// What a part of a project cache folder holds; nothing where it is not there.
+pub fn size(directory: &Path, part: Part) -> Size {
+    let mut size = Size::default();
+    let mut folders = vec![directory.join(part.name())];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+            // What the entry itself is: links out of the cache are not followed.
+            let Ok(about) = entry.metadata() else { continue };
+            if about.is_dir() {
+                folders.push(entry.path());
+            } else {
+                size.files += 1;
+                size.bytes += about.len();
+            }
+        }
+    }
+    size
+}
+
+/// Removes a part of a project cache folder.
+///
+/// # Errors
+/// Something of it cannot be removed.
+pub fn clean(directory: &Path, part: Part) -> std::io::Result<()> {
+    match std::fs::remove_dir_all(directory.join(part.name())) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Removes the entries of [`Part::MADE`] that were used longest ago, until they hold no more than `bytes`; how many
+/// bytes went.
+///
+/// # Errors
+/// An entry cannot be removed.
+pub fn trim(directory: &Path, bytes: u64) -> std::io::Result<u64> {
+    let folders = Part::MADE.map(|part| std::fs::read_dir(directory.join(part.name())));
+    let mut entries: Vec<(SystemTime, u64, PathBuf)> = folders
+        .into_iter()
+        .flatten()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| {
+            let about = entry.metadata().ok().filter(|about| !about.is_dir())?;
+            Some((about.modified().unwrap_or(SystemTime::UNIX_EPOCH), about.len(), entry.path()))
+        })
+        .collect();
+    entries.sort();
+    let mut left: u64 = entries.iter().map(|(_, bytes, _)| bytes).sum();
+    let before = left;
+    for (_, size, path) in entries {
+        if left <= bytes {
+            break;
+        }
+        match std::fs::remove_file(&path) {
+            // Another process was faster.
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+            _ => left -= size,
+        }
+    }
+    Ok(before - left)
 }
 
 /// Compiled kernels on disk.
@@ -60,7 +160,7 @@ impl Key {
 impl Cache {
     /// A cache in `kernels` of a project cache folder. Nothing is touched before the first entry.
     pub fn new(directory: &Path) -> Cache {
-        Cache { folder: directory.join("kernels") }
+        Cache { folder: directory.join(Part::Kernels.name()) }
     }
 
     fn path(&self, key: Key) -> PathBuf {
@@ -69,9 +169,14 @@ impl Cache {
 
     /// The entry, if it is there and whole.
     pub fn get(&self, key: Key) -> Option<Compiled> {
-        let bytes = files::read_regular(&self.path(key), Limit::KERNEL).ok()?;
+        let path = self.path(key);
+        let bytes = files::read_regular(&path, Limit::KERNEL).ok()?;
         let (hash, body) = bytes.split_first_chunk::<32>()?;
-        (blake3::hash(body) == *hash).then(|| decode(body)).flatten()
+        let found = (blake3::hash(body) == *hash).then(|| decode(body)).flatten();
+        if found.is_some() {
+            used(&path);
+        }
+        found
     }
 
     /// Keeps an entry. A cache that cannot be written only costs the next compile, so failure is no error.
@@ -82,6 +187,17 @@ impl Cache {
             files::replace(&self.path(key), &[blake3::hash(&body).as_bytes(), body.as_slice()].concat())
         };
         let _ = write();
+    }
+}
+
+/// Notes that an entry was used, by its time of change and at most once a day: what [`trim`] goes by.
+fn used(path: &Path) {
+    const DAY: Duration = Duration::from_secs(24 * 3600);
+    let now = SystemTime::now();
+    let changed = std::fs::metadata(path).and_then(|about| about.modified());
+    if changed.is_ok_and(|changed| now.duration_since(changed).is_ok_and(|age| age > DAY)) {
+        // An entry that cannot be written is only removed sooner.
+        let _ = std::fs::File::options().write(true).open(path).and_then(|file| file.set_modified(now));
     }
 }
 
@@ -167,6 +283,34 @@ mod tests {
         assert_eq!(cache.get(key), None);
         cache.put(key, &sample(2));
         assert_eq!(cache.get(key), Some(sample(2)));
+    }
+
+    #[test]
+    fn what_was_used_longest_ago_goes_first() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = Cache::new(folder.path());
+        let keys = ["a", "b", "c", "d"]
+            .map(|text| Key::new(text, "sm_80", &Options::default(), Version { major: 13, minor: 0 }));
+        let days = |days: u64| SystemTime::now() - Duration::from_secs(days * 24 * 3600);
+        for (key, age) in keys.into_iter().zip([40, 30, 20, 10]) {
+            cache.put(key, &sample(3));
+            let file = std::fs::File::options().write(true).open(cache.path(key)).unwrap();
+            file.set_modified(days(age)).unwrap();
+        }
+        let all = size(folder.path(), Part::Kernels);
+        let one = all.bytes / 4;
+        assert_eq!((all.files, all.bytes % 4), (4, 0));
+        // The oldest is used again: now the second oldest is the first to go.
+        assert!(cache.get(keys[0]).is_some());
+        assert_eq!(trim(folder.path(), all.bytes).unwrap(), 0);
+        assert_eq!(trim(folder.path(), 2 * one).unwrap(), 2 * one);
+        assert_eq!(keys.map(|key| cache.get(key).is_some()), [true, false, false, true]);
+        assert_eq!(trim(folder.path(), 2 * one - 1).unwrap(), one);
+        assert_eq!(keys.map(|key| cache.get(key).is_some()), [true, false, false, false]);
+        clean(folder.path(), Part::Kernels).unwrap();
+        clean(folder.path(), Part::Kernels).unwrap();
+        assert_eq!(Part::ALL.map(|part| size(folder.path(), part)), [Size::default(); 3]);
+        assert_eq!(trim(folder.path(), 0).unwrap(), 0);
     }
 
     #[test]

@@ -204,14 +204,22 @@ impl Case {
     /// The file is unreadable, truncated, or holds a tensor of the wrong type or an unknown name.
     pub fn load(path: &Path) -> Result<Case, CaseError> {
         let io = |source| CaseError::Io { path: path.to_owned(), source };
-        Case::read(File::open(path).map_err(io)?).map_err(|error| match error {
-            ReadError::Io(source) => io(source),
+        Case::read(File::open(path).map_err(io)?, path)
+    }
+
+    /// Reads a stream to the end that its header gives: nothing is allocated for more than was read. `name` is what
+    /// errors call it.
+    ///
+    /// # Errors
+    /// As [`Case::load`].
+    pub fn read(stream: impl Read, name: &Path) -> Result<Case, CaseError> {
+        Case::to_the_end(stream).map_err(|error| match error {
+            ReadError::Io(source) => CaseError::Io { path: name.to_owned(), source },
             ReadError::Case(error) => error,
         })
     }
 
-    /// Reads a stream to the end that its header gives: nothing is allocated for more than was read.
-    fn read(mut stream: impl Read) -> Result<Case, ReadError> {
+    fn to_the_end(mut stream: impl Read) -> Result<Case, ReadError> {
         let mut bytes = Vec::new();
         stream.by_ref().take(LENGTH).read_to_end(&mut bytes)?;
         if let Some(length) = bytes.first_chunk().map(|length| u64::from_le_bytes(*length)) {

@@ -5,6 +5,7 @@ use crate::job::Job;
 use crate::model::Load;
 use gdn2_dsl::Draw;
 use gdn2_runtime::artifact::Artifact;
+use gdn2_runtime::cache::Part;
 use gdn2_runtime::files::{self, Limit};
 use std::path::{Path, PathBuf};
 
@@ -23,7 +24,7 @@ pub struct Key(blake3::Hash);
 impl Tallies {
     /// Tallies in `counts` of a project cache folder; without one, nothing is kept.
     pub fn new(cache: Option<&Path>) -> Tallies {
-        Tallies { folder: cache.map(|cache| cache.join("counts")) }
+        Tallies { folder: cache.map(|cache| cache.join(Part::Counts.name())) }
     }
 
     /// The key of a kernel on inputs drawn for a job.

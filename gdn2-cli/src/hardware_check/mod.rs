@@ -22,7 +22,7 @@ use self::findings::{Findings, Part};
 use self::kept::Kept;
 use self::step::{Ended, Step};
 use crate::error::CliError;
-use crate::{Verdict, write};
+use crate::{Verdict, terminal, write};
 
 /// Check, compare and tune everything on a GPU, in the minutes one has it
 ///
@@ -112,7 +112,7 @@ impl Args {
         until: f64,
         run: fn(&Setting<'_>, Clock) -> Result<Part, CliError>,
     ) -> Result<(), CliError> {
-        eprintln!("{name}: {}", setting.clock.spent());
+        terminal::note(&format!("{name}: {}", setting.clock.spent()));
         let clock = setting.clock.until(until);
         let before = setting.clock.seconds();
         let mut part = run(setting, clock).unwrap_or_else(|error| Part::failed(error.to_string()));

@@ -66,7 +66,7 @@ impl Args {
             initial_state: !self.no_initial_state,
             ..Draw::new(batch, tokens, heads, value_heads, self.seed)
         };
-        let bytes = Case::drawn(&rule, &draw, !self.no_gradients)?.to_bytes()?;
+        let bytes = Case::drawn_with_bars(&rule, &draw, !self.no_gradients)?.to_bytes()?;
         write::file(&self.output, &bytes)?;
         Ok(Verdict::Good)
     }

@@ -4,14 +4,14 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use gdn2_codegen::kernel::Pass;
 use gdn2_dsl::Draw;
-use gdn2_dsl::bars::bar;
+use gdn2_dsl::bars::{Bar, bar};
 use gdn2_runtime::drawn::bars;
 use gdn2_runtime::engine::{Engine, Run};
 use gdn2_runtime::tensors::Case;
 
 use crate::error::CliError;
 use crate::progress::Progress;
-use crate::rows::Rows;
+use crate::rows::{Rows, results};
 
 /// What each of the telling draws is about.
 const DRAWS: [&str; 3] = ["ragged", "packed strong", "reset"];
@@ -24,7 +24,8 @@ pub fn judge(rows: &mut Rows, engine: &Engine, run: &Run<'_>, seed: u64) -> Resu
         let case = Case::drawn(run.rule, &draw, run.pass == Pass::Backward)?;
         rows.judge_by(name, &case, engine, run, |schedule| match schedule {
             Some(schedule) => bars(run.rule, &draw, &case, &schedule),
-            None => Ok(case.tensors.keys().filter_map(|tensor| Some((*tensor, bar(tensor.name())?))).collect()),
+            // The CPU goes token by token, and nothing is rounded on the way.
+            None => Ok(results(run.pass).iter().filter_map(|it| Some((*it, Bar::fixed(bar(it.name())?)))).collect()),
         })?;
     }
     Ok(())

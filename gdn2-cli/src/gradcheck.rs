@@ -16,8 +16,9 @@ use crate::{Verdict, compiler, drawn, write};
 ///
 /// Three draws of inputs: a ragged end and grouped heads; packed sequences, one of them empty and one a single token,
 /// under strong decay; resets, near-identical keys and erase gates up to 2. A row per draw and gradient: its error, RMSE
-/// / RMS of the exact gradient, and the bar it must stay under, the larger of 1.5 bars of the tensor and 1.5 times what
-/// rounding to the rule's dtype costs on that very draw, 6 bars at most. The exit code is 1 when anything failed.
+/// / RMS of the exact gradient, and the bar it must stay under: 1.5 bars of the tensor, or what rounding to the rule's
+/// dtype can cost on that very draw where that is more, 6 bars at most. Where rounding can cost more than that, a gradient
+/// is ill-conditioned: no pass, and a failure only beyond what rounding can do. The exit code is 1 when anything failed.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   gdn2 gradcheck rules/kda.gdn2

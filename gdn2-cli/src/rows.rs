@@ -4,8 +4,9 @@ use comfy_table::{CellAlignment, Table, presets};
 use gdn2_codegen::abi::Tensor;
 use gdn2_codegen::kernel::{Illegal, Pass};
 use gdn2_codegen::schedule::Schedule;
-use gdn2_dsl::bars::{Deviation, bar};
+use gdn2_dsl::bars::{Bar, Deviation, MOST_BARS, NEGLIGIBLE, Verdict as Found};
 use gdn2_runtime::engine::{Engine, Outcome, Run, RunError};
+use gdn2_runtime::judge::{Judged as Compared, judge};
 use gdn2_runtime::nvrtc::NvrtcError;
 use gdn2_runtime::tensors::{Array, Case, CaseError};
 use serde_json::json;
@@ -14,9 +15,15 @@ use std::collections::BTreeMap;
 use crate::Verdict;
 use crate::error::CliError;
 
-/// What backward gives.
-const GRADIENTS: [Tensor; 7] =
-    [Tensor::DQ, Tensor::DK, Tensor::DV, Tensor::DG, Tensor::DB, Tensor::DW, Tensor::DInitialState];
+/// What a pass gives, as far as there are bars for it.
+pub fn results(pass: Pass) -> &'static [Tensor] {
+    match pass {
+        Pass::Backward => {
+            &[Tensor::DQ, Tensor::DK, Tensor::DV, Tensor::DG, Tensor::DB, Tensor::DW, Tensor::DInitialState]
+        }
+        Pass::Forward | Pass::ForwardForBackward | Pass::Decode => &[Tensor::O, Tensor::FinalState],
+    }
+}
 
 /// What became of the cases looked at.
 #[derive(Default)]
@@ -34,7 +41,7 @@ struct Row {
 
 enum Judged {
     /// A tensor beside its expectation.
-    Tensor { tensor: Tensor, deviation: Deviation, bar: f64, passed: bool },
+    Tensor(Compared),
     /// The schedule cannot serve the case.
     Illegal(Illegal),
     /// There is no tensor to judge.
@@ -51,12 +58,8 @@ impl Rows {
     /// that is nowhere, is an error.
     pub fn judge(&mut self, name: &str, case: &Case, engine: &Engine, run: &Run<'_>) -> Result<(), CliError> {
         self.judge_by(name, case, engine, run, |_| {
-            let scale = case.bar_scale()?;
-            let judges: &[Tensor] = match run.pass {
-                Pass::Backward => &GRADIENTS,
-                Pass::Forward | Pass::ForwardForBackward | Pass::Decode => &[Tensor::O, Tensor::FinalState],
-            };
-            Ok(judges.iter().filter_map(|tensor| Some((*tensor, bar(tensor.name())? * scale))).collect())
+            let bars = results(run.pass).iter().map(|tensor| Ok(case.bar(*tensor)?.map(|bar| (*tensor, bar))));
+            bars.filter_map(Result::transpose).collect()
         })
     }
 
@@ -67,7 +70,7 @@ impl Rows {
         case: &Case,
         engine: &Engine,
         run: &Run<'_>,
-        bars: impl FnOnce(Option<Schedule>) -> Result<BTreeMap<Tensor, f64>, CaseError>,
+        bars: impl FnOnce(Option<Schedule>) -> Result<BTreeMap<Tensor, Bar>, CaseError>,
     ) -> Result<(), CliError> {
         let outcome = match engine.run(run, case) {
             Ok(outcome) => outcome,
@@ -100,18 +103,25 @@ impl Rows {
         if self.twice {
             self.repeat(name, case, engine, run, &outcome);
         }
-        let mut judged = false;
+        let (mut compared, mut told) = (0, 0);
         for (tensor, bar) in bars {
-            let Some(expected) = case.tensors.get(&tensor) else { continue };
-            let reference: Vec<f64> = expected.data.iter().copied().map(f64::from).collect();
-            let got = outcome.tensors.get(&tensor).map(|array| array.data.as_slice()).unwrap_or_default();
-            let deviation = Deviation::of(got.iter().copied().map(f64::from), &reference);
-            let passed = deviation.passes(bar);
-            self.push(name, kernel.clone(), Judged::Tensor { tensor, deviation, bar, passed });
-            judged = true;
+            match judge(tensor, &outcome, case, bar) {
+                Ok(None) => continue,
+                Ok(Some(judged)) => {
+                    told += usize::from(!matches!(judged.verdict, Found::Untested | Found::Unjudged));
+                    self.push(name, kernel.clone(), Judged::Tensor(judged));
+                }
+                Err(error) => {
+                    told += 1;
+                    self.fail(name, &error.to_string());
+                }
+            }
+            compared += 1;
         }
-        if !judged {
+        if compared == 0 {
             self.fail(name, "the file holds nothing to compare this pass's results with");
+        } else if told == 0 {
+            self.fail(name, "no tensor of it tells right from wrong: draw or write another");
         }
         Ok(())
     }
@@ -146,11 +156,13 @@ impl Rows {
     }
 
     fn passed(&self) -> usize {
-        self.count(|judged| matches!(judged, Judged::Tensor { passed: true, .. }))
+        self.count(|judged| matches!(judged, Judged::Tensor(Compared { verdict: Found::Passed, .. })))
     }
 
     fn failed(&self) -> usize {
-        self.count(|judged| matches!(judged, Judged::Tensor { passed: false, .. } | Judged::Failed(_)))
+        self.count(|judged| {
+            matches!(judged, Judged::Tensor(Compared { verdict: Found::Failed, .. }) | Judged::Failed(_))
+        })
     }
 
     /// Bad when anything failed.
@@ -165,14 +177,10 @@ impl Rows {
         let mut notes = String::new();
         for row in &self.rows {
             match &row.judged {
-                Judged::Tensor { tensor, deviation, bar, passed } => {
-                    let error = match deviation.unfit {
-                        Some(index) => format!("unfit at {index}"),
-                        None => format!("{:.5}", deviation.relative),
-                    };
-                    let verdict = if *passed { "pass" } else { "FAIL" };
-                    let bar = format!("{bar:.4}");
-                    table.add_row([&row.case, &row.kernel, tensor.name(), &error, &bar, verdict]);
+                Judged::Tensor(Compared { tensor, deviation, bar, verdict }) => {
+                    let error = error_text(deviation);
+                    let bar = format!("{:.4}", bar.bar);
+                    table.add_row([&row.case, &row.kernel, tensor.name(), &error, &bar, short(*verdict)]);
                 }
                 Judged::Illegal(illegal) => {
                     notes += &format!("{}: illegal: {}, {}, {}\n", row.case, illegal.field, illegal.limit, illegal.got);
@@ -190,17 +198,29 @@ impl Rows {
             text += &table.trim_fmt();
             text.push('\n');
         }
+        let found = |wanted: Found| {
+            self.rows.iter().filter(|row| matches!(&row.judged, Judged::Tensor(it) if it.verdict == wanted)).count()
+        };
+        let (untested, unjudged) = (found(Found::Untested), found(Found::Unjudged));
+        if untested > 0 {
+            notes += &format!("{untested} untested: every number of the reference is below {NEGLIGIBLE:e}\n");
+        }
+        if unjudged > 0 {
+            notes += &format!(
+                "{unjudged} ill-conditioned: rounding the operands alone may cost more than {MOST_BARS} bars there\n"
+            );
+        }
         text + &notes + &format!("{} passed, {} failed\n", self.passed(), self.failed())
     }
 
     /// The same for machines.
     pub fn json(&self) -> serde_json::Value {
         let rows = self.rows.iter().map(|row| match &row.judged {
-            Judged::Tensor { tensor, deviation, bar, passed } => json!({
+            Judged::Tensor(Compared { tensor, deviation, bar, verdict }) => json!({
                 "case": row.case, "kernel": row.kernel, "tensor": tensor.name(),
                 // NaN has no JSON form and becomes null.
-                "error": deviation.relative, "largest": deviation.largest, "bar": bar,
-                "verdict": if *passed { "passed" } else { "failed" },
+                "error": deviation.relative, "largest": deviation.largest, "bar": bar.bar, "limit": bar.limit,
+                "verdict": long(*verdict),
             }),
             Judged::Illegal(illegal) => json!({
                 "case": row.case, "kernel": row.kernel, "verdict": "illegal",
@@ -209,5 +229,32 @@ impl Rows {
             Judged::Failed(reason) => json!({ "case": row.case, "verdict": "failed", "reason": reason }),
         });
         json!({ "rows": rows.collect::<Vec<_>>(), "passed": self.passed(), "failed": self.failed() })
+    }
+}
+
+fn error_text(deviation: &Deviation) -> String {
+    match deviation.unfit {
+        Some(index) => format!("unfit at {index}"),
+        None => format!("{:.5}", deviation.relative),
+    }
+}
+
+/// In a table.
+fn short(found: Found) -> &'static str {
+    match found {
+        Found::Passed => "pass",
+        Found::Untested => "untested",
+        Found::Unjudged => "ill-conditioned",
+        Found::Failed => "FAIL",
+    }
+}
+
+/// For machines.
+fn long(found: Found) -> &'static str {
+    match found {
+        Found::Passed => "passed",
+        Found::Untested => "untested",
+        Found::Unjudged => "ill-conditioned",
+        Found::Failed => "failed",
     }
 }

@@ -18,8 +18,9 @@ use crate::{Verdict, drawn, write};
 ///
 /// Cases come from files, or with --draws are made on the spot: three draws of random inputs, with a ragged end and
 /// grouped heads; packed sequences, one empty and one a single token, under strong decay; resets, near-identical keys
-/// and erase gates up to 2. A draw's bar is the larger of 1.5 bars and 1.5 times what rounding to the rule's dtype costs
-/// on it, 6 bars at most.
+/// and erase gates up to 2. A draw's bar is 1.5 bars, or what rounding to the rule's dtype can cost on it where that is
+/// more, 6 bars at most. Where rounding can cost more than that, a tensor is ill-conditioned: no pass, and a failure only
+/// beyond what rounding can do.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   gdn2 verify --cases tests/cases --device vm

@@ -2,9 +2,14 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod oracle;
+#[allow(dead_code, reason = "shared with tests that take more of it")]
+#[path = "../../tests/src/seed.rs"]
+mod seed;
 
-use gdn2_dsl::bars::{Deviation, bar};
-use gdn2_dsl::{Draw, Dtype, Gradients, Outputs, Regime, Rule, granularity_combinations, reference, simulate};
+use gdn2_dsl::bars::{Bar, Cost, Deviation, PATTERNS, Verdict, bar};
+use gdn2_dsl::simulate::Pattern;
+use gdn2_dsl::{Draw, Dtype, Gradients, Outputs, Rule, granularity_combinations, reference, simulate};
+use seed::{again, seed_of};
 
 fn named<'a>(o: &'a Outputs, d: &'a Gradients) -> Vec<(&'static str, &'a Vec<f64>)> {
     let all = [
@@ -40,24 +45,41 @@ fn check(draw: &Draw, rule: &Rule, chunk: usize) -> (f64, String) {
     let upstream = draw.output_gradients(rule, &inputs);
     let outputs = reference::forward(rule.combination(), &inputs).unwrap();
     let gradients = reference::backward(rule.combination(), &inputs, &upstream).unwrap();
-    let simulated = simulate::forward(rule, &inputs, chunk).unwrap();
-    let simulated_gradients = simulate::backward(rule, &inputs, &upstream, chunk).unwrap();
+    let simulated = simulate::forward(rule, &inputs, chunk, Pattern::Nearest).unwrap();
+    let simulated_gradients = simulate::backward(rule, &inputs, &upstream, chunk, Pattern::Nearest).unwrap();
     worst(&named(&simulated, &simulated_gradients), &named(&outputs, &gradients))
 }
 
+/// The rounding that a GPU does is one of those that a draw's bars are taken from: it stays within them.
 #[test]
-fn stays_within_the_bars_for_every_combination() {
+fn rounding_stays_within_the_bars_of_its_draw_for_every_combination() {
     let mut seen = 0.0f64;
-    for combination in granularity_combinations() {
-        for (dtype, chunk) in [(Dtype::Bf16, 16), (Dtype::Bf16, 64), (Dtype::F16, 32)] {
-            for regime in [Regime::Mild, Regime::Strong, Regime::Reset] {
-                let rule = combination.rule(64, 32, dtype).unwrap();
-                let mut draw = Draw::new(1, 150, 1, 2, 3);
-                draw.cu_seqlens = Some(vec![0, 1, 1, 66, 150]);
-                draw.regime = regime;
-                let (error, tensor) = check(&draw, &rule, chunk);
-                assert!(error <= 1.0, "{combination} {dtype} chunk {chunk} {regime:?}: {error:.2} bars, {tensor}");
-                seen = seen.max(error);
+    for (number, combination) in granularity_combinations().into_iter().enumerate() {
+        let ways = [(Dtype::Bf16, 16), (Dtype::Bf16, 64), (Dtype::F16, 32)];
+        for (draw, (dtype, chunk)) in
+            Draw::telling(seed_of(number as u64)).iter().zip(ways.into_iter().cycle().skip(number))
+        {
+            let rule = combination.rule(32, 32, dtype).unwrap();
+            let inputs = draw.inputs(&rule);
+            let upstream = draw.output_gradients(&rule, &inputs);
+            let outputs = reference::forward(combination, &inputs).unwrap();
+            let gradients = reference::backward(combination, &inputs, &upstream).unwrap();
+            let simulated = |pattern| {
+                let outputs = simulate::forward(&rule, &inputs, chunk, pattern).unwrap();
+                (outputs, simulate::backward(&rule, &inputs, &upstream, chunk, pattern).unwrap())
+            };
+            let patterns: Vec<_> = (0..PATTERNS).map(|number| simulated(Pattern::Other(number))).collect();
+            let (nearest, d_nearest) = simulated(Pattern::Nearest);
+            let want = named(&outputs, &gradients);
+            for (place, (name, got)) in named(&nearest, &d_nearest).into_iter().enumerate() {
+                let all: Vec<Vec<f64>> = patterns.iter().map(|(o, d)| named(o, d)[place].1.clone()).collect();
+                let Some(cost) = Cost::of(&all, want[place].1) else { continue };
+                let limit = Bar::drawn(bar(name).unwrap(), &cost);
+                let deviation = Deviation::of(got.iter().copied(), want[place].1);
+                let verdict = deviation.verdict(limit, got.len());
+                let what = format!("{combination} {dtype} chunk {chunk} {name}: {deviation:?}, {limit:?}, {cost:?}");
+                assert_ne!(verdict, Verdict::Failed, "{what}: {draw:?}; {}", again());
+                seen = seen.max(deviation.relative / bar(name).unwrap());
             }
         }
     }
@@ -71,8 +93,8 @@ fn oracle_cases_stay_within_the_bars() {
         let dims = case.inputs.dims;
         let rule = case.combination.rule(dims.key_dim as u32, dims.value_dim as u32, Dtype::Bf16).unwrap();
         for chunk in [16, 64] {
-            let outputs = simulate::forward(&rule, &case.inputs, chunk).unwrap();
-            let gradients = simulate::backward(&rule, &case.inputs, &case.upstream, chunk).unwrap();
+            let outputs = simulate::forward(&rule, &case.inputs, chunk, Pattern::Nearest).unwrap();
+            let gradients = simulate::backward(&rule, &case.inputs, &case.upstream, chunk, Pattern::Nearest).unwrap();
             for (name, got) in named(&outputs, &gradients) {
                 let Some(want) = case.expected.get(name) else { continue };
                 let deviation = Deviation::of(got.iter().copied(), want);
@@ -91,10 +113,10 @@ fn keys_that_repeat_cost_accuracy_but_no_more() {
         .unwrap()
         .rule(64, 64, Dtype::Bf16)
         .unwrap();
-    let mut draw = Draw::new(1, 256, 1, 1, 5);
+    let mut draw = Draw::new(1, 256, 1, 1, seed_of(0));
     let (generic, _) = check(&draw, &rule, 64);
     draw.near_identical_keys = true;
     let (repeating, tensor) = check(&draw, &rule, 64);
-    assert!(repeating > 1.5 * generic, "{repeating} bars against {generic}");
-    assert!(repeating < 4.0, "{repeating} bars: {tensor}");
+    assert!(repeating > 1.2 * generic, "{repeating} bars against {generic}; {}", again());
+    assert!(repeating < 6.0, "{repeating} bars: {tensor}; {}", again());
 }

@@ -4,7 +4,8 @@ use crate::problem;
 use crate::tensors::{Array, Case, CaseError, CuSeqlens, state_letters};
 use gdn2_codegen::abi::Tensor;
 use gdn2_codegen::schedule::Schedule;
-use gdn2_dsl::bars::{Deviation, bar, drawn_bar};
+use gdn2_dsl::bars::{Bar, Cost, PATTERNS, bar};
+use gdn2_dsl::simulate::Pattern;
 use gdn2_dsl::{Draw, Dtype, InputError, Inputs, Rule, Write, reference, simulate};
 use std::collections::BTreeMap;
 
@@ -31,6 +32,17 @@ impl Case {
             case.put(rule, &inputs, Tensor::DW, found.dw.as_ref())?;
             case.put(rule, &inputs, Tensor::DInitialState, Some(&found.d_initial_state))?;
         }
+        Ok(case)
+    }
+
+    /// The same, with the bars that rounding asks for on this draw, whatever the chunk: what a file is to hold.
+    ///
+    /// # Errors
+    /// A draw whose sizes contradict one another.
+    pub fn drawn_with_bars(rule: &Rule, draw: &Draw, gradients: bool) -> Result<Case, CaseError> {
+        let mut case = Case::drawn(rule, draw, gradients)?;
+        let bars = bars_of_any_chunk(rule, draw, &case)?;
+        case.set_bars(&bars);
         Ok(case)
     }
 
@@ -111,24 +123,18 @@ fn refused(draw: &Draw, error: InputError) -> CaseError {
     CaseError::Size { field: "draw", got, limit: error.to_string() }
 }
 
-/// How far each result of a draw may be from the definition under a schedule: see [`gradient_bars`]. `exact` is the
-/// draw's case, gradients included where the schedule is backward's.
+/// How far each result of a draw may be from the definition under a schedule: see [`Bar::drawn`]. `exact` is the draw's
+/// case, gradients included where the schedule is backward's.
 ///
 /// # Errors
 /// A draw whose sizes contradict one another.
-pub fn bars(rule: &Rule, draw: &Draw, exact: &Case, schedule: &Schedule) -> Result<BTreeMap<Tensor, f64>, CaseError> {
+pub fn bars(rule: &Rule, draw: &Draw, exact: &Case, schedule: &Schedule) -> Result<BTreeMap<Tensor, Bar>, CaseError> {
     match schedule {
         Schedule::Backward(backward) => gradient_bars(rule, draw, exact, backward.chunk),
         Schedule::Forward(forward) => output_bars(rule, draw, exact, forward.chunk),
         // Decode goes token by token; the shortest chunk rounds no less.
         Schedule::Decode(_) => output_bars(rule, draw, exact, 16),
     }
-}
-
-fn output_bars(rule: &Rule, draw: &Draw, exact: &Case, chunk: u32) -> Result<BTreeMap<Tensor, f64>, CaseError> {
-    let rounded = simulate::forward(rule, &draw.inputs(rule), chunk as usize).map_err(|error| refused(draw, error))?;
-    let simulated = [(Tensor::O, Some(rounded.o)), (Tensor::FinalState, Some(rounded.final_state))];
-    Ok(simulated.into_iter().filter_map(|(tensor, numbers)| limit(rule, exact, tensor, numbers?)).collect())
 }
 
 /// States as a case of the rule has them, other tensors as they are.
@@ -141,33 +147,86 @@ fn laid_out<T: Copy>(rule: &Rule, tensor: Tensor, numbers: Vec<T>) -> Vec<T> {
     }
 }
 
-/// A tensor's bar where simulation gave these numbers for it; `None` where the case does not have it.
-fn limit(rule: &Rule, exact: &Case, tensor: Tensor, simulated: Vec<f64>) -> Option<(Tensor, f64)> {
-    let reference: Vec<f64> = exact.tensors.get(&tensor)?.data.iter().copied().map(f64::from).collect();
-    let rounding = Deviation::of(laid_out(rule, tensor, simulated).into_iter(), &reference).relative;
-    Some((tensor, drawn_bar(bar(tensor.name())?, rounding)))
-}
-
-/// How far each gradient of a draw may be from the definition when a kernel goes `chunk` tokens at a time: the larger of
-/// 1.5 bars and 1.5 times what rounding the matrix operands costs in simulation on that very draw, and never more than 6
-/// bars. `exact` is the draw's case, gradients included.
+/// The bars of a kernel that goes by chunks of any length, for one result or one pass or another.
 ///
 /// # Errors
 /// A draw whose sizes contradict one another.
-pub fn gradient_bars(rule: &Rule, draw: &Draw, exact: &Case, chunk: u32) -> Result<BTreeMap<Tensor, f64>, CaseError> {
+fn bars_of_any_chunk(rule: &Rule, draw: &Draw, exact: &Case) -> Result<BTreeMap<Tensor, Bar>, CaseError> {
+    let mut all: BTreeMap<Tensor, Bar> = BTreeMap::new();
+    for chunk in [16, 64] {
+        let mut bars = output_bars(rule, draw, exact, chunk)?;
+        if exact.tensors.contains_key(&Tensor::DO) {
+            bars.extend(all_gradient_bars(rule, draw, exact, chunk)?);
+        }
+        for (tensor, bar) in bars {
+            all.entry(tensor).and_modify(|wider| *wider = wider.or(bar)).or_insert(bar);
+        }
+    }
+    Ok(all)
+}
+
+/// One simulation of a draw per rounding, by result.
+type Simulated = Vec<(Tensor, Vec<Vec<f64>>)>;
+
+fn output_bars(rule: &Rule, draw: &Draw, exact: &Case, chunk: u32) -> Result<BTreeMap<Tensor, Bar>, CaseError> {
+    let inputs = draw.inputs(rule);
+    let mut simulated: Simulated = [Tensor::O, Tensor::FinalState].map(|tensor| (tensor, Vec::new())).into();
+    for pattern in patterns(&inputs) {
+        let outputs = simulate::forward(rule, &inputs, chunk as usize, pattern);
+        let outputs = outputs.map_err(|error| refused(draw, error))?;
+        for ((_, all), numbers) in simulated.iter_mut().zip([outputs.o, outputs.final_state]) {
+            all.push(numbers);
+        }
+    }
+    Ok(limits(rule, exact, simulated))
+}
+
+/// How far each gradient of a draw may be from the definition when a kernel goes `chunk` tokens at a time. `exact` is the
+/// draw's case, gradients included.
+///
+/// # Errors
+/// A draw whose sizes contradict one another.
+pub fn gradient_bars(rule: &Rule, draw: &Draw, exact: &Case, chunk: u32) -> Result<BTreeMap<Tensor, Bar>, CaseError> {
+    let mut bars = all_gradient_bars(rule, draw, exact, chunk)?;
+    if !draw.initial_state {
+        bars.remove(&Tensor::DInitialState);
+    }
+    Ok(bars)
+}
+
+/// The same with that of a state that was not given.
+fn all_gradient_bars(rule: &Rule, draw: &Draw, exact: &Case, chunk: u32) -> Result<BTreeMap<Tensor, Bar>, CaseError> {
+    const GRADIENTS: [Tensor; 7] =
+        [Tensor::DQ, Tensor::DK, Tensor::DV, Tensor::DG, Tensor::DB, Tensor::DW, Tensor::DInitialState];
     let inputs = draw.inputs(rule);
     let upstream = draw.output_gradients(rule, &inputs);
-    let rounded = simulate::backward(rule, &inputs, &upstream, chunk as usize).map_err(|error| refused(draw, error))?;
-    let simulated = [
-        (Tensor::DQ, Some(rounded.dq)),
-        (Tensor::DK, Some(rounded.dk)),
-        (Tensor::DV, Some(rounded.dv)),
-        (Tensor::DG, rounded.dg),
-        (Tensor::DB, rounded.db),
-        (Tensor::DW, rounded.dw),
-        (Tensor::DInitialState, Some(rounded.d_initial_state).filter(|_| draw.initial_state)),
-    ];
-    Ok(simulated.into_iter().filter_map(|(tensor, numbers)| limit(rule, exact, tensor, numbers?)).collect())
+    let mut simulated: Simulated = GRADIENTS.map(|tensor| (tensor, Vec::new())).into();
+    for pattern in patterns(&inputs) {
+        let found = simulate::backward(rule, &inputs, &upstream, chunk as usize, pattern);
+        let found = found.map_err(|error| refused(draw, error))?;
+        let [dq, dk, dv, state] = [found.dq, found.dk, found.dv, found.d_initial_state].map(Some);
+        let all = [dq, dk, dv, found.dg, found.db, found.dw, state];
+        for ((_, patterns), numbers) in simulated.iter_mut().zip(all) {
+            patterns.extend(numbers);
+        }
+    }
+    Ok(limits(rule, exact, simulated))
+}
+
+/// The roundings a draw's bars are taken from. Of many numbers each rounding says as much as several of few.
+fn patterns(inputs: &Inputs) -> impl Iterator<Item = Pattern> {
+    let tokens = inputs.dims.batch * inputs.dims.tokens * inputs.dims.value_heads;
+    (0..if tokens > 4096 { PATTERNS / 3 } else { PATTERNS }).map(Pattern::Other)
+}
+
+/// The bars of the tensors that simulations gave and the case has.
+fn limits(rule: &Rule, exact: &Case, simulated: Simulated) -> BTreeMap<Tensor, Bar> {
+    let limit = |(tensor, patterns): (Tensor, Vec<Vec<f64>>)| {
+        let reference: Vec<f64> = exact.tensors.get(&tensor)?.data.iter().copied().map(f64::from).collect();
+        let patterns: Vec<Vec<f64>> = patterns.into_iter().map(|numbers| laid_out(rule, tensor, numbers)).collect();
+        Some((tensor, Bar::drawn(bar(tensor.name())?, &Cost::of(&patterns, &reference)?)))
+    };
+    simulated.into_iter().filter_map(limit).collect()
 }
 
 /// What the metadata of every case says about its tensors.

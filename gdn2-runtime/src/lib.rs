@@ -2,7 +2,7 @@
 //!
 //! From the bottom: [`nvrtc`] and [`toolchain`] find the compiler, [`cache`] keeps what it made, [`artifact`] hands out
 //! compiled kernels, [`raw`] turns pointers and strides into launch arguments, [`device`] launches, [`cpu`] computes
-//! without any kernel, [`engine`] runs a whole [`tensors::Case`] on any of them, and [`drawn`] makes cases.
+//! without any kernel, [`engine`] runs a whole [`tensors::Case`] on any of them, [`drawn`] makes cases, and [`judge`] compares.
 
 pub mod artifact;
 pub mod cache;
@@ -12,6 +12,7 @@ pub mod drawn;
 mod elf;
 pub mod engine;
 pub mod files;
+pub mod judge;
 pub mod nvrtc;
 mod pinned;
 pub mod problem;

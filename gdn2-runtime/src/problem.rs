@@ -5,7 +5,7 @@ use crate::storage;
 use crate::tensors::{Array, Case, CaseError};
 use gdn2_codegen::abi::{Extents, Tensor};
 use gdn2_dsl::limits::{MOST_HEADS, MOST_TOKENS};
-use gdn2_dsl::{Dims, Dtype, Grain, Inputs, Rule, Sequence, StateLayout, Write};
+use gdn2_dsl::{Bound, Dims, Dtype, Grain, Inputs, Rule, Sequence, StateLayout, Write};
 use std::collections::HashSet;
 use std::ops::Deref;
 
@@ -472,8 +472,10 @@ fn check_values(rule: &Rule, tensor: Tensor, array: &Array) -> Result<(), CaseEr
     let bound = (tensor == Tensor::G).then_some(rule.bound).flatten();
     let wrong = |value: &f32| {
         if tensor == Tensor::G {
-            let inside = bound.is_none_or(|bound| *value >= bound.lower && *value <= bound.upper);
-            return value.is_nan() || *value > 0.0 || !inside;
+            // As the kernels read it: a gate at its bound is inside, whichever way the storage rounds both.
+            let stored = |x: f32| storage::rounded(x, dtype);
+            let inside = |bound: Bound| (stored(bound.lower)..=stored(bound.upper)).contains(&stored(*value));
+            return value.is_nan() || *value > 0.0 || !bound.is_none_or(inside);
         }
         !storage::rounded(*value, dtype).is_finite()
     };

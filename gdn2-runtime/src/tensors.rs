@@ -4,6 +4,7 @@
 use crate::files::{self, Limit};
 use crate::storage;
 use gdn2_codegen::abi::Tensor;
+use gdn2_dsl::bars::{Bar, MOST_BARS, bar};
 use gdn2_dsl::{Combination, Dtype, Grain, Rule, StateLayout};
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype as FileDtype, Metadata, TensorView};
@@ -35,7 +36,7 @@ pub struct CuSeqlens {
 /// The contents of a case file.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Case {
-    /// `decay`, `erase`, `write`, `scale`, `bar_scale`, `inputs_rounded_to`, `layout`.
+    /// `decay`, `erase`, `write`, `scale`, `bar_scale`, `bars`, `limits`, `inputs_rounded_to`, `layout`.
     pub metadata: BTreeMap<String, String>,
     /// Inputs, outputs and gradients, by name; states are `[N or slots, HV, K, V]`, or `[…, V, K]` for a rule with
     /// `state: vk`.
@@ -140,6 +141,32 @@ pub enum CaseError {
         got: f32,
         /// What it must be.
         want: String,
+    },
+    /// A number of an expected tensor that nothing can be compared with.
+    #[error("{tensor}{index:?} is {got} where it is the reference: it proves nothing; make the file anew")]
+    Reference {
+        /// The tensor.
+        tensor: &'static str,
+        /// Index of the first offender.
+        index: Vec<usize>,
+        /// The number.
+        got: f32,
+    },
+    /// An expected tensor of another shape than the result.
+    #[error("{tensor}: the reference has the shape {reference:?}, the call gives {got:?}")]
+    ReferenceShape {
+        /// The tensor.
+        tensor: &'static str,
+        /// The shape in the file.
+        reference: Vec<usize>,
+        /// The shape of the result.
+        got: Vec<usize>,
+    },
+    /// An expected tensor that the pass did not give.
+    #[error("{tensor}: the file expects it, and the call gave none")]
+    NoResult {
+        /// The tensor.
+        tensor: &'static str,
     },
     /// Packed offsets that cut the tokens into no sequences.
     #[error("cu_seqlens: {0}")]
@@ -389,12 +416,60 @@ impl Case {
         Ok(self.number("scale")?.unwrap_or_else(|| 1.0 / f64::from(key_dim).sqrt()))
     }
 
-    /// What every error bar of the case is multiplied by: 1 but for ill-conditioned cases.
+    /// How far a tensor may be from the case's: its own entry in the metadata's `bars`, as `o=0.008,dg=0.03`, else the bar of
+    /// every case times `bar_scale`. `limits`, in the same form, says what rounding alone may come to where that is more than
+    /// a bar may be. `None` for a tensor that has no bar.
     ///
     /// # Errors
-    /// Metadata that is no finite number.
-    pub fn bar_scale(&self) -> Result<f64, CaseError> {
-        Ok(self.number("bar_scale")?.unwrap_or(1.0))
+    /// Metadata that is not understood, and a bar that is not above 0 or wider than [`MOST_BARS`]: it would prove nothing.
+    pub fn bar(&self, tensor: Tensor) -> Result<Option<Bar>, CaseError> {
+        let scale = self.number("bar_scale")?.unwrap_or(1.0);
+        if !(scale > 0.0 && scale <= MOST_BARS) {
+            return Err(unknown("bar_scale", Some(&scale.to_string()), "above 0 and at most 6"));
+        }
+        let Some(usual) = bar(tensor.name()) else { return Ok(None) };
+        let own = self.listed("bars", tensor)?;
+        if own.is_some_and(|own| !(own > 0.0 && own <= MOST_BARS * usual * (1.0 + 1e-9))) {
+            return Err(unknown(
+                "bars",
+                self.metadata.get("bars").map(String::as_str),
+                "six usual bars of a tensor at most",
+            ));
+        }
+        let bar = own.unwrap_or(scale * usual);
+        let limit = self.listed("limits", tensor)?.unwrap_or(bar).max(bar);
+        Ok(Some(Bar { bar, limit }))
+    }
+
+    /// Writes bars to the metadata, where [`Case::bar`] reads them.
+    pub(crate) fn set_bars(&mut self, bars: &BTreeMap<Tensor, Bar>) {
+        let list = |value: &dyn Fn(&Bar) -> Option<f64>| {
+            let entries = bars.iter().filter_map(|(tensor, bar)| Some(format!("{}={:.6}", tensor.name(), value(bar)?)));
+            entries.collect::<Vec<String>>().join(",")
+        };
+        self.metadata.insert("bars".to_owned(), list(&|bar| Some(bar.bar)));
+        let limits = list(&|bar| Some(bar.limit).filter(|limit| *limit > bar.bar));
+        if !limits.is_empty() {
+            self.metadata.insert("limits".to_owned(), limits);
+        }
+    }
+
+    /// A tensor's number in a list such as `o=0.008,dg=0.03`.
+    fn listed(&self, field: &'static str, tensor: Tensor) -> Result<Option<f64>, CaseError> {
+        let Some(text) = self.metadata.get(field) else { return Ok(None) };
+        let wrong = || unknown(field, Some(text), "a list of tensors and numbers, such as o=0.008,dg=0.03");
+        let mut found = None;
+        for entry in text.split(',').filter(|entry| !entry.is_empty()) {
+            let (name, number) = entry.split_once('=').ok_or_else(wrong)?;
+            let number: f64 = number.trim().parse().map_err(|_| wrong())?;
+            if !number.is_finite() {
+                return Err(wrong());
+            }
+            if named(name.trim())? == tensor {
+                found = Some(number);
+            }
+        }
+        Ok(found)
     }
 
     fn number(&self, field: &'static str) -> Result<Option<f64>, CaseError> {
@@ -420,6 +495,8 @@ fn unknown(field: &'static str, got: Option<&str>, want: &'static str) -> CaseEr
 }
 
 fn named(name: &str) -> Result<Tensor, CaseError> {
+    // As the gradient of the initial state was called once.
+    let name = if name == "d_initial_state" || name == "dinitial_state" { Tensor::DInitialState.name() } else { name };
     Tensor::ALL.into_iter().find(|tensor| tensor.name() == name).ok_or_else(|| CaseError::UnknownTensor {
         name: name.to_owned(),
         known: Tensor::ALL

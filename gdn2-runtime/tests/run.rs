@@ -1,6 +1,10 @@
 //! Cases through the engine: every device agrees with the definition, whatever the layout of states and sequences.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+#[allow(dead_code, reason = "shared with tests that take more of it")]
+#[path = "../../tests/src/seed.rs"]
+mod seed;
+
 use gdn2_codegen::abi::Tensor;
 use gdn2_codegen::arch::Arch;
 use gdn2_codegen::kernel::Pass;
@@ -12,6 +16,7 @@ use gdn2_runtime::engine::{Engine, Outcome, Run, RunError};
 use gdn2_runtime::nvrtc::NvrtcError;
 use gdn2_runtime::tensors::{Array, Case};
 use gdn2_runtime::toolchain::Search;
+use seed::seed_of;
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
@@ -52,7 +57,7 @@ fn the_cpu_agrees_with_the_definition_for_all_combinations() {
                 cu_seqlens: Some(vec![0, 1, 1, 40]),
                 regime: Regime::Reset,
                 largest_erase: 2.0,
-                ..Draw::new(1, 40, 2, 4, 11)
+                ..Draw::new(1, 40, 2, 4, seed_of(11))
             };
             let case = Case::drawn(&rule, &draw, false).unwrap();
             let single = bars(&run(&rule, Pass::Forward, &Device::cpu(), &case), &case);
@@ -65,7 +70,7 @@ fn the_cpu_agrees_with_the_definition_for_all_combinations() {
 
 #[test]
 fn the_virtual_machine_agrees_with_the_definition() {
-    let draw = Draw::new(2, 40, 1, 2, 5);
+    let draw = Draw::new(2, 40, 1, 2, seed_of(5));
     let case = Case::drawn(&gdn(), &draw, false).unwrap();
     let outcome = run(&gdn(), Pass::Forward, &Device::vm(), &case);
     assert!(bars(&outcome, &case) < 1.0);
@@ -75,9 +80,9 @@ fn the_virtual_machine_agrees_with_the_definition() {
 
 #[test]
 fn decode_gives_the_same_however_the_tokens_are_cut() {
-    let packed = Draw { cu_seqlens: Some(vec![0, 9, 9, 10, 23]), ..Draw::new(1, 23, 1, 2, 5) };
+    let packed = Draw { cu_seqlens: Some(vec![0, 9, 9, 10, 23]), ..Draw::new(1, 23, 1, 2, seed_of(5)) };
     let (rule, device) = (gdn(), Device::vm());
-    for draw in [packed, Draw::new(3, 11, 1, 2, 5)] {
+    for draw in [packed, Draw::new(3, 11, 1, 2, seed_of(5))] {
         let mut case = Case::drawn(&rule, &draw, false).unwrap();
         let sequences = case.tensors[&Tensor::InitialState].shape[0];
         let whole = Run { tokens_per_launch: 64, ..Run::new(&rule, Pass::Decode, &device) };
@@ -126,8 +131,7 @@ fn turned(tensors: &BTreeMap<Tensor, Array>) -> BTreeMap<Tensor, Array> {
 
 #[test]
 fn states_of_a_case_are_in_the_rules_layout_on_every_device_and_in_every_pass() {
-    let seed = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().subsec_nanos().into();
-    println!("seed {seed}");
+    let seed = seed_of(5);
     let devices = [Device::cpu(), Device::Cpu(Precision::Double), Device::vm()];
     // K below, above and equal to V: where they are equal no shape tells the layouts apart.
     for (key, value) in [(32, 16), (16, 32), (16, 16)] {
@@ -152,7 +156,7 @@ fn states_of_a_case_are_in_the_rules_layout_on_every_device_and_in_every_pass() 
 
 #[test]
 fn pools_of_states_are_in_the_rules_layout_too() {
-    let draw = Draw { cu_seqlens: Some(vec![0, 9, 9, 21]), ..Draw::new(1, 21, 1, 2, 23) };
+    let draw = Draw { cu_seqlens: Some(vec![0, 9, 9, 21]), ..Draw::new(1, 21, 1, 2, seed_of(23)) };
     let vk = Rule { state: StateLayout::Vk, ..gdn() };
     for device in [Device::cpu(), Device::Cpu(Precision::Double), Device::vm()] {
         let outcomes = [gdn(), vk.clone()].map(|rule| {
@@ -175,7 +179,7 @@ fn pools_of_states_are_in_the_rules_layout_too() {
 
 #[test]
 fn a_file_that_names_another_layout_is_refused() {
-    let draw = Draw::new(1, 4, 1, 1, 3);
+    let draw = Draw::new(1, 4, 1, 1, seed_of(3));
     let kv = gdn().with_dims(16, 16).unwrap();
     let vk = Rule { state: StateLayout::Vk, ..kv.clone() };
     for (rule, other) in [(&kv, &vk), (&vk, &kv)] {
@@ -193,7 +197,7 @@ fn a_file_that_names_another_layout_is_refused() {
 
 #[test]
 fn no_tokens_leave_the_state_as_it_was() {
-    let case = Case::drawn(&gdn(), &Draw::new(2, 0, 1, 1, 5), false).unwrap();
+    let case = Case::drawn(&gdn(), &Draw::new(2, 0, 1, 1, seed_of(5)), false).unwrap();
     for device in [Device::cpu(), Device::vm()] {
         let outcome = run(&gdn(), Pass::Forward, &device, &case);
         assert_eq!(outcome.tensors[&Tensor::FinalState].data, case.tensors[&Tensor::InitialState].data);
@@ -203,7 +207,7 @@ fn no_tokens_leave_the_state_as_it_was() {
 
 #[test]
 fn slots_choose_states_and_leave_the_others_their_bits() {
-    let draw = Draw { cu_seqlens: Some(vec![0, 17, 17, 50]), ..Draw::new(1, 50, 1, 2, 5) };
+    let draw = Draw { cu_seqlens: Some(vec![0, 17, 17, 50]), ..Draw::new(1, 50, 1, 2, seed_of(5)) };
     let straight = Case::drawn(&gdn(), &draw, false).unwrap();
     let expected = run(&gdn(), Pass::Forward, &Device::Cpu(Precision::Double), &straight);
     // The same states in other places of a larger pool; sequence 1 is empty and not written back.
@@ -235,9 +239,9 @@ fn slots_choose_states_and_leave_the_others_their_bits() {
 
 #[test]
 fn a_negative_initial_slot_starts_from_zeros() {
-    let draw = Draw { initial_state: false, ..Draw::new(2, 20, 1, 1, 5) };
+    let draw = Draw { initial_state: false, ..Draw::new(2, 20, 1, 1, seed_of(5)) };
     let zeros = Case::drawn(&gdn(), &draw, false).unwrap();
-    let mut case = Case::drawn(&gdn(), &Draw::new(2, 20, 1, 1, 5), false).unwrap();
+    let mut case = Case::drawn(&gdn(), &Draw::new(2, 20, 1, 1, seed_of(5)), false).unwrap();
     case.initial_slots = Some(vec![-1, -3]);
     for device in [Device::cpu(), Device::Cpu(Precision::Double), Device::vm()] {
         assert!(bars(&run(&gdn(), Pass::Forward, &device, &case), &zeros) < 1.0, "{device:?}");
@@ -246,7 +250,7 @@ fn a_negative_initial_slot_starts_from_zeros() {
 
 #[test]
 fn a_missing_compiler_says_what_to_run() {
-    let case = Case::drawn(&gdn(), &Draw::new(1, 4, 1, 1, 5), false).unwrap();
+    let case = Case::drawn(&gdn(), &Draw::new(1, 4, 1, 1, seed_of(5)), false).unwrap();
     let device = Device::vm();
     let error = nothing().run(&Run::new(&gdn(), Pass::Forward, &device), &case).unwrap_err();
     assert!(matches!(&error, RunError::Nvrtc(NvrtcError::Missing { tried }) if tried.len() == 1), "{error}");
@@ -256,7 +260,7 @@ fn a_missing_compiler_says_what_to_run() {
 #[test]
 fn prebuilt_ptx_serves_where_the_compiler_is_missing() {
     let (rule, device) = (gdn(), Device::vm());
-    let case = Case::drawn(&rule, &Draw::new(1, 30, 1, 1, 5), false).unwrap();
+    let case = Case::drawn(&rule, &Draw::new(1, 30, 1, 1, seed_of(5)), false).unwrap();
     let asked = Run::new(&rule, Pass::Forward, &device);
     let artifact = ENGINE.artifact(&asked).unwrap();
     let mut compiler = Compiler::new(Search { explicit: Some("/nonexistent".into()), ..Search::default() });
@@ -270,7 +274,7 @@ fn prebuilt_ptx_serves_where_the_compiler_is_missing() {
 #[test]
 fn refusals_keep_their_kind() {
     let (rule, device) = (gdn(), Device::vm());
-    let case = Case::drawn(&rule, &Draw::new(1, 4, 1, 1, 5), false).unwrap();
+    let case = Case::drawn(&rule, &Draw::new(1, 4, 1, 1, seed_of(5)), false).unwrap();
     let asked = Run::new(&rule, Pass::Forward, &device);
     let run = |schedule| ENGINE.run(&Run { schedule, ..asked.clone() }, &case).unwrap_err();
     assert!(matches!(run("chunk=48"), RunError::Illegal(_)));

@@ -11,16 +11,20 @@ use gdn2_codegen::bind;
 use gdn2_codegen::kernel::{Kernel, Pass};
 use gdn2_codegen::record::Time;
 use gdn2_codegen::schedule::Schedule;
-use gdn2_dsl::bars::{Deviation, bar, drawn_bar};
-use gdn2_dsl::{Draw, simulate};
+use gdn2_dsl::Draw;
+use gdn2_dsl::bars::{Bar, Verdict};
 use gdn2_runtime::artifact::{Artifact, Compiler};
 use gdn2_runtime::device::{Device, cuda, vm};
+use gdn2_runtime::drawn::bars;
 use gdn2_runtime::engine::{self, Run, RunError, Training};
+use gdn2_runtime::judge::{Judged, judge};
 use gdn2_runtime::nvrtc::NvrtcError;
 use gdn2_runtime::problem::Problem;
 use gdn2_runtime::tensors::{Case, CaseError};
 use gdn2_runtime::toolchain::Nvdisasm;
 use gdn2_vm::{Check, Module, Report};
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 /// Chunks of each segment in the shorter of the two runs that counts are extrapolated from, so that the pipeline has
@@ -40,13 +44,21 @@ pub struct Evaluator {
     compiler: Compiler,
     disassembler: Option<Nvdisasm>,
     /// The last inputs and their exact results, for the next candidate of the same job and round.
-    drawn: Option<(Job, Shape, Case, f64)>,
+    drawn: Option<Drawn>,
     constants: Option<Constants>,
     records: Option<PathBuf>,
     tallies: Tallies,
     gpu: Option<cuda::Cuda>,
     /// The last inputs that a time was taken with.
     timed: Option<(Job, Shape, Case)>,
+}
+
+/// Inputs with their exact results, and how far results may be from them, by the chunk they are made with.
+struct Drawn {
+    job: Job,
+    shape: Shape,
+    case: Case,
+    bars: HashMap<Option<u32>, BTreeMap<Tensor, Bar>>,
 }
 
 /// Rows, tokens, heads and the seed of a run.
@@ -281,27 +293,30 @@ impl Evaluator {
         shape: Shape,
     ) -> Result<Vec<Report>, Outcome> {
         let job = &request.job;
-        if self.drawn.as_ref().is_none_or(|(of, at, ..)| of != job || *at != shape) {
-            let (case, simulated) = draw(job, shape).map_err(|error| Outcome::invalid(Reason::Runtime, error))?;
-            self.drawn = Some((job.clone(), shape, case, simulated));
+        let failed = |error: &dyn std::fmt::Display| Outcome::invalid(Reason::Runtime, first_lines(error));
+        if self.drawn.as_ref().is_none_or(|drawn| drawn.job != *job || drawn.shape != shape) {
+            let case = Case::drawn(&job.rule, &shape.draw(), matches!(job.pass, Pass::Backward));
+            let case = case.map_err(|error| failed(&error))?;
+            self.drawn = Some(Drawn { job: job.clone(), shape, case, bars: HashMap::new() });
         }
-        let Some((_, _, case, simulated)) = &self.drawn else {
+        let Some(Drawn { case, bars: known, .. }) = &mut self.drawn else {
             return Err(Outcome::invalid(Reason::Runtime, "no case was drawn"));
         };
-        let failed = |error: RunError| Outcome::invalid(Reason::Runtime, first_lines(&error));
-        let kernels = Kernels::of(&self.compiler, artifact).map_err(failed)?;
-        let ran = kernels.execute(&run(job, shape, device), case).map_err(failed)?;
-        for tensor in kernels.results().filter(|tensor| case.tensors.contains_key(tensor)) {
-            let (Some(got), Some(want)) = (ran.tensors.get(&tensor), case.tensors.get(&tensor)) else {
-                return Err(Outcome::invalid(Reason::Correctness, format!("{} is missing", tensor.name())));
-            };
-            let want: Vec<f64> = want.data.iter().map(|value| f64::from(*value)).collect();
-            let deviation = Deviation::of(got.data.iter().map(|value| f64::from(*value)), &want);
-            let bar = drawn_bar(bar(tensor.name()).unwrap_or(0.0), *simulated);
-            if !deviation.passes(bar) {
+        let schedule = artifact.kernel.schedule;
+        let bars = match known.entry(schedule.chunk()) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => entry
+                .insert(bars(&job.rule, &shape.draw(), case, &schedule).map_err(|error: CaseError| failed(&error))?),
+        };
+        let kernels = Kernels::of(&self.compiler, artifact).map_err(|error| failed(&error))?;
+        let ran = kernels.execute(&run(job, shape, device), case).map_err(|error| failed(&error))?;
+        for (tensor, bar) in bars.iter() {
+            let judged = judge(*tensor, &ran, case, *bar);
+            let judged = judged.map_err(|error| Outcome::invalid(Reason::Correctness, error.to_string()))?;
+            if let Some(Judged { deviation, verdict: Verdict::Failed, .. }) = judged {
                 let detail = match deviation.unfit {
                     Some(index) => format!("{}: element {index} is NaN or was not written", tensor.name()),
-                    None => format!("{}: error {:.3e}, bar {bar:.3e}", tensor.name(), deviation.relative),
+                    None => format!("{}: error {:.3e}, bar {:.3e}", tensor.name(), deviation.relative, bar.bar),
                 };
                 return Err(Outcome::invalid(Reason::Correctness, detail));
             }
@@ -340,17 +355,6 @@ impl Kernels<'_> {
             Kernels::Backward(training) => engine::gradients(run, Some(training), &problem),
         }
     }
-
-    fn results(&self) -> impl Iterator<Item = Tensor> {
-        const FORWARD: [Tensor; 2] = [Tensor::O, Tensor::FinalState];
-        const BACKWARD: [Tensor; 7] =
-            [Tensor::DQ, Tensor::DK, Tensor::DV, Tensor::DG, Tensor::DB, Tensor::DW, Tensor::DInitialState];
-        let results = match self {
-            Kernels::Forward(_) => FORWARD.as_slice(),
-            Kernels::Backward(_) => BACKWARD.as_slice(),
-        };
-        results.iter().copied()
-    }
 }
 
 fn run<'a>(job: &'a Job, shape: Shape, device: &'a Device) -> Run<'a> {
@@ -370,18 +374,6 @@ fn summary(mut micros: Vec<f64>) -> Time {
     let (low, median, high) = (at(0.25), at(0.5), at(0.75));
     let median = median.unwrap_or(f64::INFINITY);
     Time { micros: median, spread: (high.unwrap_or(median) - low.unwrap_or(median)) / 2.0 / median }
-}
-
-/// Inputs with their exact results, and what rounding the operands costs at chunk 64 by simulation.
-fn draw(job: &Job, shape: Shape) -> Result<(Case, f64), CaseError> {
-    let draw = shape.draw();
-    let case = Case::drawn(&job.rule, &draw, matches!(job.pass, Pass::Backward))?;
-    let inputs = draw.inputs(&job.rule);
-    let simulated = simulate::forward(&job.rule, &inputs, 64).ok().and_then(|outputs| {
-        let exact: Vec<f64> = case.tensors.get(&Tensor::O)?.data.iter().map(|value| f64::from(*value)).collect();
-        Some(Deviation::of(outputs.o.into_iter(), &exact).relative)
-    });
-    Ok((case, simulated.unwrap_or(0.0)))
 }
 
 fn metrics(artifact: &Artifact) -> Vec<Metric> {

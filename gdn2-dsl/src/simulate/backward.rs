@@ -4,6 +4,7 @@ use rayon::prelude::*;
 
 use super::chunk::{Chunk, pair_blocks};
 use super::matrix::Matrix;
+use super::rounding::{Pattern, Rounding};
 use super::{chunks, copy, heads, state_matrix};
 use crate::inputs::{Gradients, Head, InputError, Inputs, OutputGradients, row, row_mut};
 use crate::reference::{HeadGradients, gather};
@@ -18,11 +19,13 @@ pub fn backward(
     inputs: &Inputs,
     upstream: &OutputGradients,
     chunk: usize,
+    pattern: Pattern,
 ) -> Result<Gradients, InputError> {
     let heads = heads(rule, inputs, chunk)?;
     inputs.check_gradients(upstream)?;
+    let rounding = Rounding::new(rule.dtype, pattern);
     let parts: Vec<HeadGradients> =
-        heads.par_iter().map(|head| backward_head(head, upstream, rule.dtype, chunk)).collect();
+        heads.par_iter().map(|head| backward_head(head, upstream, rounding, chunk)).collect();
     let mut all = gather(rule.combination(), inputs, &heads, &parts);
     let round = |tensor: &mut Vec<f64>, dtype: Dtype| tensor.iter_mut().for_each(|x| *x = dtype.round(*x));
     round(&mut all.dq, rule.dtype);
@@ -40,7 +43,7 @@ pub fn backward(
     Ok(all)
 }
 
-fn backward_head(head: &Head<'_>, upstream: &OutputGradients, dtype: Dtype, size: usize) -> HeadGradients {
+fn backward_head(head: &Head<'_>, upstream: &OutputGradients, rounding: Rounding, size: usize) -> HeadGradients {
     let dims = head.dims();
     let (keys, values, tokens) = (dims.key_dim, dims.value_dim, head.sequence.tokens);
     let mut out = HeadGradients {
@@ -56,9 +59,9 @@ fn backward_head(head: &Head<'_>, upstream: &OutputGradients, dtype: Dtype, size
     let mut state = state_matrix(head, &head.initial_state());
     let mut kept = Vec::new();
     for tokens in chunks(head, size) {
-        kept.push(state.rounded(dtype));
-        let chunk = Chunk::new(head, tokens, dtype);
-        let written = chunk.written(&state, dtype).rounded(dtype);
+        kept.push(state.rounded(rounding));
+        let chunk = Chunk::new(head, tokens, rounding);
+        let written = chunk.written(&state, rounding).rounded(rounding);
         chunk.advance(&mut state, &written);
     }
     let mut d_state = match &upstream.d_final_state {
@@ -66,11 +69,11 @@ fn backward_head(head: &Head<'_>, upstream: &OutputGradients, dtype: Dtype, size
         None => Matrix::zeros(keys, values),
     };
     for (range, state) in chunks(head, size).zip(kept).rev() {
-        let chunk = Chunk::new(head, range.clone(), dtype);
+        let chunk = Chunk::new(head, range.clone(), rounding);
         let d_out = Matrix::from_fn(range.len(), values, |i, j| {
             row(&upstream.d_out, head.value_row(range.start + i), values)[j] as f32
         });
-        let part = chunk_backward(&chunk, &state, &d_out.rounded(dtype), &mut d_state, dtype);
+        let part = chunk_backward(&chunk, &state, &d_out.rounded(rounding), &mut d_state, rounding);
         for (to, from, width) in [
             (&mut out.dq, &part.dq, keys),
             (&mut out.dk, &part.dk, keys),
@@ -100,17 +103,23 @@ struct ChunkGradients {
 
 /// `d_state` is the gradient on the state after the chunk on entry and before it on return; `state` and `d_out` are
 /// operands.
-fn chunk_backward(c: &Chunk, state: &Matrix, d_out: &Matrix, d_state: &mut Matrix, dtype: Dtype) -> ChunkGradients {
+fn chunk_backward(
+    c: &Chunk,
+    state: &Matrix,
+    d_out: &Matrix,
+    d_state: &mut Matrix,
+    rounding: Rounding,
+) -> ChunkGradients {
     let (count, keys) = (c.q.rows, c.q.columns);
-    let after = d_state.rounded(dtype);
-    let n = c.written(state, dtype).rounded(dtype);
+    let after = d_state.rounded(rounding);
+    let n = c.written(state, rounding).rounded(rounding);
     let mut dn = c.p.transpose_times(d_out);
     dn += &c.k_bar.times(&after);
-    let dr_sum = c.m.transpose_times(&dn.rounded(dtype));
-    let dr = dr_sum.rounded(dtype);
+    let dr_sum = c.m.transpose_times(&dn.rounded(rounding));
+    let dr = dr_sum.rounded(rounding);
 
     let triangle = |full: Matrix, sign: f32| {
-        Matrix::from_fn(count, count, |i, j| if i >= j { sign * full.at(i, j) } else { 0.0 }).rounded(dtype)
+        Matrix::from_fn(count, count, |i, j| if i >= j { sign * full.at(i, j) } else { 0.0 }).rounded(rounding)
     };
     let dp = triangle(d_out.times_transpose(&n), 1.0);
     let dl = triangle(dr.times_transpose(&n), -1.0);
@@ -119,6 +128,7 @@ fn chunk_backward(c: &Chunk, state: &Matrix, d_out: &Matrix, d_state: &mut Matri
     let grown = |x: &Matrix, factor: f32| x.zip(&c.gamma, |x, gamma| factor * x * gamma.exp());
     let mut dq = grown(&d_out.times_transpose(state), scale);
     let mut de = grown(&dr.times_transpose(state), -1.0);
+    let from_state = (dq.clone(), de.clone());
     let last = count - 1;
     let tail_products = n.times_transpose(&after);
     let tail =
@@ -126,7 +136,7 @@ fn chunk_backward(c: &Chunk, state: &Matrix, d_out: &Matrix, d_state: &mut Matri
     let mut kappa = Matrix::zeros(count, keys);
     for (rows, columns) in pair_blocks(count) {
         let anchor = rows.start;
-        let anchored = |x: &Matrix, range| Chunk::anchored(x, &c.gamma, range, anchor).rounded(dtype);
+        let anchored = |x: &Matrix, range| Chunk::anchored(x, &c.gamma, range, anchor).rounded(rounding);
         let (k, q, e) = (anchored(&c.k, &columns), anchored(&c.q, &rows), anchored(&c.e, &rows));
         let (dp, dl) = (dp.block(rows.clone(), columns.clone()), dl.block(rows.clone(), columns.clone()));
         let add = |to: &mut Matrix, range: &std::ops::Range<usize>, factor: f32, part: &Matrix| {
@@ -143,10 +153,27 @@ fn chunk_backward(c: &Chunk, state: &Matrix, d_out: &Matrix, d_state: &mut Matri
         add(&mut kappa, &columns, 1.0, &dl.transpose_times(&e));
     }
 
-    // The decay's gradient, before the diagonal pairs join dq and dk: they carry no decay.
-    let mut d_gamma = Matrix::from_fn(count, keys, |i, d| {
-        c.q.at(i, d) * dq.at(i, d) + c.e.at(i, d) * de.at(i, d) - c.k.at(i, d) * (kappa.at(i, d) + tail.at(i, d))
-    });
+    // The decay's gradient, before the diagonal pairs join dq and dk: they carry no decay. Where channels decay alike, what
+    // the pairs give is taken from the products themselves, in float32: q dq + e de - k kappa would be a difference of sums
+    // that were rounded apart.
+    let mut d_gamma = if c.alike {
+        let mut d_gamma = Matrix::from_fn(count, keys, |i, d| {
+            c.q.at(i, d) * from_state.0.at(i, d) + c.e.at(i, d) * from_state.1.at(i, d) - c.k.at(i, d) * tail.at(i, d)
+        });
+        let (dp, dl) = (d_out.times_transpose(&n), dr.times_transpose(&n));
+        for i in 0..count {
+            for j in 0..i {
+                let pair = dp.at(i, j) * c.near.at(i, j) - dl.at(i, j) * c.left.at(i, j);
+                *d_gamma.at_mut(i, 0) += pair;
+                *d_gamma.at_mut(j, 0) -= pair;
+            }
+        }
+        d_gamma
+    } else {
+        Matrix::from_fn(count, keys, |i, d| {
+            c.q.at(i, d) * dq.at(i, d) + c.e.at(i, d) * de.at(i, d) - c.k.at(i, d) * (kappa.at(i, d) + tail.at(i, d))
+        })
+    };
     for d in 0..keys {
         let tails: f32 = (0..count).map(|i| c.k.at(i, d) * tail.at(i, d)).sum();
         let kept: f32 = state.row(d).iter().zip(d_state.row(d)).map(|(s, ds)| s * ds).sum();

@@ -3,8 +3,8 @@
 use std::ops::Range;
 
 use super::matrix::Matrix;
-use crate::inputs::Head;
-use crate::rule::Dtype;
+use super::rounding::Rounding;
+use crate::inputs::{GateRow, Head};
 
 /// e^−104 is below the smallest float32: a larger decay adds nothing, but its prefix sums would swallow small ones.
 const DEEPEST_DECAY: f32 = -104.0;
@@ -25,6 +25,12 @@ pub(crate) struct Chunk {
     pub e: Matrix,
     /// Prefix sums of g, `[C, K]`.
     pub gamma: Matrix,
+    /// Whether a token's channels decay alike, or not at all: decays then multiply results, and operands stay as they are.
+    pub alike: bool,
+    /// q kᵀ below the diagonal, in float32, decayed and scaled.
+    pub near: Matrix,
+    /// e kᵀ likewise, without the scale: L.
+    pub left: Matrix,
     /// `[C, C]`, an operand.
     pub p: Matrix,
     /// (I + L)⁻¹, `[C, C]`, an operand.
@@ -63,7 +69,7 @@ pub(crate) fn pair_blocks(tokens: usize) -> Vec<(Range<usize>, Range<usize>)> {
 }
 
 impl Chunk {
-    pub fn new(head: &Head<'_>, tokens: Range<usize>, dtype: Dtype) -> Chunk {
+    pub fn new(head: &Head<'_>, tokens: Range<usize>, rounding: Rounding) -> Chunk {
         let (count, dims, first) = (tokens.len(), head.dims(), tokens.start);
         let keys =
             |value: &dyn Fn(usize, usize) -> f64| Matrix::from_fn(count, dims.key_dim, |i, d| value(i, d) as f32);
@@ -82,27 +88,37 @@ impl Chunk {
         let e = b.zip(&k, |b, k| b * k);
         let scale = head.scale() as f32;
         let last = count - 1;
-        let q_hat = q.zip(&gamma, |q, gamma| scale * q * gamma.exp()).rounded(dtype);
-        let e_hat = e.zip(&gamma, |e, gamma| e * gamma.exp()).rounded(dtype);
+        let alike = matches!(head.token(first).g, GateRow::All(_));
+        let grown = |x: &Matrix, factor: f32| x.zip(&gamma, |x, gamma| factor * x * gamma.exp());
+        let (q_hat, e_hat) = match alike {
+            true => (grown(&q.rounded(rounding), scale), grown(&e.rounded(rounding), 1.0)),
+            false => (grown(&q, scale).rounded(rounding), grown(&e, 1.0).rounded(rounding)),
+        };
         let k_bar =
             Matrix::from_fn(count, dims.key_dim, |i, d| k.at(i, d) * (gamma.at(last, d) - gamma.at(i, d)).exp());
         let decay = gamma.row(last).iter().map(|gamma| gamma.exp()).collect();
-        let mut p = pair_products(&q, &k, &gamma, dtype);
-        let (q_operand, k_operand) = (q.rounded(dtype), k.rounded(dtype));
+        let products = |x: &Matrix| match alike {
+            true => alike_products(&x.rounded(rounding), &k.rounded(rounding), &gamma),
+            false => pair_products(x, &k, &gamma, rounding),
+        };
+        let mut near = products(&q);
+        near.data.iter_mut().for_each(|p| *p *= scale);
+        let mut p = near.clone();
+        let (q_operand, k_operand) = (q.rounded(rounding), k.rounded(rounding));
         for i in 0..count {
-            *p.at_mut(i, i) = q_operand.row(i).iter().zip(k_operand.row(i)).map(|(q, k)| q * k).sum();
+            *p.at_mut(i, i) = q_operand.row(i).iter().zip(k_operand.row(i)).map(|(q, k)| scale * q * k).sum();
         }
-        p.data.iter_mut().for_each(|p| *p *= scale);
-        let m = inverse(&pair_products(&e, &k, &gamma, dtype), dtype).rounded(dtype);
-        let (p, k_bar) = (p.rounded(dtype), k_bar.rounded(dtype));
-        Chunk { q, k, v, b, w, e, gamma, p, m, q_hat, e_hat, k_bar, decay, scale }
+        let left = products(&e);
+        let m = inverse(&left, rounding).rounded(rounding);
+        let (p, k_bar) = (p.rounded(rounding), k_bar.rounded(rounding));
+        Chunk { q, k, v, b, w, e, gamma, alike, near, left, p, m, q_hat, e_hat, k_bar, decay, scale }
     }
 
     /// N = M (Z − Ê S), what the chunk writes, `[C, V]`, in float32.
-    pub fn written(&self, state: &Matrix, dtype: Dtype) -> Matrix {
+    pub fn written(&self, state: &Matrix, rounding: Rounding) -> Matrix {
         let mut residual = self.v.zip(&self.w, |v, w| v * w);
-        residual.add_block(0, 0, -1.0, &self.e_hat.times(&state.rounded(dtype)));
-        self.m.times(&residual.rounded(dtype))
+        residual.add_block(0, 0, -1.0, &self.e_hat.times(&state.rounded(rounding)));
+        self.m.times(&residual.rounded(rounding))
     }
 
     /// S' = Diag(exp γ_C) S + K̄ᵀ N; `written` as an operand.
@@ -134,18 +150,28 @@ impl Chunk {
 }
 
 /// Σ_d x_id k_jd exp(γ_id − γ_jd) below the diagonal, 0 elsewhere.
-fn pair_products(x: &Matrix, k: &Matrix, gamma: &Matrix, dtype: Dtype) -> Matrix {
+fn pair_products(x: &Matrix, k: &Matrix, gamma: &Matrix, rounding: Rounding) -> Matrix {
     let mut products = Matrix::zeros(x.rows, x.rows);
     for (rows, columns) in pair_blocks(x.rows) {
-        let left = Chunk::anchored(x, gamma, &rows, rows.start).rounded(dtype);
-        let right = Chunk::anchored(k, gamma, &columns, rows.start).rounded(dtype);
+        let left = Chunk::anchored(x, gamma, &rows, rows.start).rounded(rounding);
+        let right = Chunk::anchored(k, gamma, &columns, rows.start).rounded(rounding);
         products.add_block(rows.start, columns.start, 1.0, &left.times_transpose(&right));
     }
     products
 }
 
+/// The same where channels decay alike: the decay multiplies what the dot product gives.
+fn alike_products(x: &Matrix, k: &Matrix, gamma: &Matrix) -> Matrix {
+    let raw = x.times_transpose(k);
+    Matrix::from_fn(
+        x.rows,
+        x.rows,
+        |i, j| if i > j { raw.at(i, j) * (gamma.at(i, 0) - gamma.at(j, 0)).exp() } else { 0.0 },
+    )
+}
+
 /// (I + L)⁻¹: diagonal blocks by forward substitution in float32, then merged two by two with rounded operands.
-fn inverse(l: &Matrix, dtype: Dtype) -> Matrix {
+fn inverse(l: &Matrix, rounding: Rounding) -> Matrix {
     let count = l.rows;
     let mut m = Matrix::zeros(count, count);
     for low in (0..count).step_by(BLOCK) {
@@ -164,8 +190,8 @@ fn inverse(l: &Matrix, dtype: Dtype) -> Matrix {
             let (middle, high) = (low + size, (low + 2 * size).min(count));
             if middle < high {
                 let (first, second) = (m.block(low..middle, low..middle), m.block(middle..high, middle..high));
-                let between = l.block(middle..high, low..middle).rounded(dtype).times(&first.rounded(dtype));
-                let merged = second.rounded(dtype).times(&between.rounded(dtype));
+                let between = l.block(middle..high, low..middle).rounded(rounding).times(&first.rounded(rounding));
+                let merged = second.rounded(rounding).times(&between.rounded(rounding));
                 m.add_block(middle, low, -1.0, &merged);
             }
         }
@@ -178,6 +204,7 @@ fn inverse(l: &Matrix, dtype: Dtype) -> Matrix {
 mod tests {
     use super::{Matrix, inverse, pair_blocks};
     use crate::rule::Dtype;
+    use crate::simulate::rounding::Rounding;
 
     #[test]
     fn pair_blocks_cover_the_triangle_once() {
@@ -202,7 +229,7 @@ mod tests {
         let mut identity = Matrix::from_fn(53, 53, |i, j| if i == j { 1.0 } else { 0.0 });
         let mut matrix = l.clone();
         matrix += &identity;
-        identity.add_block(0, 0, -1.0, &matrix.times(&inverse(&l, Dtype::F32)));
+        identity.add_block(0, 0, -1.0, &matrix.times(&inverse(&l, Rounding::nearest(Dtype::F32))));
         assert!(identity.data.iter().all(|x| x.abs() < 1e-4));
     }
 }

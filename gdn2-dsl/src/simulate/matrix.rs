@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::rule::Dtype;
+use super::rounding::Rounding;
 
 /// Row-major.
 #[derive(Clone, Debug, PartialEq)]
@@ -48,14 +48,9 @@ impl Matrix {
         }
     }
 
-    /// Every element to the nearest number of `dtype`: an operand.
-    pub fn rounded(&self, dtype: Dtype) -> Matrix {
-        let round = |x: &f32| match dtype {
-            Dtype::Bf16 => half::bf16::from_f32(*x).to_f32(),
-            Dtype::F16 => half::f16::from_f32(*x).to_f32(),
-            Dtype::F32 => *x,
-        };
-        Matrix { data: self.data.iter().map(round).collect(), ..*self }
+    /// Every element rounded: an operand.
+    pub fn rounded(&self, rounding: Rounding) -> Matrix {
+        Matrix { data: self.data.iter().map(|x| rounding.round(*x)).collect(), ..*self }
     }
 
     pub fn transposed(&self) -> Matrix {

@@ -4,25 +4,29 @@
 mod backward;
 mod chunk;
 mod matrix;
+mod rounding;
 
 use rayon::prelude::*;
 
 use crate::inputs::{Head, InputError, Inputs, Outputs, row_mut};
-use crate::rule::{Dtype, Rule};
+use crate::rule::Rule;
 use chunk::Chunk;
 use matrix::Matrix;
+use rounding::Rounding;
 
 pub use backward::backward;
+pub use rounding::Pattern;
 
 /// Runs the chunked forward pass with `chunk` tokens per chunk; o is rounded to the rule's dtype as it would be stored.
 ///
 /// # Errors
 /// Tensors that do not fit the rule or one another, or a chunk of 0.
-pub fn forward(rule: &Rule, inputs: &Inputs, chunk: usize) -> Result<Outputs, InputError> {
+pub fn forward(rule: &Rule, inputs: &Inputs, chunk: usize, pattern: Pattern) -> Result<Outputs, InputError> {
     let heads = heads(rule, inputs, chunk)?;
     let dims = inputs.dims;
+    let rounding = Rounding::new(rule.dtype, pattern);
     let results: Vec<(Vec<Matrix>, Matrix)> =
-        heads.par_iter().map(|head| forward_head(head, rule.dtype, chunk)).collect();
+        heads.par_iter().map(|head| forward_head(head, rounding, chunk)).collect();
     let mut outputs = Outputs {
         o: vec![0.0; inputs.v.len()],
         final_state: vec![0.0; inputs.states() * dims.value_heads * dims.state()],
@@ -63,16 +67,16 @@ fn chunks(
 }
 
 /// o of each chunk, and the final state.
-fn forward_head(head: &Head<'_>, dtype: Dtype, chunk: usize) -> (Vec<Matrix>, Matrix) {
+fn forward_head(head: &Head<'_>, rounding: Rounding, chunk: usize) -> (Vec<Matrix>, Matrix) {
     let mut state = state_matrix(head, &head.initial_state());
     let o = chunks(head, chunk)
         .map(|tokens| {
-            let chunk = Chunk::new(head, tokens, dtype);
-            let written = chunk.written(&state, dtype).rounded(dtype);
-            let mut o = chunk.q_hat.times(&state.rounded(dtype));
+            let chunk = Chunk::new(head, tokens, rounding);
+            let written = chunk.written(&state, rounding).rounded(rounding);
+            let mut o = chunk.q_hat.times(&state.rounded(rounding));
             o += &chunk.p.times(&written);
             chunk.advance(&mut state, &written);
-            o.rounded(dtype)
+            o.rounded(rounding)
         })
         .collect();
     (o, state)

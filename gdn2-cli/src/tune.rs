@@ -412,7 +412,12 @@ fn background(record: &Record) -> String {
     let beside = match built_in {
         Some(own) if own.schedule == winner.schedule => "the built-in schedule, which nothing clearly beats".to_owned(),
         Some(own) => format!("the built-in schedule takes {}", time(own)),
-        None => "the built-in schedule did not run".to_owned(),
+        None => match &record.built_in_failed {
+            Some(why) => format!("the built-in schedule cannot win, {why}"),
+            None => {
+                "the built-in schedule is not in the record, which is older than the field that says why".to_owned()
+            }
+        },
     };
     let by = &provenance.compiler;
     format!("  {} {basis}; {beside}\n  {correct} of {tried} candidates ran correctly; {by}\n", time(winner))

@@ -52,6 +52,8 @@ fn every_committed_record_is_fresh() {
             for record in records.iter().filter(|record| record.rule == name) {
                 assert_eq!(record.provenance.rule, rule_fingerprint(&rule), "{name} is another rule now: {gpu}.json");
                 assert!(asked(record.pass, record.bucket), "{name} {} {} in {gpu}.json", record.pass, record.bucket);
+                let told = record.built_in.is_some() || record.built_in_failed.is_some();
+                assert!(told, "{name} {} in {gpu}.json does not say what became of the built-in schedule", record.pass);
             }
         }
     }

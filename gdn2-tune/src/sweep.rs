@@ -340,8 +340,8 @@ impl<'a, 'w> Run<'a, 'w> {
         let job = self.job;
         let looked_at = self.legal.iter().filter(|schedule| self.looks.verdict(**schedule).is_some()).count();
         let tried = looked_at + illegal;
-        let built_in = Schedule::default_for(&job.rule, job.pass, job.arch)?;
-        let Some(Podium { winner, built_in, runner_up }) = podium(ranking, built_in, job.engine.basis()) else {
+        let own = Schedule::default_for(&job.rule, job.pass, job.arch)?;
+        let Some(Podium { winner, built_in, runner_up }) = podium(ranking, own, job.engine.basis()) else {
             return Err(SweepError::NoWinner { tried, reasons: self.reasons(illegal) });
         };
         // Nanoseconds: more digits would only make records differ.
@@ -356,6 +356,7 @@ impl<'a, 'w> Run<'a, 'w> {
             bucket: Bucket::of(job.shape.extents()),
             winner: timed(winner),
             built_in: built_in.map(timed),
+            built_in_failed: if built_in.is_none() { Some(self.what_happened(own)) } else { None },
             runner_up: runner_up.map(timed),
             correct: u32::try_from(ranking.len()).unwrap_or(u32::MAX),
             tried: u32::try_from(tried).unwrap_or(u32::MAX),
@@ -371,6 +372,17 @@ impl<'a, 'w> Run<'a, 'w> {
                 stalls: self.setup.machine.stalls.filter(|_| job.engine.basis() != Basis::Measured),
             },
         })
+    }
+
+    /// Why a schedule is not among those that can win, with the schedule.
+    fn what_happened(&self, schedule: Schedule) -> String {
+        let why = match self.looks.verdict(schedule) {
+            Some(Outcome::Invalid { reason, detail }) => format!("{reason}: {detail}"),
+            Some(Outcome::Correct(_)) => "it ran, and was left out of the last round".to_owned(),
+            None if self.legal.contains(&schedule) => "the search ended before it was looked at".to_owned(),
+            None => "it is not legal".to_owned(),
+        };
+        format!("{schedule}: {why}")
     }
 
     fn reasons(&self, illegal: usize) -> String {

@@ -204,7 +204,7 @@ fn a_hung_and_a_dead_worker_cost_their_candidates() {
     let folder = tempfile::tempdir().unwrap();
     let log = folder.path().join("log.jsonl");
     let swept = run(&job(), &log, "treacherous", Strategy::Grid);
-    let why = |swept: &Swept, wanted: &dyn Fn(&Decode) -> bool| -> Vec<Option<Reason>> {
+    let reasons = |swept: &Swept, wanted: &dyn Fn(&Decode) -> bool| -> Vec<Option<Reason>> {
         let of =
             swept.legal.iter().filter(|(schedule, _)| matches!(schedule, Schedule::Decode(decode) if wanted(decode)));
         let reason = |outcome: &Option<Outcome>| match outcome {
@@ -215,14 +215,18 @@ fn a_hung_and_a_dead_worker_cost_their_candidates() {
     };
     let hung = |decode: &Decode| decode.value_split == 2 && decode.warps == 2;
     let died = |decode: &Decode| decode.value_split == 2 && decode.warps != 2;
-    assert_eq!(why(&swept, &hung), [Some(Reason::Timeout)]);
-    let dead = why(&swept, &died);
+    assert_eq!(reasons(&swept, &hung), [Some(Reason::Timeout)]);
+    let dead = reasons(&swept, &died);
     assert!(!dead.is_empty() && dead.iter().all(|reason| *reason == Some(Reason::Runtime)), "{dead:?}");
     assert!(swept.legal.iter().all(|(_, outcome)| outcome.is_some()), "the sweep went on to the end");
+    // The candidate that hangs is the built-in one: the record says so.
+    let why = swept.record.built_in_failed.unwrap();
+    assert!(swept.record.built_in.is_none() && why.contains("value_split=2,warps=2: timeout"), "{why}");
     let again = run(&job(), &log, "worker", Strategy::Grid);
-    assert_eq!(why(&again, &hung), [None]);
-    assert_eq!(why(&again, &died), dead);
+    assert_eq!(reasons(&again, &hung), [None]);
+    assert_eq!(reasons(&again, &died), dead);
     assert!(matches!(again.record.winner.schedule, Schedule::Decode(decode) if hung(&decode)));
+    assert!(again.record.built_in.is_some() && again.record.built_in_failed.is_none());
 }
 
 /// Counted cycles in place of time: the two best meet in four rounds, and a prediction in the same log decides whom a

@@ -41,6 +41,7 @@ fn record(rule: &Rule, pass: Pass, (heads, tokens): (u64, u64), text: &str) -> R
         bucket: Bucket { heads, tokens },
         winner: Timed { schedule: winner, time },
         built_in: None,
+        built_in_failed: None,
         runner_up: None,
         correct: 1,
         tried: 1,

@@ -199,8 +199,11 @@ pub struct Record {
     pub bucket: Bucket,
     /// The winner.
     pub winner: Timed,
-    /// The built-in schedule in the same search; absent where it is not legal or did not run.
+    /// The built-in schedule in the same search; absent where it did not come out right.
     pub built_in: Option<Timed>,
+    /// What happened to the built-in schedule where it is absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub built_in_failed: Option<String>,
     /// The best of the others.
     pub runner_up: Option<Timed>,
     /// Candidates that ran correctly, of all that were tried.

@@ -16,6 +16,7 @@ use gdn2_runtime::storage;
 use gdn2_runtime::tensors::Case;
 use gdn2_tests::draws::{draws, numbers, rules, runner};
 use gdn2_tests::engine;
+use gdn2_tests::seed::seed_of;
 use gdn2_tests::views::{Spread, Views, spreads};
 use gdn2_vm::{Address, Check, Memory};
 use proptest::prelude::*;
@@ -71,7 +72,7 @@ fn close(what: &str, got: &[f64], want: &[f64]) {
 
 fn updates_slots_in_place(pass: Pass, state: StateLayout, schedule: &str) {
     let rule = rule(state);
-    let draw = Draw { cu_seqlens: Some(vec![0, 3, 3, 4, 4, 9]), ..Draw::new(1, 9, HEADS, VALUE_HEADS, 5) };
+    let draw = Draw { cu_seqlens: Some(vec![0, 3, 3, 4, 4, 9]), ..Draw::new(1, 9, HEADS, VALUE_HEADS, seed_of(5)) };
     let mut inputs = draw.inputs(&rule);
     // Sequence 1 has no token and moves its state from slot 6 to 1; sequence 2 starts from nothing; sequence 3 has
     // no token and starts from nothing; sequence 4 is not kept. Slots 3 and 5 are nobody's.
@@ -122,7 +123,7 @@ fn packed_sequences_update_their_slots_of_one_pool_in_place() {
 #[test]
 fn states_may_be_left_out_and_tensors_may_lie_anywhere() {
     let rule = rule(StateLayout::Kv);
-    let draw = Draw { initial_state: false, ..Draw::new(2, 4, HEADS, VALUE_HEADS, 6) };
+    let draw = Draw { initial_state: false, ..Draw::new(2, 4, HEADS, VALUE_HEADS, seed_of(6)) };
     let inputs = draw.inputs(&rule);
     let want = reference::forward(rule.combination(), &inputs).unwrap();
     for pass in PASSES {
@@ -173,7 +174,7 @@ fn a_replay_reads_the_offsets_of_that_moment() {
     let draw = |offsets: [i64; 5]| {
         let tokens = offsets[4] as usize;
         let offsets = Some(offsets.iter().map(|offset| *offset as usize).collect());
-        Draw { cu_seqlens: offsets, ..Draw::new(1, tokens, HEADS, VALUE_HEADS, 8) }
+        Draw { cu_seqlens: offsets, ..Draw::new(1, tokens, HEADS, VALUE_HEADS, seed_of(8)) }
     };
     let inputs = draw(most).inputs(&rule);
     let width = VALUE_HEADS * rule.value_dim as usize;
@@ -238,7 +239,7 @@ fn strides_of_any_kind() {
             let reports = loaded.launch(&mut views.memory, full(), &views.call, &[]);
             reports.map_err(|error| TestCaseError::fail(format!("{error}: {rule}{spread:?} {draw:?}")))?;
             let o = views.output().map_err(TestCaseError::fail)?;
-            let limit = bars(&rule, &draw, &exact, &schedule).unwrap()[&Tensor::O];
+            let limit = bars(&rule, &draw, &exact, &schedule).unwrap()[&Tensor::O].limit;
             let deviation = Deviation::of(o.into_iter(), &numbers(&exact, Tensor::O));
             prop_assert!(deviation.passes(limit), "{deviation:?}, limit {limit}: {rule}{pass:?} {spread:?} {draw:?}");
             Ok(())

@@ -14,6 +14,7 @@ use gdn2_runtime::tensors::Case;
 use gdn2_tests::agrees::agrees;
 use gdn2_tests::draws::{draws, numbers, rules, runner};
 use gdn2_tests::engine;
+use gdn2_tests::seed::seed_of;
 use gdn2_vm::{Check, Counters};
 use proptest::prelude::*;
 use rayon::prelude::*;
@@ -123,7 +124,7 @@ fn eight_segments_are_as_exact_as_one() {
     let engine = engine();
     for rule in named() {
         for regime in [Regime::Mild, Regime::None] {
-            let case = Case::drawn(&rule, &Draw { regime, ..Draw::new(1, 1024, 1, 1, 11) }, false).unwrap();
+            let case = Case::drawn(&rule, &Draw { regime, ..Draw::new(1, 1024, 1, 1, seed_of(11)) }, false).unwrap();
             let [one, eight] = [1, 8]
                 .map(|segments| errors(&engine, &rule, &format!("matrix=wgmma,chunk=64,segments={segments}"), &case));
             println!("{} {regime:?}: o and final state {one:.5?} in one, {eight:.5?} in eight", rule.name);
@@ -139,7 +140,7 @@ fn states_kept_in_segments_serve_backward() {
     let (engine, device) = (engine(), checked());
     let [.., rule] = named();
     let rule = rule.with_dims(64, 64).unwrap();
-    let draw = Draw { cu_seqlens: Some(vec![0, 70, 70, 450]), ..Draw::new(1, 450, 1, 1, 3) };
+    let draw = Draw { cu_seqlens: Some(vec![0, 70, 70, 450]), ..Draw::new(1, 450, 1, 1, seed_of(3)) };
     let case = Case::drawn_inputs(&rule, &draw, true).unwrap();
     let problem = Problem::new(&rule, &case).unwrap();
     let backward = Run { pass: Pass::Backward, ..run(&rule, "chunk=64", &device) };
@@ -167,7 +168,8 @@ fn longest_packed_sequences_start_first() {
     let rule = rule.with_dims(16, 64).unwrap();
     let run = run(&rule, "matrix=wgmma,chunk=16,segments=3", &device);
     let offsets = vec![0, 5, 75, 75, 145, 276];
-    let case = Case::drawn_inputs(&rule, &Draw { cu_seqlens: Some(offsets), ..Draw::new(1, 276, 1, 2, 3) }, false);
+    let case =
+        Case::drawn_inputs(&rule, &Draw { cu_seqlens: Some(offsets), ..Draw::new(1, 276, 1, 2, seed_of(3)) }, false);
     let case = case.unwrap();
     let problem = Problem::new(&rule, &case).unwrap();
     let mut artifact = engine.artifact(&run).unwrap();

@@ -1,15 +1,16 @@
 //! A generated forward or decode kernel against the float64 definition on one draw.
 //!
-//! The tolerance of a draw is the larger of 1.5 bars and 1.5 times what rounding the matrix operands costs in
-//! simulation on that very draw, and never more than 6 bars.
+//! The tolerance of a draw is 1.5 bars, or what rounding the matrix operands can cost on that very draw where that is more,
+//! and never more than 6 bars.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
-use crate::draws::numbers;
+use crate::seed::again;
 use gdn2_codegen::abi::Tensor;
 use gdn2_dsl::Draw;
-use gdn2_dsl::bars::Deviation;
+use gdn2_dsl::bars::Verdict;
 use gdn2_runtime::drawn::bars;
 use gdn2_runtime::engine::{Engine, Run, RunError};
+use gdn2_runtime::judge::judge;
 use gdn2_runtime::tensors::{Array, Case};
 
 /// Runs a draw, its states in slots of a pool if asked for, and compares every output. Whether the schedule could serve
@@ -27,12 +28,10 @@ pub fn agrees(engine: &Engine, run: &Run<'_>, draw: &Draw, slots: bool) -> Resul
         return Err(format!("{finding}: {}", what()));
     }
     let (arch, schedule) = outcome.kernel.unwrap();
-    for (tensor, limit) in bars(run.rule, draw, &exact, &schedule).unwrap() {
-        let got = outcome.tensors[&tensor].data.iter().copied().map(f64::from);
-        let deviation = Deviation::of(got, &numbers(&case, tensor));
-        if !deviation.passes(limit) {
-            let name = tensor.name();
-            return Err(format!("{name}: {deviation:?}, limit {limit}, {arch} {schedule}: {}", what()));
+    for (tensor, bar) in bars(run.rule, draw, &exact, &schedule).unwrap() {
+        let judged = judge(tensor, &outcome, &case, bar).map_err(|error| error.to_string())?;
+        if let Some(judged) = judged.filter(|judged| judged.verdict == Verdict::Failed) {
+            return Err(format!("{judged:?}, {arch} {schedule}: {}; {}", what(), again()));
         }
     }
     if let Some(slots) = case.final_slots {

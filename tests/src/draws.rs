@@ -1,6 +1,7 @@
 //! Random rules and random inputs for property tests.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+use crate::seed::{again, seed_of};
 use gdn2_codegen::abi::Tensor;
 use gdn2_dsl::{Bound, Combination, Draw, Dtype, Grain, Regime, Rule, StateLayout, granularity_combinations};
 use gdn2_runtime::tensors::Case;
@@ -56,10 +57,12 @@ pub fn draws() -> impl Strategy<Value = Draw> {
         })
 }
 
-/// The same draws on every machine: a failure is found again where it is looked into.
+/// Draws of this run's seed, which is printed: a failure names the command that gives them again.
 pub fn runner(cases: u32) -> TestRunner {
     let config = ProptestConfig { cases, max_shrink_iters: 30, failure_persistence: None, ..ProptestConfig::default() };
-    TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &[7; 32]))
+    println!("{}", again());
+    let bytes: Vec<u8> = (0..4).flat_map(|part| seed_of(part).to_le_bytes()).collect();
+    TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &bytes))
 }
 
 /// A tensor of a case, for comparing.

@@ -2,8 +2,11 @@
 
 pub mod agrees;
 pub mod draws;
+pub mod evidence;
 pub mod fuzz;
 pub mod mutants;
+pub mod seed;
+pub mod sweep;
 pub mod views;
 
 use std::path::{Path, PathBuf};

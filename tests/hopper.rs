@@ -56,8 +56,10 @@ fn no_register_is_spilled_and_no_product_waits_for_another() {
         assert!(launch.shared_bytes <= 232_448, "{}: {}", rule.name, launch.shared_bytes);
         let sass = disassembler.sass(artifact.cubin.as_ref().unwrap()).unwrap();
         let count = |word: &str| sass.lines().filter(|line| line.contains(word)).count();
-        // S with erased keys and with queries, eight steps each; M R, P N and the update, four each.
-        assert_eq!(count(" HGMMA."), 28, "{}", rule.name);
+        // S with erased keys and with queries, eight steps each; M R, P N and the update, four each. Keys with keys and
+        // queries, eight steps each, where one decay serves all channels.
+        let scores = if rule.name == "gdn" { 16 } else { 0 };
+        assert_eq!(count(" HGMMA."), 28 + scores, "{}", rule.name);
         assert_eq!(count(".tnspB"), 4, "{}: the update alone reads across rows", rule.name);
         assert_eq!(count("USETMAXREG"), 3, "{}", rule.name);
         assert!(count(" HMMA.") > 0, "{}: factors", rule.name);
@@ -73,7 +75,7 @@ fn each_input_is_read_once() {
         let sectors = counters.global_read_sectors + counters.global_write_sectors;
         let ratio = 32.0 * sectors as f64 / TOKENS as f64 / floor;
         println!("{}: {ratio:.3} of {floor} bytes per token and head", rule.name);
-        assert!(ratio <= 1.15, "{}: {ratio}", rule.name);
+        assert!(ratio <= 1.02, "{}: {ratio}", rule.name);
     }
 }
 
@@ -83,6 +85,8 @@ struct Chunk {
     tensor: f64,
     special: f64,
     wavefronts: f64,
+    /// Warp instructions of the PTX.
+    instructions: f64,
     /// wgmma groups one warp waits for.
     groups: f64,
     /// Times the factor warpgroup meets.
@@ -101,6 +105,7 @@ impl Chunk {
                 text if text.contains("tf32") => 0.3 * 2048.0,
                 _ => 0.6 * 2048.0,
             };
+            chunk.instructions += row.executed as f64;
             chunk.tensor += row.matrix_fmas as f64 / rate;
             if row.class == Class::Special {
                 chunk.special += row.lanes as f64 / 16.0;
@@ -123,6 +128,7 @@ impl Chunk {
             tensor: share(few.tensor, many.tensor),
             special: share(few.special, many.special),
             wavefronts: share(few.wavefronts, many.wavefronts),
+            instructions: share(few.instructions, many.instructions),
             groups: share(few.groups, many.groups),
             meets: share(few.meets, many.meets),
         }
@@ -132,19 +138,21 @@ impl Chunk {
 #[test]
 fn a_chunk_costs_what_the_ledger_says() {
     let engine = engine();
-    let meetings = [3.0, 19.0, 19.0];
-    for ((rule, _), meets) in rules().into_iter().zip(meetings) {
+    // Times the factor warpgroup meets, and instructions and wavefronts per token at most.
+    let limits = [(3.0, 160.0, 48.0), (19.0, 590.0, 70.0), (19.0, 620.0, 70.0)];
+    for ((rule, _), (meets, instructions, wavefronts)) in rules().into_iter().zip(limits) {
         let (few, many) = (counted(&engine, &rule, 2 * CHUNK), counted(&engine, &rule, 6 * CHUNK));
         let chunk = Chunk::between(&few, &many, 4);
         println!("{}: {chunk:?}", rule.name);
         assert!(chunk.tensor <= 3000.0, "{}: {chunk:?}", rule.name);
         assert!(chunk.special <= 600.0, "{}: {chunk:?}", rule.name);
-        assert!(chunk.wavefronts <= 4000.0, "{}: {chunk:?}", rule.name);
+        assert!(chunk.wavefronts <= wavefronts * CHUNK as f64, "{}: {chunk:?}", rule.name);
+        assert!(chunk.instructions <= instructions * CHUNK as f64, "{}: {chunk:?}", rule.name);
         // Two are waited for beside the state's chain: what queries read of S, and of what the chunk writes.
         assert!(chunk.groups - 2.0 <= 5.0, "{}: {chunk:?}", rule.name);
         assert_eq!(chunk.meets, meets, "{}: {chunk:?}", rule.name);
         // Once a chunk each: the load warpgroup for room, the factors for tiles, the state for factors and values.
-        let waits = ["EMPTY", "VALUES_READ", "FULL", "READY", "VALUES"];
+        let waits = ["empty", "VALUES_READ", "full", "ready", "VALUES"];
         assert_eq!(barriers_waited_for(&engine, &rule), waits, "{}", rule.name);
     }
 }
@@ -153,6 +161,11 @@ fn a_chunk_costs_what_the_ledger_says() {
 fn barriers_waited_for(engine: &Engine, rule: &Rule) -> Vec<String> {
     let device = Device::vm();
     let text = gdn2_codegen::render(&engine.artifact(&run(rule, &device)).unwrap().kernel).text;
-    let name = |wait: &str| wait.chars().take_while(|c| c.is_ascii_uppercase() || *c == '_').collect();
-    text.split("barrier_wait(SMEM_").skip(1).map(name).collect()
+    let name = |before: &str| {
+        let before = before.trim_end_matches(['(', ')', '}']);
+        let start = before.rfind(|c: char| !c.is_ascii_alphanumeric() && c != '_').map_or(0, |at| at + 1);
+        before[start..].trim_start_matches("SMEM_").to_owned()
+    };
+    let waits: Vec<&str> = text.split(".wait(").collect();
+    waits[..waits.len() - 1].iter().map(|before| name(before)).collect()
 }

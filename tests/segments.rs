@@ -245,7 +245,9 @@ fn eight_segments_cost_what_their_maps_do() {
         let passes = MAPS.0 + MAPS.1;
         assert!(sectors(&maps).0 * SEGMENTS <= read * passes, "{}", rule.name);
         assert!(instructions(&maps) * SEGMENTS <= instructions(&whole) * passes, "{}", rule.name);
-        // Of the five products of a chunk those with S and with M, and the update: 5/8 of the work.
-        assert_eq!(fmas(&maps) * SEGMENTS * 8, fmas(&whole) * passes * 5, "{}", rule.name);
+        // Of the five products of a chunk those with S and with M, and the update: 5/8 of the work. Where keys are scored
+        // by products as well, keys with keys of keys with keys and queries: 6/10.
+        let (mine, all) = if rule.name == "gdn" { (6, 10) } else { (5, 8) };
+        assert_eq!(fmas(&maps) * SEGMENTS * all, fmas(&whole) * passes * mine, "{}", rule.name);
     }
 }

@@ -46,8 +46,6 @@ pub enum Stage {
     EraseOperand,
     /// L and P from raw key products, times a factor per pair.
     ScoresPair,
-    /// L alone, from raw key products, times a factor per pair.
-    ErasePair,
     /// L and P from operands anchored so that no exponent is positive.
     ScoresAnchored,
     /// M = (I + L)⁻¹.
@@ -161,15 +159,7 @@ impl Plan {
     /// The same without outputs: what advances the state.
     pub(crate) fn without_outputs(&self) -> Plan {
         let mut plan = self.clone();
-        plan.stages = self
-            .stages
-            .iter()
-            .filter_map(|stage| match stage {
-                Stage::ScoresAnchored => None,
-                Stage::ScoresPair => (self.erase != Fold::Absent).then_some(Stage::ErasePair),
-                other => Some(*other),
-            })
-            .collect();
+        plan.stages.retain(|stage| !matches!(stage, Stage::ScoresAnchored | Stage::ScoresPair));
         plan
     }
 

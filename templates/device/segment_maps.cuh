@@ -21,7 +21,7 @@ DEVICE void begin_map(State<Element>& state, int value) {
   for (int n = 0; n < KEY / 8; ++n) {
 #pragma unroll
     for (int c = 0; c < 4; ++c) {
-      const int k = n * 8 + lane % 4 * 2 + c % 2, row = value + value_row(lane) + c / 2 * 2;
+      const int k = n * 8 + lane % 4 * 2 + c % 2, row = value + lane / 4 + c / 2 * 8;
       state.s[n][c] = row == (MAP_ROWS == 1 ? 0 : k) ? 1.0f : 0.0f;
     }
   }

@@ -4,7 +4,6 @@ use crate::abi::Tensor;
 use crate::chunk::text::{Text, by_first_warp};
 use crate::plan::Fold;
 use crate::print::signature::{rows, shared_name, storage};
-use crate::schedule::Matrix;
 use gdn2_dsl::Dtype;
 
 impl Text<'_> {
@@ -55,12 +54,8 @@ impl Text<'_> {
             .map(|&tensor| {
                 let (name, ty) = (tensor.name(), storage(self.kernel, tensor));
                 let bytes = self.stage_bytes(tensor);
-                let copy = match self.numbers.matrix {
-                    Matrix::Mma => "copy_tile",
-                    Matrix::Wgmma => "load_tile",
-                };
                 format!(
-                    "{copy}<{ty}, KEY>({} + stage * {bytes}, {name}_rows + first * {name}_token_stride, \
+                    "copy_tile<{ty}, KEY>({} + stage * {bytes}, {name}_rows + first * {name}_token_stride, \
                      {name}_token_stride, exist);",
                     shared_name(name)
                 )
@@ -88,11 +83,7 @@ impl Text<'_> {
     pub(crate) fn copy_values(&self, exist: &str) -> Vec<String> {
         let copy = |tensor: &Tensor| {
             let (name, slices) = (tensor.name(), shared_name(tensor.name()));
-            let copy = match self.numbers.matrix {
-                Matrix::Mma => "copy_slice",
-                Matrix::Wgmma => "load_slices",
-            };
-            format!("{copy}({slices}, {name}_rows + first * {name}_token_stride, {name}_token_stride, {exist});")
+            format!("copy_slice({slices}, {name}_rows + first * {name}_token_stride, {name}_token_stride, {exist});")
         };
         self.slice_tensors().iter().map(copy).collect()
     }

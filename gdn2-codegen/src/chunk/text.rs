@@ -7,7 +7,7 @@ use crate::pass::Pass;
 use crate::plan::{Fold, Stage};
 use crate::print::device::{BASE, device};
 use crate::print::signature::{shared_name, type_name};
-use crate::schedule::{Forward, Matrix};
+use crate::schedule::Forward;
 use gdn2_dsl::Dtype;
 use serde_json::{Value, json};
 
@@ -48,15 +48,8 @@ impl Text<'_> {
     }
 
     /// Those of the stages themselves.
-    pub(crate) fn stage_device(&self) -> Vec<&'static str> {
+    fn stage_device(&self) -> Vec<&'static str> {
         let mut files = Vec::new();
-        if self.scans() {
-            files.extend((!self.token_tensors().is_empty()).then_some(device!("token_vectors")));
-            files.push(device!("channel_scores"));
-            files.extend(self.kernel.plan.stages.contains(&Stage::Solve).then_some(device!("solve_rows")));
-            files.extend([device!("values"), device!("state")]);
-            return files;
-        }
         for stage in &self.kernel.plan.stages {
             files.extend_from_slice(match stage {
                 Stage::TokenGates => &[device!("token_gates")],
@@ -64,7 +57,6 @@ impl Text<'_> {
                 Stage::ChannelDecay => &[device!("channel_decay")],
                 Stage::EraseOperand => &[device!("erase_gates"), device!("erase_operand")],
                 Stage::ScoresPair => &[device!("scores_pair")],
-                Stage::ErasePair => &[device!("erase_pair")],
                 Stage::ScoresAnchored => &[device!("scores_anchored")],
                 Stage::ScaledOperands => &[device!("scaled_operands")],
                 Stage::Solve => &[device!("solve")],
@@ -114,7 +106,7 @@ impl Text<'_> {
         let plan = &self.kernel.plan;
         // The erase gate's share that is one factor per token, on L and on the residual.
         let row = match plan.erase {
-            Fold::Row => format!("Each<{}>", shared_name(self.row_vector())),
+            Fold::Row => format!("Each<{}>", shared_name("beta")),
             Fold::Absent | Fold::Pair | Fold::Operand => "One".to_owned(),
         };
         let gate = match plan.erase {
@@ -122,24 +114,12 @@ impl Text<'_> {
             Fold::Absent | Fold::Pair | Fold::Row => "TokenErase".to_owned(),
         };
         let left = match (plan.erase, plan.decay) {
-            (Fold::Absent | Fold::Pair, Fold::Operand) if self.scans() => "ErasesNothing".to_owned(),
-            (Fold::Row, Fold::Operand) if self.scans() => "ErasesTokens".to_owned(),
-            (Fold::Operand, Fold::Operand) if self.scans() => {
-                format!("ErasesChannels<{}>", type_name(plan.erase_storage))
-            }
             (Fold::Absent | Fold::Pair, _) => "NoErase".to_owned(),
             (_, Fold::Operand) => format!("LeftAnchored<Element, {gate}, {row}, {}>", shared_name("l")),
             _ => format!("LeftTile<Element, {row}, {}>", shared_name("l")),
         };
         let mut aliases = vec![("Element", type_name(self.kernel.rule.dtype).to_owned()), ("Left", left)];
         match plan.decay {
-            Fold::Operand if self.scans() => {
-                let [keys, decays] = ["passed_keys", "passed_decays"].map(shared_name);
-                // A chunk of one block has nobody to pass anything on to, and no place for it.
-                let passes = self.numbers.chunk > 16;
-                let passed = if passes { format!("Passed<{keys}, {decays}>") } else { "Passed<0, 0>".to_owned() };
-                aliases.push(("Passes", passed));
-            }
             Fold::Operand => {}
             Fold::Pair => aliases.push(("Pair", format!("PairDecay<{}>", shared_name("gamma")))),
             Fold::Absent | Fold::Row => aliases.push(("Pair", "NoPairDecay".to_owned())),
@@ -147,60 +127,12 @@ impl Text<'_> {
         aliases
     }
 
-    /// Whether the factors of a channel-wise decay are made in registers, on the way through channels, without prefix sums.
-    pub(crate) fn scans(&self) -> bool {
-        self.numbers.matrix == Matrix::Wgmma && self.kernel.plan.decay == Fold::Operand
-    }
-
-    /// The vector of the erase gate that L's rows are scaled by.
-    fn row_vector(&self) -> &'static str {
-        match self.numbers.matrix {
-            Matrix::Mma => "beta",
-            Matrix::Wgmma => "row",
-        }
-    }
-
-    /// Where a stage finds a region: at its place, or at this chunk's of several.
-    fn place(&self, region: &str) -> String {
-        match self.numbers.matrix {
-            Matrix::Mma => shared_name(region),
-            Matrix::Wgmma => staged_name(region),
-        }
-    }
-
-    /// Whether they meet before a chunk's factors. On wgmma each waits for the copies itself; what the chunk before still
-    /// reads are token vectors; a channel-wise decay's factors meet on their way.
-    fn meets_first(&self) -> bool {
-        let plan = &self.kernel.plan;
-        let solves = plan.stages.contains(&Stage::Solve);
-        match self.numbers.matrix {
-            Matrix::Mma => true,
-            Matrix::Wgmma if self.scans() => false,
-            Matrix::Wgmma => (plan.decay == Fold::Pair || plan.erase == Fold::Row) && (solves || plan.scores_queries()),
-        }
-    }
-
-    /// On wgmma, where they meet after a chunk's factors: prefix sums of tokens are read last where no M follows.
-    pub(crate) fn meets_last(&self) -> Vec<String> {
-        let plan = &self.kernel.plan;
-        let last = plan.decay == Fold::Pair && plan.scores_queries() && !plan.stages.contains(&Stage::Solve);
-        last.then(|| self.sync()).into_iter().collect()
-    }
-
-    /// All threads that share a chunk's factors meet.
-    fn sync(&self) -> String {
-        match self.numbers.matrix {
-            Matrix::Mma => "__syncthreads();".to_owned(),
-            Matrix::Wgmma => "group_sync();".to_owned(),
-        }
-    }
-
     /// What is left of Ê outside its tile: one factor per token.
     pub(crate) fn residual(&self) -> String {
         self.residual_vector().map_or_else(|| "One".to_owned(), |vector| format!("Each<{}>", shared_name(vector)))
     }
 
-    pub(crate) fn residual_vector(&self) -> Option<&'static str> {
+    fn residual_vector(&self) -> Option<&'static str> {
         match (self.kernel.plan.erase, self.kernel.plan.decay) {
             (Fold::Row, Fold::Pair) => Some("erase_in"),
             (_, Fold::Pair) => Some("decay_in"),
@@ -211,13 +143,9 @@ impl Text<'_> {
 
     /// Keeps S as it enters the chunk, where backward wants it.
     pub(crate) fn keep(&self) -> Vec<String> {
-        let active = match self.numbers.matrix {
-            Matrix::Mma => "if (active) ",
-            Matrix::Wgmma => "",
-        };
-        let line = "keep_state(state, kept_words(states, chunk_slot(work.first + static_cast<i64>(work.batch) * \
+        let line = "if (active) keep_state(state, kept_words(states, chunk_slot(work.first + static_cast<i64>(work.batch) * \
                     tokens, work.sequence, chunk), work.value_head, value_heads, tile));";
-        if self.kernel.pass == Pass::Forward { Vec::new() } else { vec![format!("{active}{line}")] }
+        if self.kernel.pass == Pass::Forward { Vec::new() } else { vec![line.to_owned()] }
     }
 
     pub(crate) fn recomputes(&self) -> bool {
@@ -231,7 +159,7 @@ impl Text<'_> {
             Fold::Absent | Fold::Pair => String::new(),
             Fold::Row if plan.decay != Fold::Operand => "k_tile".to_owned(),
             Fold::Operand if !own_erase_operand(plan) => "b_tile".to_owned(),
-            Fold::Row | Fold::Operand => self.place("e"),
+            Fold::Row | Fold::Operand => shared_name("e"),
         }
     }
 
@@ -250,7 +178,7 @@ impl Text<'_> {
             scaled: format!(
                 "scale_operands<Element>(left, q_tile, k_tile, {}, {});",
                 self.sums(),
-                self.place("state_decay")
+                shared_name("state_decay")
             ),
             fetches,
             last,
@@ -260,24 +188,19 @@ impl Text<'_> {
     /// The stages of a chunk up to what a pass does with the factors.
     pub(crate) fn calls(&self, own: Own) -> Vec<String> {
         let plan = &self.kernel.plan;
+        let sync = || "__syncthreads();".to_owned();
         let mut lines = vec![own.wait];
-        if !self.token_tensors().is_empty() && !self.scans() {
+        if !self.token_tensors().is_empty() {
             lines.extend(self.token_calls(own.fetches));
         }
-        if self.meets_first() {
-            lines.push(self.sync());
-        }
+        lines.push(sync());
         let tile = own.left;
         let left = match (plan.erase, plan.decay) {
-            (Fold::Row, Fold::Operand) if self.scans() => format!("beta, {tile}"),
-            (Fold::Operand, Fold::Operand) if self.scans() => format!("b_tile, {tile}"),
             (Fold::Row, Fold::Operand) => format!("{{}}, {tile}"),
             (Fold::Operand, Fold::Operand) => format!("{{b_tile}}, {tile}"),
             _ => tile.clone(),
         };
         let sums = self.sums();
-        let (p, m) = (self.place("p"), self.place("m"));
-        let sync = || self.sync();
         if plan.erase == Fold::Operand && plan.decay != Fold::Operand {
             lines.push(format!("gate_keys<Element, {}>(b_tile, k_tile, {tile});", type_name(plan.erase_storage)));
             lines.push(sync());
@@ -287,51 +210,30 @@ impl Text<'_> {
         for stage in &plan.stages {
             match stage {
                 Stage::TokenGates | Stage::TokenDecay | Stage::EraseOperand => {}
-                Stage::ChannelDecay if self.scans() => {
-                    let storage = type_name(plan.decay_storage);
-                    let state_decay = self.place("state_decay");
-                    let queries = plan.scores_queries();
-                    let q = if queries { "q_tile" } else { "0" };
-                    lines.push(format!(
-                        "const Scores scores = channel_scores<Element, {storage}, Passes, {queries}>(left, {q}, k_tile, \
-                         g_tile, {state_decay}, chunk);"
-                    ));
-                    lines.extend(self.clears());
-                    if queries {
-                        lines.push(format!("store_query_scores<Element>(scores, {p});"));
-                    }
-                }
-                Stage::ScoresAnchored | Stage::ScaledOperands if self.scans() => {}
                 Stage::ChannelDecay => {
                     let storage = type_name(plan.decay_storage);
-                    let totals = self.place("totals");
+                    let totals = shared_name("totals");
                     lines.push(format!("channel_decay<{storage}>(g_tile, {sums}, {totals});"));
                     lines.push(sync());
                 }
                 Stage::ScoresPair => {
-                    lines.extend(self.clears());
-                    lines.push(format!("scores_pair<Element, Left, Pair>(left, q_tile, k_tile, {p});"));
-                }
-                Stage::ErasePair => {
-                    lines.extend(self.clears());
-                    lines.push("erase_pair<Left, Pair>(left, k_tile);".to_owned());
+                    lines.push("scores_pair<Element, Left, Pair>(left, q_tile, k_tile, SMEM_P);".to_owned());
                 }
                 Stage::ScoresAnchored => {
-                    lines.push(format!("scores_anchored<Element>(left, q_tile, k_tile, {sums}, {p});"));
+                    lines.push(format!("scores_anchored<Element>(left, q_tile, k_tile, {sums}, SMEM_P);"));
                     // Before scaled operands go over what the scores read, or L is solved.
                     if own.scales_in_place || plan.erase != Fold::Absent {
                         lines.push(sync());
                     }
                 }
                 Stage::ScaledOperands => lines.push(own.scaled.clone()),
-                Stage::Solve if self.scans() => lines.push(format!("solve_rows<Element>(scores, left, {m});")),
                 Stage::Solve => {
                     if plan.decay != Fold::Operand {
                         lines.push(sync());
                     }
                     lines.push("invert_diagonal<Element>(SMEM_L);".to_owned());
                     lines.push(sync());
-                    lines.push(format!("solve_columns<Element>(SMEM_L, {m});"));
+                    lines.push("solve_columns<Element>(SMEM_L, SMEM_M);".to_owned());
                 }
                 Stage::State
                 | Stage::TokenDelta
@@ -345,25 +247,13 @@ impl Text<'_> {
         lines
     }
 
-    /// Products over whole tiles read what lies above the diagonal too.
-    fn clears(&self) -> Vec<String> {
-        match self.numbers.matrix {
-            Matrix::Mma => Vec::new(),
-            Matrix::Wgmma => {
-                let p = self.kernel.plan.scores_queries().then_some("p");
-                let m = (!matches!(self.kernel.plan.erase, Fold::Absent | Fold::Pair)).then_some("m");
-                [p, m].into_iter().flatten().map(|tile| format!("clear_above({});", self.place(tile))).collect()
-            }
-        }
-    }
-
     fn token_calls(&self, fetches: Vec<String>) -> Vec<String> {
         let mut lines = Vec::new();
-        let (into, out) = (self.place("decay_in"), self.place("decay_out"));
+        let (into, out) = (shared_name("decay_in"), shared_name("decay_out"));
         let store =
             |at: &str, gate: &str| format!("store_tokens({at}, [&](int r, int) {{ return {gate}.value[r]; }});");
         for vector in token_vectors(&self.kernel.plan) {
-            let at = self.place(vector);
+            let at = shared_name(vector);
             match vector {
                 "gamma" => lines.push(format!("token_decay(g_gate, SMEM_GAMMA, {into}, {out});")),
                 "beta" => lines.push(store(&at, "b_gate")),
@@ -373,9 +263,6 @@ impl Text<'_> {
                 )),
                 _ => {}
             }
-        }
-        if self.numbers.matrix == Matrix::Wgmma && self.kernel.plan.erase == Fold::Row {
-            lines.push(store(&shared_name(self.row_vector()), "b_gate"));
         }
         lines.extend(fetches);
         by_first_warp(&lines)
@@ -389,12 +276,4 @@ pub(crate) fn by_first_warp(lines: &[String]) -> Vec<String> {
     }
     let inner = lines.iter().map(|line| format!("  {line}"));
     ["if (warp_index() == 0) {".to_owned()].into_iter().chain(inner).chain(["}".to_owned()]).collect()
-}
-
-/// The name, in a chunk's scope, of a region that every stage of the ring has its own of.
-fn staged_name(region: &str) -> String {
-    match region {
-        "e" | "p" | "m" => format!("{region}_tile"),
-        _ => region.to_owned(),
-    }
 }

@@ -5,7 +5,7 @@
 
 use super::numbers::MOST;
 use crate::arch::Arch;
-use crate::chunk::numbers::{own_erase_operand, token_vectors};
+use crate::chunk::numbers::{WARP_ROWS, own_erase_operand};
 use crate::kernel::Illegal;
 use crate::plan::{Fold, Plan};
 use crate::schedule::Forward;
@@ -51,6 +51,9 @@ const BLOCK_DECAYS: u32 = 16 * 4;
 
 /// What a swizzled tile starts on a multiple of, bytes.
 const ALIGNMENT: u32 = 1024;
+
+/// The same of a tile that no product reads: its longest run of a row.
+const VALUE_ROW: u32 = 128;
 
 /// Registers per thread, by what a warpgroup does.
 #[derive(Clone, Copy, Debug)]
@@ -159,17 +162,25 @@ pub(crate) fn factors_over_decay(rule: &Rule, plan: &Plan, numbers: Forward) -> 
     plan.decay == Fold::Operand && rule.key_dim * plan.decay_storage.bytes() >= 2 * numbers.chunk * rule.dtype.bytes()
 }
 
-/// The vectors a stage of the ring holds for the state, over tokens.
-pub(crate) fn staged_vectors(plan: &Plan) -> Vec<&'static str> {
-    let mut vectors = token_vectors(plan);
-    vectors.retain(|vector| *vector != "gamma");
-    vectors
+/// The float32 vectors over tokens that a stage of the ring holds: what follows from gates with one number per token.
+fn token_vectors(plan: &Plan) -> Vec<&'static str> {
+    let (pair, row) = (plan.decay == Fold::Pair, plan.erase == Fold::Row);
+    let (erases, queries) = (plan.erase != Fold::Absent, plan.scores_queries());
+    let vectors = [
+        ("gamma", pair && (erases || queries)),
+        ("query", pair && queries),
+        ("decay_out", pair),
+        ("beta", row),
+        ("residual", row || (erases && pair)),
+        ("write", plan.write == Fold::Row && !plan.tied),
+    ];
+    vectors.into_iter().filter_map(|(name, wanted)| wanted.then_some(name)).collect()
 }
 
 /// The map of dynamic shared memory.
 pub(crate) fn shared_map(rule: &Rule, plan: &Plan, numbers: Forward) -> Vec<Region> {
     let Forward { chunk, warps, stages, .. } = numbers;
-    let (key, operand) = (rule.key_dim, rule.dtype.bytes());
+    let (key, operand, values) = (rule.key_dim, rule.dtype.bytes(), warps * WARP_ROWS);
     let channels = |fold: Fold| fold == Fold::Operand;
     let own_factors = !factors_over_decay(rule, plan, numbers);
     let mut map: Vec<Region> = Vec::new();
@@ -187,21 +198,21 @@ pub(crate) fn shared_map(rule: &Rule, plan: &Plan, numbers: Forward) -> Vec<Regi
     place(own_erase_operand(plan), "e", stages * chunk * key * operand, ALIGNMENT);
     place(own_factors && plan.scores_queries(), "p", stages * chunk * chunk * operand, ALIGNMENT);
     place(own_factors && plan.erase != Fold::Absent, "m", stages * chunk * chunk * operand, ALIGNMENT);
-    for name in staged_vectors(plan) {
+    // One chunk's, of the block's values.
+    place(true, "v_tile", chunk * values * operand, VALUE_ROW);
+    place(channels(plan.write), "w_tile", chunk * values * plan.write_storage.bytes(), VALUE_ROW);
+    // Each state warp's own.
+    place(plan.scores_queries(), "out", warps * 16 * WARP_ROWS * operand * (chunk / 16).min(2), 16);
+    for name in token_vectors(plan) {
         place(true, name, stages * chunk * 4, 16);
     }
-    place(channels(plan.decay), "state_decay", stages * key * 4, 16);
+    place(channels(plan.decay), "chunk_decay", stages * key * 4, 16);
+    place(plan.decay == Fold::Pair, "chunk_decay", stages * 16, 16);
     // The factor warpgroup's own.
     let blocks = chunk / 16;
     let passes = channels(plan.decay) && blocks > 1;
     place(passes, "passed_keys", 2 * blocks * BLOCK_KEYS, 16);
     place(passes, "passed_decays", 2 * (blocks + blocks / 2) * BLOCK_DECAYS, 16);
-    place(plan.erase != Fold::Absent && !channels(plan.decay), "l", chunk * chunk * 4, 16);
-    place(plan.decay == Fold::Pair, "gamma", chunk * 4, 16);
-    place(plan.erase == Fold::Row && !channels(plan.decay), "row", chunk * 4, 16);
-    // A slice of v and w for each state warp.
-    place(true, "v", warps * chunk * 16 * operand, 16);
-    place(channels(plan.write), "w", warps * chunk * 16 * plan.write_storage.bytes(), 16);
     for name in ["full", "ready", "empty"] {
         place(true, name, stages * 8, 8);
     }

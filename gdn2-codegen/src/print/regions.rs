@@ -3,7 +3,6 @@
 /// The comment beside a region's offset.
 pub(crate) fn region_meaning(region: &str) -> &'static str {
     match region {
-        "row" => "erase gate, for L",
         "full" => "barriers: a stage is copied",
         "ready" => "barriers: a stage's factors are made",
         "empty" => "barriers: a stage is read",
@@ -16,6 +15,9 @@ pub(crate) fn region_meaning(region: &str) -> &'static str {
         "sums" => "prefix sums of the channel-wise decay",
         "v" => "values, a slice per warp",
         "w" => "channel-wise write gate, a slice per warp",
+        "v_tile" => "values",
+        "w_tile" => "channel-wise write gate",
+        "out" => "outputs on their way, 16 tokens of a warp's values and 16 more",
         "e" => "left operand of the erase term",
         "p" => "P",
         "m" => "M",
@@ -24,12 +26,15 @@ pub(crate) fn region_meaning(region: &str) -> &'static str {
         "decay_in" => "decay from the chunk's start through each token",
         "decay_out" => "decay after each token to the chunk's end",
         "beta" => "erase gate",
+        "query" => "scale times the decay from the chunk's start through each token",
+        "residual" => "what the erased of S is scaled by in R",
         "erase_in" => "erase gate times decay_in",
         "write" => "write gate",
         "passed_keys" => "scaled keys that warps pass on, a step and the next",
         "passed_decays" => "decays that warps pass on, a step and the next",
         "totals" => "sums of the decay over segments of a chunk",
         "state_decay" => "decay of each channel over the chunk",
+        "chunk_decay" => "decay over the chunk",
         _ => "scratch",
     }
 }

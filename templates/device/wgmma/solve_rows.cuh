@@ -5,8 +5,6 @@
 // changed, as a token erases what the tokens before it really wrote. So M is exact as an operand, and L and the sums are
 // two operands each, about 16 bits.
 
-// The later half of a block's rows is turned from the order of fragments to that of tokens first.
-
 // Float32 pairs as a sum of two operands.
 template <typename Element>
 struct Halved {
@@ -16,7 +14,13 @@ struct Halved {
   }
 };
 
-// Inverses of I + l for two strictly lower triangular 8x8 blocks, in accumulator layout.
+template <typename T>
+DEVICE T from_lane(T x, int lane) {
+  return __shfl_sync(0xffffffffu, x, lane);
+}
+
+// Inverses of I + l for two strictly lower triangular 8x8 blocks, in accumulator layout. Two rows a round: every lane makes
+// the second from the first for itself, and waits for half as many exchanges.
 template <typename Element>
 DEVICE void invert_near(u32 (&x)[2], const float (&l)[2][2], int lane) {
   const int row = lane / 4, col = lane % 4 * 2;
@@ -27,14 +31,32 @@ DEVICE void invert_near(u32 (&x)[2], const float (&l)[2][2], int lane) {
     sum[half][1] = row == col + 1 ? 1.0f : 0.0f;
   }
 #pragma unroll
-  for (int j = 0; j < 7; ++j) {
+  for (int j = 0; j < 7; j += 2) {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      const u32 done = __shfl_sync(0xffffffffu, Element::pack(sum[half][0], sum[half][1]), j * 4 + lane % 4);
-      const float by = __shfl_sync(0xffffffffu, l[half][j % 2], lane / 4 * 4 + j / 2);
+      float(&mine)[2] = sum[half];
+      const u32 first = from_lane(Element::pack(mine[0], mine[1]), j * 4 + lane % 4);
+      const float by_first = from_lane(l[half][0], row * 4 + j / 2);
+      if (j == 6) {
+        if (row > 6) {
+          mine[0] -= by_first * Element::low(first);
+          mine[1] -= by_first * Element::high(first);
+        }
+        continue;
+      }
+      const int next = (j + 1) * 4;
+      const float between = from_lane(l[half][0], next + j / 2), by_second = from_lane(l[half][1], row * 4 + j / 2);
+      float other[2] = {from_lane(mine[0], next + lane % 4), from_lane(mine[1], next + lane % 4)};
+      other[0] -= between * Element::low(first);
+      other[1] -= between * Element::high(first);
+      const u32 second = Element::pack(other[0], other[1]);
       if (row > j) {
-        sum[half][0] -= by * Element::low(done);
-        sum[half][1] -= by * Element::high(done);
+        mine[0] -= by_first * Element::low(first);
+        mine[1] -= by_first * Element::high(first);
+      }
+      if (row > j + 1) {
+        mine[0] -= by_second * Element::low(second);
+        mine[1] -= by_second * Element::high(second);
       }
     }
   }
@@ -60,14 +82,15 @@ DEVICE void invert_block(u32 (&x)[4], const float (&near)[2][2], const float (&h
   x[3] = inverse[1];
 }
 
+
 // Sums of L_IB M_BJ for one J: a 16x16 block as two accumulators.
 template <typename Element>
 struct BlockSums {
   float column[2][4];
 
-  METHOD void add(const u32 (&high)[4], const u32 (&low)[4], int m, int row, int col, int lane) {
+  METHOD void add(const u32 (&high)[4], const u32 (&low)[4], const RowCursor<CHUNK>& m, int row, int col) {
     u32 y[4];
-    load_block_transposed<CHUNK>(y, m, row, col, lane);
+    m.load_transposed(y, col, row);
     Element::mma(column[0], low, y[0], y[1]);
     Element::mma(column[1], low, y[2], y[3]);
     Element::mma(column[0], high, y[0], y[1]);
@@ -75,37 +98,31 @@ struct BlockSums {
   }
 
   // -x times the sums, as a block of M.
-  METHOD void finish(const u32 (&x)[4], int m, int row, int col, int lane) const {
-    u32 pairs[4];
+  METHOD void finish(const u32 (&x)[4], const RowCursor<CHUNK>& m, int col) const {
+    float product[2][4] = {};
 #pragma unroll
     for (int n = 0; n < 2; ++n) {
       const Halved<Element> upper(column[n][0], column[n][1]), lower(column[n][2], column[n][3]);
-      float product[4] = {};
-      Element::mma(product, x, transpose(upper.low), transpose(lower.low));
-      Element::mma(product, x, transpose(upper.high), transpose(lower.high));
-      pairs[n * 2] = Element::pack(-product[0], -product[1]);
-      pairs[n * 2 + 1] = Element::pack(-product[2], -product[3]);
+      Element::mma(product[n], x, transpose(upper.low), transpose(lower.low));
+      Element::mma(product[n], x, transpose(upper.high), transpose(lower.high));
     }
-    store_block<CHUNK>(pairs, m, row, col, lane);
+    u32 pairs[4];
+#pragma unroll
+    for (int p = 0; p < 4; ++p) pairs[p] = Element::pack(-product[p / 2][p % 2 * 2], -product[p / 2][p % 2 * 2 + 1]);
+    m.store(pairs, col);
   }
 };
 
-template <typename Element, typename Left>
-DEVICE void solve_rows(const Scores& scores, const Left& left, int m) {
+// `l` is what the warp has of L: `near`, `halves` and `operand` of the blocks left of its own. A warp without a block only
+// meets the others.
+template <typename Element, typename Rows>
+DEVICE void solve_rows(const Rows& l, int m) {
   const int block = warp_index(), lane = lane_index(), first = block * 16;
+  const RowCursor<CHUNK> from(m, 0, lane), to(m, first, lane);
   u32 x[4] = {};
-  float row[2] = {};  // what rows of L are scaled by
   if (block < BLOCKS) {
-    row[0] = left.row(first + token_of(lane / 4));
-    row[1] = left.row(first + token_of(lane / 4 + 8));
-    const float(&sum)[4] = scores.near;
-    const float near[2][2] = {{sum[2] * row[0], sum[3] * row[0]},
-                              {__shfl_xor_sync(0xffffffffu, sum[3] * row[1], 31),
-                               __shfl_xor_sync(0xffffffffu, sum[2] * row[1], 31)}};
-    const float halves[2] = {__shfl_xor_sync(0xffffffffu, scores.halves[2] * row[1], 28),
-                             __shfl_xor_sync(0xffffffffu, scores.halves[3] * row[1], 28)};
-    invert_block<Element>(x, near, halves, lane);
-    store_block<CHUNK>(x, m, first, first, lane);
+    invert_block<Element>(x, l.near, l.halves, lane);
+    to.store(x, first);
   }
   BlockSums<Element> sums[BLOCKS] = {};
 #pragma unroll
@@ -113,22 +130,12 @@ DEVICE void solve_rows(const Scores& scores, const Left& left, int m) {
     group_sync();  // these rows of M are there
     if (block <= done || block >= BLOCKS) continue;
     u32 high[4], low[4];
+    l.operand(high, low, done);
 #pragma unroll
-    for (int p = 0; p < 4; ++p) {
-      const int n = 2 + p / 2, c = p % 2 * 2;
-      const bool last = done % 2 == 0 && block == done + 1;
-      const float scale = row[p % 2];
-      const float a = last ? scores.last[n][c] : scores.first[done % 2][n][c];
-      const float b = last ? scores.last[n][c + 1] : scores.first[done % 2][n][c + 1];
-      const Halved<Element> l(a * scale, b * scale);
-      high[p] = p % 2 ? __shfl_xor_sync(0xffffffffu, l.high, 28) : l.high;
-      low[p] = p % 2 ? __shfl_xor_sync(0xffffffffu, l.low, 28) : l.low;
-    }
-#pragma unroll
-    for (int column = 0; column <= done; ++column) sums[column].add(high, low, m, done * 16, column * 16, lane);
+    for (int column = 0; column <= done; ++column) sums[column].add(high, low, from, done * 16, column * 16);
     if (block == done + 1) {
 #pragma unroll
-      for (int column = 0; column <= done; ++column) sums[column].finish(x, m, first, column * 16, lane);
+      for (int column = 0; column <= done; ++column) sums[column].finish(x, to, column * 16);
     }
   }
 }

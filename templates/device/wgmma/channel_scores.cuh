@@ -13,8 +13,6 @@
 // lies in reverse: of a lane's two tokens one is then the later in its group and one the earlier, at every level, and one
 // product serves both halves. Its entries below the diagonal are the earlier half's, those above the later half's.
 
-enum : int { BLOCKS = CHUNK / 16 };
-
 // The token of a block that is row `row` of a fragment.
 DEVICE int token_of(int row) { return row < 8 ? row : 23 - row; }
 
@@ -60,28 +58,24 @@ struct ChannelGates : Tokens<T> {
   METHOD float2 erased(int half, float2 k) const { return times(this->pair(half), k); }
 };
 
-// The erase gate: where it lies, where its scaled operand goes, and what L's rows are scaled by.
-struct ErasesNothing {
-  enum : int { ERASES = 0 };
+// What the erase gate is to a block: what keys are multiplied by, and what rows of L are scaled by.
+template <class Cfg, int GRAIN = Cfg::ERASE>
+struct Erasure {
+  enum : int { ERASES = GRAIN != ABSENT };
   using Gates = NoGates;
-  int gates, tile;
-  METHOD float row(int) const { return 1.0f; }
+  const Buffer<Cfg>& buffer;
+  METHOD int gates() const { return 0; }
+  METHOD float row(int i) const {
+    if constexpr (GRAIN == TOKEN) return at<float>(buffer.vector(Cfg::SMEM_BETA) + i * 4);
+    else return 1.0f;
+  }
 };
-
-// One number per token, which multiplies rows of L and of the residual.
-struct ErasesTokens {
+template <class Cfg>
+struct Erasure<Cfg, CHANNEL> {
   enum : int { ERASES = 1 };
-  using Gates = NoGates;
-  int gates, tile;
-  METHOD float row(int i) const { return at<float>(gates + i * 4); }
-};
-
-// A gate per channel.
-template <typename T>
-struct ErasesChannels {
-  enum : int { ERASES = 1 };
-  using Gates = ChannelGates<T>;
-  int gates, tile;
+  using Gates = ChannelGates<typename Cfg::Erase>;
+  const Buffer<Cfg>& buffer;
+  METHOD int gates() const { return buffer.gates(); }
   METHOD float row(int) const { return 1.0f; }
 };
 
@@ -185,7 +179,7 @@ DEVICE void pair_sync(int pair) {
 }
 
 // What warps pass on, each lane to the same lanes of others, in one of two buffers.
-template <int KEYS, int DECAYS>
+template <class Cfg>
 struct Passed {
   // A block's keys: those of a pair's first block, then of the first pair's two. They arrive in the order of tokens.
   static METHOD void give_keys(const u32 (&k)[4], int buffer, int slot, int lane) {
@@ -196,12 +190,12 @@ struct Passed {
     const uint2 near = at<uint2>(keys(buffer, slot) + lane * 8), far = at<uint2>(keys(buffer, slot) + 256 + lane * 8);
     return {near.x, near.y, far.x, far.y};
   }
-  static METHOD int keys(int buffer, int slot) { return KEYS + (buffer * BLOCKS + slot) * 512; }
+  static METHOD int keys(int buffer, int slot) { return Cfg::SMEM_PASSED_KEYS + (buffer * BLOCKS + slot) * 512; }
 
   // The decays of a group of tokens, of blocks and then of pairs of blocks, over the lane's channels: 2 (lane % 4), the
   // next, and those eight on.
   static METHOD float4& decay(int buffer, int group, int lane) {
-    return at<float4>(DECAYS + (buffer * (BLOCKS + BLOCKS / 2) + group) * 64 + lane % 4 * 16);
+    return at<float4>(Cfg::SMEM_PASSED_DECAYS + (buffer * (BLOCKS + BLOCKS / 2) + group) * 64 + lane % 4 * 16);
   }
 };
 
@@ -227,7 +221,7 @@ DEVICE float4 score_block(Operands& x, float (&near)[3][4], Scores& scores, cons
   for (int n = 0; n < 2; ++n) {
     const Tokens<Decay> decays(g, first, d + n * 8, lane);
     const Tokens<Element> keys(k, first, d + n * 8, lane);
-    const typename Left::Gates gates(left.gates, first, d + n * 8, lane);
+    const typename Left::Gates gates(left.gates(), first, d + n * 8, lane);
     Group<Element, QUERIES, Left> group;
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
@@ -261,9 +255,13 @@ DEVICE float4 score_block(Operands& x, float (&near)[3][4], Scores& scores, cons
   return {whole[0].x, whole[0].y, whole[1].x, whole[1].y};
 }
 
-template <typename Element, typename Decay, typename Passed, bool QUERIES, typename Left>
-DEVICE Scores channel_scores(const Left& left, int q, int k, int g, int state_decay, int chunk) {
+template <class Cfg, typename Left>
+DEVICE Scores channel_scores(const Left& left, const Buffer<Cfg>& tiles, int chunk) {
+  using Element = typename Cfg::Element;
+  using Passes = Passed<Cfg>;
+  constexpr bool QUERIES = Cfg::OUTPUTS;
   Scores scores = {};
+  const int k = tiles.keys(), q = tiles.queries();
   const int block = warp_index(), first = block * 16, pair = block / 2;
   int lane = lane_index();
   if (block >= BLOCKS) return scores;
@@ -274,31 +272,31 @@ DEVICE Scores channel_scores(const Left& left, int q, int k, int g, int state_de
     asm volatile("" : "+r"(lane));  // or addresses held through the loop would be registers too many
     Operands x;
     // Over the widest group so far.
-    float4 decay = score_block<Element, Decay, QUERIES>(x, near, scores, left, q, k, g, first, d, lane);
-    if (BLOCKS > 1) {
+    float4 decay = score_block<Element, typename Cfg::Decay, QUERIES>(x, near, scores, left, q, k, tiles.decays(), first, d, lane);
+    if constexpr (BLOCKS > 1) {
       const bool later = block % 2;
-      if (!later) Passed::give_keys(x.k, buffer, pair, lane);
-      if (lane < 4) Passed::decay(buffer, block, lane) = decay;
+      if (!later) Passes::give_keys(x.k, buffer, pair, lane);
+      if (lane < 4) Passes::decay(buffer, block, lane) = decay;
       pair_sync(pair);
-      const float4 other = Passed::decay(buffer, block ^ 1, lane);
+      const float4 other = Passes::decay(buffer, block ^ 1, lane);
       decay = times(decay, other);
       if (later) {
-        add_scores<Element, QUERIES, Left>(scores.last, x, Passed::take_keys(buffer, pair, lane));
+        add_scores<Element, QUERIES, Left>(scores.last, x, Passes::take_keys(buffer, pair, lane));
         scale_block<Element>(x.q, other);
         scale_block<Element>(x.e, other);
       } else {
         scale_block<Element>(x.k, other);
       }
     }
-    if (BLOCKS > 2) {
-      if (pair == 0) Passed::give_keys(x.k, buffer, 2 + block, lane);
-      if (block % 2 == 0 && lane < 4) Passed::decay(buffer, BLOCKS + pair, lane) = decay;
+    if constexpr (BLOCKS > 2) {
+      if (pair == 0) Passes::give_keys(x.k, buffer, 2 + block, lane);
+      if (block % 2 == 0 && lane < 4) Passes::decay(buffer, BLOCKS + pair, lane) = decay;
       group_sync();
-      const float4 other = Passed::decay(buffer, BLOCKS + 1 - pair, lane);
+      const float4 other = Passes::decay(buffer, BLOCKS + 1 - pair, lane);
       decay = times(decay, other);
       if (pair == 1) {
-        add_scores<Element, QUERIES, Left>(scores.first[0], x, Passed::take_keys(buffer, 2, lane));
-        add_scores<Element, QUERIES, Left>(scores.first[1], x, Passed::take_keys(buffer, 3, lane));
+        add_scores<Element, QUERIES, Left>(scores.first[0], x, Passes::take_keys(buffer, 2, lane));
+        add_scores<Element, QUERIES, Left>(scores.first[1], x, Passes::take_keys(buffer, 3, lane));
         scale_block<Element>(x.q, other);
         scale_block<Element>(x.e, other);
       } else {
@@ -307,10 +305,10 @@ DEVICE Scores channel_scores(const Left& left, int q, int k, int g, int state_de
     }
     store_tokens<KEY>(x.k, k, first, d, lane);
     if (QUERIES) store_tokens<KEY>(x.q, q, first, d, lane);
-    if (Left::ERASES) store_tokens<KEY>(x.e, left.tile, first, d, lane);
+    if (Left::ERASES) store_tokens<KEY>(x.e, tiles.erased(), first, d, lane);
     if (block == 0 && lane < 8) {
       const bool far = lane >= 4;
-      at<float2>(state_decay + (d + lane * 2) * 4) = {far ? decay.z : decay.x, far ? decay.w : decay.y};
+      at<float2>(tiles.chunk_decay() + (d + lane * 2) * 4) = {far ? decay.z : decay.x, far ? decay.w : decay.y};
     }
   }
   if (BLOCKS == 1) __syncwarp();  // several have met since they read what comes to lie over decays
@@ -354,5 +352,56 @@ DEVICE void store_query_scores(const Scores& scores, int p) {
   if (block >= 2) {
     store_scores<Element>(scores.first[0], p, block * 16, 0, lane);
     store_scores<Element>(scores.first[1], p, block * 16, 16, lane);
+  }
+}
+
+// What a warp has of L, turned from the order of fragments to that of tokens.
+template <typename Element, typename Left>
+struct TurnedRowsOfL {
+  const Scores& scores;
+  float row[2];  // what rows of L are scaled by
+  float near[2][2], halves[2];
+
+  METHOD TurnedRowsOfL(const Scores& scores, const Left& left, int block, int lane) : scores(scores) {
+    row[0] = left.row(block * 16 + token_of(lane / 4));
+    row[1] = left.row(block * 16 + token_of(lane / 4 + 8));
+    const float(&sum)[4] = scores.near;
+#pragma unroll
+    for (int c = 0; c < 2; ++c) {
+      near[0][c] = sum[2 + c] * row[0];
+      near[1][c] = __shfl_xor_sync(0xffffffffu, sum[3 - c] * row[1], 31);
+      halves[c] = __shfl_xor_sync(0xffffffffu, scores.halves[2 + c] * row[1], 28);
+    }
+  }
+
+  // Block `other` left of the warp's own as an operand, high and low.
+  METHOD void operand(u32 (&high)[4], u32 (&low)[4], int other) const {
+    const bool last = other % 2 == 0 && warp_index() == other + 1;
+#pragma unroll
+    for (int p = 0; p < 4; ++p) {
+      const float(&x)[4] = scores.last[2 + p / 2], (&y)[4] = scores.first[other % 2][2 + p / 2];
+      const int c = p % 2 * 2;
+      const Halved<Element> l((last ? x[c] : y[c]) * row[p % 2], (last ? x[c + 1] : y[c + 1]) * row[p % 2]);
+      high[p] = p % 2 ? __shfl_xor_sync(0xffffffffu, l.high, 28) : l.high;
+      low[p] = p % 2 ? __shfl_xor_sync(0xffffffffu, l.low, 28) : l.low;
+    }
+  }
+};
+
+// A chunk's factors.
+template <class Cfg>
+DEVICE void make_chunk_factors(const Buffer<Cfg>& buffer, int chunk, float) {
+  using Element = typename Cfg::Element;
+  const Erasure<Cfg> left{buffer};
+  const Scores scores = channel_scores(left, buffer, chunk);
+  if constexpr (Cfg::OUTPUTS) {
+    clear_above(buffer.p());
+    store_query_scores<Element>(scores, buffer.p());
+  }
+  if constexpr (Cfg::ERASE) {
+    clear_above(buffer.m());
+    // A warp without a block has rows like the last one's, of which nothing comes.
+    const int block = min(warp_index(), BLOCKS - 1);
+    solve_rows<Element>(TurnedRowsOfL<Element, Erasure<Cfg>>(scores, left, block, lane_index()), buffer.m());
   }
 }

@@ -36,7 +36,9 @@ class NativeHook(BuildHookInterface):
         build_data["tag"] = f"py3-none-{platform(built)}"
 
     def cargo(self) -> pathlib.Path:
-        """The folder of what cargo built."""
+        """The folder of what cargo built: now, or before, where GDN2_BUILT names it."""
+        if "GDN2_BUILT" in os.environ:
+            return pathlib.Path(os.environ["GDN2_BUILT"])
         command = ["cargo", "build", "--release", "--locked", "-p", "gdn2-capi", "-p", "gdn2-cli"]
         try:
             subprocess.run(command, cwd=ROOT, check=True)

@@ -97,15 +97,14 @@ def integers(field: str, values: Any) -> Any:
             import numpy
 
             values = numpy.asarray(values)
-            # An empty list says nothing of its kind.
-            values = values.astype("int64") if values.size == 0 and values.ndim == 1 else values
         whole = values.dtype.kind in "iu"
-    if not whole:
-        raise Error(f"{field} is {dtype_of(values)}, must be int32 or int64")
     if values.ndim != 1:
         raise Error(f"{field} has {values.ndim} axes, must have one")
     if field == "cu_seqlens" and len(values) == 0:
         raise Error("cu_seqlens: none at all, must be N + 1 offsets from 0 to T")
+    # An empty list says nothing of its kind.
+    if not whole and len(values) > 0:
+        raise Error(f"{field} is {dtype_of(values)}, must be int32 or int64")
     return values
 
 
@@ -139,8 +138,6 @@ class Call:
         """Integers of a field where the call's tensors are."""
         values = integers(field, values)
         if self.gpu is None:
-            if is_torch(values):
-                values = values.cpu().numpy() if _has_numpy() else values.cpu().tolist()
             values, address = _host_integers(values, dtype)
         else:
             import torch
@@ -204,16 +201,8 @@ def room(scratch: Any) -> tuple[int, ...]:
     return () if scratch is None else (scratch.data_ptr(), scratch.numel())
 
 
-def _has_numpy() -> bool:
-    try:
-        import numpy  # noqa: F401
-    except ImportError:
-        return False
-    return True
-
-
 def _host_integers(values: Any, dtype: str) -> tuple[Any, int]:
     """A C array of integers in host memory, and its address."""
     ctype = {"int64": ctypes.c_int64, "int32": ctypes.c_int32}[dtype]
-    array = (ctype * len(values))(*map(int, values))
+    array = (ctype * len(values))(*values.tolist())
     return array, ctypes.addressof(array)

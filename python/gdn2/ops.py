@@ -63,9 +63,7 @@ def _ready(kernels: Kernels, tensors: dict[str, Any]) -> dict[str, Any]:
 
 def _positions(field: str, values: Any, dtype: torch.dtype, v: Tensor) -> Tensor:
     """Offsets or slots as a tensor where v is."""
-    values = integers(field, values)
-    if not isinstance(values, Tensor):
-        values = torch.from_numpy(values)
+    values = integers(field, values if isinstance(values, Tensor) else torch.as_tensor(values, device=v.device))
     return values.to(v.device, dtype).contiguous()
 
 

@@ -21,6 +21,14 @@ SKIPPED = {
 }
 
 
+def size(name):
+    """How much a test computes, by the sizes that its name states: tokens, heads, the square of head dims."""
+    stated = {letter: int(number) for letter, number in re.findall(r"(?<![A-Za-z])([BTHDKV]|HV)(\d+)", name)}
+    tokens = stated.get("T") or max(map(int, re.findall(r"\d+", name.partition("cu_seqlens")[2])), default=1)
+    heads = stated.get("HV") or stated.get("H", 1)
+    return stated.get("B", 1) * tokens * heads * stated.get("D", stated.get("K", 32)) ** 2
+
+
 class OnTheCpu:
     """The pytest plugin that puts ours in place and takes away the demand for CUDA."""
 
@@ -36,6 +44,8 @@ class OnTheCpu:
                 if re.search(pattern, item.originalname):
                     self.skipped.setdefault(reason, set()).add(item.originalname)
                     item.add_marker(pytest.mark.skip(reason=reason))
+        # The small ones first: a run that is broken off has said the most.
+        items.sort(key=lambda item: size(item.name))
 
     def pytest_terminal_summary(self, terminalreporter):
         for reason, names in self.skipped.items():

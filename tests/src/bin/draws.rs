@@ -113,7 +113,7 @@ fn wrong(args: &Args, compiler: &Compiler, seed: u64) -> Result<bool, String> {
         let path = root().join("rules").join(format!("{}.gdn2", planted.rule));
         let text = std::fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
         let rule = parse_file(&text).map_err(|error| format!("{error:?}"))?.remove(0);
-        let rule = rule.with_dims(64, 32).map_err(|error| error.to_string())?;
+        let rule = rule.with_dims(64, 64).map_err(|error| error.to_string())?;
         let changed = std::cell::Cell::new(false);
         let change = |text: &str| {
             changed.set(text.contains(planted.right));

@@ -11,7 +11,7 @@ use std::time::Instant;
 /// Every rule, head dim, architecture, pass and schedule on the virtual machine with full checks, against float64
 #[derive(Parser)]
 struct Args {
-    /// Which part of how many, such as 17/360; without it everything
+    /// Which part of how many, such as 17/120; without it everything
     #[arg(long, value_name = "I/N", default_value = "0/1", hide_default_value = true)]
     share: Share,
     /// File of verdicts: read first, added to

@@ -72,7 +72,7 @@ pub const PLANTED: &[Planted] = &[
         "kda",
         Forward,
         "return r / (2 * H) * (2 * H) + H;",
-        "return r / (2 * H) * (2 * H) + H - 1 + H / 8;",
+        "return r / (2 * H) * (2 * H);",
     ),
     planted(
         "pairs of neighbours without their decay",

@@ -54,7 +54,7 @@ impl std::str::FromStr for Share {
         let parsed = text.split_once('/').and_then(|(index, of)| Some((index.parse().ok()?, of.parse().ok()?)));
         match parsed {
             Some((index, of)) if index < of => Ok(Share { index, of }),
-            _ => Err(format!("share: `{text}` is no I/N with I from 0 to N - 1, such as 17/360")),
+            _ => Err(format!("share: `{text}` is no I/N with I from 0 to N - 1, such as 17/120")),
         }
     }
 }

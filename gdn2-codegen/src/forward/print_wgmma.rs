@@ -127,7 +127,10 @@ impl Text<'_> {
             format!("WRITE = {},", numbers_of(write)),
             format!("TIED = {},  // write is erase", u32::from(tied && write != Fold::Absent)),
             format!("OUTPUTS = {},  // queries are read, outputs written", u32::from(self.outputs())),
-            format!("OWN_ERASED = {},  // what is erased has a tile of its own", u32::from(own_erase_operand(&self.kernel.plan))),
+            format!(
+                "OWN_ERASED = {},  // what is erased has a tile of its own",
+                u32::from(own_erase_operand(&self.kernel.plan))
+            ),
             format!("OVER_DECAYS = {},  // P and M lie where decays lay", u32::from(over)),
             format!("STEPS = {steps},  // of 16 channels, that S enters products by at once"),
         ]
@@ -164,7 +167,11 @@ impl Text<'_> {
 
     /// For how many tokens values are written; none where a segment's A is made.
     fn written(&self) -> &'static str {
-        if self.role == Role::Maps && composes(self.numbers) { "work.composes ? 0 : work.length" } else { "work.length" }
+        if self.role == Role::Maps && composes(self.numbers) {
+            "work.composes ? 0 : work.length"
+        } else {
+            "work.length"
+        }
     }
 
     /// Where outputs go.
@@ -236,7 +243,7 @@ fn product(n: u32, dtype: Dtype, left: Left) -> String {
             (format!(", %{}", sums + 6), ", \"n\"(MAJOR)"),
         ),
         Left::Tile => (
-            format!("// The same with a in a tile as well; depths run along rows.\n"),
+            "// The same with a in a tile as well; depths run along rows.\n".to_owned(),
             "u64 a, u64 b",
             format!("%{}, %{}", sums, sums + 1),
             "\"l\"(a), \"l\"(b)",

@@ -75,6 +75,8 @@ def platform(built: list[pathlib.Path]) -> str:
 
 
 def linked(path: pathlib.Path) -> set[str]:
-    """The libraries that a file names as needed."""
+    """The libraries that a file names as needed; one that no list has, where there is no tool to tell."""
+    if not shutil.which("readelf"):
+        return {"unknown"}
     found = subprocess.run(["readelf", "-d", path], capture_output=True, text=True, check=True).stdout
     return set(re.findall(r"\(NEEDED\).*\[(.+)\]", found))

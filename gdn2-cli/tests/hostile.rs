@@ -245,7 +245,7 @@ fn states_of_a_file_are_laid_out_as_check_says() {
             let out = Case::load(&folder.path().join("out")).unwrap();
             for (v, o) in out.tensors[&Tensor::O].data.iter().enumerate() {
                 let want = number(row, v) / (key as f32).sqrt();
-                assert!((o - want).abs() <= 0.01 * want.max(0.01), "{device} {key}x{value} o[{v}] {o}, {want}");
+                assert!((o - want).abs() <= 0.02 * want.max(0.01), "{device} {key}x{value} o[{v}] {o}, {want}");
             }
             assert_eq!(out.tensors[&Tensor::FinalState], array(&[1, 1, value, key], states.clone()), "{device}");
         }

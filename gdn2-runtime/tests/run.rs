@@ -129,6 +129,17 @@ fn turned(tensors: &BTreeMap<Tensor, Array>) -> BTreeMap<Tensor, Array> {
     tensors.iter().map(turn).collect()
 }
 
+/// The same tensors up to the order in which a kernel adds: far closer than two layouts are to each other.
+fn alike(got: &BTreeMap<Tensor, Array>, want: &BTreeMap<Tensor, Array>, what: &str) {
+    assert!(got.keys().eq(want.keys()), "{what}");
+    for (tensor, array) in got {
+        assert_eq!(array.shape, want[tensor].shape, "{what}: {}", tensor.name());
+        let reference: Vec<f64> = want[tensor].data.iter().map(|x| f64::from(*x)).collect();
+        let deviation = Deviation::of(array.data.iter().map(|x| f64::from(*x)), &reference);
+        assert!(deviation.passes(0.003), "{what}: {}: {deviation:?}", tensor.name());
+    }
+}
+
 #[test]
 fn states_of_a_case_are_in_the_rules_layout_on_every_device_and_in_every_pass() {
     let seed = seed_of(5);
@@ -148,7 +159,7 @@ fn states_of_a_case_are_in_the_rules_layout_on_every_device_and_in_every_pass() 
             {
                 let what = format!("{pass:?} {key}x{value} on {device:?}, initial state: {initial_state}");
                 let outcomes = [(&kv, &straight), (&vk, &other)].map(|(rule, case)| run(rule, pass, device, case));
-                assert_eq!(outcomes[1].tensors, turned(&outcomes[0].tensors), "{what}");
+                alike(&outcomes[1].tensors, &turned(&outcomes[0].tensors), &what);
             }
         }
     }
@@ -166,7 +177,7 @@ fn pools_of_states_are_in_the_rules_layout_too() {
             (run(&rule, Pass::Forward, &device, &case), case)
         });
         let [(straight, case), (other, _)] = &outcomes;
-        assert_eq!(other.tensors, turned(&straight.tensors), "{device:?}");
+        alike(&other.tensors, &turned(&straight.tensors), &format!("{device:?}"));
         let state = |tensors: &BTreeMap<Tensor, Array>, tensor, slot: usize| {
             let array: &Array = &tensors[&tensor];
             let size = array.data.len() / array.shape[0];

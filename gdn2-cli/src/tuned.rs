@@ -23,7 +23,7 @@ pub fn read(path: &Path) -> Result<Option<Records>, CliError> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(source) => return Err(CliError::Read { path: path.to_owned(), source }),
     };
-    let (records, damage) = Records::parse(&file);
+    let (records, damage) = Records::parse(file);
     for line in damage {
         eprintln!("warning: {}: {line}; what can be read stands", path.display());
     }

@@ -68,7 +68,7 @@ pub fn case_file(bytes: &[u8]) {
 pub fn records(bytes: &[u8]) {
     let (records, _) = Records::parse(bytes);
     let text = records.to_text().unwrap();
-    let (again, damage) = Records::parse(&text);
+    let (again, damage) = Records::parse(text);
     assert!(damage.is_empty(), "{damage:?}");
     assert_eq!(again.iter().count(), records.iter().count());
     for record in records.iter() {

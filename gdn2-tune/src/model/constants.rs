@@ -105,7 +105,7 @@ impl Constants {
         let text = records
             .and_then(|folder| files::read_regular(&folder.join(format!("constants/{gpu}.json")), Limit::RECORDS).ok());
         match text {
-            Some(text) => Constants::parse(gpu, &text),
+            Some(text) => Constants::parse(gpu, text),
             None => Constants::shipped(gpu),
         }
     }
@@ -171,7 +171,7 @@ mod tests {
         }
         let mut halved = Constants::shipped("a100").unwrap();
         halved.values.remove("issue");
-        let error = Constants::parse("a100", &serde_json::to_string(&halved).unwrap()).unwrap_err();
+        let error = Constants::parse("a100", serde_json::to_string(&halved).unwrap()).unwrap_err();
         assert!(error.to_string().contains("`issue`"), "{error}");
     }
 }

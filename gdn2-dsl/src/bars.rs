@@ -170,6 +170,7 @@ impl Deviation {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 mod tests {
     use super::{Bar, Cost, Deviation, Verdict};
 

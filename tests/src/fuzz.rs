@@ -39,7 +39,7 @@ pub fn rule_text(bytes: &[u8]) {
     };
     for rule in rules {
         let plain = Rule { doc: String::new(), ..rule.clone() };
-        assert_eq!(parse_file(&plain.to_string()).unwrap(), [plain.clone()]);
+        assert_eq!(parse_file(&plain.to_string()).unwrap(), std::slice::from_ref(&plain));
         assert_eq!(parse_file(&rule.to_string()).unwrap().len(), 1, "{rule}");
         assert_eq!(rule.clone().checked().unwrap(), rule);
         let reference = gdn2_codegen::torch_ref(&rule);

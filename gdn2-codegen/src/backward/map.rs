@@ -153,6 +153,7 @@ pub(crate) fn scan_plan(plan: &Plan) -> Plan {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 mod tests {
     use super::Slices;
     use crate::arch::Arch;

@@ -131,8 +131,7 @@ fn wrong(args: &Args, compiler: &Compiler, seed: u64) -> Result<bool, String> {
         Ok((noticed as u64, args.seeds))
     };
     let wanted: Vec<&Planted> = PLANTED.iter().filter(|planted| planted.what.contains(&args.only)).collect();
-    let results: Vec<(&Planted, Result<(u64, u64), String>)> =
-        wanted.into_par_iter().map(|planted| (planted, noticed(planted))).collect();
+    let results: Vec<_> = wanted.into_par_iter().map(|planted| (planted, noticed(planted))).collect();
     let mut good = true;
     for (planted, result) in results {
         match result {

@@ -167,7 +167,7 @@ pub fn ptx(nvrtc: &Nvrtc, kernel: &Kernel, text: &str) -> Result<String, String>
 
 /// Two whole chunks and a ragged one, a single token and an empty sequence; gates, keys and heads as the seed has them.
 fn draw(point: &Point, seed: u64) -> Draw {
-    let chance = |of: u64, in_all: u64| (seed >> (4 * of)) % in_all == 0;
+    let chance = |of: u64, in_all: u64| (seed >> (4 * of)).is_multiple_of(in_all);
     let chunk = point.schedule.chunk().unwrap_or(2) as usize;
     let long = 2 * chunk + 1 + (seed >> 32) as usize % (chunk - 1).max(1);
     let regime = [Regime::None, Regime::Mild, Regime::Strong, Regime::Reset][(seed % 4) as usize];

@@ -70,6 +70,9 @@ pub fn bar(tensor: &str) -> Option<f64> {
     })
 }
 
+/// The bar of the gradient of a parameter, or of the logit of a `let`.
+pub const NAMED_BAR: f64 = 0.02;
+
 impl Bar {
     /// A bar with nothing behind it.
     pub fn fixed(bar: f64) -> Bar {

@@ -3,6 +3,8 @@
 use std::fmt;
 
 use crate::check::{KEY_DIMS, VALUE_DIMS, check_bound, check_dim, check_name};
+use crate::diagnostics::parse_file;
+use crate::prologue::{GateOf, Prologue, Texts};
 use crate::rule::{Bound, Dtype, Gate, Grain, Rule, StateLayout, Write};
 
 /// Why values do not make a rule.
@@ -40,6 +42,9 @@ pub enum RuleError {
     /// A bound that is none.
     #[error("decay: not a bound: {0}")]
     Bound(String),
+    /// Formulas that do not suit the rule's other fields.
+    #[error("formulas: {0}")]
+    Formula(String),
     /// A name that cannot name kernels.
     #[error("name `{name}`: {reason}")]
     Name {
@@ -94,6 +99,7 @@ impl Combination {
             value_dim,
             dtype,
             state: StateLayout::Kv,
+            prologue: Prologue::default(),
         }
         .checked()
     }
@@ -144,7 +150,13 @@ impl Rule {
             Write::Own(gate) => Write::Own(follow(gate)),
             Write::Tied => Write::Tied,
         };
-        Rule { erase: follow(self.erase), write, dtype, ..self.clone() }.checked()
+        // A logit is stored as rows are, a decay that arrives computed is not.
+        let decay = if self.prologue.gate(GateOf::Decay).is_some() { follow(self.decay) } else { self.decay };
+        let mut prologue = self.prologue.clone();
+        for shared in prologue.lets.iter_mut().filter(|shared| shared.storage == self.dtype) {
+            shared.storage = dtype;
+        }
+        Rule { decay, erase: follow(self.erase), write, dtype, prologue, ..self.clone() }.checked()
     }
 
     /// Establishes the invariants of a rule whose fields came from anywhere, and its canonical form.
@@ -166,7 +178,9 @@ impl Rule {
         if self.dtype == Dtype::F32 {
             return Err(RuleError::Dtype);
         }
-        self.decay = stored("decay", self.decay, Dtype::F32, self.dtype)?;
+        let computed = self.prologue.gate(GateOf::Decay).is_some();
+        let default = if computed { self.dtype } else { Dtype::F32 };
+        self.decay = stored("decay", self.decay, default, self.dtype)?;
         self.erase = stored("erase", self.erase, self.dtype, self.dtype)?;
         self.write = match self.write {
             Write::Own(gate) => Write::Own(stored("write", gate, self.dtype, self.dtype)?),
@@ -175,12 +189,34 @@ impl Rule {
         };
         self.bound = match self.bound {
             None => None,
+            Some(_) if self.prologue.gate(GateOf::Decay).is_some() => None,
             Some(_) if self.decay.grain == Grain::None => {
                 return Err(RuleError::Bound("there is no decay to bound".to_string()));
             }
             Some(Bound { lower, upper }) => Some(check_bound(lower, upper).map_err(RuleError::Bound)?),
         };
-        Ok(self)
+        if self.prologue.is_empty() {
+            return Ok(self);
+        }
+        let texts = self.prologue.texts();
+        self.with_texts(&texts)
+    }
+
+    /// The rule with a prologue in words, which is checked as a rule file's is.
+    ///
+    /// # Errors
+    /// A prologue with a mistake in it, or one that the rule's other fields do not suit.
+    pub(crate) fn with_texts(self, texts: &Texts) -> Result<Rule, RuleError> {
+        let plain = Rule { doc: String::new(), bound: None, prologue: Prologue::default(), ..self };
+        let mut text = String::new();
+        let written = plain.write_with(texts, &mut text);
+        let wrong = |text: String| RuleError::Formula(text);
+        written.map_err(|error| wrong(error.to_string()))?;
+        let mut rules = parse_file(&text).map_err(|found| wrong(found.to_string()))?;
+        match rules.pop() {
+            Some(rule) if rules.is_empty() => Ok(Rule { doc: self.doc, ..rule }),
+            _ => Err(wrong("they make more than one rule".to_owned())),
+        }
     }
 
     /// The rule's text without its doc comment: equal for equal kernels of one name.
@@ -249,6 +285,13 @@ impl fmt::Display for Combination {
 /// The rule as a rule file would have it, defaults left out.
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.write_with(&self.prologue.texts(), f)
+    }
+}
+
+impl Rule {
+    /// Writes the rule with these words for its prologue.
+    fn write_with(&self, texts: &Texts, f: &mut dyn fmt::Write) -> fmt::Result {
         for line in self.doc.lines() {
             writeln!(f, "{}", format!("/// {line}").trim_end())?;
         }
@@ -256,14 +299,36 @@ impl fmt::Display for Rule {
             storage if gate.grain == Grain::None || storage == default => String::new(),
             storage => format!(" as {storage}"),
         };
+        let formula = |gate: GateOf| match &texts.gates[gate as usize] {
+            Some(formula) => format!(" = {formula}"),
+            None => String::new(),
+        };
         writeln!(f, "rule {} {{", self.name)?;
-        write!(f, "    decay: {}{}", self.decay.grain, storage(self.decay, Dtype::F32))?;
-        if let Some(Bound { lower, upper }) = self.bound {
+        let norms: Vec<&str> =
+            [(texts.q, "q: l2norm;"), (texts.k, "k: l2norm;")].into_iter().filter_map(|(on, words)| on.then_some(words)).collect();
+        if !norms.is_empty() {
+            writeln!(f, "    {}", norms.join(" "))?;
+        }
+        for (name, grain) in &texts.params {
+            writeln!(f, "    param {name}: {grain};")?;
+        }
+        for (name, grain, stored, formula) in &texts.lets {
+            let stored = if *stored == self.dtype { String::new() } else { format!(" as {stored}") };
+            writeln!(f, "    let {name}: {grain}{stored} = {formula};")?;
+        }
+        let computed = texts.gates[GateOf::Decay as usize].is_some();
+        let default = if computed { self.dtype } else { Dtype::F32 };
+        write!(f, "    decay: {}{}", self.decay.grain, storage(self.decay, default))?;
+        // A formula proves its own bound.
+        if let Some(Bound { lower, upper }) = self.bound.filter(|_| !computed) {
             write!(f, " in [{lower}, {upper}]")?;
         }
-        writeln!(f, ";\n    erase: {}{};", self.erase.grain, storage(self.erase, self.dtype))?;
+        writeln!(f, "{};", formula(GateOf::Decay))?;
+        writeln!(f, "    erase: {}{}{};", self.erase.grain, storage(self.erase, self.dtype), formula(GateOf::Erase))?;
         match self.write {
-            Write::Own(gate) => writeln!(f, "    write: {}{};", gate.grain, storage(gate, self.dtype))?,
+            Write::Own(gate) => {
+                writeln!(f, "    write: {}{}{};", gate.grain, storage(gate, self.dtype), formula(GateOf::Write))?;
+            }
             Write::Tied => writeln!(f, "    write: erase;")?,
         }
         write!(f, "    key_dim: {}; value_dim: {}; dtype: {};", self.key_dim, self.value_dim, self.dtype)?;

@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 
 use crate::mistake::{Mistake, SourceSpan};
 use crate::rule::{Bound, Dtype, Gate, Grain, Rule, StateLayout, Write};
-use crate::spec::{Field, Head, Interval, Spec, Storage, Value};
+use crate::spec::{Field, Head, Interval, Spec, Storage, Value, Written};
 use crate::suggest::{list, nearest};
 
 /// The head dim of keys: state rows that a warp's fragments and one block's shared memory can hold.
@@ -17,7 +17,9 @@ pub(crate) const DIM_STEP: u32 = 16;
 pub(crate) const NAME_LENGTH: usize = 64;
 
 const REQUIRED: [&str; 6] = ["decay", "erase", "write", "key_dim", "value_dim", "dtype"];
-const KEYS: [&str; 7] = ["decay", "erase", "write", "key_dim", "value_dim", "dtype", "state"];
+const KEYS: [&str; 9] = ["decay", "erase", "write", "key_dim", "value_dim", "dtype", "state", "q", "k"];
+/// Keys that a misspelt word may be meant to be: one letter is near everything.
+const WORDS: [&str; 7] = ["decay", "erase", "write", "key_dim", "value_dim", "dtype", "state"];
 const GRAINS: [&str; 3] = ["none", "scalar", "channel"];
 /// Other people's words for our keys.
 const ALIASES: [(&str, &str); 10] = [
@@ -63,10 +65,15 @@ pub(crate) fn check<S: SourceSpan>(spec: &Spec<S>, mistakes: &mut Vec<Mistake<S>
     let dtype = checker.value("dtype").map(|value| checker.dtype(value));
     // Storage defaults follow the dtype; where it is unreadable any will do, since no rule comes out.
     let storage = dtype.flatten().unwrap_or(Dtype::Bf16);
-    let decay = checker.value("decay").map(|value| checker.gate("decay", value, Dtype::F32));
-    let bound = checker.value("decay").map(|value| checker.bound(value));
-    let erase = checker.value("erase").map(|value| checker.gate("erase", value, storage));
-    let write = checker.value("write").map(|value| checker.write(value, storage));
+    let decay = checker.value("decay").and_then(|value| checker.gate("decay", value, Dtype::F32, storage));
+    let promised = checker.value("decay").and_then(|value| checker.bound(value));
+    let erase = checker.value("erase").and_then(|value| checker.gate("erase", value, storage, storage));
+    let write = checker.value("write").and_then(|value| checker.write(value, storage));
+    let own_write = match write {
+        Some(Write::Own(gate)) => Some(gate),
+        Some(Write::Tied) | None => None,
+    };
+    let (prologue, proved) = checker.prologue(spec, [decay, erase, own_write], storage);
     let key_dim = checker.value("key_dim").map(|value| checker.dim("key_dim", value, KEY_DIMS));
     let value_dim = checker.value("value_dim").map(|value| checker.dim("value_dim", value, VALUE_DIMS));
     let state = match checker.value("state") {
@@ -76,14 +83,15 @@ pub(crate) fn check<S: SourceSpan>(spec: &Spec<S>, mistakes: &mut Vec<Mistake<S>
     let rule = Rule {
         name: spec.name.clone(),
         doc: spec.doc.clone(),
-        decay: decay.flatten()?,
-        bound: bound.flatten(),
-        erase: erase.flatten()?,
-        write: write.flatten()?,
+        decay: decay?,
+        bound: proved.or(promised),
+        erase: erase?,
+        write: write?,
         key_dim: key_dim.flatten()?,
         value_dim: value_dim.flatten()?,
         dtype: dtype.flatten()?,
         state: state?,
+        prologue,
     };
     (mistakes.len() == before).then_some(rule)
 }
@@ -141,7 +149,7 @@ fn grain(word: &str) -> Option<Grain> {
 }
 
 /// A long word cut short, so that a message stays a message.
-fn excerpt(word: &str) -> String {
+pub(crate) fn excerpt(word: &str) -> String {
     let mut short: String = word.chars().take(40).collect();
     if short.len() < word.len() {
         short.push('…');
@@ -149,14 +157,19 @@ fn excerpt(word: &str) -> String {
     short
 }
 
-struct Checker<'s, 'm, S> {
+/// Whether a word is a key of rules.
+pub(crate) fn is_key(word: &str) -> bool {
+    KEYS.contains(&word)
+}
+
+pub(crate) struct Checker<'s, 'm, S> {
     /// The field for each key of `KEYS`, the first one where it is given twice.
     fields: [Option<&'s Field<S>>; KEYS.len()],
-    mistakes: &'m mut Vec<Mistake<S>>,
+    pub(crate) mistakes: &'m mut Vec<Mistake<S>>,
 }
 
 impl<'s, S: SourceSpan> Checker<'s, '_, S> {
-    fn value(&self, key: &str) -> Option<&'s Value<S>> {
+    pub(crate) fn value(&self, key: &str) -> Option<&'s Value<S>> {
         let at = KEYS.iter().position(|known| *known == key)?;
         self.fields[at].and_then(|field| field.value.as_ref())
     }
@@ -166,11 +179,13 @@ impl<'s, S: SourceSpan> Checker<'s, '_, S> {
         let key = field.key.as_str();
         let meant = KEYS.iter().position(|known| *known == key).or_else(|| {
             let alias = ALIASES.iter().find(|(word, _)| *word == key).map(|(_, known)| *known);
-            let meant = alias.or_else(|| nearest(key, &KEYS));
+            let meant = alias.or_else(|| nearest(key, &WORDS));
             let mistake = Mistake::new(field.key_span, format!("unknown key `{}`", excerpt(key)), "not a key");
             self.mistakes.push(match meant {
                 Some(known) => mistake.suggest(format!("did you mean `{known}`?"), field.key_span, known),
-                None => mistake.note(format!("the keys are {}", list(&KEYS, "and"))),
+                None => mistake
+                    .note(format!("the keys are {}", list(&KEYS, "and")))
+                    .note("parameters are declared by `param NAME: …`, shared values by `let NAME: …`"),
             });
             KEYS.iter().position(|known| Some(*known) == meant)
         });
@@ -212,7 +227,7 @@ impl<'s, S: SourceSpan> Checker<'s, '_, S> {
     }
 
     /// No `as` on anything that is not a gate, no `in` on anything that is not the decay.
-    fn no_clauses(&mut self, key: &str, value: &Value<S>) {
+    pub(crate) fn no_clauses(&mut self, key: &str, value: &Value<S>) {
         if let Some(storage) = &value.storage {
             self.mistakes.push(
                 Mistake::new(storage.span, format!("`{key}` takes no `as`"), "not here")
@@ -223,9 +238,15 @@ impl<'s, S: SourceSpan> Checker<'s, '_, S> {
         if let Some(bound) = &value.bound {
             self.no_bound(key, bound);
         }
+        if value.formula.is_some() {
+            self.mistakes.push(
+                Mistake::new(value.head_span, format!("`{key}` takes no formula"), "nothing may follow this")
+                    .note("gates and `let`s have formulas"),
+            );
+        }
     }
 
-    fn no_bound(&mut self, key: &str, bound: &Interval<S>) {
+    pub(crate) fn no_bound(&mut self, key: &str, bound: &Interval<S>) {
         self.mistakes.push(
             Mistake::new(bound.span, format!("`{key}` takes no bound"), "not here")
                 .note("`in [LOWER, UPPER]` bounds the natural log of the decay and stands only on a decay that exists")
@@ -233,7 +254,7 @@ impl<'s, S: SourceSpan> Checker<'s, '_, S> {
         );
     }
 
-    fn not_one_of(&mut self, key: &str, value: &Value<S>, words: &[&str]) {
+    pub(crate) fn not_one_of(&mut self, key: &str, value: &Value<S>, words: &[&str]) {
         let text = value.head.text();
         let span = value.head_span;
         let mut mistake = Mistake::new(
@@ -262,8 +283,8 @@ impl<'s, S: SourceSpan> Checker<'s, '_, S> {
     }
 
     /// A gate of its own. Its bound, legal or not, is looked at elsewhere, except where no bound may stand.
-    fn gate(&mut self, key: &str, value: &Value<S>, default: Dtype) -> Option<Gate> {
-        if let Some(bound) = value.bound.as_ref().filter(|_| key != "decay") {
+    fn gate(&mut self, key: &str, value: &Value<S>, default: Dtype, rows: Dtype) -> Option<Gate> {
+        if let Some(bound) = value.bound.as_ref().filter(|_| key != "decay" && value.formula.is_none()) {
             self.no_bound(key, bound);
         }
         let Some(grain) = grain(value.head.text()) else {
@@ -271,6 +292,16 @@ impl<'s, S: SourceSpan> Checker<'s, '_, S> {
             self.not_one_of(key, value, if key == "write" { &tie } else { &GRAINS });
             return None;
         };
+        if value.formula.is_some() && grain == Grain::None {
+            self.mistakes.push(
+                Mistake::new(value.head_span, format!("`{key}: none` has no formula: there is no gate"), "absent here")
+                    .suggest("say `scalar`", value.head_span, "scalar"),
+            );
+            return None;
+        }
+        if value.formula.is_some() {
+            return Some(Gate { grain, storage: self.logit_storage(key, value, rows) });
+        }
         let storage =
             match &value.storage {
                 None => default,
@@ -313,20 +344,27 @@ impl<'s, S: SourceSpan> Checker<'s, '_, S> {
         None
     }
 
-    fn bound(&mut self, value: &Value<S>) -> Option<Bound> {
-        let interval = value.bound.as_ref()?;
-        if value.head == Head::Word("none".to_string()) {
-            self.no_bound("decay: none", interval);
-            return None;
-        }
+    /// The ends of a bound.
+    pub(crate) fn ends(&mut self, interval: &Interval<S>) -> Option<(f32, f32)> {
         let number = |text: &str| text.replace('_', "").trim_end_matches("f32").parse::<f32>().ok();
-        let (Some(lower), Some(upper)) = (number(&interval.lower), number(&interval.upper)) else {
+        let ends = number(&interval.lower).zip(number(&interval.upper));
+        if ends.is_none() {
             self.mistakes.push(
                 Mistake::new(interval.span, "the ends of a bound are decimal numbers", "cannot read these numbers")
                     .note("a bound is written `in [LOWER, UPPER]`, as in `in [-5, 0]`"),
             );
+        }
+        ends
+    }
+
+    /// The promise about a decay that arrives computed.
+    fn bound(&mut self, value: &Value<S>) -> Option<Bound> {
+        let interval = value.bound.as_ref().filter(|_| value.formula.is_none())?;
+        if value.head == Head::Word("none".to_string()) {
+            self.no_bound("decay: none", interval);
             return None;
-        };
+        }
+        let (lower, upper) = self.ends(interval)?;
         match check_bound(lower, upper) {
             Ok(bound) => Some(bound),
             Err(reason) => {
@@ -347,7 +385,22 @@ impl<'s, S: SourceSpan> Checker<'s, '_, S> {
 
     fn write(&mut self, value: &Value<S>, default: Dtype) -> Option<Write> {
         if value.head != Head::Word("erase".to_string()) {
-            return self.gate("write", value, default).map(Write::Own);
+            return self.gate("write", value, default, default).map(Write::Own);
+        }
+        if let Some(formula) = &value.formula {
+            let span = match formula {
+                Written::Read(syntax) => syntax.nodes.last().map_or(value.head_span, |whole| whole.span),
+                Written::Unreadable => value.head_span,
+            };
+            self.mistakes.push(
+                Mistake::new(
+                    span,
+                    "a tied write gate has no formula of its own: the erase gate's serves both",
+                    "remove it",
+                )
+                .suggest("or give the write gate its own formula", value.head_span, "scalar"),
+            );
+            return None;
         }
         if let Some(bound) = &value.bound {
             self.no_bound("write", bound);

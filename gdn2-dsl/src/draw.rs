@@ -2,10 +2,12 @@
 //!
 //! Only sums, products, quotients and square roots are used, which every machine rounds alike.
 
+use std::collections::BTreeMap;
 use std::str::FromStr;
 
 use crate::inputs::{Dims, InputError, Inputs, OutputGradients};
 use crate::limits::LARGEST_ERASE;
+use crate::prologue::{GateOf, NamedTensor};
 use crate::rule::{Bound, Dtype, Gate, Grain, Rule, Write};
 
 /// How strongly the drawn gates act.
@@ -73,6 +75,8 @@ enum Tensor {
     DOut,
     DFinalState,
     KeyDirection,
+    /// The first of the tensors that a rule names itself.
+    Named,
 }
 
 impl Draw {
@@ -144,20 +148,29 @@ impl Draw {
     }
 
     /// Draws the inputs of `rule`; g inside its bound. Sizes are those that [`Draw::check`] lets pass.
+    ///
+    /// Where a rule normalises rows or computes gates, rows, logits and parameters are bell-shaped: parameters low where
+    /// gates are to act mildly and high where strongly, logits ±50 at one token in sixteen for [`Regime::Reset`].
     pub fn inputs(&self, rule: &Rule) -> Inputs {
         let dims = self.dims(rule);
         let rows = self.batch * self.tokens;
         let dtype = rule.dtype;
         let mut stream = self.stream(Tensor::V);
         let v = (0..rows * dims.value_heads * dims.value_dim).map(|_| dtype.round(stream.bell())).collect();
-        let gate = |tensor, gate: Gate, channels, value: &dyn Fn(&mut Stream) -> f64| {
+        let gate = |tensor, of: GateOf, gate: Gate, channels, value: &dyn Fn(&mut Stream) -> f64| {
             let width = match gate.grain {
                 Grain::None => return None,
+                _ if !rule.prologue.has_tensor(of) => return None,
                 Grain::Scalar => 1,
                 Grain::Channel => channels,
             };
             let mut stream = self.stream(tensor);
-            Some((0..rows * dims.value_heads * width).map(|_| value(&mut stream)).collect())
+            let computed = rule.prologue.gate(of).is_some();
+            let mut next = || match computed {
+                true => gate.storage.round(self.regime.logit(&mut stream)),
+                false => value(&mut stream),
+            };
+            Some((0..rows * dims.value_heads * width).map(|_| next()).collect())
         };
         let decay = |stream: &mut Stream| inside(self.regime.decay(stream), rule.bound, rule.decay.storage);
         let erase = |stream: &mut Stream| rule.erase.storage.round(self.largest_erase * stream.unit());
@@ -167,15 +180,16 @@ impl Draw {
         };
         let mut inputs = Inputs {
             dims,
-            q: self.unit_rows(Tensor::Q, rows * dims.heads, &dims, dtype),
-            k: self.unit_rows(Tensor::K, rows * dims.heads, &dims, dtype),
+            q: self.rows(Tensor::Q, rows * dims.heads, &dims, dtype, !rule.prologue.normalises_q()),
+            k: self.rows(Tensor::K, rows * dims.heads, &dims, dtype, !rule.prologue.normalises_k()),
             v,
-            g: gate(Tensor::G, rule.decay, dims.key_dim, &decay),
-            b: gate(Tensor::B, rule.erase, dims.key_dim, &erase),
-            w: gate(Tensor::W, write, dims.value_dim, &|stream| write.storage.round(stream.unit())),
+            g: gate(Tensor::G, GateOf::Decay, rule.decay, dims.key_dim, &decay),
+            b: gate(Tensor::B, GateOf::Erase, rule.erase, dims.key_dim, &erase),
+            w: gate(Tensor::W, GateOf::Write, write, dims.value_dim, &|stream| write.storage.round(stream.unit())),
             initial_state: None,
             cu_seqlens: self.cu_seqlens.clone(),
             scale: Inputs::default_scale(dims.key_dim),
+            named: self.named(rule, &dims),
         };
         inputs.initial_state = self.initial_state.then(|| self.states(Tensor::InitialState, &inputs));
         inputs
@@ -196,7 +210,23 @@ impl Draw {
         (0..count).map(|_| Dtype::F32.round(0.5 * stream.bell())).collect()
     }
 
-    fn unit_rows(&self, tensor: Tensor, rows: usize, dims: &Dims, dtype: Dtype) -> Vec<f64> {
+    /// Parameters, and logits of `let`s.
+    fn named(&self, rule: &Rule, dims: &Dims) -> BTreeMap<String, Vec<f64>> {
+        let draw = |(index, own): (usize, NamedTensor<'_>)| {
+            let mut stream = self.stream_of(Tensor::Named as u64 + index as u64);
+            let channels = own.axis.map_or(1, |axis| axis.channels(rule) as usize);
+            let rows = if own.per_token { self.batch * self.tokens } else { 1 };
+            let next = |_| {
+                let x = if own.per_token { self.regime.logit(&mut stream) } else { self.regime.parameter(&mut stream) };
+                own.storage.round(x)
+            };
+            (own.name.to_owned(), (0..rows * dims.value_heads * channels).map(next).collect())
+        };
+        rule.prologue.named().into_iter().enumerate().map(draw).collect()
+    }
+
+    /// Rows of q or k, of length 1 where the rule does not see to that itself.
+    fn rows(&self, tensor: Tensor, rows: usize, dims: &Dims, dtype: Dtype, unit: bool) -> Vec<f64> {
         let width = dims.key_dim;
         let mut stream = self.stream(tensor);
         let mut directions = self.stream(Tensor::KeyDirection);
@@ -208,14 +238,18 @@ impl Draw {
                 let common = &common[index % dims.heads * width..];
                 row.iter_mut().zip(common).for_each(|(x, common)| *x = common + 0.01 * *x);
             }
-            let norm = row.iter().map(|x| x * x).sum::<f64>().sqrt().max(1e-6);
+            let norm = if unit { row.iter().map(|x| x * x).sum::<f64>().sqrt().max(1e-6) } else { 1.0 };
             values.extend(row.iter().map(|x| dtype.round(x / norm)));
         }
         values
     }
 
     fn stream(&self, tensor: Tensor) -> Stream {
-        let mut stream = Stream { state: self.seed ^ (tensor as u64).wrapping_mul(0xA076_1D64_78BD_642F) };
+        self.stream_of(tensor as u64)
+    }
+
+    fn stream_of(&self, number: u64) -> Stream {
+        let mut stream = Stream { state: self.seed ^ number.wrapping_mul(0xA076_1D64_78BD_642F) };
         stream.next();
         stream
     }
@@ -229,6 +263,24 @@ impl Regime {
             Regime::Reset if chance < 1.0 / 16.0 => -1000.0,
             Regime::Mild | Regime::Reset => -0.1 * depth,
             Regime::Strong => -2.5 - 27.5 * depth * depth,
+        }
+    }
+
+    fn logit(self, stream: &mut Stream) -> f64 {
+        let (chance, x) = (stream.unit(), stream.bell());
+        match self {
+            Regime::None | Regime::Mild => x,
+            Regime::Strong => 4.0 * x,
+            Regime::Reset if chance < 1.0 / 16.0 => 50.0 * x.signum(),
+            Regime::Reset => x,
+        }
+    }
+
+    fn parameter(self, stream: &mut Stream) -> f64 {
+        let x = stream.bell();
+        match self {
+            Regime::None | Regime::Mild | Regime::Reset => 0.5 * x - 1.5,
+            Regime::Strong => 0.5 * x + 0.5,
         }
     }
 }

@@ -1,8 +1,11 @@
 //! What a kernel is given, in float64 and with the shapes of the case files: tensors, sequences, and one head's view of them.
 
+use std::collections::BTreeMap;
+
 use crate::canonical::Combination;
 use crate::limits::{MOST_HEADS, MOST_NUMBERS, MOST_TOKENS};
-use crate::rule::Grain;
+use crate::prologue::{Axis, GateOf, NamedTensor};
+use crate::rule::{Grain, Rule};
 
 /// Sizes of one call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -32,7 +35,8 @@ pub struct Inputs {
     pub k: Vec<f64>,
     /// `[B, T, HV, V]`.
     pub v: Vec<f64>,
-    /// Natural log of the decay: absent, `[B, T, HV]` or `[B, T, HV, K]`.
+    /// Natural log of the decay: absent, `[B, T, HV]` or `[B, T, HV, K]`. Where a formula computes the decay, its logit,
+    /// absent where the formula reads none; so for `b` and `w`.
     pub g: Option<Vec<f64>>,
     /// Erase gate: absent, `[B, T, HV]` or `[B, T, HV, K]`. A tied gate is this one.
     pub b: Option<Vec<f64>>,
@@ -44,6 +48,9 @@ pub struct Inputs {
     pub cu_seqlens: Option<Vec<usize>>,
     /// Multiplies o; 1/√K by default.
     pub scale: f64,
+    /// What only a rule with formulas has, by name: parameters `[HV]` or `[HV, channels]`, and logits of its `let`s
+    /// `[B, T, HV]` or `[B, T, HV, channels]`.
+    pub named: BTreeMap<String, Vec<f64>>,
 }
 
 /// What the recurrence gives.
@@ -81,6 +88,8 @@ pub struct Gradients {
     pub dw: Option<Vec<f64>>,
     /// `[N, HV, K, V]`, also where no initial state was given.
     pub d_initial_state: Vec<f64>,
+    /// As `named`, by the names of what they are gradients of.
+    pub named: BTreeMap<String, Vec<f64>>,
 }
 
 /// Why tensors are no inputs of a rule.
@@ -106,6 +115,14 @@ pub enum InputError {
         tensor: &'static str,
         /// What is wrong.
         problem: &'static str,
+    },
+    /// A tensor that a rule names itself: missing, of the wrong size, or unknown to the rule.
+    #[error("{tensor}: {problem}")]
+    Named {
+        /// Its name.
+        tensor: String,
+        /// What is wrong.
+        problem: String,
     },
     /// Dims that contradict one another.
     #[error("{0}")]
@@ -214,6 +231,28 @@ impl Inputs {
     /// # Errors
     /// The first tensor that is wrong.
     pub fn check(&self, combination: Combination) -> Result<(), InputError> {
+        self.check_tensors(combination, &[], |_| true)
+    }
+
+    /// Whether every tensor that a rule is given is here, of the right size, and no other.
+    ///
+    /// # Errors
+    /// The first tensor that is wrong.
+    pub fn check_rule(&self, rule: &Rule) -> Result<(), InputError> {
+        if (self.dims.key_dim, self.dims.value_dim) != (rule.key_dim as usize, rule.value_dim as usize) {
+            let (key, value) = (rule.key_dim, rule.value_dim);
+            let own = format!("{} by {}", self.dims.key_dim, self.dims.value_dim);
+            return Err(InputError::Dims(format!("heads: {own}, where the rule has {key} by {value}")));
+        }
+        self.check_tensors(rule.combination(), &rule.prologue.named(), |gate| rule.prologue.has_tensor(gate))
+    }
+
+    fn check_tensors(
+        &self,
+        combination: Combination,
+        named: &[NamedTensor<'_>],
+        has_tensor: impl Fn(GateOf) -> bool,
+    ) -> Result<(), InputError> {
         let Dims { batch, tokens, heads, value_heads, key_dim, value_dim } = self.dims;
         self.dims.check(self.states())?;
         if let Some(offsets) = &self.cu_seqlens {
@@ -227,7 +266,10 @@ impl Inputs {
         size("q", &self.q, "[B, T, H, K]", &[batch, tokens, heads, key_dim])?;
         size("k", &self.k, "[B, T, H, K]", &[batch, tokens, heads, key_dim])?;
         size("v", &self.v, "[B, T, HV, V]", &[batch, tokens, value_heads, value_dim])?;
-        let gate = |tensor, grain, values: &Option<Vec<f64>>, channels| match (grain, values) {
+        let gate = |of: GateOf, grain, values: &Option<Vec<f64>>, channels| {
+            let tensor = of.tensor();
+            let grain = if has_tensor(of) { grain } else { Grain::None };
+            match (grain, values) {
             (Grain::None, None) => Ok(()),
             (Grain::None, Some(_)) => Err(InputError::Gate { tensor, problem: "the rule has no such gate" }),
             (_, None) => Err(InputError::Gate { tensor, problem: "the rule has this gate, but no tensor is given" }),
@@ -235,14 +277,41 @@ impl Inputs {
             (Grain::Channel, Some(values)) => {
                 size(tensor, values, "[B, T, HV, channels]", &[batch, tokens, value_heads, channels])
             }
+            }
         };
-        gate("g", combination.decay, &self.g, key_dim)?;
-        gate("b", combination.erase, &self.b, key_dim)?;
-        gate("w", combination.write.unwrap_or(Grain::None), &self.w, value_dim)?;
+        gate(GateOf::Decay, combination.decay, &self.g, key_dim)?;
+        gate(GateOf::Erase, combination.erase, &self.b, key_dim)?;
+        gate(GateOf::Write, combination.write.unwrap_or(Grain::None), &self.w, value_dim)?;
+        self.check_named(named)?;
         if let Some(state) = &self.initial_state {
             size("initial_state", state, "[N, HV, K, V]", &[self.states(), value_heads, key_dim, value_dim])?;
         }
         Dims::product(&[self.states(), value_heads, key_dim, value_dim]).map(|_| ())
+    }
+
+    fn check_named(&self, wanted: &[NamedTensor<'_>]) -> Result<(), InputError> {
+        let wrong = |tensor: &str, problem: String| Err(InputError::Named { tensor: tensor.to_owned(), problem });
+        if let Some(name) = self.named.keys().find(|name| wanted.iter().all(|own| own.name != name.as_str())) {
+            return wrong(name, "the rule has no such tensor".to_owned());
+        }
+        let Dims { batch, tokens, value_heads, key_dim, value_dim, .. } = self.dims;
+        for own in wanted {
+            let Some(values) = self.named.get(own.name) else {
+                return wrong(own.name, format!("missing, the rule needs it as {}", own.letters()));
+            };
+            let channels = match own.axis {
+                None => 1,
+                Some(Axis::Key) => key_dim,
+                Some(Axis::Value) => value_dim,
+            };
+            let rows = if own.per_token { Dims::product(&[batch, tokens])? } else { 1 };
+            let want = Dims::product(&[rows, value_heads, channels])?;
+            if values.len() != want {
+                let problem = format!("{} elements where {} has {want}", values.len(), own.letters());
+                return wrong(own.name, problem);
+            }
+        }
+        Ok(())
     }
 
     /// Whether the gradients belong to these inputs.

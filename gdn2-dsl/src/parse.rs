@@ -2,7 +2,7 @@
 //! every mistake.
 
 use crate::mistake::{Mistake, SourceSpan};
-use crate::spec::{Field, Head, Interval, Kind, Spec, Storage, Token, Value};
+use crate::spec::{Declaration, Field, Head, Interval, Kind, Spec, Storage, Token, Value, Written};
 
 /// Reads `rule NAME { … }` items to the end of the file.
 pub(crate) fn parse_items<S: SourceSpan>(tokens: &[Token<S>], end: S, mistakes: &mut Vec<Mistake<S>>) -> Vec<Spec<S>> {
@@ -25,50 +25,62 @@ pub(crate) fn parse_body<S: SourceSpan>(
     mistakes: &mut Vec<Mistake<S>>,
 ) -> Spec<S> {
     let mut parser = Parser { tokens, at: 0, end, mistakes };
-    let mut fields = Vec::new();
+    let mut body = Body { fields: Vec::new(), declarations: Vec::new() };
     while parser.at < tokens.len() {
         if let Some(Kind::Close(c)) = parser.kind() {
             parser.stray_close(*c);
             continue;
         }
-        fields.extend(parser.field());
+        parser.part(&mut body);
     }
-    Spec { name, name_span, doc, fields, truncated: false }
+    let Body { fields, declarations } = body;
+    Spec { name, name_span, doc, fields, declarations, truncated: false }
 }
 
-struct Parser<'t, 'm, S> {
+/// What a body holds, as far as it is read.
+struct Body<S> {
+    fields: Vec<Field<S>>,
+    declarations: Vec<Declaration<S>>,
+}
+
+pub(crate) struct Parser<'t, 'm, S> {
     tokens: &'t [Token<S>],
-    at: usize,
+    pub(crate) at: usize,
     end: S,
-    mistakes: &'m mut Vec<Mistake<S>>,
+    pub(crate) mistakes: &'m mut Vec<Mistake<S>>,
 }
 
 impl<'t, S: SourceSpan> Parser<'t, '_, S> {
-    fn kind(&self) -> Option<&'t Kind> {
+    pub(crate) fn kind(&self) -> Option<&'t Kind> {
         self.kind_at(0)
     }
 
-    fn kind_at(&self, ahead: usize) -> Option<&'t Kind> {
+    pub(crate) fn kind_at(&self, ahead: usize) -> Option<&'t Kind> {
         self.tokens.get(self.at + ahead).map(|token| &token.kind)
     }
 
-    fn span(&self) -> S {
+    pub(crate) fn span(&self) -> S {
         self.tokens.get(self.at).map_or(self.end, |token| token.span)
     }
 
-    fn previous(&self) -> S {
+    /// The place of the token `ahead` of the current one.
+    pub(crate) fn span_at(&self, ahead: usize) -> S {
+        self.tokens.get(self.at + ahead).map_or(self.end, |token| token.span)
+    }
+
+    pub(crate) fn previous(&self) -> S {
         self.at.checked_sub(1).and_then(|at| self.tokens.get(at)).map_or(self.end, |token| token.span)
     }
 
-    fn found(&self) -> String {
+    pub(crate) fn found(&self) -> String {
         self.kind().map_or_else(|| "the end".to_string(), Kind::describe)
     }
 
-    fn is_word(&self, ahead: usize, word: &str) -> bool {
+    pub(crate) fn is_word(&self, ahead: usize, word: &str) -> bool {
         matches!(self.kind_at(ahead), Some(Kind::Ident(found)) if found == word)
     }
 
-    fn eat(&mut self, kind: &Kind) -> bool {
+    pub(crate) fn eat(&mut self, kind: &Kind) -> bool {
         let eaten = self.kind() == Some(kind);
         self.at += usize::from(eaten);
         eaten
@@ -186,7 +198,7 @@ impl<'t, S: SourceSpan> Parser<'t, '_, S> {
                 return None;
             }
         }
-        let mut fields = Vec::new();
+        let mut body = Body { fields: Vec::new(), declarations: Vec::new() };
         let truncated = loop {
             match self.kind() {
                 Some(Kind::Close('}')) => {
@@ -194,7 +206,7 @@ impl<'t, S: SourceSpan> Parser<'t, '_, S> {
                     break false;
                 }
                 Some(Kind::Close(c)) => self.stray_close(*c),
-                Some(_) if !self.at_rule() => fields.extend(self.field()),
+                Some(_) if !self.at_rule() => self.part(&mut body),
                 _ => {
                     self.mistakes.push(
                         Mistake::new(open, format!("the body of rule `{name}` is never closed"), "opened here")
@@ -204,7 +216,27 @@ impl<'t, S: SourceSpan> Parser<'t, '_, S> {
                 }
             }
         };
-        Some(Spec { name, name_span, doc, fields, truncated })
+        let Body { fields, declarations } = body;
+        Some(Spec { name, name_span, doc, fields, declarations, truncated })
+    }
+
+    /// A field, or a parameter's or `let`'s declaration.
+    fn part(&mut self, body: &mut Body<S>) {
+        let place = body.fields.len() + body.declarations.len();
+        let declares = self.is_word(0, "param") || self.is_word(0, "let");
+        if declares && matches!(self.kind_at(1), Some(Kind::Ident(_))) {
+            let is_let = self.is_word(0, "let");
+            self.at += 1;
+            body.declarations.extend(self.field(place).map(|field| Declaration {
+                is_let,
+                name: field.key,
+                name_span: field.key_span,
+                place,
+                value: field.value,
+            }));
+        } else {
+            body.fields.extend(self.field(place));
+        }
     }
 
     /// The current word's text.
@@ -215,7 +247,7 @@ impl<'t, S: SourceSpan> Parser<'t, '_, S> {
         }
     }
 
-    fn field(&mut self) -> Option<Field<S>> {
+    fn field(&mut self, place: usize) -> Option<Field<S>> {
         let key_span = self.span();
         let key = match self.kind() {
             Some(Kind::Ident(key)) => key.clone(),
@@ -257,11 +289,11 @@ impl<'t, S: SourceSpan> Parser<'t, '_, S> {
             self.eat(&Kind::Punct('='));
             if !matches!(self.kind(), Some(Kind::Ident(_) | Kind::Number(_) | Kind::Punct('-'))) {
                 self.recover();
-                return Some(Field { key, key_span, value: None });
+                return Some(Field { key, key_span, place, value: None });
             }
         }
         let value = self.value(&key);
-        Some(Field { key, key_span, value })
+        Some(Field { key, key_span, place, value })
     }
 
     fn value(&mut self, key: &str) -> Option<Value<S>> {
@@ -283,7 +315,8 @@ impl<'t, S: SourceSpan> Parser<'t, '_, S> {
                 return None;
             }
         };
-        let mut value = Value { head, head_span: head_span.to(self.previous()), storage: None, bound: None };
+        let head_span = head_span.to(self.previous());
+        let mut value = Value { head, head_span, storage: None, bound: None, formula: None };
         loop {
             let span = self.span();
             if self.eat(&Kind::Punct(';')) {
@@ -304,6 +337,9 @@ impl<'t, S: SourceSpan> Parser<'t, '_, S> {
                 let dtype_span = self.span();
                 self.at += 1;
                 value.storage = Some(Storage { dtype: dtype.clone(), dtype_span, span: span.to(dtype_span) });
+            } else if self.eat(&Kind::Punct('=')) {
+                value.formula = Some(self.formula().map_or(Written::Unreadable, Written::Read));
+                return Some(value);
             } else if self.is_word(0, "in") && value.bound.is_none() {
                 self.at += 1;
                 value.bound = Some(self.interval(span)?);
@@ -313,11 +349,18 @@ impl<'t, S: SourceSpan> Parser<'t, '_, S> {
         }
     }
 
+    /// Whether what stands here can only belong to what follows a field.
+    pub(crate) fn at_next_part(&self) -> bool {
+        let word = matches!(self.kind(), Some(Kind::Ident(_)));
+        let declares = (self.is_word(0, "param") || self.is_word(0, "let")) && matches!(self.kind_at(1), Some(Kind::Ident(_)));
+        let next_field = declares || word && self.kind_at(1) == Some(&Kind::Punct(':'));
+        next_field || self.at_rule() || matches!(self.kind(), None | Some(Kind::Close('}')))
+    }
+
     /// What stands after a complete value is not its `;`.
     fn after_value(&mut self, value: Value<S>) -> Option<Value<S>> {
         let after = self.previous().after();
-        let next_field = matches!(self.kind(), Some(Kind::Ident(_))) && self.kind_at(1) == Some(&Kind::Punct(':'));
-        if next_field || self.at_rule() || matches!(self.kind(), None | Some(Kind::Close('}'))) {
+        if self.at_next_part() {
             self.mistakes.push(Mistake::new(after, "expected `;` after the value", "expected `;`").suggest(
                 "end the field",
                 after,
@@ -382,7 +425,7 @@ impl<'t, S: SourceSpan> Parser<'t, '_, S> {
     }
 
     /// Skips past the next `;`, or up to the `}` that ends the body, whichever comes first; whole groups at a time.
-    fn recover(&mut self) {
+    pub(crate) fn recover(&mut self) {
         let mut depth = 0usize;
         while let Some(kind) = self.kind() {
             match kind {

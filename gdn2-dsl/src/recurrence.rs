@@ -1,7 +1,12 @@
 //! What a rule was understood to mean, said back as a formula, as tensors and as a cost. For people, not for kernels.
 
 use crate::check::ERASE_NONE;
+use crate::prologue::{GateOf, NORM_EPSILON};
+use crate::formula::{Formula, Leaf};
 use crate::rule::{Dtype, Gate, Grain, Rule, StateLayout, Write};
+
+/// A derivative longer than this is counted, not printed.
+const LONGEST_DERIVATIVE: usize = 160;
 
 /// A tensor of a rule: its name in files, its shape in the oracle's letters, its storage.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,7 +69,42 @@ impl Rule {
         lines
     }
 
-    /// The tensors of the forward pass, inputs first.
+    /// What the rule computes before its recurrence, a line each: rows that are normalised; every formula with the
+    /// interval its value is proved to lie in, its derivatives, and the parts of it that are computed once for all
+    /// tokens.
+    pub fn prologue_lines(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        let prologue = &self.prologue;
+        for (name, normalised) in [("q", prologue.normalises_q()), ("k", prologue.normalises_k())] {
+            if normalised {
+                lines.push(format!("{name}_t is {name} / sqrt(sum {name}^2 + {NORM_EPSILON:e})"));
+            }
+        }
+        for own in prologue.lets() {
+            self.formula_lines(&format!("{}_t", own.name), &own.name, &own.formula, &mut lines);
+        }
+        for gate in GateOf::ALL {
+            if let Some(formula) = prologue.gate(gate) {
+                self.formula_lines(&format!("{}_t", gate.tensor()), gate.tensor(), formula, &mut lines);
+            }
+        }
+        lines
+    }
+
+    fn formula_lines(&self, name: &str, logit: &str, formula: &Formula, lines: &mut Vec<String>) {
+        let prologue = &self.prologue;
+        let reads = if formula.reads(Leaf::Logit) { format!(", x the logit {logit}") } else { String::new() };
+        lines.push(format!("{name} = {} in {}{reads}", formula.text(prologue), formula.range()));
+        for (leaf, text) in formula.partial_texts(prologue) {
+            let text = if text.len() > LONGEST_DERIVATIVE { format!("{} characters", text.len()) } else { text };
+            lines.push(format!("  d{name}/d{} = {text}", prologue.leaf(leaf, "x")));
+        }
+        for (text, per_channel) in formula.hoisted(prologue) {
+            lines.push(format!("  once per {}: {text}", if per_channel { "head and channel" } else { "head" }));
+        }
+    }
+
+    /// The tensors that every rule may have, inputs first; [`Prologue::named`](crate::Prologue::named) has the others.
     pub fn tensors(&self) -> Vec<TensorSpec> {
         let (key, value) = (self.key_dim, self.value_dim);
         let wide = |name, heads: &str, dim: u32| TensorSpec {
@@ -73,18 +113,19 @@ impl Rule {
             dtype: self.dtype,
             per_token: dim,
         };
-        let gate = |name, gate: Gate, dim: u32| match gate.grain {
-            Grain::None => None,
-            Grain::Scalar => Some(TensorSpec { name, shape: "[B,T,HV]".to_owned(), dtype: gate.storage, per_token: 1 }),
-            Grain::Channel => Some(TensorSpec { dtype: gate.storage, ..wide(name, "HV", dim) }),
+        let gate = |of: GateOf, gate: Gate, dim: u32| match (of.tensor(), gate.grain) {
+            (_, Grain::None) => None,
+            _ if !self.prologue.has_tensor(of) => None,
+            (name, Grain::Scalar) => Some(TensorSpec { name, shape: "[B,T,HV]".to_owned(), dtype: gate.storage, per_token: 1 }),
+            (name, Grain::Channel) => Some(TensorSpec { dtype: gate.storage, ..wide(name, "HV", dim) }),
         };
         let own_write = match self.write {
-            Write::Own(write) => gate("w", write, value),
+            Write::Own(write) => gate(GateOf::Write, write, value),
             Write::Tied => None,
         };
         let mut tensors = vec![wide("q", "H", key), wide("k", "H", key), wide("v", "HV", value)];
-        tensors.extend(gate("g", self.decay, key));
-        tensors.extend(gate("b", self.erase, key));
+        tensors.extend(gate(GateOf::Decay, self.decay, key));
+        tensors.extend(gate(GateOf::Erase, self.erase, key));
         tensors.extend(own_write);
         tensors.push(wide("o", "HV", value));
         let (rows, columns) = match self.state {
@@ -105,9 +146,12 @@ impl Rule {
         let square = u64::from(self.key_dim) * u64::from(self.value_dim);
         // S is scaled (decay), read against e (erase), added to (write) and read against q (output).
         let passes = 2 + u64::from(self.decay.grain != Grain::None) + u64::from(self.erase.grain != Grain::None);
+        let logits = self.prologue.named().into_iter().filter(|own| own.per_token);
+        let logits = logits.map(|own| u64::from(own.axis.map_or(1, |axis| axis.channels(self)) * own.storage.bytes()));
         TokenCost {
             multiply_adds: passes * square,
-            bytes: self.tensors().iter().map(|tensor| u64::from(tensor.per_token * tensor.dtype.bytes())).sum(),
+            bytes: self.tensors().iter().map(|tensor| u64::from(tensor.per_token * tensor.dtype.bytes())).sum::<u64>()
+                + logits.sum::<u64>(),
             state_bytes: square * u64::from(Dtype::F32.bytes()),
         }
     }

@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::canonical::RuleError;
+use crate::prologue::{Prologue, Texts};
 
 /// How finely a gate acts: not at all, one number per token and head, or one per channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -96,6 +97,9 @@ pub struct Rule {
     pub dtype: Dtype,
     /// Memory order of the state.
     pub state: StateLayout,
+    /// What the rule computes before its recurrence. Serialised only where there is any.
+    #[serde(skip_serializing_if = "Prologue::is_empty")]
+    pub prologue: Prologue,
 }
 
 /// By bits: a checked bound is finite and has no negative zero, so this is also numeric equality.
@@ -132,14 +136,21 @@ struct Unchecked {
     value_dim: u32,
     dtype: Dtype,
     state: StateLayout,
+    prologue: Option<Texts>,
 }
 
 impl TryFrom<Unchecked> for Rule {
     type Error = RuleError;
 
     fn try_from(fields: Unchecked) -> Result<Rule, RuleError> {
-        let Unchecked { name, doc, decay, bound, erase, write, key_dim, value_dim, dtype, state } = fields;
-        Rule { name, doc, decay, bound, erase, write, key_dim, value_dim, dtype, state }.checked()
+        let Unchecked { name, doc, decay, bound, erase, write, key_dim, value_dim, dtype, state, prologue } = fields;
+        let none = Prologue::default();
+        let rule =
+            Rule { name, doc, decay, bound, erase, write, key_dim, value_dim, dtype, state, prologue: none };
+        match prologue {
+            None => rule.checked(),
+            Some(texts) => rule.with_texts(&texts),
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! The syntax of a rule, spans kept, meaning not yet asked.
 
+use crate::formula::syntax::Syntax;
+
 /// One token of the rule language; every one is a Rust token too.
 #[derive(Clone, Debug)]
 pub(crate) struct Token<S> {
@@ -28,6 +30,7 @@ pub(crate) struct Spec<S> {
     pub name_span: S,
     pub doc: String,
     pub fields: Vec<Field<S>>,
+    pub declarations: Vec<Declaration<S>>,
     /// The closing brace was never found: what is missing may have been lost with it.
     pub truncated: bool,
 }
@@ -37,17 +40,41 @@ pub(crate) struct Spec<S> {
 pub(crate) struct Field<S> {
     pub key: String,
     pub key_span: S,
+    /// Its place among the body's fields and declarations.
+    pub place: usize,
     /// None where the value could not be read; that mistake is already reported.
     pub value: Option<Value<S>>,
 }
 
-/// A word or number with its optional `as` and `in` clauses.
+/// `param name: value;` or `let name: value;`
+#[derive(Clone, Debug)]
+pub(crate) struct Declaration<S> {
+    pub is_let: bool,
+    pub name: String,
+    pub name_span: S,
+    /// Its place among the body's fields and declarations.
+    pub place: usize,
+    /// None where the value could not be read; that mistake is already reported.
+    pub value: Option<Value<S>>,
+}
+
+/// A word or number with its optional `as` and `in` clauses and its formula.
 #[derive(Clone, Debug)]
 pub(crate) struct Value<S> {
     pub head: Head,
     pub head_span: S,
     pub storage: Option<Storage<S>>,
     pub bound: Option<Interval<S>>,
+    pub formula: Option<Written<S>>,
+}
+
+/// What stands after `=`.
+#[derive(Clone, Debug)]
+pub(crate) enum Written<S> {
+    /// A formula's operations.
+    Read(Syntax<S>),
+    /// A formula with a mistake that is already reported.
+    Unreadable,
 }
 
 /// What stands first in a value.

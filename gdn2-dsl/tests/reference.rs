@@ -23,6 +23,7 @@ fn two_tokens() -> Inputs {
         initial_state: Some(vec![2.0, 6.0]),
         cu_seqlens: None,
         scale: 0.5,
+        named: Default::default(),
     }
 }
 
@@ -114,6 +115,7 @@ fn packed_sequences_are_the_sequences_alone() {
                 initial_state: packed.initial_state.as_ref().map(|s| s[n * state_size..(n + 1) * state_size].to_vec()),
                 cu_seqlens: None,
                 scale: packed.scale,
+                named: Default::default(),
             };
             let expected = reference::forward(combination, &alone).unwrap();
             assert_eq!(cut(&outputs.o, from, to), expected.o);

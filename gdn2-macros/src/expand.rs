@@ -554,6 +554,7 @@ fn describe(rule: &Rule, span: Span) -> TokenStream {
             value_dim: #value_dim,
             dtype: __gdn2::Dtype::#dtype,
             state: __gdn2::StateLayout::#state,
+            prologue: ::core::default::Default::default(),
         }
     }
     .into_token_stream()

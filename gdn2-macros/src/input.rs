@@ -1,6 +1,6 @@
 //! What the macros take: `[crate = path;] #[doc…] VIS mod NAME { rule body }…` and `[VIS] "file[#rule]" [, crate = path]`.
 
-use gdn2_dsl::{Dtype, Gate, Grain, Rule, SpannedError, StateLayout, Write, parse_rule_body};
+use gdn2_dsl::{Dtype, Gate, Grain, Prologue, Rule, SpannedError, StateLayout, Write, parse_rule_body};
 use proc_macro2::{Delimiter, Ident, Span, TokenStream, TokenTree};
 use quote::{quote, quote_spanned};
 use syn::parse::{Parse, ParseStream};
@@ -179,6 +179,7 @@ fn guess(name: &Ident, doc: String, body: TokenStream) -> Rule {
         value_dim: dim("value_dim"),
         dtype: if value("dtype") == "f16" { Dtype::F16 } else { Dtype::Bf16 },
         state: StateLayout::Kv,
+        prologue: Prologue::default(),
     }
 }
 

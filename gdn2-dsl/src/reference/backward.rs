@@ -6,6 +6,8 @@
 //! dn = dSᵀk   dk = dS n + b ⊙ de   de = −A dn   dz = dn   dA = dS − e dnᵀ   dg = rowsum(dA ⊙ A)   dS_{t−1} = Diag(α) dA
 //! ```
 
+use std::collections::BTreeMap;
+
 use rayon::prelude::*;
 
 use super::{accumulate, dot, step};
@@ -65,6 +67,7 @@ pub(crate) fn gather(
         db: like(&inputs.b),
         dw: like(&inputs.w),
         d_initial_state: vec![0.0; inputs.states() * dims.value_heads * dims.state()],
+        named: BTreeMap::new(),
     };
     let gate = |grain: Grain, all: &mut [f64], at: usize, part: &[f64]| match grain {
         Grain::None => {}

@@ -68,6 +68,7 @@ fn read(path: &std::path::Path) -> Case {
             initial_state: take("initial_state"),
             cu_seqlens: take("cu_seqlens").map(|offsets| offsets.iter().map(|at| *at as usize).collect()),
             scale: metadata["scale"].parse().unwrap(),
+            named: Default::default(),
         },
         upstream: OutputGradients { d_out: take("do").unwrap(), d_final_state: take("d_final_state") },
         expected: tensors,

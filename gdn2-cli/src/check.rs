@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use gdn2_dsl::Rule;
+use gdn2_dsl::prologue::GateOf;
 
 use crate::error::CliError;
 use crate::select::Selection;
@@ -71,7 +72,11 @@ fn understood(rule: &Rule) -> String {
     for line in rule.recurrence().lines() {
         let _ = writeln!(text, "  {line}");
     }
-    if let Some(bound) = rule.bound {
+    for line in rule.prologue_lines() {
+        let _ = writeln!(text, "  {line}");
+    }
+    let computed = rule.prologue.gate(GateOf::Decay).is_some();
+    if let Some(bound) = rule.bound.filter(|_| !computed) {
         let _ = writeln!(text, "  the caller promises {} <= g_t <= {}", bound.lower, bound.upper);
     }
     for line in rule.absences() {
@@ -83,6 +88,9 @@ fn understood(rule: &Rule) -> String {
     text.push('\n');
     for tensor in rule.tensors() {
         let _ = writeln!(text, "  {:<6}{:<16}{}", tensor.name, tensor.shape, tensor.dtype);
+    }
+    for own in rule.prologue.named() {
+        let _ = writeln!(text, "  {:<6}{:<16}{}", own.name, own.shape(rule), own.storage);
     }
     let cost = rule.token_cost();
     let _ = writeln!(

@@ -6,7 +6,7 @@ use gdn2_codegen::kernel::{Illegal, Pass};
 use gdn2_codegen::schedule::Schedule;
 use gdn2_dsl::bars::{Bar, Deviation, MOST_BARS, NEGLIGIBLE, Verdict as Found};
 use gdn2_runtime::engine::{Engine, Outcome, Run, RunError};
-use gdn2_runtime::judge::{Judged as Compared, judge};
+use gdn2_runtime::judge::{Judged as Compared, judge, judge_named};
 use gdn2_runtime::nvrtc::NvrtcError;
 use gdn2_runtime::tensors::{Array, Case, CaseError};
 use serde_json::json;
@@ -41,7 +41,7 @@ struct Row {
 
 enum Judged {
     /// A tensor beside its expectation.
-    Tensor(Compared),
+    Tensor { tensor: String, deviation: Deviation, bar: Bar, verdict: Found },
     /// The schedule cannot serve the case.
     Illegal(Illegal),
     /// There is no tensor to judge.
@@ -74,7 +74,8 @@ impl Rows {
     ) -> Result<(), CliError> {
         let outcome = match engine.run(run, case) {
             Ok(outcome) => outcome,
-            Err(RunError::Illegal(illegal)) => {
+            // A pass without kernels for a whole rule is no schedule among others.
+            Err(RunError::Illegal(illegal)) if gdn2_codegen::takes(run.rule, run.pass).is_ok() => {
                 self.push(name, run.rule.name.clone(), Judged::Illegal(illegal));
                 return Ok(());
             }
@@ -109,7 +110,24 @@ impl Rows {
                 Ok(None) => continue,
                 Ok(Some(judged)) => {
                     told += usize::from(!matches!(judged.verdict, Found::Untested | Found::Unjudged));
-                    self.push(name, kernel.clone(), Judged::Tensor(judged));
+                    let Compared { tensor, deviation, bar, verdict } = judged;
+                    let tensor = tensor.name().to_owned();
+                    self.push(name, kernel.clone(), Judged::Tensor { tensor, deviation, bar, verdict });
+                }
+                Err(error) => {
+                    told += 1;
+                    self.fail(name, &error.to_string());
+                }
+            }
+            compared += 1;
+        }
+        for own in run.rule.prologue.named().into_iter().filter(|_| run.pass == Pass::Backward) {
+            let tensor = format!("d{}", own.name);
+            match judge_named(&tensor, &outcome, case) {
+                Ok(None) => continue,
+                Ok(Some((deviation, bar, verdict))) => {
+                    told += usize::from(!matches!(verdict, Found::Untested | Found::Unjudged));
+                    self.push(name, kernel.clone(), Judged::Tensor { tensor, deviation, bar, verdict });
                 }
                 Err(error) => {
                     told += 1;
@@ -156,12 +174,12 @@ impl Rows {
     }
 
     fn passed(&self) -> usize {
-        self.count(|judged| matches!(judged, Judged::Tensor(Compared { verdict: Found::Passed, .. })))
+        self.count(|judged| matches!(judged, Judged::Tensor { verdict: Found::Passed, .. }))
     }
 
     fn failed(&self) -> usize {
         self.count(|judged| {
-            matches!(judged, Judged::Tensor(Compared { verdict: Found::Failed, .. }) | Judged::Failed(_))
+            matches!(judged, Judged::Tensor { verdict: Found::Failed, .. } | Judged::Failed(_))
         })
     }
 
@@ -177,10 +195,10 @@ impl Rows {
         let mut notes = String::new();
         for row in &self.rows {
             match &row.judged {
-                Judged::Tensor(Compared { tensor, deviation, bar, verdict }) => {
+                Judged::Tensor { tensor, deviation, bar, verdict } => {
                     let error = error_text(deviation);
                     let bar = format!("{:.4}", bar.bar);
-                    table.add_row([&row.case, &row.kernel, tensor.name(), &error, &bar, short(*verdict)]);
+                    table.add_row([&row.case, &row.kernel, tensor, &error, &bar, short(*verdict)]);
                 }
                 Judged::Illegal(illegal) => {
                     notes += &format!("{}: illegal: {}, {}, {}\n", row.case, illegal.field, illegal.limit, illegal.got);
@@ -199,7 +217,7 @@ impl Rows {
             text.push('\n');
         }
         let found = |wanted: Found| {
-            self.rows.iter().filter(|row| matches!(&row.judged, Judged::Tensor(it) if it.verdict == wanted)).count()
+            self.rows.iter().filter(|row| matches!(&row.judged, Judged::Tensor { verdict, .. } if *verdict == wanted)).count()
         };
         let (untested, unjudged) = (found(Found::Untested), found(Found::Unjudged));
         if untested > 0 {
@@ -216,8 +234,8 @@ impl Rows {
     /// The same for machines.
     pub fn json(&self) -> serde_json::Value {
         let rows = self.rows.iter().map(|row| match &row.judged {
-            Judged::Tensor(Compared { tensor, deviation, bar, verdict }) => json!({
-                "case": row.case, "kernel": row.kernel, "tensor": tensor.name(),
+            Judged::Tensor { tensor, deviation, bar, verdict } => json!({
+                "case": row.case, "kernel": row.kernel, "tensor": tensor,
                 // NaN has no JSON form and becomes null.
                 "error": deviation.relative, "largest": deviation.largest, "bar": bar.bar, "limit": bar.limit,
                 "verdict": long(*verdict),

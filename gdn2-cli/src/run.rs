@@ -54,7 +54,8 @@ impl Args {
         };
         let shapes: Vec<String> =
             outcome.tensors.iter().map(|(tensor, array)| format!("{} {:?}", tensor.name(), array.shape)).collect();
-        let results = Case { metadata: case.metadata, tensors: outcome.tensors, ..Case::default() };
+        let (metadata, tensors, named) = (case.metadata, outcome.tensors, outcome.named);
+        let results = Case { metadata, tensors, named, ..Case::default() };
         write::file(&self.out, &results.to_bytes()?)?;
         let text = format!("{}: {} ({how})\n", self.out.display(), shapes.join(", "));
         write::note(&text, &self.out)?;

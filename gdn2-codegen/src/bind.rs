@@ -8,8 +8,27 @@ use crate::schedule::{Backward, Decode, Forward, Matrix, Overrides, Schedule, Sc
 use crate::{backward, decode, forward};
 use gdn2_dsl::Rule;
 
+/// Whether there are kernels of a pass for what the rule is given.
+///
+/// # Errors
+/// A rule that computes its gates or normalises its rows, which no kernel does yet.
+pub fn takes(rule: &Rule, pass: Pass) -> Result<(), Illegal> {
+    if rule.prologue.is_empty() {
+        return Ok(());
+    }
+    Err(Illegal::new(
+        &format!("formulas: rule `{}`", rule.name),
+        format!(
+            "gates and rows that arrive computed, as every {pass} kernel takes them: run this rule on the cpu device, or \
+             compute its gates outside and use a rule without formulas"
+        ),
+        "computes its gates or normalises its rows",
+    ))
+}
+
 /// Fixes every number of one pass of a rule.
 pub fn bind(rule: &Rule, pass: Pass, schedule: Schedule, arch: Arch) -> Result<Kernel, Illegal> {
+    takes(rule, pass)?;
     let plan = plan::plan(rule, pass);
     match (pass, schedule) {
         (Pass::Forward | Pass::ForwardForBackward, Schedule::Forward(numbers)) => {

@@ -7,6 +7,7 @@
 //! #     name: "linear".into(), doc: String::new(), decay: gate(gdn2_dsl::Grain::None), bound: None,
 //! #     erase: gate(gdn2_dsl::Grain::None), write: gdn2_dsl::Write::Own(gate(gdn2_dsl::Grain::None)),
 //! #     key_dim: 64, value_dim: 64, dtype: gdn2_dsl::Dtype::Bf16, state: gdn2_dsl::StateLayout::Kv,
+//! #     prologue: gdn2_dsl::Prologue::default(),
 //! # };
 //! use gdn2_codegen::{arch::Arch, kernel::Pass, schedule::Schedule};
 //! let schedule = Schedule::default_for(&rule, Pass::Forward, Arch::Sm90a)?;
@@ -35,7 +36,7 @@ pub mod schedule;
 mod shared;
 mod torch_ref;
 
-pub use bind::bind;
+pub use bind::{bind, takes};
 pub use plan::plan;
 pub use records::{committed, lookup, record};
 pub use render::render;

@@ -5,8 +5,9 @@ use crate::tensors::{Array, Case, CaseError, CuSeqlens, state_letters};
 use gdn2_codegen::abi::Tensor;
 use gdn2_codegen::schedule::Schedule;
 use gdn2_dsl::bars::{Bar, Cost, PATTERNS, bar};
+use gdn2_dsl::prologue::{GateOf, NORM_EPSILON};
 use gdn2_dsl::simulate::Pattern;
-use gdn2_dsl::{Draw, Dtype, InputError, Inputs, Rule, Write, reference, simulate};
+use gdn2_dsl::{Draw, Dtype, InputError, Inputs, Rule, Write, layer, simulate};
 use std::collections::BTreeMap;
 
 impl Case {
@@ -17,12 +18,12 @@ impl Case {
     pub fn drawn(rule: &Rule, draw: &Draw, gradients: bool) -> Result<Case, CaseError> {
         let mut case = Case::drawn_inputs(rule, draw, gradients)?;
         let inputs = draw.inputs(rule);
-        let outputs = reference::forward(rule.combination(), &inputs).map_err(|error| refused(draw, error))?;
+        let outputs = layer::forward(rule, &inputs).map_err(|error| refused(draw, error))?;
         case.put(rule, &inputs, Tensor::O, Some(&outputs.o))?;
         case.put(rule, &inputs, Tensor::FinalState, Some(&outputs.final_state))?;
         if gradients {
             let upstream = draw.output_gradients(rule, &inputs);
-            let found = reference::backward(rule.combination(), &inputs, &upstream);
+            let found = layer::backward(rule, &inputs, &upstream);
             let found = found.map_err(|error| refused(draw, error))?;
             case.put(rule, &inputs, Tensor::DQ, Some(&found.dq))?;
             case.put(rule, &inputs, Tensor::DK, Some(&found.dk))?;
@@ -31,6 +32,7 @@ impl Case {
             case.put(rule, &inputs, Tensor::DB, found.db.as_ref())?;
             case.put(rule, &inputs, Tensor::DW, found.dw.as_ref())?;
             case.put(rule, &inputs, Tensor::DInitialState, Some(&found.d_initial_state))?;
+            case.put_named(rule, &inputs, "d", &found.named);
         }
         Ok(case)
     }
@@ -77,8 +79,10 @@ impl Case {
             offsets: offsets.iter().map(|offset| *offset as i64).collect(),
             is_64: false,
         };
+        let formulas = if rule.prologue.is_empty() { Vec::new() } else { formulas(rule) };
+        let metadata = metadata.into_iter().chain(formulas);
         let mut case = Case {
-            metadata: metadata.into_iter().map(|(key, value)| (key.to_owned(), value)).collect(),
+            metadata: metadata.map(|(key, value)| (key.to_owned(), value)).collect(),
             cu_seqlens: inputs.cu_seqlens.as_ref().map(offsets),
             ..Case::default()
         };
@@ -89,12 +93,23 @@ impl Case {
         case.put(rule, &inputs, Tensor::B, inputs.b.as_ref())?;
         case.put(rule, &inputs, Tensor::W, inputs.w.as_ref())?;
         case.put(rule, &inputs, Tensor::InitialState, inputs.initial_state.as_ref())?;
+        case.put_named(rule, &inputs, "", &inputs.named);
         if gradients {
             let upstream = draw.output_gradients(rule, &inputs);
             case.put(rule, &inputs, Tensor::DO, Some(&upstream.d_out))?;
             case.put(rule, &inputs, Tensor::DFinalState, upstream.d_final_state.as_ref())?;
         }
         Ok(case)
+    }
+
+    /// What the rule names itself, each name with a prefix.
+    fn put_named(&mut self, rule: &Rule, inputs: &Inputs, prefix: &str, numbers: &BTreeMap<String, Vec<f64>>) {
+        for own in rule.prologue.named() {
+            let Some(numbers) = numbers.get(own.name) else { continue };
+            let shape = problem::named_shape(&own, &inputs.dims);
+            let array = Array::new(&shape, numbers.iter().map(|x| *x as f32).collect());
+            self.named.extend(array.map(|array| (format!("{prefix}{}", own.name), array)));
+        }
     }
 
     fn put(
@@ -115,6 +130,27 @@ impl Case {
         );
         Ok(())
     }
+}
+
+/// What the metadata of a case says about a rule that computes its gates.
+fn formulas(rule: &Rule) -> Vec<(&'static str, String)> {
+    let prologue = &rule.prologue;
+    let norm = |on: bool| if on { "l2norm" } else { "none" }.to_owned();
+    let formula = |gate| prologue.gate(gate).map_or_else(String::new, |formula| formula.text(prologue));
+    let params = prologue.params().iter().map(|param| format!("{}: {}", param.name, param.grain()));
+    let lets = prologue.lets().iter();
+    let lets = lets.map(|own| format!("{}: {} = {}", own.name, own.grain(), own.formula.text(prologue)));
+    vec![
+        ("rule", Rule { doc: String::new(), ..rule.clone() }.to_string()),
+        ("params", params.collect::<Vec<_>>().join("; ")),
+        ("lets", lets.collect::<Vec<_>>().join("; ")),
+        ("formula_q", norm(prologue.normalises_q())),
+        ("formula_k", norm(prologue.normalises_k())),
+        ("l2norm_eps", NORM_EPSILON.to_string()),
+        ("formula_decay", formula(GateOf::Decay)),
+        ("formula_erase", formula(GateOf::Erase)),
+        ("formula_write", formula(GateOf::Write)),
+    ]
 }
 
 fn refused(draw: &Draw, error: InputError) -> CaseError {
@@ -169,7 +205,7 @@ fn bars_of_any_chunk(rule: &Rule, draw: &Draw, exact: &Case) -> Result<BTreeMap<
 type Simulated = Vec<(Tensor, Vec<Vec<f64>>)>;
 
 fn output_bars(rule: &Rule, draw: &Draw, exact: &Case, chunk: u32) -> Result<BTreeMap<Tensor, Bar>, CaseError> {
-    let inputs = draw.inputs(rule);
+    let inputs = layer::computed(rule, &draw.inputs(rule)).map_err(|error| refused(draw, error))?;
     let mut simulated: Simulated = [Tensor::O, Tensor::FinalState].map(|tensor| (tensor, Vec::new())).into();
     for pattern in patterns(&inputs) {
         let outputs = simulate::forward(rule, &inputs, chunk as usize, pattern);
@@ -200,10 +236,12 @@ fn all_gradient_bars(rule: &Rule, draw: &Draw, exact: &Case, chunk: u32) -> Resu
         [Tensor::DQ, Tensor::DK, Tensor::DV, Tensor::DG, Tensor::DB, Tensor::DW, Tensor::DInitialState];
     let inputs = draw.inputs(rule);
     let upstream = draw.output_gradients(rule, &inputs);
+    let made = layer::computed(rule, &inputs).map_err(|error| refused(draw, error))?;
     let mut simulated: Simulated = GRADIENTS.map(|tensor| (tensor, Vec::new())).into();
     for pattern in patterns(&inputs) {
-        let found = simulate::backward(rule, &inputs, &upstream, chunk as usize, pattern);
-        let found = found.map_err(|error| refused(draw, error))?;
+        let found = simulate::backward(rule, &made, &upstream, chunk as usize, pattern)
+            .and_then(|found| layer::pulled_back(rule, &inputs, found))
+            .map_err(|error| refused(draw, error))?;
         let [dq, dk, dv, state] = [found.dq, found.dk, found.dv, found.d_initial_state].map(Some);
         let all = [dq, dk, dv, found.dg, found.db, found.dw, state];
         for ((_, patterns), numbers) in simulated.iter_mut().zip(all) {

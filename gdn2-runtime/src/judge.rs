@@ -18,6 +18,30 @@ pub struct Judged {
     pub verdict: Verdict,
 }
 
+/// Compares the gradient of what a rule names itself, `d` and the name, with the case's; `None` where the case expects none.
+///
+/// # Errors
+/// As [`judge`].
+pub fn judge_named(
+    name: &str,
+    outcome: &Outcome,
+    case: &Case,
+) -> Result<Option<(Deviation, Bar, Verdict)>, CaseError> {
+    let Some(expected) = case.named.get(name) else { return Ok(None) };
+    let wrong = |problem: String| CaseError::Named { tensor: name.to_owned(), problem };
+    let got = outcome.named.get(name).ok_or_else(|| wrong("no result to compare it with".to_owned()))?;
+    if expected.shape != got.shape {
+        return Err(wrong(format!("the reference's shape {:?} is not the result's {:?}", expected.shape, got.shape)));
+    }
+    if let Some(at) = expected.data.iter().position(|x| !x.is_finite()) {
+        return Err(wrong(format!("{:?} of the reference is {}, which proves nothing", expected.index(at), expected.data[at])));
+    }
+    let bar = case.named_bar(name)?;
+    let reference: Vec<f64> = expected.data.iter().copied().map(f64::from).collect();
+    let deviation = Deviation::of(got.data.iter().copied().map(f64::from), &reference);
+    Ok(Some((deviation, bar, deviation.verdict(bar, reference.len()))))
+}
+
 /// Compares a tensor of an outcome with the case's; `None` where the case expects none.
 ///
 /// # Errors

@@ -5,8 +5,9 @@ use crate::storage;
 use crate::tensors::{Array, Case, CaseError};
 use gdn2_codegen::abi::{Extents, Tensor};
 use gdn2_dsl::limits::{MOST_HEADS, MOST_TOKENS};
+use gdn2_dsl::prologue::{Axis, GateOf, NamedTensor};
 use gdn2_dsl::{Bound, Dims, Dtype, Grain, Inputs, Rule, Sequence, StateLayout, Write};
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::ops::Deref;
 
 /// A rule and a case of it.
@@ -64,6 +65,7 @@ impl<'a> Problem<'a> {
                 check_values(rule, tensor, array)?;
             }
         }
+        check_named(rule, &problem.dims, case)?;
         Ok(problem)
     }
 
@@ -173,7 +175,18 @@ impl<'a> Problem<'a> {
             initial_state,
             cu_seqlens: offsets.map(|packed| packed.offsets.iter().map(|offset| *offset as usize).collect()),
             scale: f64::from(self.scale),
+            named: self.named(),
         }
+    }
+
+    /// What the rule names itself, rounded as it is stored.
+    fn named(&self) -> BTreeMap<String, Vec<f64>> {
+        let own = self.rule.prologue.named().into_iter().filter_map(|own| {
+            let array = self.case.named.get(own.name)?;
+            let numbers = array.data.iter().map(|value| f64::from(storage::rounded(*value, own.storage)));
+            Some((own.name.to_owned(), numbers.collect()))
+        });
+        own.collect()
     }
 
     /// The pool that final states are written into: the initial one where there is a slot table and a pool, so that
@@ -295,6 +308,27 @@ fn gate(rule: &Rule, tensor: Tensor) -> Option<(Grain, &'static str)> {
     })
 }
 
+/// The gate whose tensor this is.
+fn gate_of(tensor: Tensor) -> Option<GateOf> {
+    GateOf::ALL.into_iter().find(|gate| gate.tensor() == tensor.name())
+}
+
+/// Whether a gate is computed by a formula, so that its tensor is a logit.
+fn is_logit(rule: &Rule, tensor: Tensor) -> bool {
+    gate_of(tensor).is_some_and(|gate| rule.prologue.gate(gate).is_some())
+}
+
+/// The shape of a tensor that a rule names itself.
+pub fn named_shape(own: &NamedTensor<'_>, dims: &Dims) -> Vec<usize> {
+    let mut sizes = if own.per_token { vec![dims.batch, dims.tokens] } else { Vec::new() };
+    sizes.push(dims.value_heads);
+    sizes.extend(own.axis.map(|axis| match axis {
+        Axis::Key => dims.key_dim,
+        Axis::Value => dims.value_dim,
+    }));
+    sizes
+}
+
 /// Sizes of a tensor, outermost first, held without allocation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sizes {
@@ -400,10 +434,12 @@ fn present_and_shaped(rule: &Rule, case: &Case, dims: &Dims) -> Result<(), CaseE
 /// # Errors
 /// A tensor too many or too few.
 pub fn expect_present(rule: &Rule, tensor: Tensor, given: bool) -> Result<bool, CaseError> {
-    let wanted = gate(rule, tensor).is_none_or(|(grain, _)| grain != Grain::None);
+    let present = gate(rule, tensor).is_none_or(|(grain, _)| grain != Grain::None);
+    let wanted = present && gate_of(tensor).is_none_or(|gate| rule.prologue.has_tensor(gate));
     match (given, wanted) {
         (true, false) => {
             let reason = gate(rule, tensor).map_or_else(String::new, |(_, reason)| reason.to_owned());
+            let reason = if present { "its formula reads no logit".to_owned() } else { reason };
             Err(CaseError::Extra { tensor: tensor.name(), reason })
         }
         (false, true) => {
@@ -467,10 +503,45 @@ fn check_storage(tensor: Tensor, array: &Array, want: Dtype) -> Result<(), CaseE
     Err(CaseError::Dtype { tensor: tensor.name(), got: array.stored.to_string(), want })
 }
 
+/// The largest logit and parameter, 2⁶²: from there on formulas may saturate.
+const LARGEST: f32 = 4_611_686_018_427_387_904.0;
+
+/// Exactly the tensors that the rule names itself, of their shapes, finite.
+fn check_named(rule: &Rule, dims: &Dims, case: &Case) -> Result<(), CaseError> {
+    let wanted = rule.prologue.named();
+    let wrong = |tensor: &str, problem: String| Err(CaseError::Named { tensor: tensor.to_owned(), problem });
+    let is_known = |name: &str| wanted.iter().any(|own| own.name == name || name.strip_prefix('d') == Some(own.name));
+    if let Some(name) = case.named.keys().find(|name| !is_known(name)) {
+        return wrong(name, format!("rule `{}` has no such parameter or logit", rule.name));
+    }
+    for own in wanted {
+        let (shape, letters) = (named_shape(&own, dims), own.letters());
+        let Some(array) = case.named.get(own.name) else {
+            return wrong(own.name, format!("missing, the rule needs it as {letters} = {shape:?}"));
+        };
+        if array.shape != shape {
+            return wrong(own.name, format!("shape {:?}, must be {letters} = {shape:?}", array.shape));
+        }
+        if array.stored != Dtype::F32 && array.stored != own.storage {
+            return wrong(own.name, format!("stored as {}, must be f32 or {}", array.stored, own.storage));
+        }
+        let fits = |value: &f32| storage::rounded(*value, own.storage).abs() <= LARGEST;
+        if let Some(first) = array.data.iter().position(|value| !fits(value)) {
+            let index = array.index(first);
+            return wrong(own.name, format!("{index:?} is {}, must be a number from -2^62 to 2^62", array.data[first]));
+        }
+    }
+    Ok(())
+}
+
 fn check_values(rule: &Rule, tensor: Tensor, array: &Array) -> Result<(), CaseError> {
     let dtype = dtype(rule, tensor);
-    let bound = (tensor == Tensor::G).then_some(rule.bound).flatten();
+    let logit = is_logit(rule, tensor);
+    let bound = (tensor == Tensor::G && !logit).then_some(rule.bound).flatten();
     let wrong = |value: &f32| {
+        if logit {
+            return storage::rounded(*value, dtype).abs() > LARGEST || value.is_nan();
+        }
         if tensor == Tensor::G {
             // As the kernels read it: a gate at its bound is inside, whichever way the storage rounds both.
             let stored = |x: f32| storage::rounded(x, dtype);
@@ -484,6 +555,7 @@ fn check_values(rule: &Rule, tensor: Tensor, array: &Array) -> Result<(), CaseEr
         (Tensor::G, Some(bound)) => {
             format!("from {} to {}, the rule's bound on the log decay", bound.lower, bound.upper)
         }
+        _ if logit => "a number from -2^62 to 2^62: it is a logit".to_owned(),
         (Tensor::G, None) => "at most 0: g is the natural log of a decay".to_owned(),
         _ if array.data[first].is_finite() => format!("small enough for {dtype}"),
         _ => "a finite number".to_owned(),

@@ -4,7 +4,7 @@
 use crate::files::{self, Limit};
 use crate::storage;
 use gdn2_codegen::abi::Tensor;
-use gdn2_dsl::bars::{Bar, MOST_BARS, bar};
+use gdn2_dsl::bars::{Bar, MOST_BARS, NAMED_BAR, bar};
 use gdn2_dsl::{Combination, Dtype, Grain, Rule, StateLayout};
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype as FileDtype, Metadata, TensorView};
@@ -36,11 +36,14 @@ pub struct CuSeqlens {
 /// The contents of a case file.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Case {
-    /// `decay`, `erase`, `write`, `scale`, `bar_scale`, `bars`, `limits`, `inputs_rounded_to`, `layout`.
+    /// `decay`, `erase`, `write`, `scale`, `bar_scale`, `bars`, `limits`, `inputs_rounded_to`, `layout`; where the rule
+    /// computes its gates also `rule`, its text, `params` and `lets`.
     pub metadata: BTreeMap<String, String>,
     /// Inputs, outputs and gradients, by name; states are `[N or slots, HV, K, V]`, or `[…, V, K]` for a rule with
     /// `state: vk`.
     pub tensors: BTreeMap<Tensor, Array>,
+    /// Tensors that a rule names itself, and their gradients, which a `d` before the name tells.
+    pub named: BTreeMap<String, Array>,
     /// Packed sequences.
     pub cu_seqlens: Option<CuSeqlens>,
     /// Slot of each sequence in `initial_state`; negative = none, it starts from zeros.
@@ -65,7 +68,7 @@ pub enum CaseError {
     #[error("not a whole safetensors file: {0}")]
     Format(String),
     /// A tensor that cases do not have.
-    #[error("{name}: no case has such a tensor; known are {known}")]
+    #[error("{name}: no case has such a tensor; known are {known} and what metadata `params` and `lets` declare")]
     UnknownTensor {
         /// Its name.
         name: String,
@@ -92,6 +95,17 @@ pub enum CaseError {
         /// What is understood.
         want: &'static str,
     },
+    /// A tensor that a rule names itself: missing, of the wrong shape or type, or unknown to the rule.
+    #[error("{tensor}: {problem}")]
+    Named {
+        /// Its name.
+        tensor: String,
+        /// What is wrong, and what it must be.
+        problem: String,
+    },
+    /// Metadata with a rule that is none.
+    #[error("metadata `rule`: {0}")]
+    Rule(String),
     /// A tensor the rule needs and the case lacks.
     #[error("{tensor}: missing, the rule needs it as {shape}")]
     Missing {
@@ -276,7 +290,13 @@ impl Case {
         let format = |error: safetensors::SafeTensorError| CaseError::Format(error.to_string());
         let (_, header) = SafeTensors::read_metadata(bytes).map_err(format)?;
         let file = SafeTensors::deserialize(bytes).map_err(format)?;
-        let metadata = header.metadata().iter().flatten().map(|(key, value)| (key.clone(), value.clone())).collect();
+        let metadata: BTreeMap<String, String> =
+            header.metadata().iter().flatten().map(|(key, value)| (key.clone(), value.clone())).collect();
+        // `a_log: head; dt_bias: channel`, `dt: scalar = softplus(x + dt_bias)`.
+        let declarations = ["params", "lets"].into_iter().filter_map(|key| metadata.get(key));
+        let declared = declarations.flat_map(|text| text.split(';')).filter_map(|part| Some(part.split_once(':')?.0.trim()));
+        let names: Vec<String> = declared.map(str::to_owned).collect();
+        let is_named = |name: &str| names.iter().any(|own| own == name || name.strip_prefix('d') == Some(own));
         let mut case = Case { metadata, ..Case::default() };
         for (name, view) in file.iter() {
             match name {
@@ -286,9 +306,21 @@ impl Case {
                 }
                 "initial_slots" => case.initial_slots = Some(slots("initial_slots", &view)?),
                 "final_slots" => case.final_slots = Some(slots("final_slots", &view)?),
+                _ if is_named(name) => {
+                    let array = floats(&view).map_err(|got| CaseError::Named {
+                        tensor: name.to_owned(),
+                        problem: format!("stored as {got}, must be {FLOATS}"),
+                    })?;
+                    case.named.insert(name.to_owned(), array);
+                }
                 _ => {
                     let tensor = named(name)?;
-                    case.tensors.insert(tensor, floats(tensor.name(), &view)?);
+                    let array = floats(&view).map_err(|got| CaseError::Dtype {
+                        tensor: tensor.name(),
+                        got: got.to_string(),
+                        want: FLOATS.to_owned(),
+                    })?;
+                    case.tensors.insert(tensor, array);
                 }
             }
         }
@@ -309,9 +341,10 @@ impl Case {
     /// An array whose numbers do not fill its shape.
     pub fn to_bytes(&self) -> Result<Vec<u8>, CaseError> {
         let mut parts: Vec<(&str, FileDtype, Vec<usize>, Vec<u8>)> = Vec::new();
-        for (tensor, array) in &self.tensors {
+        let named = self.named.iter().map(|(name, array)| (name.as_str(), array));
+        for (name, array) in self.tensors.iter().map(|(tensor, array)| (tensor.name(), array)).chain(named) {
             let bytes = storage::encode(array.data.iter().copied(), Dtype::F32);
-            parts.push((tensor.name(), FileDtype::F32, array.shape.clone(), bytes));
+            parts.push((name, FileDtype::F32, array.shape.clone(), bytes));
         }
         if let Some(CuSeqlens { offsets, is_64 }) = &self.cu_seqlens {
             let (dtype, bytes) = if *is_64 {
@@ -337,11 +370,19 @@ impl Case {
         Ok(with_metadata(&bytes, &self.metadata))
     }
 
-    /// The rule that the metadata and the shapes describe: default storages, named after its gates.
+    /// The rule whose text is in the metadata; else the one that the metadata and the shapes describe: default storages,
+    /// named after its gates.
     ///
     /// # Errors
     /// Metadata or shapes that describe none.
     pub fn rule(&self) -> Result<Rule, CaseError> {
+        if let Some(text) = self.metadata.get("rule") {
+            let mut rules = gdn2_dsl::parse_file(text).map_err(|found| CaseError::Rule(found.to_string()))?;
+            return match rules.pop() {
+                Some(rule) if rules.is_empty() => Ok(rule),
+                _ => Err(CaseError::Rule("holds several rules, must hold one".to_owned())),
+            };
+        }
         let text = |field: &'static str| self.metadata.get(field).map(String::as_str);
         let grain = |field: &'static str, want| match text(field) {
             Some("none") => Ok(Grain::None),
@@ -428,7 +469,19 @@ impl Case {
             return Err(unknown("bar_scale", Some(&scale.to_string()), "above 0 and at most 6"));
         }
         let Some(usual) = bar(tensor.name()) else { return Ok(None) };
-        let own = self.listed("bars", tensor)?;
+        self.stated_bar(tensor.name(), usual, scale).map(Some)
+    }
+
+    /// The bar of a gradient that has no other name than its rule's gives it, likewise.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn named_bar(&self, name: &str) -> Result<Bar, CaseError> {
+        self.stated_bar(name, NAMED_BAR, 1.0)
+    }
+
+    fn stated_bar(&self, name: &str, usual: f64, scale: f64) -> Result<Bar, CaseError> {
+        let own = self.listed("bars", name)?;
         if own.is_some_and(|own| !(own > 0.0 && own <= MOST_BARS * usual * (1.0 + 1e-9))) {
             return Err(unknown(
                 "bars",
@@ -437,8 +490,8 @@ impl Case {
             ));
         }
         let bar = own.unwrap_or(scale * usual);
-        let limit = self.listed("limits", tensor)?.unwrap_or(bar).max(bar);
-        Ok(Some(Bar { bar, limit }))
+        let limit = self.listed("limits", name)?.unwrap_or(bar).max(bar);
+        Ok(Bar { bar, limit })
     }
 
     /// Writes bars to the metadata, where [`Case::bar`] reads them.
@@ -454,10 +507,14 @@ impl Case {
         }
     }
 
-    /// A tensor's number in a list such as `o=0.008,dg=0.03`.
-    fn listed(&self, field: &'static str, tensor: Tensor) -> Result<Option<f64>, CaseError> {
+    /// A tensor's number in a list such as `o=0.008,dg=0.03`, or in a JSON object.
+    fn listed(&self, field: &'static str, wanted: &str) -> Result<Option<f64>, CaseError> {
         let Some(text) = self.metadata.get(field) else { return Ok(None) };
         let wrong = || unknown(field, Some(text), "a list of tensors and numbers, such as o=0.008,dg=0.03");
+        if text.trim_start().starts_with('{') {
+            let all: BTreeMap<String, f64> = serde_json::from_str(text).map_err(|_| wrong())?;
+            return Ok(all.get(wanted).copied());
+        }
         let mut found = None;
         for entry in text.split(',').filter(|entry| !entry.is_empty()) {
             let (name, number) = entry.split_once('=').ok_or_else(wrong)?;
@@ -465,8 +522,11 @@ impl Case {
             if !number.is_finite() {
                 return Err(wrong());
             }
-            if named(name.trim())? == tensor {
+            let name = name.trim();
+            if name == wanted {
                 found = Some(number);
+            } else if !self.named.contains_key(name) {
+                named(name)?;
             }
         }
         Ok(found)
@@ -508,14 +568,16 @@ fn named(name: &str) -> Result<Tensor, CaseError> {
     })
 }
 
-fn floats(tensor: &'static str, view: &TensorView<'_>) -> Result<Array, CaseError> {
+/// The types a tensor of numbers may be stored in.
+const FLOATS: &str = "F32, BF16 or F16";
+
+/// A tensor's numbers; the error is the type that holds none.
+fn floats(view: &TensorView<'_>) -> Result<Array, FileDtype> {
     let stored = match view.dtype() {
         FileDtype::F32 => Dtype::F32,
         FileDtype::BF16 => Dtype::Bf16,
         FileDtype::F16 => Dtype::F16,
-        other => {
-            return Err(CaseError::Dtype { tensor, got: other.to_string(), want: "F32, BF16 or F16".to_owned() });
-        }
+        other => return Err(other),
     };
     Ok(Array { shape: view.shape().to_vec(), data: storage::decode(view.data(), stored), stored })
 }

@@ -17,7 +17,7 @@ use gdn2_codegen::kernel::Pass;
 use gdn2_dsl::{Dtype, Rule, StateLayout};
 use gdn2_runtime::device::Device;
 use gdn2_runtime::device::launch::{Context, Gpu};
-use gdn2_runtime::engine::{self, Kept, Outcome, Run};
+use gdn2_runtime::engine::{self, Kept, Outcome, Run, RunError};
 use gdn2_runtime::problem::{Problem, dims_of};
 use gdn2_runtime::raw::Arguments;
 use gdn2_runtime::tensors::{Array, Case};
@@ -109,6 +109,8 @@ impl Loaded {
     }
 
     fn on(rule: Rule, source: Source, tuning: &[Tuning], device: &Device, arch: Option<Arch>) -> Result<Loaded, Error> {
+        // Calls have no place for parameters, on the CPU either.
+        gdn2_codegen::takes(&rule, Pass::Forward).map_err(RunError::from)?;
         let (arch, gpu): (Arch, Option<Arc<dyn Gpu>>) = match device {
             Device::Cuda(gpu) => (gpu.arch(), Some(Arc::new(gpu.clone()))),
             Device::Cpu(_) | Device::Vm(_) => (arch.unwrap_or(OLDEST), None),

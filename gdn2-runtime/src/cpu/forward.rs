@@ -3,13 +3,17 @@
 use super::Outputs;
 use crate::problem::Problem;
 use gdn2_codegen::abi::Tensor;
-use gdn2_dsl::{Dims, Grain, Sequence};
+use gdn2_dsl::{Dims, Grain, InputError, Sequence};
 use rayon::prelude::*;
 
 /// Runs a problem.
-pub fn forward(problem: &Problem<'_>) -> Outputs {
-    let dims = problem.dims();
-    if dims.value_dim.is_multiple_of(32) { sliced::<32>(problem, dims) } else { sliced::<16>(problem, dims) }
+///
+/// # Errors
+/// Inputs that the rule's formulas do not take.
+pub fn forward(problem: &Problem<'_>) -> Result<Outputs, InputError> {
+    let (dims, tensors) = (problem.dims(), Tensors::new(problem)?);
+    let wide = dims.value_dim.is_multiple_of(32);
+    Ok(if wide { sliced::<32>(problem, &tensors) } else { sliced::<16>(problem, &tensors) })
 }
 
 /// The inputs as the kernels read them, g already turned into the decay it is the log of.
@@ -69,25 +73,31 @@ impl Row<'_> {
 }
 
 impl Tensors {
-    fn new(problem: &Problem<'_>) -> Tensors {
+    fn new(problem: &Problem<'_>) -> Result<Tensors, InputError> {
         let rule = problem.rule();
-        let input = |tensor| problem.input(tensor).unwrap_or_default();
-        let mut g = problem.input(Tensor::G);
+        let given = |tensor| problem.input(tensor);
+        let [q, k, mut g, b, w] = if rule.prologue.is_empty() {
+            [Tensor::Q, Tensor::K, Tensor::G, Tensor::B, Tensor::W].map(given)
+        } else {
+            let made = gdn2_dsl::layer::computed(rule, &problem.inputs64())?;
+            let narrow = |values: Vec<f64>| values.into_iter().map(|value| value as f32).collect::<Vec<f32>>();
+            [Some(made.q), Some(made.k), made.g, made.b, made.w].map(|values| values.map(narrow))
+        };
         g.iter_mut().for_each(|g| g.par_iter_mut().for_each(|g| *g = g.exp()));
         let write = match rule.write {
-            gdn2_dsl::Write::Own(gate) => Gate::new(gate.grain, problem.input(Tensor::W)),
-            gdn2_dsl::Write::Tied => Gate::new(rule.erase.grain, problem.input(Tensor::B)),
+            gdn2_dsl::Write::Own(gate) => Gate::new(gate.grain, w),
+            gdn2_dsl::Write::Tied => Gate::new(rule.erase.grain, b.clone()),
         };
-        Tensors {
+        Ok(Tensors {
             dims: problem.dims(),
             scale: problem.scale(),
-            q: input(Tensor::Q),
-            k: input(Tensor::K),
-            v: input(Tensor::V),
+            q: q.unwrap_or_default(),
+            k: k.unwrap_or_default(),
+            v: given(Tensor::V).unwrap_or_default(),
             decay: Gate::new(rule.decay.grain, g),
-            erase: Gate::new(rule.erase.grain, problem.input(Tensor::B)),
+            erase: Gate::new(rule.erase.grain, b),
             write,
-        }
+        })
     }
 }
 
@@ -101,8 +111,8 @@ struct Task {
 /// What a task gives: o `[tokens][WIDTH]` and the state `[K][WIDTH]`.
 type Slice<const WIDTH: usize> = (Vec<[f32; WIDTH]>, Vec<[f32; WIDTH]>);
 
-fn sliced<const WIDTH: usize>(problem: &Problem<'_>, dims: Dims) -> Outputs {
-    let tensors = Tensors::new(problem);
+fn sliced<const WIDTH: usize>(problem: &Problem<'_>, tensors: &Tensors) -> Outputs {
+    let dims = tensors.dims;
     let initial = problem.states_kv(Tensor::InitialState);
     let slices = dims.value_dim / WIDTH;
     let sequences = problem.sequences().iter();
@@ -123,7 +133,7 @@ fn sliced<const WIDTH: usize>(problem: &Problem<'_>, dims: Dims) -> Outputs {
                     row.copy_from_slice(&pool[at..at + WIDTH]);
                 }
             }
-            let o = walk(&tensors, task, &mut state);
+            let o = walk(tensors, task, &mut state);
             (o, state)
         })
         .collect();

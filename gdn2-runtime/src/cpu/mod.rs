@@ -22,7 +22,7 @@ pub struct Outputs {
 /// # Errors
 /// Inputs the definition does not take.
 pub fn defined(problem: &Problem<'_>) -> Result<Outputs, InputError> {
-    let exact = gdn2_dsl::reference::forward(problem.rule().combination(), &problem.inputs64())?;
+    let exact = gdn2_dsl::layer::forward(problem.rule(), &problem.inputs64())?;
     let narrow = |values: &[f64]| values.iter().map(|value| *value as f32).collect::<Vec<f32>>();
     let state = problem.dims().value_heads * problem.dims().state();
     let pool = problem.final_pool() * state;

@@ -5,12 +5,12 @@ use super::{Engine, Outcome, Run, RunError, array};
 use crate::artifact::Artifact;
 use crate::device::Device;
 use crate::device::session::Session;
-use crate::problem::Problem;
+use crate::problem::{Problem, named_shape};
 use crate::storage;
-use crate::tensors::{Case, CaseError};
+use crate::tensors::{Array, Case, CaseError};
 use gdn2_codegen::abi::Tensor;
 use gdn2_codegen::kernel::Pass;
-use gdn2_dsl::{Dtype, OutputGradients, reference};
+use gdn2_dsl::{Dtype, OutputGradients, layer};
 use std::collections::BTreeMap;
 
 /// Gradients of tensors with a row per token, in the order of their inputs.
@@ -159,7 +159,7 @@ pub fn gradients_from(
         tensors.insert(Tensor::DInitialState, array(problem, Tensor::DInitialState, pool));
     }
     let kernel = Some((backward.kernel.arch, backward.kernel.schedule));
-    Ok(Outcome { tensors, kernel, reports, milliseconds: session.milliseconds().to_vec() })
+    Ok(Outcome { tensors, named: BTreeMap::new(), kernel, reports, milliseconds: session.milliseconds().to_vec() })
 }
 
 /// Whether the gradient of the initial state is asked for: where a state is given, or, for a sequence that starts from
@@ -179,8 +179,15 @@ fn defined(problem: &Problem<'_>) -> Result<Outcome, RunError> {
         d_out: wide(Tensor::DO).unwrap_or_default(),
         d_final_state: wide(Tensor::DFinalState).map(|states| rule.as_kv(states)),
     };
-    let gradients = reference::backward(problem.rule().combination(), &problem.inputs64(), &given)?;
-    let named = [
+    let mut gradients = layer::backward(rule, &problem.inputs64(), &given)?;
+    let narrow = |values: Vec<f64>| values.into_iter().map(|value| value as f32).collect::<Vec<f32>>();
+    let named = rule.prologue.named().into_iter().filter_map(|own| {
+        let values = gradients.named.remove(own.name)?;
+        let shape = named_shape(&own, &problem.dims());
+        Some((format!("d{}", own.name), Array { shape, data: narrow(values), stored: Dtype::F32 }))
+    });
+    let named: BTreeMap<String, Array> = named.collect();
+    let found = [
         (Tensor::DQ, Some(gradients.dq)),
         (Tensor::DK, Some(gradients.dk)),
         (Tensor::DV, Some(gradients.dv)),
@@ -189,10 +196,9 @@ fn defined(problem: &Problem<'_>) -> Result<Outcome, RunError> {
         (Tensor::DW, gradients.dw),
         (Tensor::DInitialState, wants_state_gradient(problem.case()).then(|| rule.laid_out(gradients.d_initial_state))),
     ];
-    let narrow = |values: Vec<f64>| values.into_iter().map(|value| value as f32).collect::<Vec<f32>>();
-    let tensors = named
+    let tensors = found
         .into_iter()
         .filter_map(|(tensor, values)| Some((tensor, array(problem, tensor, narrow(values?)))))
         .collect();
-    Ok(Outcome { tensors, kernel: None, reports: Vec::new(), milliseconds: Vec::new() })
+    Ok(Outcome { tensors, named, kernel: None, reports: Vec::new(), milliseconds: Vec::new() })
 }

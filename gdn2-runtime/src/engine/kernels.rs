@@ -55,7 +55,8 @@ pub(super) fn run(session: &mut Session, problem: &Problem<'_>, run: &Run<'_>) -
         let pool = storage::decode(&session.read(states.last)?, Dtype::F32);
         tensors.insert(Tensor::FinalState, array(problem, Tensor::FinalState, pool));
     }
-    Ok(Outcome { tensors, kernel: Some((arch, schedule)), reports, milliseconds: session.milliseconds().to_vec() })
+    let (named, milliseconds) = (BTreeMap::new(), session.milliseconds().to_vec());
+    Ok(Outcome { tensors, named, kernel: Some((arch, schedule)), reports, milliseconds })
 }
 
 /// Adds what only the whole run shows to the report of its last launch.

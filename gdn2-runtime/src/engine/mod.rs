@@ -65,6 +65,8 @@ impl<'a> Run<'a> {
 pub struct Outcome {
     /// `o`, and `final_state` where asked for, in the case's shapes.
     pub tensors: BTreeMap<Tensor, Array>,
+    /// Gradients of what the rule names itself, by the names that case files give them: `d` and the name.
+    pub named: BTreeMap<String, Array>,
     /// Architecture and schedule of the kernel; `None` on the CPU.
     pub kernel: Option<(Arch, Schedule)>,
     /// The virtual machine's report on each launch, in order.
@@ -171,14 +173,14 @@ pub fn execute(run: &Run<'_>, artifact: Option<&Artifact>, problem: &Problem<'_>
 /// The native implementation: f32, or the definition in f64.
 fn native(problem: &Problem<'_>, precision: Precision, final_state: bool) -> Result<Outcome, RunError> {
     let cpu::Outputs { o, final_state: state } = match precision {
-        Precision::Single => cpu::forward(problem),
+        Precision::Single => cpu::forward(problem)?,
         Precision::Double => cpu::defined(problem)?,
     };
     let mut tensors = BTreeMap::from([(Tensor::O, array(problem, Tensor::O, o))]);
     if final_state {
         tensors.insert(Tensor::FinalState, array(problem, Tensor::FinalState, problem.rule().laid_out(state)));
     }
-    Ok(Outcome { tensors, kernel: None, reports: Vec::new(), milliseconds: Vec::new() })
+    Ok(Outcome { tensors, named: BTreeMap::new(), kernel: None, reports: Vec::new(), milliseconds: Vec::new() })
 }
 
 fn array(problem: &Problem<'_>, tensor: Tensor, data: Vec<f32>) -> Array {

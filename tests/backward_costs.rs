@@ -9,22 +9,16 @@ use gdn2_runtime::device::Device;
 use gdn2_runtime::device::vm::Settings;
 use gdn2_runtime::engine::Run;
 use gdn2_runtime::tensors::Case;
-use gdn2_tests::{engine, files_below, with_one_gate_less};
+use gdn2_tests::{engine, rules_with_kernels, with_one_gate_less};
 use gdn2_vm::Report;
 use rayon::prelude::*;
 use std::collections::BTreeMap;
-
-/// Every shipped rule.
-fn shipped() -> Vec<Rule> {
-    let read = |path| gdn2_dsl::parse_file(&std::fs::read_to_string(path).unwrap()).unwrap();
-    files_below("rules").unwrap().into_iter().flat_map(read).collect()
-}
 
 #[test]
 fn default_schedules_of_shipped_rules_spill_nothing() {
     let engine = engine();
     let device = Device::vm();
-    let rules = shipped();
+    let rules = rules_with_kernels();
     assert!(rules.len() >= 8);
     for rule in rules {
         let rule = rule.with_dims(128, 128).unwrap();
@@ -89,7 +83,7 @@ fn a_token_moves_few_bytes() {
     let draw = Draw { initial_state: false, ..Draw::new(1, TOKENS, 1, 1, 5) };
     let device = Device::Vm(Settings { count: true, ..Settings::default() });
     for (name, most) in [("gdn", 4700.0), ("kda", 5500.0), ("gdn2", 6800.0)] {
-        let rule = shipped().into_iter().find(|rule| rule.name == name).unwrap();
+        let rule = rules_with_kernels().into_iter().find(|rule| rule.name == name).unwrap();
         let rule = with_gates_as_bf16(rule.with_dims(128, 128).unwrap());
         let mut case = Case::drawn_inputs(&rule, &draw, true).unwrap();
         case.tensors.remove(&Tensor::DFinalState);

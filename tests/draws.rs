@@ -10,7 +10,7 @@ use gdn2_runtime::engine::Run;
 use gdn2_tests::agrees::agrees;
 use gdn2_tests::draws::{draws, rules, runner};
 use gdn2_tests::seed::seed_of;
-use gdn2_tests::{engine, files_below};
+use gdn2_tests::{engine, rules_with_kernels};
 use gdn2_vm::Check;
 use proptest::prelude::*;
 use rayon::prelude::*;
@@ -107,11 +107,8 @@ fn any_rule_any_draw_forward_on_wgmma() {
 fn every_shipped_rule_compiles_for_every_architecture() {
     let engine = engine();
     let device = Device::vm();
-    let mut rules = Vec::new();
-    for file in files_below("rules").unwrap() {
-        let shipped = gdn2_dsl::parse_file(&std::fs::read_to_string(&file).unwrap()).unwrap();
-        rules.extend(shipped.into_iter().map(|rule| Rule { key_dim: 128, value_dim: 128, ..rule }));
-    }
+    let shipped = rules_with_kernels().into_iter();
+    let rules: Vec<Rule> = shipped.map(|rule| Rule { key_dim: 128, value_dim: 128, ..rule }).collect();
     assert_eq!(rules.len(), 8);
     let failures: Vec<String> = rules
         .par_iter()

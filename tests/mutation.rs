@@ -17,7 +17,7 @@ use gdn2_runtime::engine::{Run, RunError, Training, execute, forward_for_backwar
 use gdn2_runtime::problem::Problem;
 use gdn2_runtime::tensors::Case;
 use gdn2_tests::mutants::{Mutant, mutants, ordering, with_line};
-use gdn2_tests::{engine, files_below};
+use gdn2_tests::{engine, rules_with_kernels};
 use gdn2_vm::Check;
 use rayon::prelude::*;
 use std::collections::HashSet;
@@ -43,20 +43,15 @@ struct Subject {
 /// Backward as it ships, and with what else a schedule may say of how its scans synchronise.
 const BACKWARD: [&str; 3] = ["", "recompute=1", "recompute=1,stages=2"];
 
-fn rules() -> Vec<Rule> {
-    let files = files_below("rules").unwrap();
-    files.iter().flat_map(|file| gdn2_dsl::parse_file(&std::fs::read_to_string(file).unwrap()).unwrap()).collect()
-}
-
 static SUBJECTS: LazyLock<Vec<Subject>> = LazyLock::new(subjects);
 static ON_WGMMA: LazyLock<Vec<Subject>> =
-    LazyLock::new(|| rules().into_iter().map(|rule| on_wgmma(rule, "matrix=wgmma", 133)).collect());
+    LazyLock::new(|| rules_with_kernels().into_iter().map(|rule| on_wgmma(rule, "matrix=wgmma", 133)).collect());
 static IN_SEGMENTS: LazyLock<Vec<Subject>> = LazyLock::new(in_segments);
 
 /// Every rule, pass and architecture whose PTX differs in more than its target.
 fn subjects() -> Vec<Subject> {
     let mut subjects: Vec<Subject> = Vec::new();
-    for rule in rules() {
+    for rule in rules_with_kernels() {
         for pass in [Pass::Forward, Pass::Decode] {
             for arch in [Arch::Sm80, Arch::Sm90a] {
                 join(&mut subjects, inference(&rule, pass, arch));
@@ -385,8 +380,9 @@ fn on_wgmma(shipped: Rule, schedule: &str, tokens: usize) -> Subject {
 /// The launches before the forward kernel's own where it runs in segments, of rules that erase and that do not, with
 /// decay of either grain: three chunks to each of three segments that are mapped, two of them joined, narrow heads.
 fn in_segments() -> Vec<Subject> {
-    let rules =
-        rules().into_iter().filter(|rule| ["gdn", "kda", "gdn2", "gla", "mamba2"].contains(&rule.name.as_str()));
+    let rules = rules_with_kernels()
+        .into_iter()
+        .filter(|rule| ["gdn", "kda", "gdn2", "gla", "mamba2"].contains(&rule.name.as_str()));
     let subject = |rule: Rule| {
         let subject = on_wgmma(rule.with_dims(64, 64).unwrap(), "matrix=wgmma,chunk=32,segments=4", 289);
         let own = format!(".entry {}_forward(", subject.rule.name);

@@ -86,11 +86,12 @@ fn understood(rule: &Rule) -> String {
         text.push_str(CONDITION);
     }
     text.push('\n');
-    for tensor in rule.tensors() {
-        let _ = writeln!(text, "  {:<6}{:<16}{}", tensor.name, tensor.shape, tensor.dtype);
-    }
-    for own in rule.prologue.named() {
-        let _ = writeln!(text, "  {:<6}{:<16}{}", own.name, own.shape(rule), own.storage);
+    let named = rule.prologue.named();
+    let names = named.iter().map(|own| (own.name, own.shape(rule), own.storage));
+    let tensors: Vec<_> = rule.tensors().into_iter().map(|own| (own.name, own.shape, own.dtype)).chain(names).collect();
+    let width = tensors.iter().map(|(name, ..)| name.len()).max().unwrap_or(0) + 1;
+    for (name, shape, dtype) in tensors {
+        let _ = writeln!(text, "  {name:<width$}{shape:<16}{dtype}");
     }
     let cost = rule.token_cost();
     let _ = writeln!(

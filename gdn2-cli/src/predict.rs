@@ -72,6 +72,7 @@ impl Args {
         for rule in &self.rules {
             for rule in rule.rules()? {
                 let rule = self.overrides.apply(rule)?;
+                gdn2_codegen::takes(&rule, self.pass)?;
                 for shape in &self.shape {
                     let units = u64::from(constants.multiprocessors());
                     let segments = segments(units / (shape.batch * shape.value_heads).max(1) as u64);

@@ -178,9 +178,7 @@ impl Rows {
     }
 
     fn failed(&self) -> usize {
-        self.count(|judged| {
-            matches!(judged, Judged::Tensor { verdict: Found::Failed, .. } | Judged::Failed(_))
-        })
+        self.count(|judged| matches!(judged, Judged::Tensor { verdict: Found::Failed, .. } | Judged::Failed(_)))
     }
 
     /// Bad when anything failed.
@@ -217,7 +215,10 @@ impl Rows {
             text.push('\n');
         }
         let found = |wanted: Found| {
-            self.rows.iter().filter(|row| matches!(&row.judged, Judged::Tensor { verdict, .. } if *verdict == wanted)).count()
+            self.rows
+                .iter()
+                .filter(|row| matches!(&row.judged, Judged::Tensor { verdict, .. } if *verdict == wanted))
+                .count()
         };
         let (untested, unjudged) = (found(Found::Untested), found(Found::Unjudged));
         if untested > 0 {

@@ -179,6 +179,7 @@ impl Args {
             return Err(CliError::Usage("a rule and a shape are needed".to_owned()));
         };
         let rule = self.overrides.apply(rule.rule()?)?;
+        gdn2_codegen::takes(&rule, self.pass)?;
         let gpu = match self.device {
             Engine::Cuda(ordinal) => Some(Cuda::open(ordinal as usize)?),
             Engine::Model | Engine::Vm => None,

@@ -3,7 +3,9 @@
 use crate::pass::Pass;
 use crate::plan::{Fold, plan};
 use crate::print::template::fill;
-use gdn2_dsl::{Rule, StateLayout};
+use gdn2_dsl::formula::{Dialect, Formula, Function, Leaf};
+use gdn2_dsl::prologue::{Axis, GateOf, LEAST_DECAY, NORM_EPSILON};
+use gdn2_dsl::{Prologue, Rule, StateLayout};
 use serde_json::json;
 
 const TEMPLATE: &str = include_str!("../templates/torch_ref.py.hbs");
@@ -15,16 +17,24 @@ pub fn torch_ref(rule: &Rule) -> String {
         [("g", plan.decay, "K"), ("b", plan.erase, "K"), ("w", if plan.tied { Fold::Absent } else { plan.write }, "V")];
     let shapes: Vec<String> = gates
         .iter()
+        .filter(|(name, ..)| rule.prologue.has_tensor(gate_of(name)))
         .filter_map(|(name, fold, channels)| match fold {
             Fold::Absent => None,
             Fold::Pair | Fold::Row => Some(format!("{name} [B,T,HV].")),
             Fold::Operand => Some(format!("{name} [B,T,HV,{channels}].")),
         })
+        .chain(rule.prologue.named().iter().map(|own| format!("{} {}.", local(own.name), own.letters())))
         .collect();
-    let inputs: Vec<&str> = ["q", "k", "v"]
+    let given = |(name, fold, _): &(&str, Fold, &str)| {
+        (*fold != Fold::Absent && rule.prologue.has_tensor(gate_of(name))).then(|| (*name).to_owned())
+    };
+    let inputs: Vec<String> = ["q", "k", "v"]
+        .map(str::to_owned)
         .into_iter()
-        .chain(gates.iter().filter(|(_, fold, _)| *fold != Fold::Absent).map(|(name, ..)| *name))
+        .chain(gates.iter().filter_map(given))
+        .chain(rule.prologue.named().iter().map(|own| local(own.name)))
         .collect();
+    let is_channel = |gate: GateOf| gates[gate as usize].1 == Fold::Operand;
     let (state, transpose) = match rule.state {
         StateLayout::Kv => ("[N,HV,K,V]", ""),
         StateLayout::Vk => ("[N,HV,V,K]", ".transpose(1, 2)"),
@@ -33,6 +43,7 @@ pub fn torch_ref(rule: &Rule) -> String {
     let view = json!({
         "name": function_name(&rule.name), "rule": lines, "inputs": inputs.join(", "),
         "shapes": shapes, "state": state, "transpose": transpose,
+        "prologue": prologue(&rule.prologue, is_channel),
         "steps": steps(plan.decay, plan.erase, plan.write, plan.tied),
     });
     fill(TEMPLATE, &view)
@@ -108,6 +119,26 @@ fn in_docstring(text: &str) -> String {
         }
     }
     escaped
+}
+
+fn gate_of(tensor: &str) -> GateOf {
+    GateOf::ALL.into_iter().find(|gate| gate.tensor() == tensor).unwrap_or(GateOf::Write)
+}
+
+/// What the function's body calls its own.
+const LOCALS: [&str; 19] = [
+    "B", "T", "H", "K", "HV", "V", "S", "e", "n", "z", "t", "x", "row", "start", "end", "offsets", "scale", "sequences",
+    "_",
+];
+
+/// A rule's own name as a variable, with an underscore after it where the function or Python has another use for it; other
+/// names that end in one get another, so that no two are the same.
+fn local(name: &str) -> String {
+    let taken = LOCALS.contains(&name) || name.ends_with('_') || function_name(name) != name;
+    if taken { format!("{name}_") } else { name.to_owned() }
+}
+
+
 }
 
 /// What a token does to the state before it is added to it: the decay, and z, less what the erase gate reads back.

@@ -304,8 +304,10 @@ impl Rule {
             None => String::new(),
         };
         writeln!(f, "rule {} {{", self.name)?;
-        let norms: Vec<&str> =
-            [(texts.q, "q: l2norm;"), (texts.k, "k: l2norm;")].into_iter().filter_map(|(on, words)| on.then_some(words)).collect();
+        let norms: Vec<&str> = [(texts.q, "q: l2norm;"), (texts.k, "k: l2norm;")]
+            .into_iter()
+            .filter_map(|(on, words)| on.then_some(words))
+            .collect();
         if !norms.is_empty() {
             writeln!(f, "    {}", norms.join(" "))?;
         }

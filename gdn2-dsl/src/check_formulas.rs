@@ -4,18 +4,45 @@
 use crate::check::{Checker, check_bound, check_name, excerpt};
 use crate::formula::syntax::{Syntax, SyntaxOp};
 use crate::formula::typing::{Context, Name, Typed, Words, two_axes, typed};
-use crate::formula::{Function, Interval, Leaf};
+use crate::formula::{Formula, Function, Interval, Leaf};
 use crate::mistake::{Mistake, SourceSpan};
 use crate::prologue::{GateOf, Let, Parameter, Prologue};
 use crate::rule::{Bound, Dtype, Gate, Grain};
 use crate::spec::{Declaration, Spec, Value, Written};
 
-/// Words that declarations may not take, and why not.
+/// Parameters and shared values of one rule.
+const DECLARATIONS: usize = 64;
+/// Words kept for what rules may come to say.
 const RESERVED: [&str; 6] = ["p", "tap", "tap_k", "tap_v", "rank", "steps"];
+/// Words that files, calls and rules have a meaning for already.
 const TENSORS: [&str; 27] = [
-    "q", "k", "v", "g", "b", "w", "o", "x", "beta", "scale", "state", "initial_state", "final_state", "cu_seqlens",
-    "initial_slots", "final_slots", "param", "do", "dq", "dk", "dv", "dg", "db", "dw", "d_final_state",
-    "dinitial_state", "rule",
+    "q",
+    "k",
+    "v",
+    "g",
+    "b",
+    "w",
+    "o",
+    "x",
+    "beta",
+    "scale",
+    "state",
+    "initial_state",
+    "final_state",
+    "cu_seqlens",
+    "initial_slots",
+    "final_slots",
+    "param",
+    "do",
+    "dq",
+    "dk",
+    "dv",
+    "dg",
+    "db",
+    "dw",
+    "d_final_state",
+    "dinitial_state",
+    "rule",
 ];
 
 impl<'s, S: SourceSpan> Checker<'s, '_, S> {
@@ -34,7 +61,12 @@ impl<'s, S: SourceSpan> Checker<'s, '_, S> {
         let mut names: Vec<Name<S>> = Vec::new();
         let mut bound = None;
         let mut unreadable = false;
-        for declaration in &spec.declarations {
+        if let Some(more) = spec.declarations.get(DECLARATIONS) {
+            let message = format!("a rule declares at most {DECLARATIONS} parameters and shared values");
+            self.mistakes.push(Mistake::new(more.name_span, message, "one too many"));
+            unreadable = true;
+        }
+        for declaration in spec.declarations.iter().take(DECLARATIONS) {
             if declaration.is_let {
                 unreadable |= self.shared(declaration, dtype, &mut names, &mut prologue);
             } else {
@@ -105,12 +137,16 @@ impl<'s, S: SourceSpan> Checker<'s, '_, S> {
     fn fresh(&mut self, declaration: &Declaration<S>, names: &[Name<S>]) -> bool {
         let word = declaration.name.as_str();
         let span = declaration.name_span;
-        let called = |reason: &str| Mistake::new(span, format!("nothing can be named `{}`: {reason}", excerpt(word)), "not a free name");
+        let called = |reason: &str| {
+            Mistake::new(span, format!("nothing can be named `{}`: {reason}", excerpt(word)), "not a free name")
+        };
         let gradient = |of: &str| word.strip_prefix('d') == Some(of);
         let mistake = if let Some(first) = names.iter().find(|name| name.text == word) {
             Mistake::new(span, format!("`{word}` is declared twice"), "declared again here")
                 .related(first.span, "first declared here")
-        } else if let Some(of) = names.iter().find(|name| gradient(&name.text) || name.text.strip_prefix('d') == Some(word)) {
+        } else if let Some(of) =
+            names.iter().find(|name| gradient(&name.text) || name.text.strip_prefix('d') == Some(word))
+        {
             called("one name would be the gradient of the other").related(of.span, "the other one")
         } else if let Err(reason) = check_name(word) {
             called(&reason)
@@ -127,36 +163,24 @@ impl<'s, S: SourceSpan> Checker<'s, '_, S> {
         false
     }
 
-    /// Declares a parameter; true where it could not be read.
+    /// Declares a parameter; true where its declaration could not be understood.
     fn param(&mut self, declaration: &Declaration<S>, names: &mut Vec<Name<S>>) -> bool {
         let fresh = self.fresh(declaration, names);
-        let Some(value) = &declaration.value else { return true };
-        self.no_clauses("param", value);
-        let channel = match value.head.text() {
-            "head" => false,
-            "channel" => true,
-            _ => {
-                self.not_one_of(&format!("param {}", excerpt(&declaration.name)), value, &["head", "channel"]);
-                return true;
+        let mut channel = None;
+        if let Some(value) = &declaration.value {
+            self.no_clauses("param", value);
+            match value.head.text() {
+                "head" => channel = Some(false),
+                "channel" => channel = Some(true),
+                _ => self.not_one_of(&format!("param {}", excerpt(&declaration.name)), value, &["head", "channel"]),
             }
-        };
+        }
         let count = names.iter().filter(|name| matches!(name.leaf, Leaf::Param(_))).count();
-        let Ok(at) = u16::try_from(count) else { return true };
-        names.push(Name {
-            text: declaration.name.clone(),
-            leaf: Leaf::Param(at),
-            channel,
-            range: Interval::ALL,
-            span: declaration.name_span,
-            place: declaration.place,
-            grain_span: value.head_span,
-            used: false,
-            axis: None,
-        });
-        !fresh
+        names.push(name(declaration, Leaf::Param(place(count)), channel, Interval::ALL));
+        !fresh || channel.is_none()
     }
 
-    /// Declares a shared value; true where it could not be read.
+    /// Declares a shared value; true where its declaration could not be understood.
     fn shared(
         &mut self,
         declaration: &Declaration<S>,
@@ -165,8 +189,26 @@ impl<'s, S: SourceSpan> Checker<'s, '_, S> {
         prologue: &mut Prologue,
     ) -> bool {
         let fresh = self.fresh(declaration, names);
-        let Some(value) = &declaration.value else { return true };
-        let name = &declaration.name;
+        let read = self.shared_value(declaration, dtype, names);
+        let leaf = Leaf::Let(place(prologue.lets.len()));
+        let Some((channel, storage, formula)) = read else {
+            names.push(name(declaration, leaf, None, Interval::ALL));
+            return true;
+        };
+        names.push(name(declaration, leaf, Some(channel), formula.range()));
+        prologue.lets.push(Let { name: declaration.name.clone(), axis: None, storage, formula });
+        !fresh
+    }
+
+    /// Whether a shared value has channels, how its logit is stored, and what it is.
+    fn shared_value(
+        &mut self,
+        declaration: &Declaration<S>,
+        dtype: Dtype,
+        names: &mut [Name<S>],
+    ) -> Option<(bool, Dtype, Formula)> {
+        let value = declaration.value.as_ref()?;
+        let key = format!("let {}", excerpt(&declaration.name));
         if let Some(bound) = &value.bound {
             self.no_bound("let", bound);
         }
@@ -174,44 +216,30 @@ impl<'s, S: SourceSpan> Checker<'s, '_, S> {
             "scalar" => false,
             "channel" => true,
             _ => {
-                self.not_one_of(&format!("let {}", excerpt(name)), value, &["scalar", "channel"]);
-                return true;
+                self.not_one_of(&key, value, &["scalar", "channel"]);
+                return None;
             }
         };
         let syntax = match &value.formula {
             Some(Written::Read(syntax)) => syntax,
-            Some(Written::Unreadable) => return true,
+            Some(Written::Unreadable) => return None,
             None => {
                 self.mistakes.push(
-                    Mistake::new(value.head_span.after(), format!("`let {}` has no formula", excerpt(name)), "expected `=`")
+                    Mistake::new(value.head_span.after(), format!("`{key}` has no formula"), "expected `=`")
                         .note("a `let` names what several formulas share: `let dt: scalar = softplus(x + dt_bias);`"),
                 );
-                return true;
+                return None;
             }
         };
-        let storage = self.logit_storage(&format!("let {}", excerpt(name)), value, dtype);
+        let storage = self.logit_storage(&key, value, dtype);
         let context = Context {
-            name: name.clone(),
+            name: declaration.name.clone(),
             channel,
             grain_span: value.head_span,
             place: declaration.place,
             gate: None,
         };
-        let Some(typed) = typed(syntax, &context, names, self.mistakes) else { return true };
-        let Ok(at) = u16::try_from(prologue.lets.len()) else { return true };
-        names.push(Name {
-            text: name.clone(),
-            leaf: Leaf::Let(at),
-            channel,
-            range: typed.formula.range(),
-            span: declaration.name_span,
-            place: declaration.place,
-            grain_span: value.head_span,
-            used: false,
-            axis: None,
-        });
-        prologue.lets.push(Let { name: name.clone(), axis: None, storage, formula: typed.formula });
-        !fresh
+        Some((channel, storage, typed(syntax, &context, names, self.mistakes)?.formula))
     }
 
     /// How a logit is stored: as the rule's rows are, or `as f32`.
@@ -257,7 +285,7 @@ impl<'s, S: SourceSpan> Checker<'s, '_, S> {
         }
         let at = culprit(syntax, typed);
         let (node, own) = typed.parts[at];
-        let text = typed.formula.part(node, &words);
+        let text = typed.tree.text(node, &words);
         self.mistakes.push(if own.lower() < 0.0 && own.upper() > 0.0 {
             Mistake::new(
                 syntax.nodes[at].span,
@@ -266,7 +294,11 @@ impl<'s, S: SourceSpan> Checker<'s, '_, S> {
             )
             .note(format!("`softplus({text})` and `exp({text})` are never below 0"))
             .note("a decay that arrives computed has no formula")
-            .suggest("take what has one sign in its place", syntax.nodes[at].span, format!("softplus({text})"))
+            .suggest(
+                "take what has one sign in its place",
+                syntax.nodes[at].span,
+                format!("softplus({text})"),
+            )
         } else {
             Mistake::new(
                 whole.span,
@@ -333,6 +365,27 @@ impl<'s, S: SourceSpan> Checker<'s, '_, S> {
             self.mistakes.push(mistake.note("remove it, or use it in a formula below"));
         }
     }
+}
+
+/// A name as formulas see it; one whose grain is unknown is broken.
+fn name<S: SourceSpan>(declaration: &Declaration<S>, leaf: Leaf, channel: Option<bool>, range: Interval) -> Name<S> {
+    Name {
+        text: declaration.name.clone(),
+        leaf,
+        channel: channel.unwrap_or(false),
+        range,
+        span: declaration.name_span,
+        place: declaration.place,
+        grain_span: declaration.value.as_ref().map_or(declaration.name_span, |value| value.head_span),
+        used: false,
+        broken: channel.is_none(),
+        axis: None,
+    }
+}
+
+/// A place among the rule's own names, of which there are few.
+fn place(count: usize) -> u16 {
+    count as u16
 }
 
 /// The part that keeps a decay from being proved: the factor, or the only summand, that may be above 0.

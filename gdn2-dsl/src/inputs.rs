@@ -270,13 +270,15 @@ impl Inputs {
             let tensor = of.tensor();
             let grain = if has_tensor(of) { grain } else { Grain::None };
             match (grain, values) {
-            (Grain::None, None) => Ok(()),
-            (Grain::None, Some(_)) => Err(InputError::Gate { tensor, problem: "the rule has no such gate" }),
-            (_, None) => Err(InputError::Gate { tensor, problem: "the rule has this gate, but no tensor is given" }),
-            (Grain::Scalar, Some(values)) => size(tensor, values, "[B, T, HV]", &[batch, tokens, value_heads]),
-            (Grain::Channel, Some(values)) => {
-                size(tensor, values, "[B, T, HV, channels]", &[batch, tokens, value_heads, channels])
-            }
+                (Grain::None, None) => Ok(()),
+                (Grain::None, Some(_)) => Err(InputError::Gate { tensor, problem: "the rule has no such gate" }),
+                (_, None) => {
+                    Err(InputError::Gate { tensor, problem: "the rule has this gate, but no tensor is given" })
+                }
+                (Grain::Scalar, Some(values)) => size(tensor, values, "[B, T, HV]", &[batch, tokens, value_heads]),
+                (Grain::Channel, Some(values)) => {
+                    size(tensor, values, "[B, T, HV, channels]", &[batch, tokens, value_heads, channels])
+                }
             }
         };
         gate(GateOf::Decay, combination.decay, &self.g, key_dim)?;

@@ -42,7 +42,9 @@ pub fn computed(rule: &Rule, raw: &Inputs) -> Result<Inputs, InputError> {
     }
     inputs.named.clear();
     let width = raw.dims.key_dim;
-    for (rows, normalised) in [(&mut inputs.q, rule.prologue.normalises_q()), (&mut inputs.k, rule.prologue.normalises_k())] {
+    for (rows, normalised) in
+        [(&mut inputs.q, rule.prologue.normalises_q()), (&mut inputs.k, rule.prologue.normalises_k())]
+    {
         if normalised {
             rows.par_chunks_exact_mut(width).for_each(|row| {
                 let scale = inverse_norm(row);
@@ -98,7 +100,9 @@ pub fn pulled_back(rule: &Rule, raw: &Inputs, found: Gradients) -> Result<Gradie
     {
         if normalised {
             let width = raw.dims.key_dim;
-            rows.par_chunks_exact(width).zip(gradient.par_chunks_exact_mut(width)).for_each(|(row, d)| pull_norm(row, d));
+            rows.par_chunks_exact(width)
+                .zip(gradient.par_chunks_exact_mut(width))
+                .for_each(|(row, d)| pull_norm(row, d));
         }
     }
     Ok(all)

@@ -352,7 +352,8 @@ impl<'t, S: SourceSpan> Parser<'t, '_, S> {
     /// Whether what stands here can only belong to what follows a field.
     pub(crate) fn at_next_part(&self) -> bool {
         let word = matches!(self.kind(), Some(Kind::Ident(_)));
-        let declares = (self.is_word(0, "param") || self.is_word(0, "let")) && matches!(self.kind_at(1), Some(Kind::Ident(_)));
+        let declares =
+            (self.is_word(0, "param") || self.is_word(0, "let")) && matches!(self.kind_at(1), Some(Kind::Ident(_)));
         let next_field = declares || word && self.kind_at(1) == Some(&Kind::Punct(':'));
         next_field || self.at_rule() || matches!(self.kind(), None | Some(Kind::Close('}')))
     }

@@ -1,8 +1,8 @@
 //! What a rule was understood to mean, said back as a formula, as tensors and as a cost. For people, not for kernels.
 
 use crate::check::ERASE_NONE;
-use crate::prologue::{GateOf, NORM_EPSILON};
 use crate::formula::{Formula, Leaf};
+use crate::prologue::{GateOf, NORM_EPSILON};
 use crate::rule::{Dtype, Gate, Grain, Rule, StateLayout, Write};
 
 /// A derivative longer than this is counted, not printed.
@@ -116,7 +116,9 @@ impl Rule {
         let gate = |of: GateOf, gate: Gate, dim: u32| match (of.tensor(), gate.grain) {
             (_, Grain::None) => None,
             _ if !self.prologue.has_tensor(of) => None,
-            (name, Grain::Scalar) => Some(TensorSpec { name, shape: "[B,T,HV]".to_owned(), dtype: gate.storage, per_token: 1 }),
+            (name, Grain::Scalar) => {
+                Some(TensorSpec { name, shape: "[B,T,HV]".to_owned(), dtype: gate.storage, per_token: 1 })
+            }
             (name, Grain::Channel) => Some(TensorSpec { dtype: gate.storage, ..wide(name, "HV", dim) }),
         };
         let own_write = match self.write {

@@ -145,8 +145,7 @@ impl TryFrom<Unchecked> for Rule {
     fn try_from(fields: Unchecked) -> Result<Rule, RuleError> {
         let Unchecked { name, doc, decay, bound, erase, write, key_dim, value_dim, dtype, state, prologue } = fields;
         let none = Prologue::default();
-        let rule =
-            Rule { name, doc, decay, bound, erase, write, key_dim, value_dim, dtype, state, prologue: none };
+        let rule = Rule { name, doc, decay, bound, erase, write, key_dim, value_dim, dtype, state, prologue: none };
         match prologue {
             None => rule.checked(),
             Some(texts) => rule.with_texts(&texts),

@@ -3,7 +3,21 @@
 
 use std::collections::HashSet;
 
+use gdn2_dsl::prologue::GateOf;
 use gdn2_dsl::{Bound, Dtype, Grain, Rule, RuleError, StateLayout, Write, granularity_combinations, parse_file};
+
+/// Name, combination, what it is known as, and the interval its decay is proved to lie in, if it has a formula.
+const LAYERS: [(&str, &str, &str, &str); 9] = [
+    ("gdn_layer", "scalar_scalar_tied", "Gated DeltaNet (GDN)", "(-∞, 0]"),
+    ("gdn_negative_layer", "scalar_scalar_tied", "Gated DeltaNet (GDN)", "(-∞, 0]"),
+    ("kda_layer", "channel_scalar_tied", "Kimi Delta Attention (KDA)", "(-∞, 0]"),
+    ("kda_bounded_layer", "channel_scalar_tied", "Kimi Delta Attention (KDA)", "[-5, 0]"),
+    ("gdn2_layer", "channel_channel_channel", "Gated DeltaNet-2 (GDN-2)", "(-∞, 0]"),
+    ("gdn2_negative_layer", "channel_channel_channel", "Gated DeltaNet-2 (GDN-2)", "(-∞, 0]"),
+    ("mamba2_layer", "scalar_none_scalar", "Mamba-2/SSD", "(-∞, 0]"),
+    ("gla_layer", "channel_none_none", "Gated Linear Attention (GLA)", "(-∞, 0]"),
+    ("retnet_layer", "scalar_none_none", "RetNet, or Mamba-2/SSD with its step folded into v", "(-∞, 0]"),
+];
 
 const SHIPPED: [(&str, &str, &str); 8] = [
     ("gdn2", "channel_channel_channel", "Gated DeltaNet-2 (GDN-2)"),
@@ -39,6 +53,21 @@ fn shipped_rules_are_what_they_are_called() {
         assert!(!rule.doc.is_empty(), "{name} has no doc comment");
         assert_eq!(rule.bound, (name == "kda_safe").then_some(Bound { lower: -5.0, upper: 0.0 }));
     }
+}
+
+#[test]
+fn shipped_layers_are_what_they_are_called() {
+    for (name, combination, known_as, proved) in LAYERS {
+        let rule = shipped(name);
+        assert_eq!((rule.name.as_str(), rule.combination().to_string().as_str()), (name, combination));
+        assert_eq!(rule.combination().known_as(), Some(known_as));
+        assert_eq!(rule.prologue.gate(GateOf::Decay).unwrap().range().to_string(), proved);
+        assert_eq!(rule.bound, (name == "kda_bounded_layer").then_some(Bound { lower: -5.0, upper: 0.0 }));
+        assert!(!rule.doc.is_empty(), "{name} has no doc comment");
+        assert_eq!(one(&rule.to_string()), rule);
+    }
+    let files = std::fs::read_dir(format!("{}/../rules", env!("CARGO_MANIFEST_DIR"))).unwrap();
+    assert_eq!(files.count(), SHIPPED.len() + LAYERS.len(), "a shipped rule that no test knows");
 }
 
 #[test]

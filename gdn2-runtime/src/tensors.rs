@@ -294,7 +294,8 @@ impl Case {
             header.metadata().iter().flatten().map(|(key, value)| (key.clone(), value.clone())).collect();
         // `a_log: head; dt_bias: channel`, `dt: scalar = softplus(x + dt_bias)`.
         let declarations = ["params", "lets"].into_iter().filter_map(|key| metadata.get(key));
-        let declared = declarations.flat_map(|text| text.split(';')).filter_map(|part| Some(part.split_once(':')?.0.trim()));
+        let declared =
+            declarations.flat_map(|text| text.split(';')).filter_map(|part| Some(part.split_once(':')?.0.trim()));
         let names: Vec<String> = declared.map(str::to_owned).collect();
         let is_named = |name: &str| names.iter().any(|own| own == name || name.strip_prefix('d') == Some(own));
         let mut case = Case { metadata, ..Case::default() };

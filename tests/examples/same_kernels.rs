@@ -18,7 +18,7 @@ use gdn2_codegen::schedule::Schedule;
 use gdn2_dsl::Rule;
 use gdn2_runtime::artifact::{Artifact, Compiler};
 use gdn2_runtime::toolchain::Search;
-use gdn2_tests::files_below;
+use gdn2_tests::rules_with_kernels;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -80,12 +80,8 @@ fn compare(compiler: &Compiler, kernel: &Committed, before: String) -> Compariso
 
 /// Every shipped rule and pass on every architecture in its built-in schedule, and the forms no built-in one has.
 fn kernels() -> Vec<Committed> {
-    let rules = files_below("rules").unwrap().into_iter().flat_map(|path| {
-        let text = std::fs::read_to_string(path).unwrap();
-        gdn2_dsl::parse_file(&text).unwrap()
-    });
     let mut all = Vec::new();
-    for rule in rules {
+    for rule in rules_with_kernels() {
         for arch in Arch::ALL {
             for pass in Pass::ALL {
                 all.extend(forms(pass, arch).iter().filter_map(|text| bound(&rule, pass, arch, text)));

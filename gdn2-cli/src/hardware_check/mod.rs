@@ -14,6 +14,7 @@ mod tuning;
 
 use std::path::{Path, PathBuf};
 
+use gdn2_codegen::pass::Pass;
 use gdn2_runtime::device::Device;
 use gdn2_runtime::device::cuda::Cuda;
 
@@ -22,6 +23,7 @@ use self::findings::{Findings, Part};
 use self::kept::Kept;
 use self::step::{Ended, Step};
 use crate::error::CliError;
+use crate::select::Selection;
 use crate::{Verdict, terminal, write};
 
 /// Check, compare and tune everything on a GPU, in the minutes one has it
@@ -145,6 +147,11 @@ fn rule_files(folder: &Path) -> Result<Vec<PathBuf>, CliError> {
     let mut files: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
     files.retain(|path| path.extension().is_some_and(|extension| extension == "gdn2"));
     files.sort();
+    // What no kernel takes has nothing to check on a GPU; a file with mistakes is for its step to report.
+    files.retain(|path| {
+        let rules = Selection::file(path.clone()).rules();
+        rules.map_or(true, |rules| rules.iter().all(|rule| gdn2_codegen::takes(rule, Pass::Forward).is_ok()))
+    });
     Ok(files)
 }
 

@@ -27,7 +27,13 @@ const SIGMOID: Function = Function(3);
 const SILU_MINIMUM: (f64, f64) = (-1.278_464_542_761_074, -0.278_464_542_761_073_8);
 
 static TABLE: [Row; 7] = [
-    Row { name: "exp", torch: "torch.exp", value: exp, derivative: |t, u| call(t, EXP, u), range: Interval::exponential },
+    Row {
+        name: "exp",
+        torch: "torch.exp",
+        value: exp,
+        derivative: |t, u| call(t, EXP, u),
+        range: Interval::exponential,
+    },
     Row {
         name: "log",
         torch: "torch.log",
@@ -62,13 +68,7 @@ static TABLE: [Row; 7] = [
         },
         range: |u| u.rising(|u| -softplus(-u), f64::NAN),
     },
-    Row {
-        name: "silu",
-        torch: "torch.nn.functional.silu",
-        value: silu,
-        derivative: silu_slope,
-        range: silu_range,
-    },
+    Row { name: "silu", torch: "torch.nn.functional.silu", value: silu, derivative: silu_slope, range: silu_range },
     Row {
         name: "tanh",
         torch: "torch.tanh",

@@ -97,7 +97,10 @@ impl Interval {
     fn corners(self, other: Interval, f: impl Fn(f64, f64) -> f64) -> Interval {
         let (a, b) = (self.saturated(), other.saturated());
         let ends = [f(a.lower, b.lower), f(a.lower, b.upper), f(a.upper, b.lower), f(a.upper, b.upper)];
-        Interval::new(ends.into_iter().fold(f64::INFINITY, f64::min), ends.into_iter().fold(f64::NEG_INFINITY, f64::max))
+        Interval::new(
+            ends.into_iter().fold(f64::INFINITY, f64::min),
+            ends.into_iter().fold(f64::NEG_INFINITY, f64::max),
+        )
     }
 }
 

@@ -156,6 +156,28 @@ impl Tree {
         leaves
     }
 
+    /// The same node in a tree of nothing else.
+    fn only(&self, root: Node) -> (Tree, Node) {
+        let mut tree = Tree::default();
+        let mut moved: Vec<Node> = Vec::with_capacity(self.ops.len());
+        for (op, below) in self.ops.iter().zip(self.below(root)) {
+            let to = |node: Node| moved[node.index()];
+            let op = match *op {
+                Op::Number(_) | Op::Leaf(_) => *op,
+                Op::Neg(a) => Op::Neg(to(a)),
+                Op::Add(a, b) => Op::Add(to(a), to(b)),
+                Op::Sub(a, b) => Op::Sub(to(a), to(b)),
+                Op::Mul(a, b) => Op::Mul(to(a), to(b)),
+                Op::Div(a, b) => Op::Div(to(a), to(b)),
+                Op::Call(function, a) => Op::Call(function, to(a)),
+            };
+            // What is left behind is read by nothing that stays.
+            moved.push(if below { tree.node(op) } else { Node(0) });
+        }
+        let root = moved[root.index()];
+        (tree, root)
+    }
+
     /// For every node, whether `root` depends on it.
     fn below(&self, root: Node) -> Vec<bool> {
         let mut below = vec![false; self.ops.len()];
@@ -170,8 +192,9 @@ impl Tree {
 }
 
 impl Formula {
-    /// A formula with its derivatives.
-    pub(crate) fn new(mut tree: Tree, value: Node, range: Interval) -> Formula {
+    /// A formula with its derivatives. What `value` does not depend on is left behind: equal formulas are equal trees.
+    pub(crate) fn new(written: &Tree, value: Node, range: Interval) -> Formula {
+        let (mut tree, value) = written.only(value);
         let partials = tree.partials(value);
         Formula { tree, value, partials, range }
     }

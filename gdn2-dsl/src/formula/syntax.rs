@@ -100,15 +100,18 @@ impl<S: SourceSpan> Parser<'_, '_, S> {
         let mut stack = Stack { nodes: Vec::new(), operand: None, pending: Vec::new() };
         loop {
             let read = if stack.operand.is_none() { self.operand(&mut stack) } else { self.operator(&mut stack) };
+            let ended = matches!(read, Ok(true));
             let mistake = match read {
+                Ok(_) if stack.nodes.len() > LONGEST => self.too_long(),
+                Ok(_) if stack.nesting() > DEEPEST => self.too_deep(),
                 Ok(true) => return Some(Syntax { nodes: stack.nodes }),
-                Ok(false) if stack.nodes.len() > LONGEST => self.too_long(),
-                Ok(false) if stack.nesting() > DEEPEST => self.too_deep(),
                 Ok(false) => continue,
                 Err(mistake) => mistake,
             };
             self.mistakes.push(mistake);
-            self.recover();
+            if !ended {
+                self.recover();
+            }
             return None;
         }
     }
@@ -149,8 +152,11 @@ impl<S: SourceSpan> Parser<'_, '_, S> {
                 stack.pending.push(Pending::Call(function, span));
             }
             Some(Kind::Ident(word)) if Function::named(word).is_some() => {
-                return Err(Mistake::new(span, format!("`{word}` needs an argument"), "a function")
-                    .suggest("give it one", span, format!("{word}(x)")));
+                return Err(Mistake::new(span, format!("`{word}` needs an argument"), "a function").suggest(
+                    "give it one",
+                    span,
+                    format!("{word}(x)"),
+                ));
             }
             Some(Kind::Ident(word)) => {
                 self.at += 1;
@@ -158,8 +164,12 @@ impl<S: SourceSpan> Parser<'_, '_, S> {
             }
             _ => {
                 let found = self.found();
-                return Err(Mistake::new(span, format!("expected a number, a name or `(`, found {found}"), "expected here")
-                    .note("a formula is made of numbers, `x`, names, `+ - * /`, brackets and functions"));
+                return Err(Mistake::new(
+                    span,
+                    format!("expected a number, a name or `(`, found {found}"),
+                    "expected here",
+                )
+                .note("a formula is made of numbers, `x`, names, `+ - * /`, brackets and functions"));
             }
         }
         Ok(false)
@@ -193,7 +203,11 @@ impl<S: SourceSpan> Parser<'_, '_, S> {
                         }
                         Ok(false)
                     }
-                    _ => Err(Mistake::new(span, "`)` closes nothing", "nothing is open here").suggest("remove it", span, "")),
+                    _ => Err(Mistake::new(span, "`)` closes nothing", "nothing is open here").suggest(
+                        "remove it",
+                        span,
+                        "",
+                    )),
                 }
             }
             Some(Kind::Punct(';')) => {
@@ -203,8 +217,9 @@ impl<S: SourceSpan> Parser<'_, '_, S> {
             }
             Some(Kind::Punct('^')) => Err(self.power(stack, span)),
             Some(Kind::Ident(word)) if word == "as" || word == "in" => {
-                Err(Mistake::new(span, format!("`{word}` stands before the `=`"), "not after a formula")
-                    .note("clauses come first, as in `let NAME: TYPE = …`: `erase: channel as f32 in [0, 1] = sigmoid(x);`"))
+                Err(Mistake::new(span, format!("`{word}` stands before the `=`"), "not after a formula").note(
+                    "clauses come first, as in `let NAME: TYPE = …`: `erase: channel as f32 in [0, 1] = sigmoid(x);`",
+                ))
             }
             _ if self.at_next_part() => {
                 self.closed(stack)?;

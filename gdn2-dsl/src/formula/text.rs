@@ -27,11 +27,6 @@ impl Formula {
         self.tree.text(self.value, dialect)
     }
 
-    /// A part of it in a dialect.
-    pub(crate) fn part(&self, node: Node, dialect: &dyn Dialect) -> String {
-        self.tree.text(node, dialect)
-    }
-
     /// Its derivative by each leaf it reads, likewise.
     pub fn partial_texts(&self, dialect: &dyn Dialect) -> Vec<(Leaf, String)> {
         self.partials.iter().map(|(leaf, node)| (*leaf, self.tree.text(*node, dialect))).collect()
@@ -41,9 +36,9 @@ impl Formula {
     /// it has a number per channel.
     pub fn hoisted(&self, prologue: &Prologue) -> Vec<(String, bool)> {
         let (fixed, below) = (self.tree.fixed(), self.tree.below(self.value));
-        let is_part =
-            |node: &Node| fixed[node.index()] && !matches!(self.tree.op(*node), Op::Number(_) | Op::Leaf(_));
-        let moving = self.tree.ops.iter().zip(fixed.iter().zip(&below)).filter(|(_, (fixed, below))| **below && !**fixed);
+        let is_part = |node: &Node| fixed[node.index()] && !matches!(self.tree.op(*node), Op::Number(_) | Op::Leaf(_));
+        let moving =
+            self.tree.ops.iter().zip(fixed.iter().zip(&below)).filter(|(_, (fixed, below))| **below && !**fixed);
         let mut parts: Vec<Node> =
             moving.flat_map(|(op, _)| op.operands().into_iter().flatten()).filter(is_part).collect();
         if fixed[self.value.index()] {

@@ -20,6 +20,8 @@ pub(crate) struct Name<S> {
     /// Where the word `head` or `channel`, `scalar` or `channel`, stands.
     pub grain_span: S,
     pub used: bool,
+    /// Its declaration could not be understood, which is reported: nothing that reads it can be.
+    pub broken: bool,
     /// Which channels it has, and the first use that says so.
     pub axis: Option<(Axis, S, &'static str)>,
 }
@@ -38,10 +40,11 @@ pub(crate) struct Context<S> {
     pub gate: Option<(&'static str, Axis)>,
 }
 
-/// A typed formula, and of every written part its node and range.
+/// A typed formula, and of every written part its node in `tree` and its range.
 pub(crate) struct Typed {
     pub formula: Formula,
     pub parts: Vec<(Node, Interval)>,
+    pub tree: Tree,
 }
 
 /// Rules' own dialect.
@@ -71,7 +74,7 @@ pub(crate) fn typed<S: SourceSpan>(
     lossy(syntax, names, mistakes);
     let mut tree = Tree::default();
     let mut parts: Vec<(Node, Interval)> = Vec::with_capacity(syntax.nodes.len());
-    let mut has_channel = false;
+    let (mut has_channel, mut unknown) = (false, false);
     for SyntaxNode { op, span } in &syntax.nodes {
         let part = match op {
             SyntaxOp::Number(number) => (tree.number(*number), Interval::new(*number, *number)),
@@ -85,7 +88,10 @@ pub(crate) fn typed<S: SourceSpan>(
                     (tree.node(Op::Leaf(name.leaf)), name.range)
                 }
                 // Any leaf will do: no formula comes out.
-                None => (tree.node(Op::Leaf(Leaf::Logit)), Interval::ALL),
+                None => {
+                    unknown = true;
+                    (tree.node(Op::Leaf(Leaf::Logit)), Interval::ALL)
+                }
             },
             SyntaxOp::Neg(a) => {
                 let (node, range) = parts[*a];
@@ -104,7 +110,7 @@ pub(crate) fn typed<S: SourceSpan>(
                     '*' if left == right => (tree.node(Op::Mul(left, right)), x.squared()),
                     '*' => (tree.node(Op::Mul(left, right)), x.times(y)),
                     _ => {
-                        if mistakes.len() == before && y.contains(0.0) {
+                        if mistakes.len() == before && !unknown && y.contains(0.0) {
                             mistakes.push(divisor(&tree, right, y, syntax.nodes[*b].span, names));
                         }
                         (tree.node(Op::Div(left, right)), x.over(y))
@@ -113,7 +119,7 @@ pub(crate) fn typed<S: SourceSpan>(
             }
             SyntaxOp::Call(function, a) => {
                 let (node, range) = parts[*a];
-                if mistakes.len() == before && *function == Function::LOG && range.lower() <= 0.0 {
+                if mistakes.len() == before && !unknown && *function == Function::LOG && range.lower() <= 0.0 {
                     let of = tree.text(node, &Words(names));
                     mistakes.push(
                         Mistake::new(
@@ -130,17 +136,17 @@ pub(crate) fn typed<S: SourceSpan>(
         parts.push(part);
     }
     let whole = syntax.nodes.last()?.span;
-    if context.channel && !has_channel && mistakes.len() == before {
+    if context.channel && !has_channel && !unknown && mistakes.len() == before {
         mistakes.push(same_everywhere(context, whole));
     }
     let (value, range) = *parts.last()?;
-    if mistakes.len() > before {
+    if unknown || mistakes.len() > before {
         return None;
     }
-    Some(Typed { formula: Formula::new(tree, value, range), parts })
+    Some(Typed { formula: Formula::new(&tree, value, range), parts, tree })
 }
 
-/// The declared name that a word means.
+/// The declared name that a word means; without a new mistake where the name itself has one.
 fn resolve<'n, S: SourceSpan>(
     word: &str,
     span: S,
@@ -166,6 +172,9 @@ fn resolve<'n, S: SourceSpan>(
     };
     let name = &mut names[at];
     name.used = true;
+    if name.broken {
+        return None;
+    }
     if name.place > context.place {
         mistakes.push(
             Mistake::new(span, format!("`{word}` is used before it is declared"), "used here")
@@ -199,9 +208,13 @@ pub(crate) fn two_axes<S: SourceSpan>(
     first: S,
     (known, other): (Axis, &str),
 ) -> Mistake<S> {
-    Mistake::new(span, format!("`{word}` has {known} channels in {other} and {axis} in {gate}"), format!("{axis} channels"))
-        .related(first, format!("{known} channels here"))
-        .note("declare one for each")
+    Mistake::new(
+        span,
+        format!("`{word}` has {known} channels in {other} and {axis} in {gate}"),
+        format!("{axis} channels"),
+    )
+    .related(first, format!("{known} channels here"))
+    .note("declare one for each")
 }
 
 fn channel_in_scalar<S: SourceSpan>(name: &Name<S>, span: S, context: &Context<S>) -> Mistake<S> {
@@ -216,9 +229,11 @@ fn channel_in_scalar<S: SourceSpan>(name: &Name<S>, span: S, context: &Context<S
     )
     .related(name.span, "declared here");
     match name.leaf {
-        Leaf::Param(_) => mistake
-            .note(format!("or say `{}: channel`", context.name))
-            .suggest(format!("`param {}: head;`", name.text), name.grain_span, "head"),
+        Leaf::Param(_) => mistake.note(format!("or say `{}: channel`", context.name)).suggest(
+            format!("`param {}: head;`", name.text),
+            name.grain_span,
+            "head",
+        ),
         _ => mistake.suggest(format!("say `{}: channel`", context.name), context.grain_span, "channel"),
     }
 }
@@ -277,13 +292,11 @@ fn lossy<S: SourceSpan>(syntax: &Syntax<S>, names: &[Name<S>], mistakes: &mut Ve
         let whole = nodes_of[nodes.iter().position(|node| std::ptr::eq(&node.op, op)).unwrap_or(at)];
         let argument = if negated { tree.negated(nodes_of[at]) } else { nodes_of[at] };
         let (written, argument) = (tree.text(whole, &words), tree.text(argument, &words));
-        mistakes.push(
-            Mistake::new(*span, format!("`{written}` {why}"), "a function does this exactly").suggest(
-                format!("write `{function}({argument})`"),
-                *span,
-                format!("{function}({argument})"),
-            ),
-        );
+        mistakes.push(Mistake::new(*span, format!("`{written}` {why}"), "a function does this exactly").suggest(
+            format!("write `{function}({argument})`"),
+            *span,
+            format!("{function}({argument})"),
+        ));
     }
 }
 

@@ -1,0 +1,8 @@
+gdn2::delta_rule! {
+    pub mod layer {
+        param a_log: head; decay: channel = -exp(a_log); erase: none; write: none;
+        key_dim: 64; value_dim: 64; dtype: bf16;
+    }
+}
+
+fn main() {}

@@ -193,7 +193,7 @@ fn canonical_text_holds_the_formula_and_reads_back() {
         q: l2norm; k: none; erase: scalar = -(-x) + b1 * (2 - 1e-3); write: erase; value_dim: 32; key_dim: 16; dtype: f16; }",
     );
     let text = "/// Doc.\nrule r {\n    q: l2norm;\n    param b1: head;\n    let s: channel as f32 = softplus(x);\n    \
-                decay: channel = -5 * sigmoid(s);\n    erase: scalar = --x + b1 * (2 - 0.001);\n    write: erase;\n    \
+                decay: channel = -5 * sigmoid(s);\n    erase: scalar = -(-x) + b1 * (2 - 0.001);\n    write: erase;\n    \
                 key_dim: 16; value_dim: 32; dtype: f16;\n}\n";
     assert_eq!(rule.to_string(), text);
     assert_eq!(one(text), rule);

@@ -1,6 +1,6 @@
 //! The functions of formulas, a row each: value, derivative, range. Nothing else in the project knows any of them.
 
-use super::{Interval, LARGEST_EXPONENT, Node, Op, Tree};
+use super::{Interval, LARGEST, LARGEST_EXPONENT, Node, Op, Tree};
 
 /// A function of the table, by its row.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -141,7 +141,8 @@ fn call(tree: &mut Tree, function: Function, u: Node) -> Node {
 
 /// e^u, constant where it would be above 2⁶³.
 fn exp(u: f64) -> f64 {
-    u.min(LARGEST_EXPONENT).exp()
+    // Not `min`, which would lose a NaN.
+    if u > LARGEST_EXPONENT { LARGEST } else { u.exp() }
 }
 
 /// 1/(1 + e^−u) from e^−|u|, which neither overflows nor cancels.

@@ -99,8 +99,9 @@ impl Tree {
             Op::Mul(a, b) => pair(a, " * ", b, Binding::Minus),
             Op::Div(a, b) => pair(a, " / ", b, Binding::Minus),
             Op::Neg(a) => {
+                // Two signs in a row are an operator of their own in other languages.
                 text.push('-');
-                self.write(a, Binding::Minus, dialect, text);
+                self.write(a, Binding::Atom, dialect, text);
             }
             Op::Number(number) => text.push_str(&number.get().to_string()),
             Op::Leaf(leaf) => text.push_str(&dialect.leaf(leaf)),

@@ -26,7 +26,8 @@ pub struct Args {
     #[arg(long, value_name = "B=…,T=…,H=…[,HV=…]")]
     shape: Shape,
     /// How strongly gates act: none, mild (decay around -0.05 per token), strong (-2.5 to -30), reset (mild, -1000 at
-    /// one token in sixteen)
+    /// one token in sixteen). Of a rule with formulas these draw logits and parameters: lower parameters where gates are to
+    /// act mildly, wider logits where strongly, logits of 50 at one token in sixteen
     #[arg(long, default_value = "mild")]
     gates: Regime,
     /// Same seed, same numbers

@@ -214,4 +214,31 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn formulas_are_stated_and_names_kept_apart() {
+        let text = "rule r { q: l2norm; param S: head; param d: channel; let dt: scalar = softplus(x);
+            decay: channel = -exp(S) * softplus(x + d) * dt; erase: scalar = 2 * sigmoid(x); write: erase;
+            key_dim: 64; value_dim: 32; dtype: bf16; }
+            rule retnet { param a: head; decay: scalar = -exp(a); erase: none; write: none;
+            key_dim: 64; value_dim: 32; dtype: bf16; }";
+        let rules = gdn2_dsl::parse_file(text).unwrap();
+        let text = torch_ref(&rules[0]);
+        for line in [
+            "def r(q, k, v, g, b, S_, d, dt, initial_state=None, cu_seqlens=None, scale=None):",
+            "    S_ [HV].",
+            "    d [HV,K].",
+            "    dt [B,T,HV].",
+            "    q = q / torch.sqrt((q * q).sum(-1, keepdim=True) + 1e-6)",
+            "    dt = torch.nn.functional.softplus(dt)",
+            "    g = torch.clamp(-torch.exp(S_[:, None]) * torch.nn.functional.softplus(g + d) * dt[..., None], min=-104)",
+            "    b = 2 * torch.sigmoid(b)",
+        ] {
+            assert!(text.lines().any(|own| own == line), "{line}\n{text}");
+        }
+        let text = torch_ref(&rules[1]);
+        let line = "    g = torch.clamp(torch.as_tensor(-torch.exp(a)).expand(B, T, HV), min=-104)";
+        assert!(text.lines().any(|own| own == line), "{text}");
+        assert!(text.contains("def retnet(q, k, v, a, initial_state"), "{text}");
+    }
 }

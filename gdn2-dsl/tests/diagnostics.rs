@@ -164,9 +164,23 @@ fn valid() -> impl Strategy<Value = String> {
     let gate = || select(vec!["none", "scalar", "channel as f32", "scalar as bf16", "erase"]);
     let decay = select(vec!["none", "scalar in [-5, 0]", "channel as bf16 in [-1e1, -0.5]", "channel"]);
     let number = select(vec!["64", "1_28", "512"]);
-    (decay, gate(), gate(), number, select(vec!["bf16", "f16"])).prop_map(|(decay, erase, write, dim, dtype)| {
+    let formulas = select(vec![
+        ("", "", ""),
+        (
+            "q: l2norm; param a: head; let s: scalar = softplus(x / (1 + exp(a)));",
+            " = -exp(a) * s",
+            " = 2 * sigmoid(x - s)",
+        ),
+        (
+            "k: none; param a: channel; param c: channel;",
+            " = -(-a * x + 1e-3 - a) * 0 - exp(a)",
+            " = tanh(silu(c)) / 16",
+        ),
+    ]);
+    let gates = (decay, gate(), gate(), formulas);
+    (gates, number, select(vec!["bf16", "f16"])).prop_map(|((decay, erase, write, (declared, g, b)), dim, dtype)| {
         format!(
-            "/// Doc.\nrule r {{\n  decay: {decay};\n  erase: {erase};\n  write: {write}; // x\n  \
+            "/// Doc.\nrule r {{\n  {declared} decay: {decay}{g};\n  erase: {erase}{b};\n  write: {write}; // x\n  \
              key_dim: {dim}; value_dim: {dim}; dtype: {dtype}; state: vk;\n}}\n"
         )
     })
@@ -176,7 +190,8 @@ fn words() -> Vec<&'static str> {
     vec![
         "rule", "r", "decay", "erase", "write", "key_dim", "dtype", ":", ";", ";", "{", "}", "[", "]", "(", ")", "in",
         "as", "bf16", "scalar", "none", "-", "5", ",", "1e", "0x", "1.", "..", "///", "//", "/*", "*/", "\"", "'",
-        "\\", "\n", "\t", "\r", "é", "\u{202e}", "\u{200b}", "日本", "\0", "#", "/**/", "/** d */",
+        "\\", "\n", "\t", "\r", "é", "\u{202e}", "\u{200b}", "日本", "\0", "#", "/**/", "/** d */", "param", "let",
+        "a", "x", "head", "channel", "l2norm", "q", "=", "+", "*", "/", "^", "exp", "log", "silu", "--", "(x", "tanh(",
     ]
 }
 

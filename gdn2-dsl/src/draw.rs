@@ -166,9 +166,8 @@ impl Draw {
             };
             let mut stream = self.stream(tensor);
             let computed = rule.prologue.gate(of).is_some();
-            let mut next = || match computed {
-                true => gate.storage.round(self.regime.logit(&mut stream)),
-                false => value(&mut stream),
+            let mut next = || {
+                if computed { gate.storage.round(self.regime.logit(&mut stream)) } else { value(&mut stream) }
             };
             Some((0..rows * dims.value_heads * width).map(|_| next()).collect())
         };

@@ -127,7 +127,24 @@ fn gate_of(tensor: &str) -> GateOf {
 
 /// What the function's body calls its own.
 const LOCALS: [&str; 19] = [
-    "B", "T", "H", "K", "HV", "V", "S", "e", "n", "z", "t", "x", "row", "start", "end", "offsets", "scale", "sequences",
+    "B",
+    "T",
+    "H",
+    "K",
+    "HV",
+    "V",
+    "S",
+    "e",
+    "n",
+    "z",
+    "t",
+    "x",
+    "row",
+    "start",
+    "end",
+    "offsets",
+    "scale",
+    "sequences",
     "_",
 ];
 
@@ -138,7 +155,68 @@ fn local(name: &str) -> String {
     if taken { format!("{name}_") } else { name.to_owned() }
 }
 
+/// A formula as PyTorch has it: numbers per head are spread over the channels of one that has any.
+struct Torch<'a> {
+    prologue: &'a Prologue,
+    logit: &'a str,
+    channel: bool,
+}
 
+impl Dialect for Torch<'_> {
+    fn leaf(&self, leaf: Leaf) -> String {
+        let name = |name: &str, axis: Option<Axis>, spread: &str| match axis {
+            None if self.channel => format!("{}{spread}", local(name)),
+            _ => local(name),
+        };
+        match leaf {
+            Leaf::Logit => local(self.logit),
+            Leaf::Param(at) => {
+                let own = &self.prologue.params()[usize::from(at)];
+                name(&own.name, own.axis, "[:, None]")
+            }
+            Leaf::Let(at) => {
+                let own = &self.prologue.lets()[usize::from(at)];
+                name(&own.name, own.axis, "[..., None]")
+            }
+        }
+    }
+
+    fn function(&self, function: Function) -> &'static str {
+        function.torch_name()
+    }
+}
+
+/// What is computed before the recurrence.
+fn prologue(prologue: &Prologue, is_channel: impl Fn(GateOf) -> bool) -> Vec<String> {
+    let mut lines = Vec::new();
+    for (name, normalised) in [("q", prologue.normalises_q()), ("k", prologue.normalises_k())] {
+        if normalised {
+            lines.push(format!(
+                "{name} = {name} / torch.sqrt(({name} * {name}).sum(-1, keepdim=True) + {NORM_EPSILON:e})"
+            ));
+        }
+    }
+    let text = |formula: &Formula, logit: &str, axis: Option<Axis>| {
+        let text = formula.text(&Torch { prologue, logit, channel: axis.is_some() });
+        if formula.leaves().any(|leaf| !matches!(leaf, Leaf::Param(_))) {
+            return text;
+        }
+        // The same for every token.
+        let channels = axis.map_or_else(String::new, |axis| format!(", {axis}"));
+        format!("torch.as_tensor({text}).expand(B, T, HV{channels})")
+    };
+    for own in prologue.lets() {
+        lines.push(format!("{} = {}", local(&own.name), text(&own.formula, &own.name, own.axis)));
+    }
+    for gate in GateOf::ALL {
+        let Some(formula) = prologue.gate(gate) else { continue };
+        let text = text(formula, gate.tensor(), is_channel(gate).then_some(gate.axis()));
+        lines.push(match gate {
+            GateOf::Decay => format!("g = torch.clamp({text}, min={LEAST_DECAY})"),
+            GateOf::Erase | GateOf::Write => format!("{} = {text}", gate.tensor()),
+        });
+    }
+    lines
 }
 
 /// What a token does to the state before it is added to it: the decay, and z, less what the erase gate reads back.

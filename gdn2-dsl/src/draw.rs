@@ -132,7 +132,9 @@ impl Draw {
     /// What cannot be.
     pub fn check(&self, rule: &Rule) -> Result<(), InputError> {
         let states = self.cu_seqlens.as_ref().map_or(self.batch, |offsets| offsets.len().saturating_sub(1));
-        self.dims(rule).check(states)?;
+        let dims = self.dims(rule);
+        dims.check(states)?;
+        dims.check_named(rule)?;
         if !(0.0..=LARGEST_ERASE).contains(&self.largest_erase) {
             let got = self.largest_erase;
             return Err(InputError::Dims(format!("largest_erase = {got}: must be from 0 to {LARGEST_ERASE}")));

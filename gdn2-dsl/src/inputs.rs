@@ -189,6 +189,24 @@ impl Dims {
         }
     }
 
+    /// Whether what a rule names itself keeps to the limit on a call's numbers too.
+    ///
+    /// # Errors
+    /// More numbers than a call holds.
+    pub(crate) fn check_named(&self, rule: &Rule) -> Result<(), InputError> {
+        let numbers = |own: NamedTensor<'_>| {
+            let channels = own.axis.map_or(1, |axis| axis.channels(rule)) as f64;
+            let rows = if own.per_token { self.batch as f64 * self.tokens as f64 } else { 1.0 };
+            rows * self.value_heads as f64 * channels
+        };
+        match rule.prologue.named().into_iter().map(numbers).sum::<f64>() {
+            all if all <= MOST_NUMBERS as f64 => Ok(()),
+            all => Err(InputError::Dims(format!(
+                "parameters and logits of `let`s would be {all} numbers: a call holds at most {MOST_NUMBERS}; divide it"
+            ))),
+        }
+    }
+
     /// Elements of one state, K·V.
     pub fn state(&self) -> usize {
         self.key_dim * self.value_dim

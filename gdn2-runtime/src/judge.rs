@@ -22,11 +22,7 @@ pub struct Judged {
 ///
 /// # Errors
 /// As [`judge`].
-pub fn judge_named(
-    name: &str,
-    outcome: &Outcome,
-    case: &Case,
-) -> Result<Option<(Deviation, Bar, Verdict)>, CaseError> {
+pub fn judge_named(name: &str, outcome: &Outcome, case: &Case) -> Result<Option<(Deviation, Bar, Verdict)>, CaseError> {
     let Some(expected) = case.named.get(name) else { return Ok(None) };
     let wrong = |problem: String| CaseError::Named { tensor: name.to_owned(), problem };
     let got = outcome.named.get(name).ok_or_else(|| wrong("no result to compare it with".to_owned()))?;
@@ -34,7 +30,11 @@ pub fn judge_named(
         return Err(wrong(format!("the reference's shape {:?} is not the result's {:?}", expected.shape, got.shape)));
     }
     if let Some(at) = expected.data.iter().position(|x| !x.is_finite()) {
-        return Err(wrong(format!("{:?} of the reference is {}, which proves nothing", expected.index(at), expected.data[at])));
+        return Err(wrong(format!(
+            "{:?} of the reference is {}, which proves nothing",
+            expected.index(at),
+            expected.data[at]
+        )));
     }
     let bar = case.named_bar(name)?;
     let reference: Vec<f64> = expected.data.iter().copied().map(f64::from).collect();

@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use gdn2_codegen::abi::Tensor;
 use gdn2_codegen::pass::Pass;
-use gdn2_dsl::bars::{Deviation, NAMED_BAR, bar};
+use gdn2_dsl::bars::Deviation;
 use gdn2_dsl::{Draw, Regime, Rule, parse_file};
 use gdn2_runtime::artifact::Compiler;
 use gdn2_runtime::device::Device;
@@ -36,16 +36,19 @@ fn layers() -> Vec<Rule> {
 
 /// Every tensor of an outcome that the case knows, under its bar times `scale`; how many there were.
 fn judge(name: &str, case: &Case, outcome: &Outcome, scale: f64) -> usize {
-    let stated = case.bars().unwrap();
-    let fixed =
-        outcome.tensors.iter().filter_map(|(tensor, got)| Some((tensor.name(), got, case.tensors.get(tensor)?)));
-    let named = outcome.named.iter().filter_map(|(name, got)| Some((name.as_str(), got, case.named.get(name)?)));
+    let fixed = outcome.tensors.iter().filter_map(|(tensor, got)| {
+        let bar = case.bar(*tensor).unwrap().unwrap().bar;
+        Some((tensor.name(), got, case.tensors.get(tensor)?, bar))
+    });
+    let named = outcome.named.iter().filter_map(|(name, got)| {
+        let bar = case.named_bar(name).unwrap().bar;
+        Some((name.as_str(), got, case.named.get(name)?, bar))
+    });
     let mut judged = 0;
-    for (tensor, got, want) in fixed.chain(named) {
-        let bar = stated.get(tensor).copied().or(bar(tensor)).unwrap_or(NAMED_BAR) * scale;
+    for (tensor, got, want, bar) in fixed.chain(named) {
         let want: Vec<f64> = want.data.iter().copied().map(f64::from).collect();
         let deviation = Deviation::of(got.data.iter().copied().map(f64::from), &want);
-        assert!(deviation.passes(bar), "{name} {tensor}: {deviation:?}, bar {bar}");
+        assert!(deviation.passes(bar * scale), "{name} {tensor}: {deviation:?}, bar {bar}");
         judged += 1;
     }
     judged

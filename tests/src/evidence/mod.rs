@@ -14,7 +14,7 @@ use gdn2_codegen::kernel::{Kernel, Pass};
 use gdn2_codegen::render;
 use gdn2_codegen::schedule::Schedule;
 use gdn2_dsl::bars::{Verdict, bar};
-use gdn2_dsl::{Combination, Draw, Dtype, Grain, Rule, parse_file};
+use gdn2_dsl::{Combination, Draw, Dtype, Grain, Rule};
 use gdn2_runtime::artifact::Artifact;
 use gdn2_runtime::device::Device;
 use gdn2_runtime::drawn::bars;
@@ -43,16 +43,15 @@ pub struct Ready {
     kernels: Vec<Artifact>,
 }
 
-/// The shipped rules and ten mixes of gates that none of them has.
+/// The shipped rules that there are kernels for, and ten mixes of gates that none of them has.
 ///
 /// # Errors
 /// A rule file that cannot be read.
 pub fn rules() -> Result<Vec<Rule>, String> {
     use Grain::{Channel, None as No, Scalar};
-    let mut rules = Vec::new();
-    for path in crate::files_below("rules").map_err(|error| error.to_string())? {
-        let text = std::fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
-        rules.extend(parse_file(&text).map_err(|error| format!("{}: {error:?}", path.display()))?);
+    let mut rules = crate::rules_with_kernels();
+    if rules.is_empty() {
+        return Err("no shipped rule can be read".to_owned());
     }
     let mixes = [
         (Scalar, Channel, Some(Scalar)),

@@ -152,7 +152,7 @@ fn nesting_and_length_have_limits_and_no_depth_hurts() {
     }
     assert!(parse_file(&erase("x".to_owned() + &" + x".repeat(63))).is_ok());
     let params = |count: usize| (0..count).map(|at| format!("param a{at}: head; ")).collect::<String>();
-    let found = parse_file(&body(&format!("{} decay: none; erase: none; write: none;", params(70_000)))).unwrap_err();
+    let found = parse_file(&body(&format!("{} decay: none; erase: none; write: none;", params(40_000)))).unwrap_err();
     assert!(found.mistakes.len() == 1 && found.mistakes[0].message.contains("at most 64"), "{found:?}");
     let sum: String = (0..64).map(|at| format!(" + a{at}")).collect();
     let found = parse_file(&body(&format!("{} decay: none; erase: scalar = x{sum}; write: none;", params(64))));

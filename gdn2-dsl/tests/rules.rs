@@ -19,10 +19,12 @@ const LAYERS: [(&str, &str, &str, &str); 9] = [
     ("retnet_layer", "scalar_none_none", "RetNet, or Mamba-2/SSD with its step folded into v", "(-∞, 0]"),
 ];
 
-const SHIPPED: [(&str, &str, &str); 8] = [
+const SHIPPED: [(&str, &str, &str); 10] = [
     ("gdn2", "channel_channel_channel", "Gated DeltaNet-2 (GDN-2)"),
     ("kda", "channel_scalar_tied", "Kimi Delta Attention (KDA)"),
     ("kda_safe", "channel_scalar_tied", "Kimi Delta Attention (KDA)"),
+    ("kda_bf16", "channel_scalar_tied", "Kimi Delta Attention (KDA)"),
+    ("gdn2_bf16", "channel_channel_channel", "Gated DeltaNet-2 (GDN-2)"),
     ("gdn", "scalar_scalar_tied", "Gated DeltaNet (GDN)"),
     ("deltanet", "none_scalar_tied", "DeltaNet"),
     ("mamba2", "scalar_none_scalar", "Mamba-2/SSD"),

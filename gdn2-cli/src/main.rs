@@ -15,6 +15,7 @@ mod error;
 mod gradcheck;
 mod hardware_check;
 mod kernels;
+mod launch_file;
 mod predict;
 mod prepare;
 mod profile;

@@ -160,22 +160,32 @@ impl Evaluator {
         let launches = match job.engine {
             Kind::Model => {
                 let full = full(request);
-                let at = |tokens: u32| Shape { batch: 1, tokens, key_heads: 1, value_heads: 1, ..full };
+                // One group of heads: launches that only grouped heads need are counted, too.
+                let value_heads = full.value_heads / full.key_heads.max(1);
+                let at = |tokens: u32| Shape { batch: 1, tokens, key_heads: 1, value_heads, ..full };
+                let counted = at(job.shape.tokens).extents();
                 let schedule = request.schedule;
                 let short = SHORT_RUN * schedule.chunk().unwrap_or(1) * schedule.segments();
                 let long = 2 * short;
                 if job.shape.tokens <= long {
                     let only = at(job.shape.tokens);
                     let loads = self.loads(request, artifact, only)?;
-                    self.launches(request, artifact, &loads, &loads, (1.0, 1.0))?
+                    self.launches(request, artifact, &loads, &loads, (1.0, 1.0), counted)?
                 } else {
                     let loads = [self.loads(request, artifact, at(short))?, self.loads(request, artifact, at(long))?];
-                    self.launches(request, artifact, &loads[0], &loads[1], (f64::from(short), f64::from(long)))?
+                    self.launches(
+                        request,
+                        artifact,
+                        &loads[0],
+                        &loads[1],
+                        (f64::from(short), f64::from(long)),
+                        counted,
+                    )?
                 }
             }
             Kind::Vm | Kind::Cuda(_) => {
                 let loads = self.loads(request, artifact, full(request))?;
-                self.launches(request, artifact, &loads, &loads, (1.0, 1.0))?
+                self.launches(request, artifact, &loads, &loads, (1.0, 1.0), job.shape.extents())?
             }
         };
         let time = match job.engine {
@@ -227,7 +237,7 @@ impl Evaluator {
         }
     }
 
-    /// Runs a shape, checks its results and returns each launch's work per block; or what an earlier run of the same PTX
+    /// Runs a shape, checks its results and returns each launch's work, all its blocks together; or what an earlier run of the same PTX
     /// on the same inputs came to.
     fn loads(&mut self, request: &Request, artifact: &Artifact, shape: Shape) -> Result<Vec<Load>, Outcome> {
         let key = Tallies::key(&request.job, artifact, &shape.draw());
@@ -236,17 +246,19 @@ impl Evaluator {
         }
         let device = Device::Vm(vm::Settings { check: Check::Basic, count: true, ..vm::Settings::default() });
         let reports = self.checked(request, artifact, &device, shape)?;
+        let mut reports = reports.iter();
         let mut loads = Vec::new();
-        for (launch, report) in artifact.kernel.launches.iter().zip(&reports) {
-            let blocks = launch.grid.eval(shape.extents()).unwrap_or(1);
-            let counters = report.counters.as_ref();
-            loads.push(counters.map(|counters| Load::of(counters, blocks)).unwrap_or_default());
+        for launch in &artifact.kernel.launches {
+            let report = if launch.when.holds(shape.extents()) { reports.next() } else { None };
+            let counters = report.and_then(|report| report.counters.as_ref());
+            loads.push(counters.map(|counters| Load::of(counters, 1)).unwrap_or_default());
         }
         self.tallies.put(key, &loads);
         Ok(loads)
     }
 
-    /// Launches of the job's own shape from the work of a block in two shorter runs.
+    /// Launches of the job's own shape from their work in two shorter runs. Totals grow in a straight line whether blocks
+    /// get longer or more; `counted` are the extents of such a run at the job's own length.
     fn launches(
         &self,
         request: &Request,
@@ -254,11 +266,17 @@ impl Evaluator {
         short: &[Load],
         long: &[Load],
         at: (f64, f64),
+        counted: Extents,
     ) -> Result<Vec<LaunchLoad>, Outcome> {
         let job = &request.job;
         let mut launches = Vec::new();
         let mut stalls = self.stalls(artifact)?.into_iter();
         for ((launch, short), long) in artifact.kernel.launches.iter().zip(short).zip(long) {
+            let stalls = stalls.next().unwrap_or_default();
+            if !launch.when.holds(job.shape.extents()) {
+                continue;
+            }
+            let alike = launch.grid.eval(counted).unwrap_or(1);
             let resources = artifact.resources.iter().find(|entry| entry.entry == launch.entry);
             let blocks = launch.grid.eval(job.shape.extents());
             let blocks = blocks.ok_or_else(|| Outcome::invalid(Reason::Constraints, "grid does not fit 64 bits"))?;
@@ -267,8 +285,8 @@ impl Evaluator {
                 threads: launch.block,
                 registers: resources.map_or(0, |entry| entry.registers),
                 shared_bytes: launch.shared_bytes + resources.map_or(0, |entry| entry.static_shared),
-                load: short.extrapolated(long, at, f64::from(job.shape.tokens)),
-                stalls: stalls.next().unwrap_or_default(),
+                load: short.extrapolated(long, at, f64::from(job.shape.tokens)).mean(alike),
+                stalls,
             });
         }
         Ok(launches)
@@ -322,7 +340,8 @@ impl Evaluator {
             }
         }
         // Backward's own launches are the last; what forward kept for it is forward's time.
-        let others = ran.reports.len().saturating_sub(artifact.kernel.launches.len());
+        let own = artifact.kernel.launches.iter().filter(|launch| launch.when.holds(shape.extents())).count();
+        let others = ran.reports.len().saturating_sub(own);
         Ok(ran.reports.into_iter().skip(others).collect())
     }
 }

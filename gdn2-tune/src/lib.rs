@@ -16,5 +16,6 @@ pub mod search;
 pub mod sweep;
 pub mod t4;
 mod tallies;
+pub mod timing;
 pub mod verdict;
 pub mod worker;

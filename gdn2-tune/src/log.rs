@@ -15,6 +15,7 @@ use std::path::Path;
 /// One line.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "line", rename_all = "lowercase")]
+#[expect(clippy::large_enum_variant, reason = "one at a time is read or written")]
 pub enum Line {
     /// A search, written once before its first evaluation.
     Search(Search),

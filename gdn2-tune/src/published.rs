@@ -2,10 +2,10 @@
 
 use crate::job::Job;
 use gdn2_codegen::kernel::Pass;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// One published time.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Published {
     /// The shipped rule it is of, at K = V = 128.
     pub rule: String,

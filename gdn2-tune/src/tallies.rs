@@ -31,7 +31,7 @@ impl Tallies {
     pub fn key(job: &Job, artifact: &Artifact, draw: &Draw) -> Key {
         let mut hasher = blake3::Hasher::new();
         let launches = serde_json::to_vec(&artifact.kernel.launches).unwrap_or_default();
-        let run = format!("{COUNTING}\n{:?}\n{:?}\n{draw:?}\n", job.rule, job.pass);
+        let run = format!("{COUNTING}\ntotals\n{:?}\n{:?}\n{draw:?}\n", job.rule, job.pass);
         hasher.update(&launches).update(run.as_bytes());
         for line in artifact.ptx.lines().filter(|line| !line.starts_with(".target")) {
             hasher.update(line.as_bytes()).update(b"\n");
@@ -39,7 +39,7 @@ impl Tallies {
         Key(hasher.finalize())
     }
 
-    /// The counts of each launch's mean block, if this run was counted before.
+    /// The counts of each launch, if this run was counted before.
     pub fn get(&self, key: Key) -> Option<Vec<Load>> {
         serde_json::from_slice(&files::read_regular(&self.path(key)?, Limit::RECORDS).ok()?).ok()
     }

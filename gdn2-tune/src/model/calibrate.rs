@@ -159,6 +159,7 @@ pub fn calibrate(pairs: &[Pair], start: &Constants) -> Calibrated {
     }
 }
 
+/// Rank correlation.
 fn spearman(a: &[f64], b: &[f64]) -> f64 {
     let (a, b) = (ranks(a), ranks(b));
     let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len().max(1) as f64;

@@ -151,10 +151,15 @@ impl Load {
                 _ => {}
             }
         }
-        load.map(|count| count / blocks.max(1) as f64)
+        load.mean(blocks)
     }
 
-    /// What a block does at `tokens`, where this is what it does at `at.0` and `other` at `at.1` tokens: every count
+    /// The mean of so many blocks' work.
+    pub fn mean(&self, blocks: u64) -> Load {
+        self.map(|count| count / blocks.max(1) as f64)
+    }
+
+    /// What a launch does at `tokens`, where this is what it does at `at.0` and `other` at `at.1` tokens: every count
     /// grows by a constant per chunk.
     pub fn extrapolated(&self, other: &Load, at: (f64, f64), tokens: f64) -> Load {
         let along = if at.0 == at.1 { 0.0 } else { (tokens - at.0) / (at.1 - at.0) };

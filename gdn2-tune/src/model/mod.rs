@@ -25,8 +25,8 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// Blocks resident on one streaming multiprocessor at most: CUDA C++ Programming Guide, "Technical Specifications per
-/// Compute Capability" (32 for 8.0 and 9.0, 16 and 24 elsewhere; our blocks never come near).
-const BLOCKS_PER_SM: u64 = 16;
+/// Compute Capability" (32 for 8.0 and 9.0, 16 and 24 elsewhere; only blocks of a warp come near).
+const BLOCKS_PER_SM: u64 = 32;
 
 /// What the model needs to know of one launch.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

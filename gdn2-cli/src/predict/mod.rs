@@ -1,0 +1,91 @@
+//! `gdn2 predict`: what the clock says of kernels that no GPU is at hand for.
+
+mod foreign;
+mod rules;
+
+use std::path::PathBuf;
+
+use gdn2_clock::kernel::RoleTime;
+use gdn2_codegen::kernel::Pass;
+use gdn2_tune::model::Constants;
+
+use crate::error::CliError;
+use crate::select::{Overrides, Selection, pass};
+use crate::shape::Shape;
+use crate::{Verdict, compiler, tune, tuned};
+
+/// Predict a kernel's time on a GPU that is not at hand
+///
+/// The clock walks the machine code of every warp and lets the four schedulers of a multiprocessor issue it, with its
+/// pipes, matrix units, shared memory, barriers and copies. It does not run the kernel: `gdn2 verify` says whether its
+/// results are right. A prediction is no measurement. Where kernels use wgmma it is a range: published times refute the
+/// data sheet's rate for products that follow each other on one accumulator, and two explanations are left.
+///
+/// With --launch and --cubin it times any kernel; LAUNCH.json is what `gdn2 vm` takes.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  gdn2 predict rules/gdn.gdn2 rules/kda.gdn2 rules/gdn2.gdn2 --target h200 --shape B=8,T=8192,H=16 \\
+    --shape B=1,T=8192,H=16
+  gdn2 predict rules/gdn.gdn2 --target h200 --shape B=8,T=8192,H=16 --schedule matrix=wgmma --roles
+  gdn2 predict --launch launch.json --cubin kernel.cubin --target h200 --roles")]
+pub struct Args {
+    /// Rule files; FILE#RULE for one rule of several
+    #[arg(value_name = "FILE[#RULE]", required_unless_present = "launch")]
+    rules: Vec<Selection>,
+    /// forward, forward-for-backward, backward or decode
+    #[arg(long, default_value = "forward", value_parser = pass)]
+    pass: Pass,
+    /// Sizes of a call, any number of times; HV, the value heads, is H unless given
+    #[arg(long, value_name = "B=…,T=…,H=…[,HV=…]", required_unless_present = "launch")]
+    shape: Vec<Shape>,
+    /// GPU: h200, h100, h20, a100, a40, l40s, rtx4090, rtx5090
+    #[arg(long, value_name = "GPU", default_value = "h200")]
+    target: String,
+    /// Schedule fields, such as chunk=64,warps=4, any number of times; without any, the built-in schedule, forward with
+    /// each matrix instruction that the GPU has, and in segments where sequences and heads leave multiprocessors idle
+    #[arg(long, value_name = "FIELD=N,…")]
+    schedule: Vec<String>,
+    /// Name each role of each launch and what it waits for
+    #[arg(long)]
+    roles: bool,
+    /// Print JSON instead of a table
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    foreign: foreign::Flags,
+    /// Folder of the records, whose constants come before the program's own
+    #[arg(long, default_value = tuned::FOLDER, value_name = "DIR")]
+    records: PathBuf,
+    #[command(flatten)]
+    overrides: Overrides,
+    #[command(flatten)]
+    compiler: compiler::Flags,
+}
+
+impl Args {
+    pub fn run(&self) -> Result<Verdict, CliError> {
+        tune::arch_of(&self.target)?;
+        let constants = Constants::of(&self.target, Some(&self.records))?;
+        match self.foreign.given() {
+            true => foreign::run(self, &constants),
+            false => rules::run(self, &constants),
+        }
+    }
+}
+
+/// A launch's roles, a line each.
+fn role_lines(roles: &[RoleTime]) -> String {
+    roles
+        .iter()
+        .map(|role| {
+            let waits: Vec<String> = role
+                .waits
+                .iter()
+                .take(6)
+                .map(|(wait, share)| format!("{} {:.0} %", wait.name(), 100.0 * share))
+                .collect();
+            let (first, last) = role.warps;
+            format!("    warps {first} to {last}, {} instructions: {}\n", role.issued, waits.join(", "))
+        })
+        .collect()
+}

@@ -1,0 +1,173 @@
+//! Predictions of our own kernels: rules, shapes, schedules.
+
+use comfy_table::{CellAlignment, Table, presets};
+use gdn2_codegen::arch::Arch;
+use gdn2_codegen::bind;
+use gdn2_codegen::kernel::Pass;
+use gdn2_codegen::schedule::Schedule;
+use gdn2_dsl::Rule;
+use gdn2_runtime::artifact::Compiler;
+use gdn2_runtime::toolchain::Nvdisasm;
+use gdn2_tune::job::{Engine, Job};
+use gdn2_tune::model::{Constants, floor_micros};
+use gdn2_tune::published;
+use gdn2_tune::report::micros;
+use gdn2_tune::timing::{self, Timing};
+use serde::Serialize;
+
+use super::{Args, role_lines};
+use crate::error::CliError;
+use crate::{Verdict, progress::Progress, tune, write};
+
+/// A row as JSON has it.
+#[derive(Serialize)]
+struct Row {
+    rule: String,
+    pass: Pass,
+    shape: String,
+    schedule: String,
+    micros: f64,
+    low: f64,
+    high: f64,
+    decided_by: String,
+}
+
+pub(super) fn run(args: &Args, constants: &Constants) -> Result<Verdict, CliError> {
+    let arch = tune::arch_of(&args.target)?;
+    let search = args.compiler.search();
+    let disassembler = Nvdisasm::find(&search)?;
+    let compiler = args.compiler.bare();
+    let mut jobs = Vec::new();
+    for rule in &args.rules {
+        for rule in rule.rules()? {
+            let rule = args.overrides.apply(rule)?;
+            gdn2_codegen::takes(&rule, args.pass)?;
+            for shape in &args.shape {
+                let units = u64::from(constants.multiprocessors());
+                let segments = segments(units / (shape.batch * shape.value_heads).max(1) as u64);
+                for schedule in schedules(args, &rule, arch, segments)? {
+                    let (rule, gpu, shape) = (rule.clone(), args.target.clone(), tune::of(*shape)?);
+                    jobs.push((Job { rule, pass: args.pass, shape, gpu, arch, engine: Engine::Model }, schedule));
+                }
+            }
+        }
+    }
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_header(["rule", "shape", "schedule", "predicted", "from", "to", "decided by", "floor", "best published"]);
+    let progress = Progress::new("predicting", jobs.len());
+    let (mut good, mut rows, mut details) = (true, Vec::new(), String::new());
+    for (job, schedule) in &jobs {
+        progress.step(&format!("{} {schedule}", job.rule.name));
+        let timed = time(job, *schedule, &compiler, &disassembler, constants);
+        let mut cells = vec![job.rule.name.clone(), job.shape.to_string(), schedule.to_string()];
+        match timed {
+            Ok(timing) => {
+                let decided = decided(&timing);
+                cells.extend([micros(timing.micros()), micros(timing.low()), micros(timing.high()), decided.clone()]);
+                details += &detail(job, *schedule, &timing, args.roles);
+                rows.push(Row {
+                    rule: job.rule.name.clone(),
+                    pass: job.pass,
+                    shape: job.shape.to_string(),
+                    schedule: schedule.to_string(),
+                    micros: timing.micros(),
+                    low: timing.low(),
+                    high: timing.high(),
+                    decided_by: decided,
+                });
+            }
+            Err(reason) => {
+                good = false;
+                cells.extend([String::new(), String::new(), String::new(), reason]);
+            }
+        }
+        cells.push(micros(floor_micros(job.compulsory_bytes(), job.multiply_adds(), constants)));
+        let best = published::best(job);
+        cells.push(best.map_or("none".to_owned(), |best| format!("{} ms, {}", best.milliseconds, best.by)));
+        table.add_row(cells);
+    }
+    drop(progress);
+    for column in [3, 4, 5, 7] {
+        if let Some(column) = table.column_mut(column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    let text = if args.json {
+        let published: Vec<_> = jobs.iter().filter_map(|(job, _)| published::best(job)).collect();
+        format!("{:#}\n", serde_json::json!({ "rows": rows, "published": published }))
+    } else {
+        format!("{} on {}: predicted, not measured\n\n{table}\n{details}", args.pass, args.target)
+    };
+    write::stdout(text.as_bytes())?;
+    Ok(if good { Verdict::Good } else { Verdict::Bad })
+}
+
+/// What decides the longest launch, by its name where there are several.
+fn decided(timing: &Timing) -> String {
+    match timing.decided() {
+        Some(launch) if timing.launches.len() > 1 => format!("{}: {}", launch.entry, launch.decided),
+        Some(launch) => launch.decided.to_string(),
+        None => "nothing".to_owned(),
+    }
+}
+
+fn time(
+    job: &Job,
+    schedule: Schedule,
+    compiler: &Compiler,
+    disassembler: &Nvdisasm,
+    constants: &Constants,
+) -> Result<Timing, String> {
+    let kernel = bind(&job.rule, job.pass, schedule, job.arch).map_err(|illegal| format!("constraints: {illegal}"))?;
+    let artifact = compiler.compile(kernel).map_err(|error| error.to_string())?;
+    let cubin = artifact.cubin.as_ref().ok_or_else(|| timing::TimingError::NoMachineCode.to_string())?;
+    let disassembly = disassembler.encoded_sass(cubin).map_err(|error| error.to_string())?;
+    timing::time(&artifact, &disassembly, job.shape, constants).map_err(|error| error.to_string())
+}
+
+/// Launches with their times, and their roles where they are asked for; what had to be assumed always.
+fn detail(job: &Job, schedule: Schedule, timing: &Timing, roles: bool) -> String {
+    let several = timing.launches.len() > 1;
+    let notes: Vec<&String> = timing.launches.iter().flat_map(|launch| &launch.notes).collect();
+    if !roles && !several && notes.is_empty() {
+        return String::new();
+    }
+    let mut text = format!("\n{} {} {schedule}\n", job.rule.name, job.shape);
+    for launch in &timing.launches {
+        text += &format!(
+            "  {}: {} to {}, {} blocks, {} resident, {:.1} MB, decided by {}\n",
+            launch.entry,
+            micros(launch.low),
+            micros(launch.high),
+            launch.blocks,
+            launch.resident,
+            launch.bytes / 1e6,
+            launch.decided
+        );
+        if roles {
+            text += &role_lines(&launch.roles);
+        }
+        text += &launch.notes.iter().map(|note| format!("    assumed: {note}\n")).collect::<String>();
+    }
+    text
+}
+
+/// The schedules to compare.
+fn schedules(args: &Args, rule: &Rule, arch: Arch, segments: u64) -> Result<Vec<Schedule>, CliError> {
+    let mut texts = match (args.schedule.as_slice(), args.pass, arch.limits().wgmma) {
+        ([], Pass::Forward, Some(_)) => vec!["matrix=mma".to_owned(), "matrix=wgmma,segments=1".to_owned()],
+        ([], ..) => vec![String::new()],
+        (asked, ..) => asked.to_vec(),
+    };
+    if args.schedule.is_empty() && texts.len() > 1 && segments > 1 {
+        texts.push(format!("matrix=wgmma,segments={segments}"));
+    }
+    let of = |text: &String| Ok(Schedule::from_overrides(rule, args.pass, arch, text)?);
+    texts.iter().map(of).collect()
+}
+
+/// Into how many parts a sequence goes where each could have that many multiprocessors: a power of two up to 8.
+fn segments(multiprocessors: u64) -> u64 {
+    1 << multiprocessors.max(1).ilog2().min(3)
+}

@@ -1,10 +1,11 @@
 //! `gdn2 vm`: any PTX kernel on the virtual machine, launched as a JSON file says.
 
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use gdn2_codegen::arch::Arch;
-use gdn2_vm::{Address, Landing, Launch, Limits, MapType, Memory, Module, Swizzle, TensorMap, Value};
+use gdn2_vm::{Address, Check, Landing, Launch, Limits, MapType, Memory, Module, Swizzle, TensorMap, Value};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
@@ -67,41 +68,41 @@ pub struct Args {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Spec {
-    grid: Vec<u32>,
-    block: Vec<u32>,
+pub(crate) struct Spec {
+    pub(crate) grid: Vec<u32>,
+    pub(crate) block: Vec<u32>,
     #[serde(default)]
-    shared_bytes: u32,
+    pub(crate) shared_bytes: u32,
     #[serde(default)]
-    buffers: BTreeMap<String, Buffer>,
+    pub(crate) buffers: BTreeMap<String, Buffer>,
     /// Each an [`Argument`].
-    args: Vec<serde_json::Value>,
+    pub(crate) args: Vec<serde_json::Value>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Buffer {
+pub(crate) struct Buffer {
     /// A tensor of a safetensors file, its path relative to the launch file.
-    file: Option<PathBuf>,
-    tensor: Option<String>,
-    bytes: Option<usize>,
-    dtype: Option<Dtype>,
-    shape: Option<Vec<usize>>,
-    fill: Option<Fill>,
+    pub(crate) file: Option<PathBuf>,
+    pub(crate) tensor: Option<String>,
+    pub(crate) bytes: Option<usize>,
+    pub(crate) dtype: Option<Dtype>,
+    pub(crate) shape: Option<Vec<usize>>,
+    pub(crate) fill: Option<Fill>,
     #[serde(default)]
-    output: bool,
+    pub(crate) output: bool,
 }
 
 #[derive(Deserialize, Clone, Copy, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
-enum Fill {
+pub(crate) enum Fill {
     Nan,
     Zero,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "snake_case", untagged)]
-enum Argument {
+pub(crate) enum Argument {
     Buffer {
         buffer: String,
         #[serde(default)]
@@ -129,53 +130,88 @@ enum Argument {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Map {
-    buffer: String,
-    element: String,
-    dims: Vec<u64>,
+pub(crate) struct Map {
+    pub(crate) buffer: String,
+    pub(crate) element: String,
+    pub(crate) dims: Vec<u64>,
     #[serde(default)]
-    strides: Vec<u64>,
-    tile: Vec<u32>,
+    pub(crate) strides: Vec<u64>,
+    pub(crate) tile: Vec<u32>,
     #[serde(default)]
-    swizzle: u32,
+    pub(crate) swizzle: u32,
     #[serde(default)]
-    fill_nan: bool,
+    pub(crate) fill_nan: bool,
+}
+
+impl Map {
+    /// Bytes that one copy moves.
+    pub(crate) fn tile_bytes(&self) -> u32 {
+        let bytes = match self.element.to_ascii_lowercase().as_str() {
+            "u8" => 1,
+            "u16" | "f16" | "bf16" => 2,
+            "u64" | "f64" => 8,
+            _ => 4,
+        };
+        self.tile.iter().product::<u32>() * bytes
+    }
 }
 
 /// A buffer in the machine's memory, and how it reads as a tensor.
-struct Placed {
-    address: Address,
-    dtype: Dtype,
-    shape: Vec<usize>,
-    output: bool,
+pub(crate) struct Placed {
+    pub(crate) address: Address,
+    pub(crate) dtype: Dtype,
+    pub(crate) shape: Vec<usize>,
+    pub(crate) output: bool,
 }
 
 /// What is said behind findings in a PTX text without line tables.
 const NO_LINES: &str = "(this PTX has no line table: compiled with -lineinfo, reports name lines of the CUDA source)\n";
 
-/// Bytes of one buffer that has no file.
+/// Bytes of one buffer, or of the file that holds it.
 const MOST_BYTES: usize = 1 << 32;
+/// Bytes of a launch file, of a PTX text, and of what is read from a pipe or device.
+const MOST_LAUNCH: u64 = 1 << 24;
+const MOST_PTX: u64 = 1 << 28;
+const MOST_STREAMED: u64 = 1 << 28;
 
-fn usage(message: impl Into<String>) -> CliError {
+pub(crate) fn usage(message: impl Into<String>) -> CliError {
     CliError::Usage(message.into())
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, CliError> {
-    std::fs::read(path).map_err(|source| CliError::Read { path: path.to_owned(), source })
+/// Reads a file of at most this many bytes; what is no regular file has no end to be trusted.
+fn read(path: &Path, most: u64) -> Result<Vec<u8>, CliError> {
+    let failed = |source| CliError::Read { path: path.to_owned(), source };
+    let file = std::fs::File::open(path).map_err(failed)?;
+    let regular = file.metadata().map_err(failed)?.is_file();
+    let most = if regular { most } else { most.min(MOST_STREAMED) };
+    let mut bytes = Vec::new();
+    file.take(most + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() as u64 > most {
+        let what = if regular { "" } else { " and is no regular file" };
+        return Err(usage(format!("{}: it has more than {most} bytes{what}", path.display())));
+    }
+    Ok(bytes)
 }
 
-fn three(name: &str, n: &[u32]) -> Result<[u32; 3], CliError> {
+pub(crate) fn three(name: &str, n: &[u32]) -> Result<[u32; 3], CliError> {
     if n.is_empty() || n.len() > 3 {
         return Err(usage(format!("{name} has {} numbers; give one to three", n.len())));
     }
     Ok([0, 1, 2].map(|i| n.get(i).copied().unwrap_or(1)))
 }
 
+impl Spec {
+    /// Reads a launch file.
+    pub(crate) fn read(path: &Path) -> Result<Spec, CliError> {
+        serde_json::from_slice(&read(path, MOST_LAUNCH)?).map_err(|error| usage(format!("{}: {error}", path.display())))
+    }
+}
+
 impl Buffer {
-    fn place(&self, name: &str, folder: &Path, memory: &mut Memory) -> Result<Placed, CliError> {
+    pub(crate) fn place(&self, name: &str, folder: &Path, memory: &mut Memory) -> Result<Placed, CliError> {
         if let Some(file) = &self.file {
             let path = folder.join(file);
-            let bytes = read(&path)?;
+            let bytes = read(&path, MOST_BYTES as u64)?;
             let wrong = |error| usage(format!("{}: {error}", path.display()));
             let tensors = SafeTensors::deserialize(&bytes).map_err(wrong)?;
             let view = tensors.tensor(self.tensor.as_deref().unwrap_or(name)).map_err(wrong)?;
@@ -204,7 +240,7 @@ impl Buffer {
 }
 
 impl Argument {
-    fn value(&self, buffers: &BTreeMap<String, Placed>) -> Result<Value, CliError> {
+    pub(crate) fn value(&self, buffers: &BTreeMap<String, Placed>) -> Result<Value, CliError> {
         let place = |name: &str| {
             let known = || buffers.keys().cloned().collect::<Vec<_>>().join(", ");
             let found = buffers.get(name).map(|b| b.address);
@@ -258,19 +294,18 @@ impl Argument {
 
 /// The architecture a PTX text is for, rounded up to one whose limits are known.
 fn target(ptx: &str) -> Arch {
-    let named = ptx.lines().find_map(|line| line.trim().strip_prefix(".target")).unwrap_or_default();
-    let digits: String = named.chars().filter(char::is_ascii_digit).collect();
+    let named = ptx.split_whitespace().skip_while(|word| *word != ".target").nth(1).unwrap_or_default();
+    let digits: String = named.chars().skip_while(|c| !c.is_ascii_digit()).take_while(char::is_ascii_digit).collect();
     let sm: u32 = digits.parse().unwrap_or(80);
     Arch::ALL.into_iter().find(|arch| arch.limits().sm >= sm).unwrap_or(Arch::Sm120)
 }
 
 impl Args {
     pub fn run(&self) -> Result<Verdict, CliError> {
-        let ptx = String::from_utf8(read(&self.ptx)?)
+        let ptx = String::from_utf8(read(&self.ptx, MOST_PTX)?)
             .map_err(|_| usage(format!("{}: not a PTX text", self.ptx.display())))?;
         let module = Module::parse(&ptx).map_err(|error| usage(format!("{}: {error}", self.ptx.display())))?;
-        let spec: Spec = serde_json::from_slice(&read(&self.launch)?)
-            .map_err(|error| usage(format!("{}: {error}", self.launch.display())))?;
+        let spec = Spec::read(&self.launch)?;
         let entry = match &self.entry {
             Some(entry) => entry.clone(),
             None => match module.entries().collect::<Vec<_>>()[..] {
@@ -352,9 +387,14 @@ impl Args {
                 );
             }
             text += &match report.findings.len() {
+                0 if self.check.get() == Check::Full => ", no findings\n".to_owned(),
                 0 => "\n".to_owned(),
                 n => format!(", {n} findings\n"),
             };
+            if !report.printed.is_empty() {
+                text += &report.printed;
+                text += if report.printed.ends_with('\n') { "" } else { "\n" };
+            }
             text += &report.findings.iter().map(|f| format!("{f}\n")).collect::<String>();
             if report.findings.is_empty() { text } else { text + lines }
         };

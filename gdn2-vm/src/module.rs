@@ -15,10 +15,19 @@ pub struct Module {
     pub(crate) entries: Vec<Entry>,
     /// Source files, by `.file` number.
     pub(crate) files: Vec<String>,
-    /// Module variables in order of their windows: name, bytes, initial contents.
-    variables: Vec<(String, usize, Vec<u8>)>,
+    /// Module variables in order of their windows.
+    variables: Vec<Stored>,
     /// Compute capability times ten of the text's target, and whether it is bound to that architecture (`a`, `f`).
     pub(crate) target: (u32, bool),
+}
+
+/// A module variable.
+#[derive(Debug)]
+struct Stored {
+    name: String,
+    bytes: usize,
+    /// Elements of its initial value: where, their bytes, how many.
+    init: Vec<(usize, [u8; 8], usize)>,
 }
 
 impl Module {
@@ -39,7 +48,11 @@ impl Module {
             .variables
             .iter()
             .filter(|v| matches!(v.store, Store::Global | Store::Const))
-            .map(|v| (v.name.to_owned(), v.bytes as usize, v.init.clone()))
+            .map(|v| Stored {
+                name: v.name.to_owned(),
+                bytes: v.bytes as usize,
+                init: v.init.iter().map(|i| (i.at as usize, i.bits.to_le_bytes(), usize::from(i.bytes))).collect(),
+            })
             .collect();
         let digits: String = text.target.chars().filter(char::is_ascii_digit).collect();
         let target = (digits.parse().unwrap_or(0), text.target.ends_with(['a', 'f']));
@@ -60,11 +73,14 @@ impl Module {
 
     /// Fresh copies of the module's variables; what has no initial value is zero.
     pub(crate) fn variables(&self) -> Vec<(String, Bytes)> {
-        let fresh = |(name, bytes, init): &(String, usize, Vec<u8>)| {
-            let mut b = Bytes::filled(*bytes, 0);
-            let n = init.len().min(*bytes);
-            b.as_mut_slice()[..n].copy_from_slice(&init[..n]);
-            (name.clone(), b)
+        let fresh = |v: &Stored| {
+            let mut all = Bytes::filled(v.bytes, 0);
+            for (at, bytes, n) in &v.init {
+                if let Some(slot) = all.as_mut_slice().get_mut(*at..at + n) {
+                    slot.copy_from_slice(&bytes[..*n]);
+                }
+            }
+            (v.name.clone(), all)
         };
         self.variables.iter().map(fresh).collect()
     }

@@ -64,7 +64,7 @@ impl Ready<'_> {
         shared: &O::Launch,
         landing: Landing,
         order: Option<u64>,
-    ) -> (Result<u64, Trap>, Option<O>) {
+    ) -> Pass<O> {
         let mut variables = self.module.variables();
         let global = Global::new(memory, &mut variables);
         let grid = Grid {
@@ -86,12 +86,13 @@ impl Ready<'_> {
         if self.launch.count {
             let instructions = self.entry.insts.len();
             let counted = Arc::new(Counted { instructions, footprint: Footprint::new(memory) });
-            let (ended, counts) = self.pass::<Count>(memory, &counted, landing, order);
+            let Pass { ended, observer, printed } = self.pass::<Count>(memory, &counted, landing, order);
             let instructions = ended?;
-            let counters = Some(counts.map(|c| c.report(self.entry, &self.module.files)).unwrap_or_default());
-            Ok(Report { instructions, counters, ..Report::default() })
+            let counters = Some(observer.map(|c| c.report(self.entry, &self.module.files)).unwrap_or_default());
+            Ok(Report { instructions, counters, printed, ..Report::default() })
         } else {
-            Ok(Report { instructions: self.pass::<Silent>(memory, &(), landing, order).0?, ..Report::default() })
+            let Pass { ended, printed, .. } = self.pass::<Silent>(memory, &(), landing, order);
+            Ok(Report { instructions: ended?, printed, ..Report::default() })
         }
     }
 
@@ -104,8 +105,8 @@ impl Ready<'_> {
         // Blocks that meet in atomics may rightly give other bits each time: nothing to compare.
         let comparable = !several || !self.entry.insts.iter().any(|i| meets_others(&i.op));
         let before = ((copies || several) && comparable || count).then(|| memory.clone());
-        let (ended, full) = self.pass::<Full>(memory, &watch, landing, order);
-        let mut findings = full.map(|f| f.report(self.entry, &self.module.files)).unwrap_or_default();
+        let Pass { ended, observer, printed } = self.pass::<Full>(memory, &watch, landing, order);
+        let mut findings = observer.map(|f| f.report(self.entry, &self.module.files)).unwrap_or_default();
         let instructions = match ended {
             Ok(instructions) => instructions,
             Err(trap) => return Err(Trap { findings, ..trap }),
@@ -114,7 +115,7 @@ impl Ready<'_> {
             buffer.written = watch.written(i);
         }
         findings.extend(self.launch.outputs.iter().filter_map(|o| memory.unwritten(*o)));
-        let mut report = Report { instructions, findings, counters: None };
+        let mut report = Report { instructions, findings, counters: None, printed };
         // What is already known to be wrong would only show again.
         let Some(before) = before.filter(|_| report.findings.is_empty() || count) else { return Ok(report) };
         let other = match landing {
@@ -166,8 +167,16 @@ fn difference(first: &Memory, second: &Memory, again: &Result<Report, Trap>) -> 
     Some(format!("byte {byte} of buffer `{}` came out differently", a.name))
 }
 
+/// What a run of all blocks gives.
+struct Pass<O> {
+    /// Warp instructions.
+    ended: Result<u64, Trap>,
+    observer: Option<O>,
+    printed: String,
+}
+
 /// Runs all blocks; the observers are merged in launch order, up to the first that trapped.
-fn blocks<O: Observer>(grid: &Grid<'_>, launch: &O::Launch, order: &[usize]) -> (Result<u64, Trap>, Option<O>) {
+fn blocks<O: Observer>(grid: &Grid<'_>, launch: &O::Launch, order: &[usize]) -> Pass<O> {
     let [gx, gy, _] = grid.grid.map(|n| n as usize);
     // Once a block has trapped, the later ones need not run.
     let failed = AtomicUsize::new(usize::MAX);
@@ -186,18 +195,20 @@ fn blocks<O: Observer>(grid: &Grid<'_>, launch: &O::Launch, order: &[usize]) -> 
             Some(r)
         })
         .collect();
-    let (mut steps, mut all): (u64, Option<O>) = (0, None);
-    for (ended, o) in results.into_iter().flatten() {
-        match &mut all {
-            Some(a) => a.merge(o),
-            None => all = Some(o),
+    let mut whole: Pass<O> = Pass { ended: Ok(0), observer: None, printed: String::new() };
+    for (ended, observer, printed) in results.into_iter().flatten() {
+        match &mut whole.observer {
+            Some(all) => all.merge(observer),
+            None => whole.observer = Some(observer),
         }
-        match ended {
-            Ok(n) => steps += n,
-            Err(trap) => return (Err(trap), all),
+        whole.printed.push_str(&printed);
+        let failed = ended.is_err();
+        whole.ended = whole.ended.and_then(|all| Ok(all + ended?));
+        if failed {
+            break;
         }
     }
-    (Ok(steps), all)
+    whole
 }
 
 /// Block numbers in the order of launch.

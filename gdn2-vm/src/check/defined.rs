@@ -1,10 +1,12 @@
 //! Which lanes of which registers have been set. What is not set may be moved, chosen between and computed with, as
 //! compilers do on paths whose result is thrown away; it may not decide anything.
 
+use super::defined_bytes::Bytes;
 use super::operands::{self, File, Role};
-use crate::exec::lanes::{Regs, lanes, mask_of};
+use crate::exec::lanes::{Regs, lanes};
 use crate::isa::entry::{Entry, SINK, SINK_PRED, TRUE};
-use crate::isa::inst::{Alu, Bool, IntOp, Op, Slot, Slow, WarpOp};
+use crate::isa::inst::{Alu, Bool, Op, Slot, Slow, WarpOp};
+use std::collections::HashMap;
 
 /// Registers an instruction reads and writes, as indices into one table of all files.
 #[derive(Debug)]
@@ -40,15 +42,15 @@ impl Table {
         for inst in &entry.insts {
             let (mut uses, mut defs) = (Vec::new(), Vec::new());
             operands::visit(&inst.op, &mut |role, file, slot| {
-                let (index, sink) = match file {
-                    File::Pred => (slot, slot == SINK_PRED),
-                    File::Word => (base[1] + slot, slot == SINK),
-                    File::Wide => (base[2] + slot, slot == SINK),
+                let index = match file {
+                    File::Pred => slot,
+                    File::Word => base[1] + slot,
+                    File::Wide => base[2] + slot,
                 };
                 match role {
                     Role::Use if unset[index as usize] != 0 => uses.push(index),
-                    Role::Def if !sink => defs.push(index),
-                    _ => {}
+                    Role::Use => {}
+                    Role::Def => defs.push(index),
                 }
             });
             let start = flat.len() as u32;
@@ -60,6 +62,16 @@ impl Table {
         Self { rows, flat, base, unset }
     }
 
+    /// What nobody reads: it stays set, whatever is written to it.
+    fn is_sink(&self, index: u32) -> bool {
+        [SINK_PRED, self.base[1] + SINK, self.base[2] + SINK].contains(&index)
+    }
+
+    /// The index of a slot of a file: predicates, words, wides.
+    pub(super) fn index(&self, file: usize, slot: Slot) -> u32 {
+        self.base[file] + slot
+    }
+
     fn slice(&self, r: &std::ops::Range<u32>) -> &[u32] {
         &self.flat[r.start as usize..r.end as usize]
     }
@@ -68,12 +80,34 @@ impl Table {
 /// The registers of one warp.
 #[derive(Debug)]
 pub(crate) struct Defined {
+    /// Lanes in which some byte of a register is not set.
     unset: Vec<u32>,
+    /// Registers of which some bytes are set where others are not.
+    partial: HashMap<u32, Bytes>,
 }
 
 impl Defined {
     pub(crate) fn new(table: &Table) -> Self {
-        Self { unset: table.unset.clone() }
+        Self { unset: table.unset.clone(), partial: HashMap::new() }
+    }
+
+    /// Of each byte of a register, the lanes in which it is not set.
+    pub(super) fn bytes(&self, index: u32) -> Bytes {
+        let unset = self.unset[index as usize];
+        self.partial.get(&index).map_or([unset; 8], |bytes| bytes.map(|byte| byte & unset))
+    }
+
+    /// In the lanes of `mask` these bytes are not set, and all others are.
+    fn set_bytes(&mut self, index: u32, mask: u32, unset: Bytes, width: usize) {
+        let now = self.bytes(index);
+        let now: Bytes = std::array::from_fn(|i| if i < width { (now[i] & !mask) | (unset[i] & mask) } else { 0 });
+        let some = now[..width].iter().fold(0, |all, byte| all | byte);
+        self.unset[index as usize] = some;
+        if now[..width].iter().all(|byte| *byte == some) {
+            self.partial.remove(&index);
+        } else {
+            self.partial.insert(index, now);
+        }
     }
 
     /// Lanes of `active` whose guard is not set.
@@ -102,22 +136,32 @@ impl Defined {
 
     #[cold]
     fn unset_used(&mut self, table: &Table, row: &Row, op: &Op, mask: u32, any: u32, regs: &Regs) -> u32 {
-        let (result, decides) = match op {
-            Op::Mem(_) | Op::Matrix(_) | Op::Async(_) | Op::Flow(_) => (0, any),
+        let (made, decides) = match op {
+            Op::Mem(mem) => (None, self.stored(table, mem).map_or(any, |unset| unset & mask)),
+            Op::Matrix(_) | Op::Async(_) | Op::Flow(_) => (None, any),
             Op::Warp(WarpOp::Shfl { .. }) => self.shuffled(table, op, mask, regs),
-            Op::Warp(_) => (0, any),
-            Op::Alu(op) => (self.computed(table, op, any, regs), 0),
-            Op::Slow(Slow::Setp { with: Some((how, w, flip)), a, b, ty, .. }) => {
-                let file = if ty.bytes() == 8 { 2 } else { 1 };
-                let compared = self.of(table, file, *a) | self.of(table, file, *b);
-                let value = regs.p[*w as usize] ^ flip;
-                (either(*how, [compared, self.of(table, 0, *w)], [0, value], true), 0)
+            Op::Warp(_) => (None, any),
+            Op::Alu(Alu::Pred(how, _, a, b, flip)) => {
+                let values = [regs.p[*a as usize], regs.p[*b as usize] ^ flip];
+                (Some(vec![[either(*how, [self.of(table, 0, *a), self.of(table, 0, *b)], values, false); 8]]), 0)
             }
-            Op::Slow(_) | Op::Nop => (any, 0),
+            Op::Slow(Slow::Setp { with, a, b, ty, .. }) => {
+                let compared = self.compared(table, *ty, [*a, *b]);
+                let unset = match with {
+                    Some((how, w, flip)) => {
+                        let value = regs.p[*w as usize] ^ flip;
+                        either(*how, [compared, self.of(table, 0, *w)], [0, value], true)
+                    }
+                    None => compared,
+                };
+                (Some(vec![[unset; 8]; 2]), 0)
+            }
+            _ => (Some(self.made(table, op, mask, regs).unwrap_or_else(|| vec![[any; 8]; row.defs.len()])), 0),
         };
-        for d in table.slice(&row.defs) {
-            let unset = &mut self.unset[*d as usize];
-            *unset = (*unset & !mask) | (result & mask);
+        for (i, d) in table.slice(&row.defs).iter().enumerate().filter(|(_, d)| !table.is_sink(**d)) {
+            let width = if *d >= table.base[2] { 8 } else { 4 };
+            let unset = made.as_ref().and_then(|made| made.get(i)).copied().unwrap_or([0; 8]);
+            self.set_bytes(*d, mask, unset, width);
         }
         decides
     }
@@ -126,38 +170,17 @@ impl Defined {
         self.unset[(table.base[file] + slot) as usize]
     }
 
-    /// Lanes whose result is not set, where a set operand may settle it alone.
-    fn computed(&self, table: &Table, op: &Alu, any: u32, regs: &Regs) -> u32 {
-        let word = |s: Slot| self.of(table, 1, s);
-        match *op {
-            Alu::Sel32(_, a, b, p) | Alu::Sel64(_, a, b, p) => {
-                let file = if matches!(op, Alu::Sel32(..)) { 1 } else { 2 };
-                let chosen = regs.p[p as usize];
-                self.of(table, 0, p) | (chosen & self.of(table, file, a)) | (!chosen & self.of(table, file, b))
-            }
-            Alu::Pred(how, _, a, b, flip) => {
-                let values = [regs.p[a as usize], regs.p[b as usize] ^ flip];
-                either(how, [self.of(table, 0, a), self.of(table, 0, b)], values, false)
-            }
-            Alu::Int32(how @ (IntOp::And | IntOp::Or), _, a, b) => {
-                let settles = if how == IntOp::And { 0 } else { u32::MAX };
-                let settled = |s: Slot| mask_of(|i| regs.r[s as usize][i] == settles) & !word(s);
-                (word(a) | word(b)) & !settled(a) & !settled(b)
-            }
-            _ => any,
-        }
-    }
-
     /// A shuffle moves what is not set from lane to lane; which lane it reads must be known.
-    fn shuffled(&self, table: &Table, op: &Op, mask: u32, regs: &Regs) -> (u32, u32) {
-        let Op::Warp(WarpOp::Shfl { mode, a, b, c, members, .. }) = *op else { return (0, 0) };
+    fn shuffled(&self, table: &Table, op: &Op, mask: u32, regs: &Regs) -> (Option<Vec<Bytes>>, u32) {
+        let Op::Warp(WarpOp::Shfl { mode, a, b, c, members, .. }) = *op else { return (None, 0) };
         let decides = (self.of(table, 1, b) | self.of(table, 1, c) | self.of(table, 1, members)) & mask;
-        let source = self.of(table, 1, a);
-        let moved = lanes(mask).fold(0, |m, i| {
+        let source = self.bytes(table.index(1, a));
+        let mut moved = [0; 8];
+        for i in lanes(mask) {
             let (from, _) = crate::exec::collective::source(mode, i, regs.r[b as usize][i], regs.r[c as usize][i]);
-            m | (source >> from & 1) << i
-        });
-        (moved, decides)
+            moved.iter_mut().zip(source).for_each(|(moved, byte)| *moved |= (byte >> from & 1) << i);
+        }
+        (Some(vec![moved, [0; 8]]), decides)
     }
 }
 

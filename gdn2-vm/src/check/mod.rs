@@ -1,6 +1,9 @@
 //! The full checks of one block: an observer that knows what each access and each wait means for the others.
 
+mod access;
+mod barriers;
 mod defined;
+mod defined_bytes;
 mod handover;
 mod operands;
 mod phases;
@@ -9,25 +12,25 @@ mod tracks;
 mod warpgroup;
 
 use crate::api::Launch;
+use crate::exec::async_state::Mbar;
 use crate::exec::lanes::{Regs, lanes};
-use crate::exec::observe::{Access, Agent, At, Kind, Observer, Sync};
-use crate::isa::entry::{Entry, SHARED_BASE};
-use crate::isa::inst::{Flow, Inst, Mem, Op, Space};
-use crate::memory::{Memory, WINDOW_BITS};
-use crate::race::{By, COLLECTIVE, Clock, Found, Hazard, Other, Races, Touch, Worker};
+use crate::exec::observe::{Access, At, Observer, Sync};
+use crate::isa::entry::Entry;
+use crate::isa::inst::{AtomOp, Flow, Inst, Mem, Op, Space};
+use crate::memory::Memory;
+use crate::race::{Clock, Races, Region, Worker};
 use crate::report::finding::{Finding, MOST, Party, Rule};
 use crate::report::place::{Place, SourceLine};
+use access::Stored;
+use barriers::Phases;
 use defined::{Defined, Table};
 use handover::{Known, Published};
 use phases::Mbars;
 use proxy::Held;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use tracks::{Rival, Tracks};
+use tracks::Tracks;
 use warpgroup::{Tracked, Warpgroup};
-
-/// Phases of a block barrier whose clocks are kept: a warp may pass late, but not by more than this.
-const PHASES: usize = 8;
 
 /// What all blocks of a checked launch share.
 #[derive(Debug)]
@@ -36,8 +39,13 @@ pub(crate) struct Watch {
     products: Tracked,
     /// Instructions whose reads no lane can run ahead of.
     collective: Vec<bool>,
+    /// Instructions that compare and swap.
+    compares: Vec<bool>,
+    /// What each instruction stores.
+    stored: Vec<Option<Stored>>,
     tracks: Tracks,
     published: Published,
+    shared_base: u32,
     shared_bytes: usize,
     grid: [u32; 3],
     threads: u32,
@@ -59,9 +67,12 @@ impl Watch {
                     _ => false,
                 })
                 .collect(),
+            compares: entry.insts.iter().map(|i| matches!(i.op, Op::Mem(Mem::Atom { op: AtomOp::Cas, .. }))).collect(),
+            stored: entry.insts.iter().map(|i| Stored::of(&i.op)).collect(),
             tracks: Tracks::new(memory),
             published: Published::default(),
-            shared_bytes: (SHARED_BASE + entry.shared_static + launch.shared_bytes) as usize,
+            shared_base: entry.shared_base,
+            shared_bytes: (entry.shared_base + entry.shared_static + launch.shared_bytes) as usize,
             grid: launch.grid,
             threads: launch.block.iter().product(),
             names: memory.buffers.iter().map(|b| b.name.clone()).collect(),
@@ -103,10 +114,12 @@ type Key = (u32, Rule, Option<u32>);
 #[derive(Debug)]
 struct Watched {
     registers: Defined,
-    /// Event counts of the committed cp.async groups.
-    groups: Vec<u32>,
-    /// The same of bulk stores.
-    stores: Vec<u32>,
+    /// Committed cp.async groups: the lanes that committed, and the count of their copies then.
+    groups: Vec<(u32, u32)>,
+    /// The same of bulk stores: counts of what they read and of what they write.
+    stores: Vec<(u32, [u32; 2])>,
+    /// What lanes knew at their last fence.
+    fences: Vec<(u32, Clock)>,
     /// The last bulk store: its instruction, lane and event count.
     stored: Option<(u32, u32, u32)>,
     /// Bulk stores up to this event have been waited for.
@@ -114,10 +127,24 @@ struct Watched {
     warpgroup: Warpgroup,
     /// A `wgmma` is being told of.
     product: bool,
-    /// Instruction, mbarrier and phase of the last wait that succeeded.
-    passed: Option<(u32, u32, u64)>,
+    /// Instruction, lanes, mbarrier and phase of the last wait that succeeded.
+    passed: Option<(u32, u32, u32, u64)>,
     /// Lanes that have not exited.
     live: u32,
+}
+
+/// Of lanes that wait for all but `keep` of the groups they committed: the last group that is done, by its lanes.
+fn waited<T: Copy + PartialEq>(groups: &[(u32, T)], mask: u32, keep: u32) -> Vec<(u32, T)> {
+    let mut done: Vec<(u32, T)> = Vec::new();
+    for lane in lanes(mask) {
+        let mut own = groups.iter().rev().filter(|(of, _)| of >> lane & 1 != 0);
+        let Some((_, last)) = own.nth(keep as usize) else { continue };
+        match done.iter_mut().find(|(_, count)| count == last) {
+            Some((of, _)) => *of |= 1 << lane,
+            None => done.push((1 << lane, *last)),
+        }
+    }
+    done
 }
 
 /// Everything known about one block, and the findings so far.
@@ -128,8 +155,10 @@ pub(crate) struct Full {
     linear: u64,
     races: Races,
     warps: Vec<Watched>,
-    /// Per block barrier: clocks of its last phases.
-    bars: Vec<VecDeque<(u64, Clock)>>,
+    /// The block barriers.
+    bars: Vec<Phases>,
+    /// What was published through words that several threads may touch at once.
+    flags: HashMap<(Region, u64), Clock>,
     mbars: Mbars,
     held: Vec<Held>,
     known: Known,
@@ -148,6 +177,7 @@ impl Observer for Full {
             registers: Defined::new(&watch.table),
             groups: Vec::new(),
             stores: Vec::new(),
+            fences: Vec::new(),
             stored: None,
             stores_done: 0,
             warpgroup: Warpgroup::default(),
@@ -160,7 +190,8 @@ impl Observer for Full {
             linear: i + x * (j + y * k),
             races: Races::new(warps as usize, watch.shared_bytes),
             warps: (0..warps).map(watched).collect(),
-            bars: vec![VecDeque::new(); 17],
+            bars: vec![Phases::default(); 17],
+            flags: HashMap::new(),
             mbars: Mbars::default(),
             held: Vec::new(),
             known: Known::default(),
@@ -197,12 +228,7 @@ impl Observer for Full {
 
     fn access(&mut self, at: At, a: &Access<'_>) {
         match a.space {
-            Space::Shared => match a.agent {
-                Agent::Warp => self.shared(at, a, Worker::Warp),
-                Agent::CpAsync => self.shared(at, a, Worker::Copies),
-                Agent::Bulk => self.hold(a),
-                Agent::WgmmaA | Agent::WgmmaB => self.factor(at, a),
-            },
+            Space::Shared => self.shared(at, a),
             Space::Global => self.global(at, a),
             _ => {}
         }
@@ -211,46 +237,48 @@ impl Observer for Full {
     fn sync(&mut self, at: At, mask: u32, sync: Sync) {
         let w = at.warp as usize;
         match sync {
-            Sync::BarArrive { id, generation, .. } => {
-                let phases = &mut self.bars[usize::from(id)];
-                if phases.back().is_none_or(|(g, _)| *g != generation) {
-                    phases.push_back((generation, Clock::default()));
-                    if phases.len() > PHASES {
-                        phases.pop_front();
-                    }
-                }
-                if let Some((_, token)) = phases.back_mut() {
-                    self.races.release(w, [mask, mask], token);
-                }
-            }
+            Sync::BarArrive { id, generation, counted, .. } => self.arrives(at, mask, id, generation, counted),
             Sync::BarPass { id, generation } => {
-                self.races.warp_sync(w);
-                if let Some((_, token)) = self.bars[usize::from(id)].iter().find(|(g, _)| *g == generation) {
-                    self.races.acquire(w, token);
+                let all = [mask, self.warps[w].live];
+                self.races.warp_sync(w, all);
+                if let Some(token) = self.bars[usize::from(id)].ended(generation) {
+                    self.races.acquire(w, all, token);
                 }
             }
-            Sync::WarpSync { .. } => self.races.warp_sync(w),
-            Sync::Fence => self.mbars.fence(self.races.agent(w, Worker::Warp)),
+            Sync::WarpSync { members } => self.races.warp_sync(w, [members, self.warps[w].live]),
+            Sync::Fence => {
+                self.mbars.fence(&self.races, w, mask);
+                let known = self.races.snapshot(w, [mask, self.warps[w].live]);
+                let fences = &mut self.warps[w].fences;
+                fences.iter_mut().for_each(|(of, _)| *of &= !mask);
+                fences.retain(|(of, _)| *of != 0);
+                fences.push((mask, known));
+            }
             Sync::FenceProxyAsync => {
-                self.races.proxy_fence(w);
-                self.mbars.fence(self.races.agent(w, Worker::Warp));
+                self.races.proxy_fence(w, [mask, self.warps[w].live]);
+                self.mbars.fence(&self.races, w, mask);
             }
             Sync::CopyCommit => {
                 let copies = self.races.agent(w, Worker::Copies);
-                self.warps[w].groups.push(self.races.latest(copies));
+                self.warps[w].groups.push((mask, self.races.latest(copies)));
             }
             Sync::CopyWait { keep } => {
-                let groups = &self.warps[w].groups;
-                if let Some(done) = groups.len().checked_sub(keep as usize + 1) {
+                for (of, done) in waited(&self.warps[w].groups, mask, keep) {
                     let copies = self.races.agent(w, Worker::Copies);
-                    self.races.complete(w, copies, groups[done]);
+                    self.races.complete(w, copies, [of, self.warps[w].live], done);
                 }
             }
             Sync::CopyWaitAll => {
                 let copies = self.races.agent(w, Worker::Copies);
-                self.races.complete(w, copies, self.races.latest(copies));
+                self.races.complete(w, copies, [mask, self.warps[w].live], self.races.latest(copies));
             }
             other => self.asynchronous(at, mask, other),
+        }
+    }
+
+    fn end(&mut self, mbars: &[Mbar]) {
+        for mbar in mbars.iter().filter(|mbar| mbar.pending != mbar.count || mbar.bytes != 0) {
+            self.unfinished(mbar);
         }
     }
 
@@ -294,131 +322,6 @@ impl Full {
             fix: "set the variable on every path that reaches this use",
             times: 1,
         });
-    }
-
-    fn shared(&mut self, at: At, a: &Access<'_>, worker: Worker) {
-        let w = at.warp as usize;
-        let agent = self.races.agent(w, worker);
-        if worker == Worker::Copies {
-            self.races.issue(w, agent);
-        }
-        let touch = match a.kind {
-            Kind::Read => Touch::Read,
-            Kind::Write => Touch::Write,
-            Kind::Atomic => Touch::Atomic,
-        };
-        let collective = self.watch.collective[at.pc as usize];
-        for lane in lanes(a.mask) {
-            let lane_mark = if collective { COLLECTIVE } else { lane as u8 };
-            let by = By { agent, warp: w as u16, lane: lane_mark, at: at.pc };
-            let start = a.address[lane] as u32;
-            if let Some(found) = self.races.touch(by, touch, start..start + a.bytes) {
-                self.hazard(at, lane as u32, worker, touch, found);
-            }
-        }
-    }
-
-    fn hazard(&mut self, at: At, lane: u32, worker: Worker, touch: Touch, found: Found) {
-        let (rule, fix) = match found.hazard {
-            Hazard::Unordered => (Rule::SharedRace, self.what_orders(found.other)),
-            Hazard::Lanes => (Rule::MissingSyncwarp, "a __syncwarp() between the two"),
-            Hazard::Unfenced => {
-                (Rule::MissingProxyFence, "fence.proxy.async after the write, before the barrier that publishes it")
-            }
-            Hazard::Unwaited => {
-                (Rule::Unwaited, "wait for the group the copy was committed to before touching its bytes")
-            }
-            Hazard::Uninitialised => (Rule::UninitialisedShared, "write these bytes, or do not read them"),
-        };
-        self.note(rule, at, Some(lane), found.other.map(|o| o.at), |full, side| {
-            let did = match touch {
-                Touch::Read => "reads",
-                Touch::Write => "writes",
-                Touch::Atomic => "updates",
-            };
-            let (who, offset) = (full.name(worker, at.warp as usize), found.offset - SHARED_BASE);
-            let other = found.other.map(|o| {
-                let (worker, warp) = full.races.describe(o.agent);
-                let at = At { pc: o.at, warp: warp as u32 };
-                let lane = (o.lane < 32).then_some(u32::from(o.lane));
-                (Side { at, block: full.index, lane }, full.name(worker, warp), o.wrote)
-            });
-            Raw { side, what: format!("{who} {did} shared byte {offset}"), other, fix, times: 1 }
-        });
-    }
-
-    fn what_orders(&self, other: Option<Other>) -> &'static str {
-        match other.map(|o| self.races.describe(o.agent).0) {
-            Some(Worker::Copies) => {
-                "cp.async.wait_group by the warp that copied, then a barrier (__syncthreads) both warps pass"
-            }
-            Some(Worker::Wgmma) => "wgmma.wait_group by the reading warps, then a barrier or mbarrier arrival",
-            Some(Worker::Stores) => "cp.async.bulk.wait_group.read by the storing thread, then a barrier",
-            Some(Worker::Loads(_)) => "a wait on the mbarrier phase the copy completes",
-            _ => "a barrier (__syncthreads, or a named one) that both warps pass between the two",
-        }
-    }
-
-    fn name(&self, worker: Worker, warp: usize) -> String {
-        match worker {
-            Worker::Warp => format!("warp {warp}"),
-            Worker::Copies => format!("cp.async of warp {warp}"),
-            Worker::Wgmma => format!("wgmma of warp {warp}"),
-            Worker::Stores => format!("bulk store of warp {warp}"),
-            Worker::Loads(_) => "a bulk load".to_owned(),
-        }
-    }
-
-    fn global(&mut self, at: At, a: &Access<'_>) {
-        let me = Rival { block: self.linear, pc: at.pc };
-        let watch = Arc::clone(&self.watch);
-        let first = a.address[a.mask.trailing_zeros() as usize & 31];
-        // Locks, flags and counters: one word for all lanes.
-        if a.kind != Kind::Write && (a.mask.is_power_of_two() || a.address.iter().all(|at| *at == first)) {
-            self.known.look(&watch.tracks, &watch.published, self.linear, first);
-        }
-        if a.kind == Kind::Atomic {
-            self.known.tell(&watch.published, self.linear);
-        }
-        for lane in lanes(a.mask) {
-            let address = a.address[lane];
-            if a.kind != Kind::Write
-                && let Some(byte) = self.watch.tracks.unwritten(address, a.bytes)
-            {
-                self.note(Rule::UninitialisedGlobal, at, Some(lane as u32), None, |full, side| Raw {
-                    side,
-                    what: format!("reads byte {byte} of buffer `{}`, which nothing has written", full.buffer(address)),
-                    other: None,
-                    fix: "write the buffer first, or do not read beyond what was written",
-                    times: 1,
-                });
-            }
-            if a.kind != Kind::Read
-                && let Some(rival) = watch.tracks.write(address, a.bytes, a.kind == Kind::Atomic, me)
-                && !self.known.has(&watch.tracks, &watch.published, self.linear, rival.block)
-            {
-                self.note(Rule::TwoBlocks, at, Some(lane as u32), Some(rival.pc), |full, side| {
-                    let byte = address & ((1 << WINDOW_BITS) - 1);
-                    let other =
-                        Side { at: At { pc: rival.pc, warp: 0 }, block: full.watch.block(rival.block), lane: None };
-                    Raw {
-                        side,
-                        what: format!(
-                            "writes byte {byte} of buffer `{}`, which another block wrote",
-                            full.buffer(address)
-                        ),
-                        other: Some((other, "another block".to_owned(), true)),
-                        fix: "give each block its own part of the buffer, or use atomics",
-                        times: 1,
-                    }
-                });
-            }
-        }
-    }
-
-    fn buffer(&self, address: u64) -> &str {
-        let index = (address >> WINDOW_BITS).checked_sub(1).and_then(|i| usize::try_from(i).ok());
-        index.and_then(|i| self.watch.names.get(i)).map_or("a module variable", String::as_str)
     }
 
     /// The findings with their places.

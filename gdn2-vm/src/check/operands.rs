@@ -162,10 +162,15 @@ fn slow(op: &Slow, see: &mut See<'_>) {
             same(see, Wide, *d, &[*a]);
             all(see, Use, Word, &[*pos, *len]);
         }
-        Slow::PrmtMode(_, [d, a, b, c])
-        | Slow::Dp4a(_, [d, a, b, c])
-        | Slow::Dp2a(_, _, [d, a, b, c])
-        | Slow::Sad(_, [d, a, b, c]) => same(see, Word, *d, &[*a, *b, *c]),
+        Slow::PrmtMode(_, [d, a, b, c]) | Slow::Dp4a(_, [d, a, b, c]) | Slow::Dp2a(_, _, [d, a, b, c]) => {
+            same(see, Word, *d, &[*a, *b, *c])
+        }
+        Slow::Sad(ty, [d, a, b, c]) => same(see, typed(*ty), *d, &[*a, *b, *c]),
+        Slow::Mul24 { d, a, b, c, .. } => {
+            same(see, Word, *d, &[*a, *b]);
+            c.iter().for_each(|c| see(Use, Word, *c));
+        }
+        Slow::Bmsk(_, [d, a, b]) | Slow::Szext(_, _, [d, a, b]) => same(see, Word, *d, &[*a, *b]),
         Slow::Packed(_, d, a, b) | Slow::ToFloat8 { d, a, b, .. } => same(see, Word, *d, &[*a, *b]),
         Slow::Distance4(_, d, a, b, c) => {
             same(see, Word, *d, &[*a, *b]);
@@ -196,9 +201,9 @@ fn slow(op: &Slow, see: &mut See<'_>) {
             same(see, of(*wide), *d, &[*a, *b]);
             see(Use, Word, *c);
         }
-        Slow::Cvt { to, from, d, a, .. } => {
-            see(Def, typed(*to), *d);
-            see(Use, typed(*from), *a);
+        Slow::Cvt { bits: [register, source], d, a, .. } => {
+            see(Def, of(*register == 64), *d);
+            see(Use, of(*source == 64), *a);
         }
         Slow::PredMov(d, a, _) => same(see, Pred, *d, &[*a]),
         Slow::Pack { wide, d, parts, .. } => {
@@ -267,6 +272,9 @@ fn mem(op: &Mem, see: &mut See<'_>) {
             address(*src, see);
             size.iter().for_each(|s| see(Use, Word, *s));
             ignore.iter().for_each(|(p, _)| see(Use, Pred, *p));
+        }
+        Mem::Print { format, args, result } => {
+            [Some(*format), Some(*args), *result].into_iter().flatten().for_each(|a| address(a, see));
         }
         Mem::Fence | Mem::FenceProxyAsync | Mem::CpAsyncCommit | Mem::CpAsyncWait(_) | Mem::CpAsyncWaitAll => {}
     }

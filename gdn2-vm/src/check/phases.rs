@@ -1,6 +1,7 @@
 //! mbarriers: what each phase's arrivals and copies hand to those who see it end.
 
-use crate::race::{Agent, Clock};
+use crate::exec::observe::At;
+use crate::race::{Agent, Clock, Races};
 use std::collections::VecDeque;
 
 /// Phases whose clocks are kept, the current one included.
@@ -13,6 +14,8 @@ pub(crate) struct Mbar {
     /// Phase number and what was released into it, oldest first.
     phases: VecDeque<(u64, Clock)>,
     pub(crate) init: Init,
+    /// The last arrival, or the last announcement of bytes.
+    pub(crate) last: Option<(At, u32)>,
 }
 
 /// Who initialised it.
@@ -22,7 +25,7 @@ pub(crate) struct Init {
     pub(crate) lane: u8,
     pub(crate) count: u32,
     pub(crate) at: u32,
-    /// A fence of the initialising warp has followed.
+    /// A fence has followed, of the initialising lane or of one that knew.
     pub(crate) fenced: bool,
 }
 
@@ -35,8 +38,8 @@ pub(crate) struct Mbars {
 impl Mbars {
     pub(crate) fn init(&mut self, address: u32, init: Init) {
         match self.index(address) {
-            Some(i) => self.all[i] = Mbar { address, phases: VecDeque::new(), init },
-            None => self.all.push(Mbar { address, phases: VecDeque::new(), init }),
+            Some(i) => self.all[i] = Mbar { address, phases: VecDeque::new(), init, last: None },
+            None => self.all.push(Mbar { address, phases: VecDeque::new(), init, last: None }),
         }
     }
 
@@ -48,10 +51,22 @@ impl Mbars {
         self.all.get(index)
     }
 
-    /// A warp's fence publishes what it initialised.
-    pub(crate) fn fence(&mut self, agent: Agent) {
-        for m in self.all.iter_mut().filter(|m| m.init.agent == agent) {
-            m.init.fenced = true;
+    /// Somebody arrives, or announces bytes.
+    pub(crate) fn arrived(&mut self, index: usize, at: At, lane: u32) {
+        if let Some(mbar) = self.all.get_mut(index) {
+            mbar.last = Some((at, lane));
+        }
+    }
+
+    /// A fence of these lanes of a warp publishes what they initialised, or know to be.
+    pub(crate) fn fence(&mut self, races: &Races, warp: usize, mask: u32) {
+        for m in self.all.iter_mut().filter(|m| !m.init.fenced) {
+            let Init { agent, lane, count, .. } = m.init;
+            m.init.fenced = if races.describe(agent).1 == warp {
+                mask >> lane & 1 != 0 || races.met_since(warp, count)
+            } else {
+                races.knows(warp, agent, lane, count)
+            };
         }
     }
 }

@@ -2,39 +2,49 @@
 
 use super::phases::Init;
 use super::warpgroup::Wrong;
-use super::{Full, Raw, Side};
+use super::{Full, Raw, Side, waited};
+use crate::exec::async_state::Mbar;
 use crate::exec::lanes::lanes;
 use crate::exec::observe::{Access, At, Kind, Sync};
-use crate::isa::entry::SHARED_BASE;
-use crate::race::{Agent, By, COLLECTIVE, Touch, Worker};
+use crate::isa::inst::Space;
+use crate::race::{By, Bytes, COLLECTIVE, Region, Touch, Worker};
 use crate::report::finding::Rule;
-use std::ops::Range;
 
-/// Shared bytes of a bulk copy whose destination mbarrier or group the next event tells.
+/// One end of a bulk copy whose destination mbarrier or group the next event tells.
 #[derive(Debug)]
 pub(super) struct Held {
     touch: Touch,
-    bytes: Range<u32>,
+    bytes: Bytes,
     lane: usize,
 }
 
 impl Full {
     pub(super) fn hold(&mut self, a: &Access<'_>) {
-        let touch = if a.kind == Kind::Read { Touch::Read } else { Touch::Write };
+        let touch = match a.kind {
+            Kind::Read => Touch::Read,
+            Kind::Write => Touch::Write,
+            Kind::Atomic => Touch::Atomic,
+        };
+        let region = if a.space == Space::Shared { Region::Shared } else { Region::Device };
         for lane in lanes(a.mask) {
-            let start = a.address[lane] as u32;
-            self.held.push(Held { touch, bytes: start..start + a.bytes, lane });
+            self.held.push(Held { touch, bytes: Bytes { region, start: a.address[lane], len: a.bytes }, lane });
         }
     }
 
-    /// The held accesses belong to this agent.
-    fn settle(&mut self, at: At, agent: Agent, worker: Worker) -> u32 {
+    /// The held accesses in this region, or in both, are this worker's; returns the count of its event.
+    fn settle(&mut self, at: At, worker: Worker, region: Option<Region>) -> u32 {
         let w = at.warp as usize;
+        let agent = self.races.agent(w, worker);
         let count = self.races.issue(w, agent);
-        for held in std::mem::take(&mut self.held) {
+        let (own, rest) = std::mem::take(&mut self.held)
+            .into_iter()
+            .partition(|held| region.is_none_or(|region| held.bytes.region == region));
+        self.held = rest;
+        let own: Vec<Held> = own;
+        for held in own {
             let by = By { agent, warp: w as u16, lane: held.lane as u8, at: at.pc };
-            if let Some(found) = self.races.touch(by, held.touch, held.bytes) {
-                self.hazard(at, held.lane as u32, worker, held.touch, found);
+            if let Some(found) = self.races.touch(by, held.touch, held.bytes, &|| false) {
+                self.hazard(at, held.lane as u32, worker, held.touch, held.bytes.region, found);
             }
         }
         count
@@ -49,9 +59,9 @@ impl Full {
         }
         let by = By { agent, warp: w as u16, lane: COLLECTIVE, at: at.pc };
         for lane in lanes(a.mask) {
-            let start = a.address[lane] as u32;
-            if let Some(found) = self.races.touch(by, Touch::Read, start..start + a.bytes) {
-                self.hazard(at, lane as u32, Worker::Wgmma, Touch::Read, found);
+            let bytes = Bytes { region: Region::Shared, start: a.address[lane], len: a.bytes };
+            if let Some(found) = self.races.touch(by, Touch::Read, bytes, &|| false) {
+                self.hazard(at, lane as u32, Worker::Wgmma, Touch::Read, Region::Shared, found);
             }
         }
     }
@@ -98,6 +108,7 @@ impl Full {
     pub(super) fn asynchronous(&mut self, at: At, mask: u32, sync: Sync) {
         let w = at.warp as usize;
         let (me, lane) = (self.races.agent(w, Worker::Warp), mask.trailing_zeros());
+        let live = self.warps[w].live;
         match sync {
             Sync::MbarInit { address } => {
                 let count = self.races.latest(me);
@@ -105,64 +116,65 @@ impl Full {
             }
             Sync::MbarArrive { address, phase, arrives } => {
                 self.published(at, lane, address, false);
-                let live = self.warps[w].live;
-                if arrives
-                    && let Some(i) = self.mbars.index(address)
-                    && let Some(token) = self.mbars.token(i, phase)
-                {
-                    self.races.release(w, [mask, live], token);
+                if let Some(i) = self.mbars.index(address) {
+                    self.mbars.arrived(i, at, lane);
+                    if arrives && let Some(token) = self.mbars.token(i, phase) {
+                        self.races.release(w, [mask, live], token);
+                    }
                 }
             }
             Sync::CopyArrive { address, phase } => {
                 self.published(at, lane, address, false);
                 let copies = self.races.agent(w, Worker::Copies);
                 let latest = self.races.latest(copies);
-                if let Some(i) = self.mbars.index(address)
-                    && let Some(token) = self.mbars.token(i, phase)
-                {
-                    token.learn(copies, latest);
+                if let Some(i) = self.mbars.index(address) {
+                    self.mbars.arrived(i, at, lane);
+                    if let Some(token) = self.mbars.token(i, phase) {
+                        token.learn_alone(copies, [mask, live], latest);
+                    }
                 }
             }
             Sync::MbarPass { address, phase } => {
                 self.published(at, lane, address, false);
-                // Lane by lane, but one is as good as all.
-                let pass = (at.pc, address, phase);
+                let pass = (at.pc, mask, address, phase);
                 if phase != u64::MAX
                     && self.warps[w].passed != Some(pass)
                     && let Some(i) = self.mbars.index(address)
                     && let Some(token) = self.mbars.ended(i, phase)
                 {
-                    self.races.acquire(w, token);
+                    self.races.acquire(w, [mask, live], token);
                     self.warps[w].passed = Some(pass);
                 }
             }
             Sync::BulkToMbar { address, phase } => {
                 self.published(at, lane, address, true);
                 if let Some(i) = self.mbars.index(address) {
-                    let worker = Worker::Loads(i);
-                    let agent = self.races.agent(w, worker);
-                    let count = self.settle(at, agent, worker);
+                    let count = self.settle(at, Worker::Loads(i), None);
+                    let agent = self.races.agent(w, Worker::Loads(i));
                     if let Some(token) = self.mbars.token(i, phase) {
                         token.learn(agent, count);
                     }
                 }
             }
             Sync::BulkToGroup => {
-                let agent = self.races.agent(w, Worker::Stores);
-                let count = self.settle(at, agent, Worker::Stores);
+                let count = self.settle(at, Worker::Stores, Some(Region::Shared));
+                self.settle(at, Worker::Writes, None);
                 self.warps[w].stored = Some((at.pc, lane, count));
             }
             Sync::BulkCommit => {
-                let stores = self.races.agent(w, Worker::Stores);
-                self.warps[w].stores.push(self.races.latest(stores));
+                let counts = [Worker::Stores, Worker::Writes].map(|k| self.races.latest(self.races.agent(w, k)));
+                self.warps[w].stores.push((mask, counts));
             }
-            Sync::BulkWait { keep, .. } => {
-                let groups = &self.warps[w].stores;
-                if let Some(done) = groups.len().checked_sub(keep as usize + 1) {
-                    let stores = self.races.agent(w, Worker::Stores);
-                    let done = groups[done];
-                    self.races.complete(w, stores, done);
-                    self.warps[w].stores_done = done;
+            Sync::BulkWait { keep, read } => {
+                for (of, [reads, writes]) in waited(&self.warps[w].stores, mask, keep) {
+                    let [stores, written] = [Worker::Stores, Worker::Writes].map(|k| self.races.agent(w, k));
+                    self.races.complete(w, stores, [of, live], reads);
+                    if !read {
+                        self.races.complete(w, written, [of, live], writes);
+                    }
+                    if self.warps[w].stored.is_some_and(|(_, lane, _)| of >> lane & 1 != 0) {
+                        self.warps[w].stores_done = reads;
+                    }
                 }
             }
             Sync::WgmmaFence => self.warps[w].warpgroup.fence(),
@@ -174,10 +186,35 @@ impl Full {
             Sync::WgmmaWait { keep } => {
                 let done = self.warps[w].warpgroup.wait(keep);
                 let wgmma = self.races.agent(w, Worker::Wgmma);
-                self.races.complete(w, wgmma, done);
+                self.races.complete(w, wgmma, [live, live], done);
             }
             _ => {}
         }
+    }
+
+    /// The block ends, and a phase of an mbarrier has begun and not ended.
+    #[cold]
+    pub(super) fn unfinished(&mut self, mbar: &Mbar) {
+        let Some(known) = self.mbars.index(mbar.address).and_then(|i| self.mbars.get(i)) else { return };
+        let (_, owner) = self.races.describe(known.init.agent);
+        let init = (At { pc: known.init.at, warp: owner as u32 }, u32::from(known.init.lane));
+        let (at, lane) = known.last.unwrap_or(init);
+        let (came, count, bytes) = (mbar.count - mbar.pending.min(mbar.count), mbar.count, mbar.bytes);
+        let (address, phase) = (mbar.address, mbar.phase);
+        self.note(Rule::UnfinishedPhase, at, Some(lane), None, |full, side| {
+            let missing = if bytes == 0 { String::new() } else { format!(", {bytes} bytes announced and not come") };
+            Raw {
+                side,
+                what: format!(
+                    "the block ends with phase {phase} of the mbarrier at shared byte {} unfinished: {came} of {count} \
+                     arrivals{missing}",
+                    address - full.watch.shared_base
+                ),
+                other: None,
+                fix: "a count that is the number of arrivals of a phase, and arrivals by every thread of it",
+                times: 1,
+            }
+        });
     }
 
     /// An mbarrier is used: its initialisation must be known here, and to the copy engine through a fence.
@@ -196,7 +233,7 @@ impl Full {
         self.note(rule, at, Some(lane), Some(init.at), |full, side| {
             let first = At { pc: init.at, warp: owner as u32 };
             let first = Side { at: first, block: full.index, lane: Some(u32::from(init.lane)) };
-            let what = format!("uses the mbarrier at shared byte {}", address - SHARED_BASE);
+            let what = format!("uses the mbarrier at shared byte {}", address - full.watch.shared_base);
             Raw { side, what, other: Some((first, format!("warp {owner}"), true)), fix, times: 1 }
         });
     }

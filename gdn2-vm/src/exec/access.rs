@@ -3,7 +3,7 @@
 use crate::exec::lanes::Wide;
 use crate::exec::observe::{Agent, Kind};
 use crate::exec::warp::Warp;
-use crate::isa::inst::{Addr, Space};
+use crate::isa::inst::{Addr, Order, Space};
 use crate::report::trap::{Exec, Fault, fail};
 
 /// One checked pointer a lane; lanes outside the mask hold some valid one.
@@ -15,6 +15,7 @@ pub(crate) struct Request {
     pub(crate) space: Space,
     pub(crate) kind: Kind,
     pub(crate) agent: Agent,
+    pub(crate) order: Order,
     /// Bytes from each lane's address.
     pub(crate) bytes: u32,
     /// What each address must be a multiple of.

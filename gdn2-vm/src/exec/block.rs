@@ -5,7 +5,7 @@ use crate::exec::async_state::Mbar;
 use crate::exec::level::Level;
 use crate::exec::observe::{At, Observer};
 use crate::exec::warp::{Wait, Warp};
-use crate::isa::entry::{Entry, Fixed, SHARED_BASE, Special};
+use crate::isa::entry::{Entry, Fixed, Special};
 use crate::memory::Bytes;
 use crate::memory::global::Global;
 use crate::report::place::{Place, SourceLine};
@@ -63,6 +63,8 @@ pub(crate) struct Block<'a, O> {
     /// Something changed that a waiting warp could see.
     pub(crate) progress: bool,
     pub(crate) live_warps: u32,
+    /// What the kernel has printed.
+    pub(crate) printed: String,
     pub(crate) observer: O,
     pub(crate) at: At,
 }
@@ -76,18 +78,18 @@ pub(crate) enum Stop {
     Yielded,
 }
 
-/// Runs one block to its end, or until it traps; returns its warp instructions and its observer.
+/// Runs one block to its end, or until it traps; returns its warp instructions, its observer and what it printed.
 pub(crate) fn run<O: Observer>(
     grid: &Grid<'_>,
     launch: &O::Launch,
     index: [u32; 3],
     scratch: &mut Scratch,
-) -> (Result<u64, Trap>, O) {
+) -> (Result<u64, Trap>, O, String) {
     let threads: u32 = grid.block.iter().product();
     let n = threads.div_ceil(32);
     let mut warps = std::mem::take(&mut scratch.warps);
     let mut shared = std::mem::take(&mut scratch.shared);
-    let bytes = SHARED_BASE + grid.entry.shared_static + grid.dynamic_shared;
+    let bytes = grid.entry.shared_base + grid.entry.shared_static + grid.dynamic_shared;
     shared.refill(bytes as usize, 0xff);
     warps.resize_with(n as usize, Warp::default);
     for (w, warp) in warps.iter_mut().enumerate() {
@@ -102,14 +104,18 @@ pub(crate) fn run<O: Observer>(
         flights: Vec::new(),
         progress: false,
         live_warps: n,
+        printed: String::new(),
         observer: O::start(launch, index, n),
         at: At { pc: 0, warp: 0 },
     };
     let result = block.schedule(&mut warps);
+    if result.is_ok() {
+        block.observer.end(&block.mbars);
+    }
     let steps = warps.iter().map(|w| w.clock).sum();
     scratch.warps = warps;
     scratch.shared = block.shared;
-    (result.map(|()| steps), block.observer)
+    (result.map(|()| steps), block.observer, block.printed)
 }
 
 /// Fills the fixed slots and everything else with a NaN pattern.
@@ -235,7 +241,9 @@ impl<O: Observer> Block<'_, O> {
                         let expected = if b.expected == 0 { self.live_warps * 32 } else { b.expected };
                         format!(" ({} of {expected} threads have arrived at barrier {id})", b.arrived)
                     }
-                    Wait::Sync(members) => format!(" (lanes {:#010x} of {members:#010x} are here)", g.mask),
+                    Wait::Sync(members) | Wait::Collective(members) => {
+                        format!(" (lanes {:#010x} of {members:#010x} are here)", g.mask)
+                    }
                     Wait::No | Wait::Yielded => String::new(),
                 };
                 waiting.push(format!("warp {} at PTX line {} `{}`{what}", w.id, site.ptx_line, site.text));

@@ -8,6 +8,7 @@ use crate::exec::observe::{Agent, Kind, Observer, Sync};
 use crate::exec::warp::Next;
 use crate::exec::warp::{Wait, Warp};
 use crate::isa::hopper::Async;
+use crate::isa::inst::Order;
 use crate::isa::inst::Space;
 use crate::memory::space::SHARED;
 use crate::memory::tensor_map::{MapType, TensorMap};
@@ -30,7 +31,7 @@ fn map_type(t: MapType) -> Type {
 
 /// What the copy engine asks.
 fn ask(space: Space, kind: Kind, bytes: u32, align: u32) -> Request {
-    Request { space, kind, agent: Agent::Bulk, bytes, align }
+    Request { space, kind, agent: Agent::Bulk, order: Order::Weak, bytes, align }
 }
 
 impl<O: Observer> Block<'_, O> {
@@ -90,7 +91,14 @@ impl<O: Observer> Block<'_, O> {
                 let bytes = (size * from.len()) as u32;
                 let bars = self.mbar_addresses(w, mask, *mbar)?;
                 // Not the copy engine's work: no proxy fence is due, but the mbarrier tells when it is done.
-                let q = Request { space: Space::Shared, kind: Kind::Write, agent: Agent::CpAsync, bytes, align: bytes };
+                let q = Request {
+                    space: Space::Shared,
+                    kind: Kind::Write,
+                    agent: Agent::CpAsync,
+                    order: Order::Weak,
+                    bytes,
+                    align: bytes,
+                };
                 let p = self.pointers(w, mask, &to, q)?;
                 for i in lanes(mask) {
                     for (k, s) in from.iter().enumerate() {
@@ -138,7 +146,7 @@ impl<O: Observer> Block<'_, O> {
             Async::ClusterArrive => {
                 crate::exec::access::aligned(w, mask)?;
                 w.cluster = self.arrive(16, None, None)?;
-                self.sync(mask, Sync::BarArrive { id: 16, generation: w.cluster, wait: false });
+                self.sync(mask, Sync::BarArrive { id: 16, generation: w.cluster, wait: false, counted: false });
             }
             Async::ClusterWait => {
                 crate::exec::access::aligned(w, mask)?;
@@ -173,7 +181,14 @@ impl<O: Observer> Block<'_, O> {
             w,
             1 << lane,
             &[map; 32],
-            Request { space: Space::Generic, kind: Kind::Read, agent: Agent::Warp, bytes: 128, align: 64 },
+            Request {
+                space: Space::Generic,
+                kind: Kind::Read,
+                agent: Agent::Warp,
+                order: Order::Weak,
+                bytes: 128,
+                align: 64,
+            },
         )?;
         // SAFETY: 128 bytes were checked.
         let Some(map) = TensorMap::decode(unsafe { std::slice::from_raw_parts(p[lane], 128) }) else {
@@ -296,6 +311,10 @@ impl<O: Observer> Block<'_, O> {
     /// What an mbarrier still waits for, in words.
     pub(crate) fn describe(&self, address: u32) -> String {
         match self.mbars.iter().find(|m| m.address == address) {
+            Some(m) if m.bytes < 0 => format!(
+                " (mbarrier at {address:#x}, phase {}: {} arrivals missing, and {} bytes more have come than were expected)",
+                m.phase, m.pending, -m.bytes
+            ),
             Some(m) => format!(
                 " (mbarrier at {address:#x}, phase {}: {} arrivals and {} bytes missing)",
                 m.phase, m.pending, m.bytes

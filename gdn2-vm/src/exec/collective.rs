@@ -9,31 +9,44 @@ use crate::exec::warp::{Wait, Warp};
 use crate::isa::inst::{BarRed, Op, ReduxOp, ShflMode, VoteOp, WarpOp};
 use crate::report::trap::{Exec, Fault, fail, fail_at};
 
-/// All live lanes that `members` names must be here with the same mask.
-fn members(w: &Warp, mask: u32, slot: u32) -> Exec<u32> {
+/// The members of a collective, if live lanes among them are elsewhere: they may come yet, or leave the kernel.
+fn missing(w: &Warp, mask: u32, slot: u32) -> Exec<Option<u32>> {
     let m = &w.regs.r[slot as usize];
     let first = m[mask.trailing_zeros() as usize & 31];
     if first & w.live == mask && m.iter().all(|v| *v == first) {
-        return Ok(mask);
+        return Ok(None);
     }
+    let mut elsewhere = None;
     for i in lanes(mask) {
         let needs = m[i] & w.live;
-        if needs != mask || m[i] >> i & 1 == 0 {
+        if needs & mask != mask || m[i] >> i & 1 == 0 || elsewhere.is_some_and(|of| of != needs) {
             return fail_at(i, Fault::Divergent { needs: m[i], here: mask });
         }
+        elsewhere = (needs != mask).then_some(needs);
     }
-    Ok(mask)
+    Ok(elsewhere)
 }
 
 impl<O: Observer> Block<'_, O> {
     pub(crate) fn collective(&mut self, w: &mut Warp, mask: u32, op: &WarpOp) -> Exec<Next> {
+        let named = match *op {
+            WarpOp::Shfl { members, .. }
+            | WarpOp::Vote { members, .. }
+            | WarpOp::Match { members, .. }
+            | WarpOp::Redux { members, .. }
+            | WarpOp::Elect { members, .. } => Some(members),
+            WarpOp::SyncWarp { .. } | WarpOp::Bar { .. } | WarpOp::BarRed { .. } => None,
+        };
+        if let Some(slot) = named
+            && let Some(members) = missing(w, mask, slot)?
+        {
+            return Ok(Next::Wait(Wait::Collective(members)));
+        }
         match *op {
-            WarpOp::Shfl { mode, d, p, a, b, c, members: m } => {
-                members(w, mask, m)?;
+            WarpOp::Shfl { mode, d, p, a, b, c, .. } => {
                 shuffle(w, mask, mode, [d, a, b, c], p)?;
             }
-            WarpOp::Vote { op, to, src, flip, members: m } => {
-                members(w, mask, m)?;
+            WarpOp::Vote { op, to, src, flip, .. } => {
                 let v = (w.regs.p[src as usize] ^ flip) & mask;
                 let all = |yes: bool| if yes { u32::MAX } else { 0 };
                 match op {
@@ -43,8 +56,7 @@ impl<O: Observer> Block<'_, O> {
                     VoteOp::Ballot => w.regs.set_word(to, mask, |_| v),
                 }
             }
-            WarpOp::Match { all, wide, d, p, a, members: m } => {
-                members(w, mask, m)?;
+            WarpOp::Match { all, wide, d, p, a, .. } => {
                 let v: [u64; 32] = std::array::from_fn(|i| {
                     if wide { w.regs.x[a as usize][i] } else { u64::from(w.regs.r[a as usize][i]) }
                 });
@@ -60,8 +72,7 @@ impl<O: Observer> Block<'_, O> {
                     w.regs.set_word(d, mask, equal);
                 }
             }
-            WarpOp::Redux { op, d, a, members: m } => {
-                members(w, mask, m)?;
+            WarpOp::Redux { op, d, a, .. } => {
                 let v = &w.regs.r[a as usize];
                 let r = lanes(mask).map(|i| v[i]).reduce(|x, y| match op {
                     ReduxOp::Add => x.wrapping_add(y),
@@ -76,8 +87,7 @@ impl<O: Observer> Block<'_, O> {
                 let r = r.unwrap_or(0);
                 w.regs.set_word(d, mask, |_| r);
             }
-            WarpOp::Elect { d, p, members: m } => {
-                members(w, mask, m)?;
+            WarpOp::Elect { d, p, .. } => {
                 let leader = mask.trailing_zeros();
                 if let Some(d) = d {
                     w.regs.set_word(d, mask, |_| leader);
@@ -125,7 +135,7 @@ impl<O: Observer> Block<'_, O> {
         let generation = self.arrive(id, threads, vote)?;
         let id = id as u8;
         if O::ON {
-            self.observer.sync(self.at, mask, Sync::BarArrive { id, generation, wait });
+            self.observer.sync(self.at, mask, Sync::BarArrive { id, generation, wait, counted: threads.is_some() });
         }
         Ok(if wait { Next::Wait(Wait::Barrier { id, generation }) } else { Next::Step })
     }

@@ -31,6 +31,14 @@ pub(crate) fn single(op: FloatOp, mode: Mode, a: u32, b: u32) -> u32 {
         FloatOp::Sub => sum(a, -b, mode.round),
         FloatOp::Mul => to_f32(f64::from(a) * f64::from(b), 0.0, mode.round),
         FloatOp::Div => divide(a, b, mode.round),
+        FloatOp::DivApprox if b.is_finite() && b.abs() > 2f32.powi(126) => {
+            if !a.is_finite() {
+                f32::NAN
+            } else {
+                0f32.copysign(a * b.signum())
+            }
+        }
+        FloatOp::DivApprox => divide(a, b, mode.round),
         FloatOp::Min => extreme(a.into(), b.into(), false, false) as f32,
         FloatOp::Max => extreme(a.into(), b.into(), true, false) as f32,
         FloatOp::MinNan => extreme(a.into(), b.into(), false, true) as f32,
@@ -80,7 +88,7 @@ pub(crate) fn double(op: FloatOp, a: f64, b: f64) -> f64 {
         FloatOp::Add => a + b,
         FloatOp::Sub => a - b,
         FloatOp::Mul => a * b,
-        FloatOp::Div => a / b,
+        FloatOp::Div | FloatOp::DivApprox => a / b,
         FloatOp::Min | FloatOp::MinNan => extreme(a, b, false, op == FloatOp::MinNan),
         FloatOp::Max | FloatOp::MaxNan => extreme(a, b, true, op == FloatOp::MaxNan),
         FloatOp::CopySign => b.copysign(a),
@@ -121,7 +129,7 @@ fn finish_half(x: f64, ty: Type, mode: Mode) -> u32 {
     flush_half(to_half(x, ty, mode.round), ty, mode.ftz)
 }
 
-fn flush_half(v: u32, ty: Type, on: bool) -> u32 {
+pub(crate) fn flush_half(v: u32, ty: Type, on: bool) -> u32 {
     let smallest = if matches!(ty, Type::F16 | Type::F16x2) { 0x400 } else { 0x80 };
     if on && v & 0x7fff < smallest { v & 0x8000 } else { v }
 }
@@ -142,7 +150,7 @@ pub(crate) fn half(op: FloatOp, ty: Type, mode: Mode, v: [u32; 2]) -> u32 {
         FloatOp::Max => extreme(a, b, true, false),
         FloatOp::MinNan => extreme(a, b, false, true),
         FloatOp::MaxNan => extreme(a, b, true, true),
-        FloatOp::Div => a / b,
+        FloatOp::Div | FloatOp::DivApprox => a / b,
         FloatOp::CopySign => b.copysign(a),
     };
     finish_half(r, ty, mode)

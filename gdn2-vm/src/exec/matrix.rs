@@ -9,7 +9,7 @@ use crate::exec::mma::pair;
 use crate::exec::observe::{Agent, Kind, Observer};
 use crate::exec::tiles;
 use crate::exec::warp::Warp;
-use crate::isa::inst::{Addr, Factor, Matrix, Round, Slot, Space};
+use crate::isa::inst::{Addr, Factor, Matrix, Order, Round, Slot, Space};
 use crate::num::{Type, to_half};
 use crate::report::trap::Exec;
 
@@ -45,15 +45,33 @@ impl<O: Observer> Block<'_, O> {
     }
 
     /// The row addresses of lanes 8i..8i+7 serve matrix i.
-    fn matrix_rows(&mut self, w: &Warp, mask: u32, addr: Addr, n: usize, kind: Kind) -> Exec<[*mut u8; 32]> {
+    fn matrix_rows(
+        &mut self,
+        w: &Warp,
+        mask: u32,
+        (space, addr): (Space, Addr),
+        n: usize,
+        kind: Kind,
+    ) -> Exec<[*mut u8; 32]> {
         aligned(w, mask)?;
-        let at = addresses(w, addr);
-        let q = Request { space: Space::Shared, kind, agent: Agent::Warp, bytes: 16, align: 16 };
+        let mut at = addresses(w, addr);
+        if space == Space::Generic {
+            // Of shared memory all the same: another address is out of its bounds.
+            at = at.map(|a| a ^ crate::memory::space::SHARED);
+        }
+        let q = Request { space: Space::Shared, kind, agent: Agent::Warp, order: Order::Weak, bytes: 16, align: 16 };
         self.pointers(w, u32::MAX >> (32 - 8 * n), &at, q)
     }
 
-    pub(crate) fn ldmatrix(&mut self, w: &mut Warp, mask: u32, trans: bool, addr: Addr, to: &[Slot]) -> Exec<()> {
-        let p = self.matrix_rows(w, mask, addr, to.len(), Kind::Read)?;
+    pub(crate) fn ldmatrix(
+        &mut self,
+        w: &mut Warp,
+        mask: u32,
+        trans: bool,
+        at: (Space, Addr),
+        to: &[Slot],
+    ) -> Exec<()> {
+        let p = self.matrix_rows(w, mask, at, to.len(), Kind::Read)?;
         for (i, d) in to.iter().enumerate() {
             let mut v = [0; 32];
             for (row, to) in v.as_chunks_mut::<4>().0.iter_mut().enumerate() {
@@ -65,8 +83,15 @@ impl<O: Observer> Block<'_, O> {
         Ok(())
     }
 
-    pub(crate) fn stmatrix(&mut self, w: &mut Warp, mask: u32, trans: bool, addr: Addr, from: &[Slot]) -> Exec<()> {
-        let p = self.matrix_rows(w, mask, addr, from.len(), Kind::Write)?;
+    pub(crate) fn stmatrix(
+        &mut self,
+        w: &mut Warp,
+        mask: u32,
+        trans: bool,
+        at: (Space, Addr),
+        from: &[Slot],
+    ) -> Exec<()> {
+        let p = self.matrix_rows(w, mask, at, from.len(), Kind::Write)?;
         for (i, s) in from.iter().enumerate() {
             let v = w.regs.r[*s as usize];
             let v = if trans { transpose(&v) } else { v };
@@ -90,7 +115,7 @@ fn product(level: Level, w: &Warp, factor: Factor, a: &[Slot], b: &[Slot], c: &[
 }
 
 /// An 8×8 matrix of halves, two to a lane, with rows and columns exchanged.
-fn transpose(v: &Word) -> Word {
+pub(crate) fn transpose(v: &Word) -> Word {
     let mut flat = [0u16; 64];
     for (i, w) in v.iter().enumerate() {
         flat[2 * i] = *w as u16;

@@ -8,7 +8,7 @@ use crate::exec::observe::{Agent, Kind, Observer, Sync};
 use crate::exec::warp::Next;
 use crate::exec::warp::{Spin, Warp};
 use crate::isa::hopper::Async;
-use crate::isa::inst::{Addr, Space};
+use crate::isa::inst::{Addr, Order, Space};
 use crate::report::trap::{Exec, Fault, fail_at};
 
 /// The largest count an mbarrier can hold.
@@ -23,7 +23,7 @@ impl<O: Observer> Block<'_, O> {
             if a[i] & 7 != 0 {
                 return fail_at(i, Fault::Misaligned { space: "shared", address: a[i], needs: 8 });
             }
-            if a[i] < u64::from(crate::isa::entry::SHARED_BASE) || a[i] + 8 > end {
+            if a[i] < u64::from(self.grid.entry.shared_base) || a[i] + 8 > end {
                 let detail = "an mbarrier must lie in shared memory".to_owned();
                 return fail_at(i, Fault::OutOfBounds { space: "shared", address: a[i], bytes: 8, detail });
             }
@@ -58,7 +58,14 @@ impl<O: Observer> Block<'_, O> {
             Async::MbarInit { at, count } => {
                 let a = self.mbar_addresses(w, mask, *at)?;
                 // The object is written: whoever reads its bytes as data races with it.
-                let q = Request { space: Space::Generic, kind: Kind::Write, agent: Agent::Warp, bytes: 8, align: 8 };
+                let q = Request {
+                    space: Space::Generic,
+                    kind: Kind::Write,
+                    agent: Agent::Warp,
+                    order: Order::Weak,
+                    bytes: 8,
+                    align: 8,
+                };
                 self.pointers(w, mask, &a.map(|v| u64::from(v) | crate::memory::space::SHARED), q)?;
                 for i in lanes(mask) {
                     let n = w.regs.r[*count as usize][i];
@@ -80,6 +87,7 @@ impl<O: Observer> Block<'_, O> {
             }
             Async::MbarArrive { at, expect, count, arrive, drop, state } => {
                 let a = self.mbar_addresses(w, mask, *at)?;
+                let mut together = None;
                 for i in lanes(mask) {
                     let bytes = expect.map_or(0, |s| w.regs.r[s as usize][i]);
                     let n = if *arrive { count.map_or(1, |s| w.regs.r[s as usize][i]) } else { 0 };
@@ -87,8 +95,10 @@ impl<O: Observer> Block<'_, O> {
                     if let Some(s) = *state {
                         w.regs.x[s as usize][i] = phase;
                     }
-                    self.sync(1 << i, Sync::MbarArrive { address: a[i], phase, arrives: n > 0 });
+                    let arrival = Sync::MbarArrive { address: a[i], phase, arrives: n > 0 };
+                    together = self.join_lanes(together, i, arrival);
                 }
+                self.flush(together);
             }
             Async::MbarComplete { at, bytes } => {
                 let a = self.mbar_addresses(w, mask, *at)?;
@@ -100,6 +110,7 @@ impl<O: Observer> Block<'_, O> {
                 let a = self.mbar_addresses(w, mask, *at)?;
                 let mut passed = 0;
                 let mut spin = None;
+                let mut together = None;
                 for i in lanes(mask) {
                     let phase = self.mbar(i, a[i])?.phase;
                     let wanted = if *parity { None } else { Some(w.regs.x[*state as usize][i]) };
@@ -107,11 +118,13 @@ impl<O: Observer> Block<'_, O> {
                     let done = wanted.map_or(phase & 1 != bit, |s| phase != s);
                     if done {
                         passed |= 1 << i;
-                        self.sync(1 << i, Sync::MbarPass { address: a[i], phase: phase.wrapping_sub(1) });
+                        let pass = Sync::MbarPass { address: a[i], phase: phase.wrapping_sub(1) };
+                        together = self.join_lanes(together, i, pass);
                     } else {
                         spin = Some(Spin { pc: self.at.pc, address: a[i] });
                     }
                 }
+                self.flush(together);
                 w.regs.set_pred(*p, passed, mask);
                 w.groups[g].spin = spin;
                 if spin.is_some() {
@@ -121,17 +134,36 @@ impl<O: Observer> Block<'_, O> {
             Async::CpAsyncArrive { at, increment } => {
                 let a = self.mbar_addresses(w, mask, *at)?;
                 w.land_lanes(mask);
+                let mut together = None;
                 for i in lanes(mask) {
                     if *increment {
                         self.mbar(i, a[i])?.pending += 1;
                     }
                     let phase = self.arrive_at(i, a[i], 0, 1, false)?;
-                    self.sync(1 << i, Sync::CopyArrive { address: a[i], phase });
+                    together = self.join_lanes(together, i, Sync::CopyArrive { address: a[i], phase });
                 }
+                self.flush(together);
             }
             _ => {}
         }
         Ok(Next::Step)
+    }
+
+    /// Lanes that do the same are told of at once: `open` is what the lanes before did.
+    fn join_lanes(&mut self, open: Option<(u32, Sync)>, lane: usize, sync: Sync) -> Option<(u32, Sync)> {
+        match open {
+            Some((mask, same)) if same == sync => Some((mask | 1 << lane, same)),
+            other => {
+                self.flush(other);
+                Some((1 << lane, sync))
+            }
+        }
+    }
+
+    fn flush(&mut self, open: Option<(u32, Sync)>) {
+        if let Some((mask, sync)) = open {
+            self.sync(mask, sync);
+        }
     }
 
     /// Announces bytes, takes arrivals, ends the phase if that was the last; returns the phase.

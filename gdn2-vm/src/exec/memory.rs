@@ -4,10 +4,10 @@ use crate::exec::access::{Pointers, Request, addresses, name};
 use crate::exec::block::Block;
 use crate::exec::lanes::{Wide, Word, lanes};
 use crate::exec::level;
-use crate::exec::observe::{Access, Agent, Kind, Observer, Sync};
+use crate::exec::observe::{Access, Agent, Data, Kind, Observer, Sync};
 use crate::exec::warp::{Copy, Warp};
 use crate::isa::entry::LOCAL_BASE;
-use crate::isa::inst::{Addr, AtomOp, Elem, Mem, Slot, Space};
+use crate::isa::inst::{Addr, AtomOp, Elem, Mem, Order, Slot, Space};
 use crate::memory::WINDOW_BITS;
 use crate::memory::space;
 use crate::report::trap::{Exec, Fault, fail, fail_at};
@@ -22,7 +22,7 @@ impl<O: Observer> Block<'_, O> {
             }
             // Shared offsets are addresses; its first KiB is not the kernel's.
             Space::Shared => {
-                let skip = crate::isa::entry::SHARED_BASE as usize;
+                let skip = self.grid.entry.shared_base as usize;
                 let s = self.shared.as_slice();
                 Some((s.as_ptr().wrapping_add(skip).cast_mut(), (s.len() - skip) as u64, skip as u64))
             }
@@ -54,7 +54,17 @@ impl<O: Observer> Block<'_, O> {
             let bytes = u64::from(q.bytes);
             if len >= bytes && span.high <= len - bytes && span.low & u64::from(q.align - 1) == 0 {
                 if O::ON && !matches!(space, Space::Param | Space::Const) {
-                    let access = Access { agent: q.agent, kind: q.kind, space, address: &own, bytes: q.bytes, mask };
+                    let access = Access {
+                        agent: q.agent,
+                        kind: q.kind,
+                        order: q.order,
+                        space,
+                        address: &own,
+                        bytes: q.bytes,
+                        mask,
+                        // SAFETY: the addresses were checked to lie in the region that starts at `base`.
+                        data: Some(unsafe { Data::new(&w.regs, start.wrapping_sub(base as usize)) }),
+                    };
                     self.observer.access(self.at, &access);
                 }
                 let mut out = [start; 32];
@@ -104,7 +114,18 @@ impl<O: Observer> Block<'_, O> {
             }
             // Parameters are constant, so only what a kernel can spoil or wait for is watched.
             if O::ON && !matches!(space, Space::Param | Space::Const) {
-                let access = Access { agent: q.agent, kind: q.kind, space, address: &own, bytes: q.bytes, mask: part };
+                let access = Access {
+                    agent: q.agent,
+                    kind: q.kind,
+                    order: q.order,
+                    space,
+                    address: &own,
+                    bytes: q.bytes,
+                    mask: part,
+                    // SAFETY: as above; what is a thread's own has several regions, and is not looked at.
+                    data: (space != Space::Local)
+                        .then(|| unsafe { Data::new(&w.regs, start.wrapping_sub(base as usize)) }),
+                };
                 self.observer.access(self.at, &access);
             }
             let stride = if space == Space::Local { len as usize } else { 0 };
@@ -137,7 +158,7 @@ impl<O: Observer> Block<'_, O> {
                     Space::Global | Space::Const => self.grid.global.explain(address, q.bytes),
                     Space::Local => format!("the thread has {} bytes of local memory", w.local.len() / 32),
                     Space::Shared if address < base => {
-                        "a null or wild pointer: shared memory starts at 1024".to_owned()
+                        format!("a null or wild pointer: shared memory starts at {base}")
                     }
                     Space::Shared => format!("the block's {len} bytes of shared memory end at {:#x}", base + len),
                     _ => format!("the parameters have {len} bytes"),
@@ -153,10 +174,11 @@ impl<O: Observer> Block<'_, O> {
 
     pub(crate) fn memory(&mut self, w: &mut Warp, mask: u32, op: &Mem) -> Exec<()> {
         match op {
-            Mem::Ld { space, elem, addr, to } => {
+            Mem::Ld { space, order, elem, addr, to } => {
                 let at = addresses(w, *addr);
                 let bytes = u32::from(elem.bytes) * to.len() as u32;
-                let q = Request { space: *space, kind: Kind::Read, agent: Agent::Warp, bytes, align: bytes };
+                let q =
+                    Request { space: *space, kind: Kind::Read, agent: Agent::Warp, order: *order, bytes, align: bytes };
                 let (p, dense) = self.resolve(w, mask, &at, q)?;
                 if let ([Some(d)], 4, false, true) = (&to[..], elem.bytes, elem.wide, dense) {
                     // SAFETY: 32 checked words in a row.
@@ -169,10 +191,17 @@ impl<O: Observer> Block<'_, O> {
                     }
                 }
             }
-            Mem::St { space, elem, addr, from } => {
+            Mem::St { space, order, elem, addr, from } => {
                 let at = addresses(w, *addr);
                 let bytes = u32::from(elem.bytes) * from.len() as u32;
-                let q = Request { space: *space, kind: Kind::Write, agent: Agent::Warp, bytes, align: bytes };
+                let q = Request {
+                    space: *space,
+                    kind: Kind::Write,
+                    agent: Agent::Warp,
+                    order: *order,
+                    bytes,
+                    align: bytes,
+                };
                 let (p, dense) = self.resolve(w, mask, &at, q)?;
                 if let ([s], 4, false, true) = (&from[..], elem.bytes, elem.wide, dense) {
                     // SAFETY: as for loads.
@@ -183,26 +212,41 @@ impl<O: Observer> Block<'_, O> {
                     store(w, mask, &p, k * usize::from(elem.bytes), *elem, *s);
                 }
             }
-            Mem::Atom { space, op, ty, addr, d, b, c } => {
+            Mem::Atom { space, order, op, ty, addr, d, b, c } => {
                 let at = addresses(w, *addr);
                 let bytes = u32::from(ty.bytes());
-                let q = Request { space: *space, kind: Kind::Atomic, agent: Agent::Warp, bytes, align: bytes };
+                let q = Request {
+                    space: *space,
+                    kind: Kind::Atomic,
+                    agent: Agent::Warp,
+                    order: *order,
+                    bytes,
+                    align: bytes,
+                };
                 let p = self.pointers(w, mask, &at, q)?;
                 crate::exec::atomic::run(&mut w.regs, mask, &p, *op, *ty, [*b, *c], *d);
             }
-            Mem::AtomVector { space, ty, addr, d, b } => {
+            Mem::AtomVector { space, order, ty, addr, d, b } => {
                 let at = addresses(w, *addr);
                 let bytes = u32::from(ty.bytes()) * b.len() as u32;
-                let q = Request { space: *space, kind: Kind::Atomic, agent: Agent::Warp, bytes, align: bytes };
+                let q = Request {
+                    space: *space,
+                    kind: Kind::Atomic,
+                    agent: Agent::Warp,
+                    order: *order,
+                    bytes,
+                    align: bytes,
+                };
                 let p = self.pointers(w, mask, &at, q)?;
                 for (i, b) in b.iter().enumerate() {
                     let own = p.map(|p| p.wrapping_add(i * usize::from(ty.bytes())));
                     crate::exec::atomic::run(&mut w.regs, mask, &own, AtomOp::Add, *ty, [*b, *b], d.get(i).copied());
                 }
             }
-            Mem::LdMatrix { trans, addr, to } => self.ldmatrix(w, mask, *trans, *addr, to)?,
-            Mem::StMatrix { trans, addr, from } => self.stmatrix(w, mask, *trans, *addr, from)?,
+            Mem::LdMatrix { trans, space, addr, to } => self.ldmatrix(w, mask, *trans, (*space, *addr), to)?,
+            Mem::StMatrix { trans, space, addr, from } => self.stmatrix(w, mask, *trans, (*space, *addr), from)?,
             Mem::Fragment(f) => self.fragment(w, mask, f)?,
+            Mem::Print { format, args, result } => self.print(w, mask, *format, *args, *result)?,
             Mem::Fence => self.sync(mask, Sync::Fence),
             Mem::FenceProxyAsync => self.sync(mask, Sync::FenceProxyAsync),
             Mem::CpAsync { bytes, dst, src, size, ignore } => {
@@ -269,6 +313,7 @@ impl<O: Observer> Block<'_, O> {
                 space: Space::Global,
                 kind: Kind::Read,
                 agent: Agent::CpAsync,
+                order: Order::Weak,
                 bytes: u32::from(len),
                 align: n,
             };
@@ -278,7 +323,14 @@ impl<O: Observer> Block<'_, O> {
             }
             rest &= !part;
         }
-        let q = Request { space: Space::Shared, kind: Kind::Write, agent: Agent::CpAsync, bytes: n, align: n };
+        let q = Request {
+            space: Space::Shared,
+            kind: Kind::Write,
+            agent: Agent::CpAsync,
+            order: Order::Weak,
+            bytes: n,
+            align: n,
+        };
         let target = self.pointers(w, mask, &to, q)?;
         for i in lanes(mask) {
             let c = Copy { lane: i as u8, bytes, valid: valid[i], dst: target[i], src: source[i], group: u32::MAX };

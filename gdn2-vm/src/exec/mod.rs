@@ -17,6 +17,7 @@ pub(crate) mod mbarrier;
 pub(crate) mod memory;
 pub(crate) mod mma;
 pub(crate) mod observe;
+pub(crate) mod print;
 pub(crate) mod slow;
 pub(crate) mod step;
 pub(crate) mod tiles;

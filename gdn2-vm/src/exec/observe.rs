@@ -2,8 +2,9 @@
 //!
 //! The executor is compiled once for each observer; [`Silent`] costs nothing.
 
+use crate::exec::async_state::Mbar;
 use crate::exec::lanes::Regs;
-use crate::isa::inst::{Inst, Space};
+use crate::isa::inst::{Inst, Order, Space};
 
 /// Who makes an access.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,17 +36,44 @@ pub(crate) struct At {
     pub(crate) warp: u32,
 }
 
+/// What a check may look at besides: the warp's registers, and the touched bytes as they are before.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Data<'a> {
+    pub(crate) regs: &'a Regs,
+    /// Address 0 of the region that the access lies in.
+    origin: *const u8,
+}
+
+impl<'a> Data<'a> {
+    /// # Safety
+    /// Every byte of the access that this goes with lies at `origin` plus its address.
+    pub(crate) unsafe fn new(regs: &'a Regs, origin: *const u8) -> Self {
+        Self { regs, origin }
+    }
+}
+
 /// One warp-wide access: a start address for each lane of `mask`, `bytes` from each.
 #[derive(Debug)]
 pub(crate) struct Access<'a> {
     pub(crate) agent: Agent,
     pub(crate) kind: Kind,
+    pub(crate) order: Order,
     /// Never generic.
     pub(crate) space: Space,
     /// Device addresses, or offsets within shared (from 0, its first 1024 bytes unused) or local memory.
     pub(crate) address: &'a [u64; 32],
     pub(crate) bytes: u32,
     pub(crate) mask: u32,
+    pub(crate) data: Option<Data<'a>>,
+}
+
+impl Access<'_> {
+    /// A byte of this lane's range as it is now; `None` where that cannot be known.
+    pub(crate) fn byte(&self, lane: usize, offset: u32) -> Option<u8> {
+        let data = self.data.filter(|_| offset < self.bytes && self.mask >> lane & 1 != 0)?;
+        // SAFETY: the byte is one of the access, which `Data::new` was told lie at `origin`.
+        Some(unsafe { data.origin.wrapping_add((self.address[lane] + u64::from(offset)) as usize).read() })
+    }
 }
 
 /// What orders accesses.
@@ -57,6 +85,8 @@ pub(crate) enum Sync {
         id: u8,
         generation: u64,
         wait: bool,
+        /// The arrival says how many threads end the phase.
+        counted: bool,
     },
     /// Went on after the barrier.
     BarPass {
@@ -135,6 +165,8 @@ pub(crate) trait Observer: Send + Sized {
     fn access(&mut self, _at: At, _access: &Access<'_>) {}
     /// Something orders accesses.
     fn sync(&mut self, _at: At, _mask: u32, _sync: Sync) {}
+    /// The block's threads have left, and these mbarriers as they are.
+    fn end(&mut self, _mbars: &[Mbar]) {}
     /// A block's findings join those of the blocks before it.
     fn merge(&mut self, other: Self);
 }

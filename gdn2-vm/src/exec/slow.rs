@@ -1,6 +1,6 @@
 //! The rest of the register-to-register instructions: one lane at a time through exact scalar functions.
 
-use crate::exec::float::{double, double_approx, double_unary, half, half_unary, single, single_unary};
+use crate::exec::float::{double, double_approx, double_unary, flush_half, half, half_unary, single, single_unary};
 use crate::exec::lanes::{Regs, lanes, mask_of};
 use crate::exec::warp::Warp;
 use crate::isa::inst::{Bool, Cmp, Count, IntOp, IntUnary, PrmtMode, Slow, Testp};
@@ -85,8 +85,36 @@ pub(crate) fn run(w: &mut Warp, mask: u32, active: u32, op: &Slow) {
             }
         }),
         Slow::FromFloat8 { from, mode, d, a } => g.w1(mask, d, a, |a| float8::to_f16x2(a, from, mode)),
-        Slow::Sad(signed, [d, a, b, c]) => g.w3(mask, d, [a, b, c], |a, b, c| {
-            c.wrapping_add(if signed { (a as i32).abs_diff(b as i32) } else { a.abs_diff(b) })
+        Slow::Sad(ty, [d, a, b, c]) => each(g, mask, ty, d, |g, i| {
+            let [a, b] = [a, b].map(|s| int_value(get(g, ty, s, i), ty));
+            let sum = get(g, ty, c, i).wrapping_add(a.abs_diff(b) as u64);
+            if ty.bytes() == 2 { sum & 0xffff } else { sum }
+        }),
+        Slow::Mul24 { high, signed, sat, d, a, b, c } => each(g, mask, Type::U32, d, |g, i| {
+            let value = |s: u32| {
+                let v = g.r[s as usize][i] << 8;
+                if signed { i64::from(v as i32 >> 8) } else { i64::from(v >> 8) }
+            };
+            let product = (value(a) * value(b)) >> if high { 16 } else { 0 };
+            let Some(c) = c else { return product as u64 & 0xffff_ffff };
+            let c = g.r[c as usize][i];
+            if sat {
+                (i64::from(product as i32) + i64::from(c as i32)).clamp(i32::MIN.into(), i32::MAX.into()) as u32 as u64
+            } else {
+                u64::from((product as u32).wrapping_add(c))
+            }
+        }),
+        Slow::Bmsk(clamp, [d, a, b]) => g.w2(mask, d, a, b, |a, b| {
+            let [a, b] = [a, b].map(|v| if clamp { v.min(32) } else { v & 31 });
+            ((((1u64 << b) - 1) << a) & 0xffff_ffff) as u32
+        }),
+        Slow::Szext(clamp, signed, [d, a, n]) => g.w2(mask, d, a, n, |a, n| {
+            let n = if clamp { n.min(32) } else { n & 31 };
+            match (n, signed) {
+                (0, _) => 0,
+                (_, true) => ((a << (32 - n)) as i32 >> (32 - n)) as u32,
+                (_, false) => a << (32 - n) >> (32 - n),
+            }
         }),
         Slow::F32(o, mode, d, a, b) => g.w2(mask, d, a, b, |a, b| single(o, mode, a, b)),
         Slow::F32Un(o, mode, d, a) => g.w1(mask, d, a, |a| single_unary(o, mode, a)),
@@ -119,11 +147,11 @@ pub(crate) fn run(w: &mut Warp, mask: u32, active: u32, op: &Slow) {
                 g.set_pred(q, n, mask);
             }
         }
-        Slow::SetpPacked { ty, cmp, p, q, a, b, with } => {
+        Slow::SetpPacked { ty, cmp, ftz, p, q, a, b, with } => {
             let ty = if ty == Type::F16x2 { Type::F16 } else { Type::Bf16 };
             let v = [0, 16].map(|k| {
                 mask_of(|i| {
-                    compare(ty, cmp, false, u64::from(g.r[a as usize][i] >> k), u64::from(g.r[b as usize][i] >> k))
+                    compare(ty, cmp, ftz, u64::from(g.r[a as usize][i] >> k), u64::from(g.r[b as usize][i] >> k))
                 })
             });
             let v = v.map(|v| combine(g, with, v).0);
@@ -141,24 +169,23 @@ pub(crate) fn run(w: &mut Warp, mask: u32, active: u32, op: &Slow) {
             };
             each(g, mask, dest, d, |_, i| if v >> i & 1 != 0 { one } else { 0 });
         }
-        Slow::Slct { wide, float, d, a, b, c } => {
+        Slow::Slct { wide, float, ftz: flush, d, a, b, c } => {
             let ty = if wide { Type::U64 } else { Type::U32 };
             each(g, mask, ty, d, |g, i| {
                 let c = g.r[c as usize][i];
-                let first = if float { f32::from_bits(c) >= 0.0 } else { c as i32 >= 0 };
+                let first = if float { ftz(f32::from_bits(c), flush) >= 0.0 } else { c as i32 >= 0 };
                 get(g, ty, if first { a } else { b }, i)
             });
         }
-        Slow::Cvt { to, from, mode, d, a } => each(g, mask, to, d, |g, i| {
-            let v = convert(get(g, from, a, i), from, to, mode);
-            match to {
-                Type::U8 | Type::B8 => v & 0xff,
-                Type::S8 => i64::from(v as i8) as u64 & 0xffff_ffff,
-                Type::U16 | Type::B16 => v & 0xffff,
-                Type::S16 => i64::from(v as i16) as u64 & 0xffff_ffff,
-                _ => v,
-            }
-        }),
+        Slow::Cvt { to, from, mode, bits: [register, source], d, a } => {
+            let file = |bits: u8| if bits == 64 { Type::U64 } else { Type::U32 };
+            each(g, mask, file(register), d, |g, i| {
+                let v = convert(get(g, file(source), a, i), from, to, mode);
+                // A wider register takes the value's sign, or zeros.
+                let v = if to.float() { v } else { int_value(v, to) as u64 };
+                if register == 64 { v } else { v & (u64::MAX >> (64 - u32::from(register))) }
+            })
+        }
         Slow::CvtPack { to, mode, d, a, b } => g.w2(mask, d, a, b, |a, b| {
             let one = |v: u32| {
                 let x = f64::from(ftz(f32::from_bits(v), mode.ftz));
@@ -241,11 +268,11 @@ pub(crate) fn run(w: &mut Warp, mask: u32, active: u32, op: &Slow) {
                 w.carry = (before & !mask) | (after & mask);
             }
         }
-        Slow::SetPacked { ty, cmp, one, d, a, b } => {
+        Slow::SetPacked { ty, cmp, ftz, one, d, a, b } => {
             let ty = if ty == Type::F16x2 { Type::F16 } else { Type::Bf16 };
             g.w2(mask, d, a, b, |a, b| {
                 let half =
-                    |k: u32| if compare(ty, cmp, false, u64::from(a >> k), u64::from(b >> k)) { one << k } else { 0 };
+                    |k: u32| if compare(ty, cmp, ftz, u64::from(a >> k), u64::from(b >> k)) { one << k } else { 0 };
                 half(0) | half(16)
             });
         }
@@ -366,7 +393,11 @@ fn compare(ty: Type, cmp: Cmp, flush: bool, a: u64, b: u64) -> bool {
         let (a, b) = (int_value(a, ty), int_value(b, ty));
         return ordered(cmp, a.cmp(&b));
     }
-    let value = |v: u64| if flush { f64::from(ftz(f32::from_bits(v as u32), true)) } else { float_value(v, ty) };
+    let value = |v: u64| match ty {
+        Type::F32 => f64::from(ftz(f32::from_bits(v as u32), flush)),
+        Type::F16 | Type::Bf16 => float_value(u64::from(flush_half(v as u32 & 0xffff, ty, flush)), ty),
+        _ => float_value(v, ty),
+    };
     match value(a).partial_cmp(&value(b)) {
         Some(o) => ordered(cmp, o),
         None => matches!(cmp, Cmp::Equ | Cmp::Neu | Cmp::Ltu | Cmp::Leu | Cmp::Gtu | Cmp::Geu | Cmp::Nan),

@@ -21,12 +21,19 @@ impl<O: Observer> Block<'_, O> {
                 if w.groups.is_empty() {
                     return Ok(Stop::Done);
                 }
+                if w.unblock() {
+                    continue;
+                }
                 let mut yielded = false;
                 for g in &mut w.groups {
                     if g.wait == Wait::Yielded {
                         g.wait = Wait::No;
                         yielded = true;
                     }
+                }
+                if let Some((pc, needs, here)) = w.divided().filter(|_| !yielded) {
+                    self.at.pc = pc;
+                    return fail(Fault::Divergent { needs, here });
                 }
                 return Ok(if yielded { Stop::Yielded } else { Stop::Blocked });
             };

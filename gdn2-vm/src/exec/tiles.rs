@@ -7,6 +7,7 @@ use crate::exec::block::Block;
 use crate::exec::lanes::{Regs, Word, lanes, put};
 use crate::exec::observe::{Agent, Kind, Observer};
 use crate::exec::warp::Warp;
+use crate::isa::inst::Order;
 use crate::isa::inst::{Fragment, Part, Round, Slot, Tiled};
 use crate::num::float8;
 use crate::num::{NAN32, Type, from_half, to_half};
@@ -168,7 +169,7 @@ impl<O: Observer> Block<'_, O> {
         let together = if f.across { 1 } else { per };
         let bytes = together as u32 * size as u32;
         let kind = if f.store { Kind::Write } else { Kind::Read };
-        let ask = Request { space: f.space, kind, agent: Agent::Warp, bytes, align: size as u32 };
+        let ask = Request { space: f.space, kind, agent: Agent::Warp, order: Order::Weak, bytes, align: size as u32 };
         for (r, slot) in f.regs.iter().enumerate() {
             if r >= count {
                 // More registers than elements: they hold them again.

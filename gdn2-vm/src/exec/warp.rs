@@ -21,6 +21,8 @@ pub(crate) enum Wait {
     },
     /// `bar.warp.sync` with these members.
     Sync(u32),
+    /// A collective whose members are not all here.
+    Collective(u32),
     /// It asked to be set aside; runnable again when the others had their turn.
     Yielded,
 }
@@ -225,6 +227,58 @@ impl Warp {
         for i in (0..self.groups.len()).rev() {
             self.park(i);
         }
+    }
+
+    /// Nothing of the warp can run: lets lanes go on that wait for others, now that some of those have left, or have come;
+    /// or else lanes that are parked where a branch meets again, as others wait for these elsewhere. True if any can.
+    pub(crate) fn unblock(&mut self) -> bool {
+        for i in 0..self.groups.len() {
+            let Group { pc, top, wait, .. } = self.groups[i];
+            match wait {
+                Wait::Sync(members) => {
+                    self.settle_sync(members);
+                    if self.groups.get(i).is_none_or(|g| g.wait != wait) {
+                        return true;
+                    }
+                }
+                Wait::Collective(members) => {
+                    let with = |g: &&mut Group| (g.pc, g.top, g.wait) == (pc, top, wait);
+                    let here: u32 = self.groups.iter_mut().filter(with).map(|g| g.mask).sum();
+                    if here == members & self.live {
+                        self.groups.iter_mut().filter(with).for_each(|g| g.wait = Wait::No);
+                        self.merge();
+                        return true;
+                    }
+                }
+                Wait::No | Wait::Barrier { .. } | Wait::Yielded => {}
+            }
+        }
+        let waits = |g: &Group| matches!(g.wait, Wait::Sync(_) | Wait::Collective(_));
+        if !self.groups.iter().any(waits) {
+            return false;
+        }
+        let mut any = false;
+        for i in 0..self.joins.len() {
+            let Join { pc, arrived, parent, members } = self.joins[i];
+            let ready = arrived & self.live;
+            if members == 0 || ready == 0 {
+                continue;
+            }
+            self.joins[i].members &= !arrived;
+            self.joins[i].arrived = 0;
+            let join_pc = if parent == NONE { NO_JOIN } else { self.joins[parent as usize].pc };
+            self.groups.push(Group { pc, mask: ready, wait: Wait::No, join_pc, top: parent, spin: None });
+            any = true;
+        }
+        any
+    }
+
+    /// The first group that waits for members of a collective: where, and whom it needs.
+    pub(crate) fn divided(&self) -> Option<(u32, u32, u32)> {
+        self.groups.iter().find_map(|g| match g.wait {
+            Wait::Collective(needs) => Some((g.pc, needs, g.mask)),
+            _ => None,
+        })
     }
 
     /// Joins groups that stand at one pc under one join.

@@ -10,7 +10,7 @@ use crate::exec::tiles;
 use crate::exec::warp::Warp;
 use crate::isa::hopper::{Async, FactorA, Factors, Wgmma};
 use crate::isa::inst::Space;
-use crate::isa::inst::{Factor, Round, Slot};
+use crate::isa::inst::{Factor, Order, Round, Slot};
 use crate::memory::tensor_map::Swizzle;
 use crate::num::{NAN32, Type, to_half};
 use crate::report::trap::{Exec, Fault, fail};
@@ -166,7 +166,7 @@ impl<O: Observer> Block<'_, O> {
         for line in lines {
             for minor in minors.clone() {
                 let at = tile.piece(line, minor);
-                let inside = at >= crate::isa::entry::SHARED_BASE && at as usize + 16 <= bytes.len();
+                let inside = at >= self.grid.entry.shared_base && at as usize + 16 <= bytes.len();
                 let Some(piece) = bytes.get(at as usize..at as usize + 16).filter(|_| inside) else {
                     let detail = format!("a descriptor of start {:#x} reaches it", tile.start);
                     return fail(Fault::OutOfBounds { space: "shared", address: u64::from(at), bytes: 16, detail });
@@ -190,7 +190,16 @@ impl<O: Observer> Block<'_, O> {
         for part in seen.chunks(32) {
             let address = std::array::from_fn(|i| part[i.min(part.len() - 1)]);
             let mask = u32::MAX >> (32 - part.len());
-            let access = Access { agent, kind: Kind::Read, space: Space::Shared, address: &address, bytes: 16, mask };
+            let access = Access {
+                agent,
+                kind: Kind::Read,
+                order: Order::Weak,
+                space: Space::Shared,
+                address: &address,
+                bytes: 16,
+                mask,
+                data: None,
+            };
             self.observer.access(self.at, &access);
         }
         Ok(())

@@ -95,6 +95,9 @@ fn slow(op: &Slow) -> Class {
         | Slow::Dp4a(..)
         | Slow::Dp2a(..)
         | Slow::Sad(..)
+        | Slow::Mul24 { .. }
+        | Slow::Bmsk(..)
+        | Slow::Szext(..)
         | Slow::Packed(..)
         | Slow::Distance4(..)
         | Slow::Slct { .. }
@@ -151,6 +154,7 @@ fn memory(op: &Mem) -> Class {
         Mem::Fragment(f) => of(&f.space),
         Mem::LdMatrix { .. } | Mem::StMatrix { .. } => Class::Shared,
         Mem::CpAsync { .. } => Class::Copy,
+        Mem::Print { .. } => Class::Local,
         Mem::Fence | Mem::FenceProxyAsync | Mem::CpAsyncCommit | Mem::CpAsyncWait(_) | Mem::CpAsyncWaitAll => {
             Class::Wait
         }

@@ -2,8 +2,8 @@
 
 use crate::isa::inst::{Inst, Site, Slot};
 
-/// First byte of shared memory: the driver keeps the first KiB, and a null pointer must not be valid.
-pub(crate) const SHARED_BASE: u32 = 1024;
+/// Shared memory starts here or above: the driver keeps the first KiB, and a null pointer must not be valid.
+pub(crate) const SHARED_LOWEST: u32 = 1024;
 /// First byte of local memory, so that a null pointer is not valid.
 pub(crate) const LOCAL_BASE: u64 = 64;
 /// Index of the window of the first module variable.
@@ -50,6 +50,8 @@ pub(crate) struct Entry {
     pub(crate) fixed: [Vec<(Fixed, Slot)>; 2],
     /// Name, offset and bytes of each parameter.
     pub(crate) params: Vec<(String, u32, u32)>,
+    /// First byte of shared memory.
+    pub(crate) shared_base: u32,
     /// Static shared bytes before the dynamic ones.
     pub(crate) shared_static: u32,
     pub(crate) local_bytes: u32,

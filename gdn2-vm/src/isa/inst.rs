@@ -6,7 +6,7 @@
 
 pub(crate) use crate::isa::operand::{Addr, Elem, Factor, Slot, Space};
 pub(crate) use crate::isa::operators::{
-    AtomOp, BarRed, Bool, Cmp, Count, Directed, FloatOp, FloatUnary, IntOp, IntUnary, Mode, PackedOp, PrmtMode,
+    AtomOp, BarRed, Bool, Cmp, Count, Directed, FloatOp, FloatUnary, IntOp, IntUnary, Mode, Order, PackedOp, PrmtMode,
     ReduxOp, Round, ShflMode, Testp, VoteOp,
 };
 use crate::num::Type;
@@ -125,7 +125,22 @@ pub(crate) enum Slow {
     Dp4a([bool; 2], [Slot; 4]),
     /// Dot product of two halves and two bytes: the high two bytes?, a signed?, b signed?, d, a, b, c.
     Dp2a(bool, [bool; 2], [Slot; 4]),
-    Sad(bool, [Slot; 4]),
+    /// Type, d, a, b, c.
+    Sad(Type, [Slot; 4]),
+    /// Product of 24-bit integers plus c: the high 32 of its 48 bits?, signed?, stops at the limits?
+    Mul24 {
+        high: bool,
+        signed: bool,
+        sat: bool,
+        d: Slot,
+        a: Slot,
+        b: Slot,
+        c: Option<Slot>,
+    },
+    /// A mask from a position on of a width: clamp (else wrap)?, d, position, width.
+    Bmsk(bool, [Slot; 3]),
+    /// Sign- or zero-extension from a width: clamp (else wrap)?, signed?, d, a, width.
+    Szext(bool, bool, [Slot; 3]),
     Packed(PackedOp, Slot, Slot, Slot),
     /// Distances of four bytes, signed or not; their sum joins c if it is given.
     Distance4(bool, Slot, Slot, Slot, Option<Slot>),
@@ -173,6 +188,7 @@ pub(crate) enum Slow {
     SetpPacked {
         ty: Type,
         cmp: Cmp,
+        ftz: bool,
         p: Slot,
         q: Slot,
         a: Slot,
@@ -190,10 +206,11 @@ pub(crate) enum Slow {
         b: Slot,
         with: Option<(Bool, Slot, u32)>,
     },
-    /// c decides: a if c >= 0 else b. wide?, float c?
+    /// c decides: a if c >= 0 else b. wide?, float c?, its subnormals are zero?
     Slct {
         wide: bool,
         float: bool,
+        ftz: bool,
         d: Slot,
         a: Slot,
         b: Slot,
@@ -203,6 +220,8 @@ pub(crate) enum Slow {
         to: Type,
         from: Type,
         mode: Mode,
+        /// Bits of the destination register and of the source's, which may be wider than what they hold.
+        bits: [u8; 2],
         d: Slot,
         a: Slot,
     },
@@ -255,6 +274,7 @@ pub(crate) enum Slow {
     SetPacked {
         ty: Type,
         cmp: Cmp,
+        ftz: bool,
         one: u32,
         d: Slot,
         a: Slot,
@@ -270,18 +290,21 @@ pub(crate) enum Slow {
 pub(crate) enum Mem {
     Ld {
         space: Space,
+        order: Order,
         elem: Elem,
         addr: Addr,
         to: Vec<Option<Slot>>,
     },
     St {
         space: Space,
+        order: Order,
         elem: Elem,
         addr: Addr,
         from: Vec<Slot>,
     },
     Atom {
         space: Space,
+        order: Order,
         op: AtomOp,
         ty: Type,
         addr: Addr,
@@ -292,6 +315,7 @@ pub(crate) enum Mem {
     /// Additions to several neighbours: the old values, if wanted, and the addends.
     AtomVector {
         space: Space,
+        order: Order,
         ty: Type,
         addr: Addr,
         d: Vec<Slot>,
@@ -300,16 +324,25 @@ pub(crate) enum Mem {
     /// Matrices, transposed?, destination words.
     LdMatrix {
         trans: bool,
+        /// Shared, or generic and of shared memory.
+        space: Space,
         addr: Addr,
         to: Vec<Slot>,
     },
     StMatrix {
         trans: bool,
+        space: Space,
         addr: Addr,
         from: Vec<Slot>,
     },
     /// A matrix of `wmma`.
     Fragment(Box<Fragment>),
+    /// `vprintf`: where the pointers to format and arguments lie, and where the result goes.
+    Print {
+        format: Addr,
+        args: Addr,
+        result: Option<Addr>,
+    },
     Fence,
     FenceProxyAsync,
     /// Bytes to copy; source bytes in a slot if fewer may be read; an ignore-source predicate.

@@ -73,6 +73,8 @@ pub(crate) enum FloatOp {
     MinNan,
     MaxNan,
     Div,
+    /// `div.approx.f32`: zero (or NaN, of an infinity) where the divisor is beyond 2^126.
+    DivApprox,
     /// `copysign.f32 d, a, b`: the sign of a on b.
     CopySign,
 }
@@ -100,6 +102,20 @@ pub(crate) enum Round {
     Up,
     /// Ties away from zero, the `.rna` of tf32.
     Away,
+}
+
+/// What a load, a store or an atomic says of its order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub(crate) enum Order {
+    /// A plain access.
+    #[default]
+    Weak,
+    /// `.relaxed`, `.volatile`, or an atomic that says nothing.
+    Relaxed,
+    Acquire,
+    Release,
+    /// `.acq_rel`.
+    Both,
 }
 
 /// How a float result is finished.

@@ -52,6 +52,12 @@ impl Global {
     /// In words, what is wrong with `bytes` at `address`.
     pub(crate) fn explain(&self, address: u64, bytes: u32) -> String {
         let offset = address & ((1 << WINDOW_BITS) - 1);
+        // A small negative offset from a buffer lands high in the window before it.
+        let half = 1 << (WINDOW_BITS - 1);
+        let next = if offset >= half { self.window(address.wrapping_add(half)) } else { None };
+        if let Some(w) = next {
+            return format!("it starts {} bytes before buffer `{}`", (1u64 << WINDOW_BITS) - offset, w.name);
+        }
         match self.window(address) {
             Some(w) => format!(
                 "it reaches bytes {offset} to {} of buffer `{}`, which has {}",
@@ -59,14 +65,8 @@ impl Global {
                 w.name,
                 w.len
             ),
-            // A small negative offset from a buffer lands high in the window before it.
             None if address == 0 => "a null pointer".to_owned(),
-            None => match self.window(address + (1 << (WINDOW_BITS - 1))) {
-                Some(w) => {
-                    format!("it starts {} bytes before buffer `{}`", (1u64 << WINDOW_BITS) - offset, w.name)
-                }
-                None => "no buffer is near".to_owned(),
-            },
+            None => "no buffer is near".to_owned(),
         }
     }
 }

@@ -222,12 +222,30 @@ pub(crate) fn f16_bits(x: f32) -> u32 {
     if a > 0x7f80_0000 { 0x7fff } else { sign | r }
 }
 
-/// A double rounded to f32 in a direction, given what the double itself lost (`err`, exact remainder).
-pub(crate) fn to_f32(x: f64, err: f64, round: Round) -> f32 {
-    if !x.is_finite() || err.is_nan() {
-        return x as f32;
+/// A double nearest to a number, and what it lost: the number rounded in a direction.
+fn toward(x: f64, err: f64, round: Round) -> f64 {
+    let down = match round {
+        Round::Down => err < 0.0,
+        Round::Zero => x > 0.0 && err < 0.0,
+        Round::Up | Round::Nearest | Round::Away => false,
+    };
+    let up = match round {
+        Round::Up => err > 0.0,
+        Round::Zero => x < 0.0 && err > 0.0,
+        Round::Down | Round::Nearest | Round::Away => false,
+    };
+    match (down, up) {
+        (true, _) => x.next_down(),
+        (_, true) => x.next_up(),
+        _ => x,
     }
-    // Fold the remainder into a sticky last bit: round to odd, then once to f32.
+}
+
+/// Folds what a double lost into a last bit that is odd, so that one more rounding sees it.
+fn sticky(x: f64, err: f64) -> f64 {
+    if !x.is_finite() || err.is_nan() {
+        return x;
+    }
     let mut bits = x.to_bits();
     if err != 0.0 && bits & 1 == 0 {
         if x == 0.0 {
@@ -238,7 +256,15 @@ pub(crate) fn to_f32(x: f64, err: f64, round: Round) -> f32 {
             bits -= 1;
         }
     }
-    round_to(f64::from_bits(bits), &F32, round) as f32
+    f64::from_bits(bits)
+}
+
+/// A double rounded to f32 in a direction, given what the double itself lost (`err`, exact remainder).
+pub(crate) fn to_f32(x: f64, err: f64, round: Round) -> f32 {
+    if !x.is_finite() || err.is_nan() {
+        return x as f32;
+    }
+    round_to(sticky(x, err), &F32, round) as f32
 }
 
 /// Sum and its exact rounding error.
@@ -327,9 +353,12 @@ fn float_bits(x: f64, err: f64, ty: Type, mode: Mode) -> u64 {
     }
     x = within(x, ty, mode);
     match ty {
-        Type::F64 => x.to_bits(),
-        Type::F16 | Type::Bf16 => u64::from(to_half(x, ty, mode.round)),
-        Type::Tf32 => u64::from(if x.is_nan() { NAN32 } else { (round_to(x, &TF32, mode.round) as f32).to_bits() }),
+        Type::F64 => toward(x, err, mode.round).to_bits(),
+        Type::F16 | Type::Bf16 => u64::from(to_half(sticky(x, err), ty, mode.round)),
+        Type::Tf32 => {
+            let rounded = round_to(sticky(x, err), &TF32, mode.round) as f32;
+            u64::from(if x.is_nan() { NAN32 } else { rounded.to_bits() })
+        }
         _ if x.is_nan() => u64::from(NAN32),
         _ => {
             let f = to_f32(x, err, mode.round);
@@ -357,8 +386,9 @@ pub(crate) fn convert(bits: u64, from: Type, to: Type, mode: Mode) -> u64 {
             );
         }
         let (lo, hi) = int_range(to);
+        // PTX ISA, cvt: a NaN becomes zero where neither the source is f64 nor the destination has 64 bits.
         if x.is_nan() {
-            return if to.bytes() == 8 { 1 << 63 } else { 0 };
+            return if to.bytes() == 8 || from == Type::F64 { 1 << (u32::from(to.bytes()) * 8 - 1) } else { 0 };
         }
         // `as` saturates; every limit of ours fits.
         return ((integral(x, mode.round) as i128).clamp(lo, hi)) as u64;

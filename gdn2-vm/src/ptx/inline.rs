@@ -65,6 +65,7 @@ fn within<'a>(
             e.statements.push(s);
             continue;
         }
+        let s = Statement { apart: Vec::new(), ..s };
         let unknown = || LoadError::Unknown {
             line: s.line,
             instruction: s.text.split_whitespace().collect::<Vec<_>>().join(" "),
@@ -83,6 +84,17 @@ fn within<'a>(
         match callee {
             Operand::Name("__assertfail") => {
                 e.statements.push(Statement { opcode: "trap", operands: Vec::new(), ..s.clone() });
+            }
+            Operand::Name("vprintf") if !functions.contains_key("vprintf") => {
+                let (Operand::Vector(given), Operand::Vector(result)) = (&arguments, &results) else {
+                    return Err(unknown());
+                };
+                let all: Vec<_> = given.iter().chain(result).collect();
+                if given.len() != 2 || result.len() > 1 || !all.iter().all(|o| matches!(o, Operand::Name(_))) {
+                    return Err(unknown());
+                }
+                let operands = all.into_iter().map(|o| Operand::Address(Box::new(o.clone()), 0)).collect();
+                e.statements.push(Statement { opcode: "vprintf", operands, ..s.clone() });
             }
             Operand::Name(name) => set(e, name, &s)?,
             _ if s.guard.is_some() => return Err(unknown()),
@@ -168,7 +180,7 @@ fn set_in<'a>(e: &mut EntryText<'a>, f: EntryText<'a>, call: &Statement<'a>, act
         if returns {
             let opcode = if i == last && s.guard.is_none() { NOTHING } else { "bra" };
             let operands = if opcode == "bra" { vec![Operand::Name(AFTER)] } else { Vec::new() };
-            s = Statement { opcode, operands, scope: scopes, ..s };
+            s = Statement { opcode, apart: Vec::new(), operands, scope: scopes, ..s };
         } else {
             s.operands.iter_mut().for_each(|o| relocate(o, &moved));
         }
@@ -234,6 +246,7 @@ pub(crate) fn branch_tables(e: &mut EntryText<'_>) {
             e.statements.push(s);
             continue;
         };
+        let s = Statement { apart: Vec::new(), ..s };
         let hit = Reg { class: Class::Pred, index: e.counts[0] };
         e.counts[0] += 1;
         let last = targets.len().saturating_sub(1);

@@ -97,6 +97,18 @@ pub(crate) fn lex(text: &str) -> Result<Vec<Token<'_>>, LoadError> {
             {
                 i += if s[i] == b':' { 2 } else { 1 };
             }
+            // A decimal float may have a signed exponent.
+            let decimal = c.is_ascii_digit() && s[start..i - 1].iter().all(|c| c.is_ascii_digit() || *c == b'.');
+            if decimal
+                && matches!(s[i - 1], b'e' | b'E')
+                && matches!(s.get(i), Some(b'+' | b'-'))
+                && s.get(i + 1).is_some_and(u8::is_ascii_digit)
+            {
+                i += 1;
+                while i < s.len() && s[i].is_ascii_digit() {
+                    i += 1;
+                }
+            }
             let w = &text[start..i];
             let kind = if c.is_ascii_digit() {
                 number(w).ok_or_else(|| bad(line, &format!("`{w}` is not a number")))?

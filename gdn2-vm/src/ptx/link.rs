@@ -16,7 +16,7 @@ const STEP: u64 = 16;
 pub(crate) fn link<'a>(text: &mut Text<'a>) -> Result<(), LoadError> {
     let mut places: HashMap<&str, u64> = HashMap::new();
     let stored = text.variables.iter().filter(|v| matches!(v.store, Store::Global | Store::Const));
-    for (i, v) in stored.enumerate() {
+    for (i, v) in stored.enumerate().filter(|(_, v)| !v.hidden) {
         places.insert(v.name, (VARIABLE_WINDOW + 1 + i as u64) << WINDOW_BITS);
     }
     let mut names: Vec<&'a str> = text.functions.keys().copied().collect();
@@ -29,17 +29,17 @@ pub(crate) fn link<'a>(text: &mut Text<'a>) -> Result<(), LoadError> {
         Some(address)
     };
     for v in &mut text.variables {
-        for (at, name, line) in &v.links {
+        for one in &mut v.init {
+            let Some((name, line)) = one.link else { continue };
             let Some(address) = places.get(name).copied().or_else(|| take(name)) else {
                 let message = format!("`{name}` is neither a variable nor a function of this text");
-                return Err(LoadError::Malformed { line: *line, message });
+                return Err(LoadError::Malformed { line, message });
             };
-            let slot = v.init[*at..*at + 8].iter_mut().zip(address.to_le_bytes());
-            slot.for_each(|(to, from)| *to = from);
+            one.bits = one.bits.wrapping_add(address);
         }
     }
     let moved = |e: &EntryText<'a>, take: &mut dyn FnMut(&'a str) -> Option<u64>| {
-        for s in e.statements.iter().filter(|s| s.opcode.starts_with("mov.")) {
+        for s in e.statements.iter().filter(|s| s.opcode == "mov" || s.opcode.starts_with("mov.")) {
             if let Some(Operand::Name(name)) = s.operands.get(1) {
                 take(name);
             }

@@ -5,3 +5,4 @@ pub(crate) mod lex;
 pub(crate) mod link;
 pub(crate) mod parse;
 pub(crate) mod text;
+mod variable;

@@ -5,22 +5,25 @@ use crate::ptx::inline;
 use crate::ptx::lex::{Kind, Token, lex};
 use crate::ptx::link::link;
 use crate::ptx::text::{
-    Class, EntryText, Formal, Operand, Reg, Scope, Statement, Store, Text, Variable, declare, lookup,
+    Class, EntryText, Formal, Operand, Reg, Scope, Statement, Store, Text, Variable, declare, lookup, vector,
 };
 
-struct Parser<'a> {
+pub(super) struct Parser<'a> {
     text: &'a str,
-    tokens: Vec<Token<'a>>,
-    at: usize,
+    pub(super) tokens: Vec<Token<'a>>,
+    pub(super) at: usize,
 }
 
-type Res<T> = Result<T, LoadError>;
+pub(super) type Res<T> = Result<T, LoadError>;
 
 /// Registers of a kind, bytes of a variable, of a thread's own variable, and its alignment: beyond what any GPU has.
 const MOST_REGISTERS: u64 = 1 << 16;
-const MOST_BYTES: u64 = 1 << 32;
-const MOST_LOCAL: u64 = 512 << 10;
-const MOST_ALIGN: u64 = 1 << 20;
+pub(super) const MOST_BYTES: u64 = 1 << 32;
+pub(super) const MOST_LOCAL: u64 = 512 << 10;
+pub(super) const MOST_ALIGN: u64 = 1 << 20;
+/// Numbers of source files, and lines of one.
+const MOST_FILES: u64 = 1 << 16;
+const MOST_LINES: u64 = u32::MAX as u64;
 
 /// Parses a whole module.
 pub(crate) fn parse(text: &str) -> Res<Text<'_>> {
@@ -37,7 +40,7 @@ pub(crate) fn parse(text: &str) -> Res<Text<'_>> {
 }
 
 /// Bytes of a fundamental type.
-fn type_bytes(t: &str) -> Option<u64> {
+pub(super) fn type_bytes(t: &str) -> Option<u64> {
     Some(match t {
         ".b8" | ".u8" | ".s8" => 1,
         ".b16" | ".u16" | ".s16" | ".f16" | ".bf16" => 2,
@@ -48,20 +51,29 @@ fn type_bytes(t: &str) -> Option<u64> {
     })
 }
 
+/// What a function declares of the module's memory is the module's, once, and known in the function alone.
+fn own_variables<'a>(f: &mut EntryText<'a>, out: &mut Text<'a>) {
+    let stored = |v: &Variable<'_>| matches!(v.store, Store::Global | Store::Const);
+    for v in f.variables.iter_mut().filter(|v| stored(v)) {
+        v.window = Some(out.variables.iter().filter(|v| stored(v)).count() as u64);
+        out.variables.push(Variable { hidden: true, ..v.clone() });
+    }
+}
+
 impl<'a> Parser<'a> {
-    fn line(&self) -> u32 {
+    pub(super) fn line(&self) -> u32 {
         self.tokens.get(self.at).or(self.tokens.last()).map_or(1, |t| t.line)
     }
 
-    fn fail<T>(&self, message: impl Into<String>) -> Res<T> {
+    pub(super) fn fail<T>(&self, message: impl Into<String>) -> Res<T> {
         Err(LoadError::Malformed { line: self.line(), message: message.into() })
     }
 
-    fn peek(&self) -> Option<Kind<'a>> {
+    pub(super) fn peek(&self) -> Option<Kind<'a>> {
         self.tokens.get(self.at).map(|t| t.kind)
     }
 
-    fn next(&mut self) -> Res<Kind<'a>> {
+    pub(super) fn next(&mut self) -> Res<Kind<'a>> {
         match self.peek() {
             Some(k) => {
                 self.at += 1;
@@ -71,17 +83,17 @@ impl<'a> Parser<'a> {
         }
     }
 
-    fn eat(&mut self, c: u8) -> bool {
+    pub(super) fn eat(&mut self, c: u8) -> bool {
         let hit = self.peek() == Some(Kind::Punct(c));
         self.at += usize::from(hit);
         hit
     }
 
-    fn expect(&mut self, c: u8) -> Res<()> {
+    pub(super) fn expect(&mut self, c: u8) -> Res<()> {
         if self.eat(c) { Ok(()) } else { self.fail(format!("expected `{}`", c as char)) }
     }
 
-    fn word(&mut self) -> Res<&'a str> {
+    pub(super) fn word(&mut self) -> Res<&'a str> {
         match self.next()? {
             Kind::Word(w) => Ok(w),
             _ => {
@@ -91,22 +103,54 @@ impl<'a> Parser<'a> {
         }
     }
 
-    fn int(&mut self) -> Res<u64> {
-        let minus = self.eat(b'-');
-        match self.next()? {
-            Kind::Int(v) => Ok(if minus { v.wrapping_neg() } else { v }),
-            _ => {
-                self.at -= 1;
-                self.fail("expected an integer")
-            }
+    /// A directive, or another word: where a type or space follows without white space, it becomes the next.
+    pub(super) fn directive(&mut self) -> Res<&'a str> {
+        let word = self.word()?;
+        let Some(dot) = word.get(1..).filter(|_| word.starts_with('.')).and_then(|rest| rest.find('.')) else {
+            return Ok(word);
+        };
+        self.at -= 1;
+        let token = &mut self.tokens[self.at];
+        token.start += dot + 1;
+        token.kind = Kind::Word(&word[dot + 1..]);
+        Ok(&word[..=dot])
+    }
+
+    /// The number of a source file.
+    fn file(&mut self) -> Res<u32> {
+        let n = self.int()?;
+        match u32::try_from(n) {
+            Ok(file) if n <= MOST_FILES => Ok(file),
+            _ => self.fail(format!("file number {n}: at most {MOST_FILES}")),
         }
     }
 
-    fn skip_line(&mut self) {
-        let line = self.line();
-        while self.tokens.get(self.at).is_some_and(|t| t.line == line) {
-            self.at += 1;
+    fn source_line(&mut self) -> Res<u32> {
+        let n = self.int()?;
+        u32::try_from(n).or_else(|_| self.fail(format!("line {n}: at most {MOST_LINES}")))
+    }
+
+    /// `.loc`, its name taken: file, line, column, and where the function it is of was written out.
+    fn loc(&mut self) -> Res<(u32, u32)> {
+        let place = (self.file()?, self.source_line()?);
+        self.int()?;
+        while self.eat(b',') {
+            match self.word()? {
+                "function_name" => {
+                    self.word()?;
+                    if self.eat(b'+') {
+                        self.int()?;
+                    }
+                }
+                "inlined_at" => {
+                    self.file()?;
+                    self.source_line()?;
+                    self.int()?;
+                }
+                other => return self.fail(format!("`{other}` in a .loc")),
+            }
         }
+        Ok(place)
     }
 
     fn skip_braces(&mut self) -> Res<()> {
@@ -124,20 +168,29 @@ impl<'a> Parser<'a> {
     }
 
     fn item(&mut self, out: &mut Text<'a>) -> Res<()> {
-        match self.word()? {
-            ".version" | ".address_size" => self.skip_line(),
+        match self.directive()? {
+            ".version" => {
+                self.next()?;
+            }
+            ".address_size" => {
+                let bits = self.int()?;
+                if bits != 64 {
+                    return self.fail(format!("addresses of {bits} bits: the virtual machine has 64"));
+                }
+            }
             ".target" => {
                 out.target = self.word()?;
-                self.at -= 1;
-                self.skip_line();
+                while self.eat(b',') {
+                    self.word()?;
+                }
             }
             ".file" => {
-                let n = self.int()? as u32;
-                if let Kind::Text(name) = self.next()? {
-                    out.files.insert(n, name);
+                let n = self.file()?;
+                let Kind::Text(name) = self.next()? else { return self.fail("expected the name of a file") };
+                out.files.insert(n, name);
+                while self.eat(b',') {
+                    self.int()?;
                 }
-                self.at -= 1;
-                self.skip_line();
             }
             ".section" => {
                 self.word()?;
@@ -145,7 +198,8 @@ impl<'a> Parser<'a> {
             }
             ".visible" | ".weak" | ".extern" | ".common" => {}
             ".entry" => {
-                let entry = self.entry()?;
+                let mut entry = self.entry()?;
+                own_variables(&mut entry, out);
                 out.entries.push(entry);
             }
             ".func" => self.function(out)?,
@@ -177,6 +231,7 @@ impl<'a> Parser<'a> {
             }
         }
         self.body(&mut f)?;
+        own_variables(&mut f, out);
         // One copy for all calls, as on the GPU.
         out.variables.extend(f.variables.extract_if(.., |v| v.store == Store::Shared));
         out.functions.insert(f.name, f);
@@ -190,7 +245,7 @@ impl<'a> Parser<'a> {
             return Ok(list);
         }
         while !self.eat(b')') {
-            match self.word()? {
+            match self.directive()? {
                 ".param" => list.push(Formal::Memory(self.variable(Store::Param)?.name)),
                 ".reg" => {
                     let class = self.class()?;
@@ -202,69 +257,6 @@ impl<'a> Parser<'a> {
             self.eat(b',');
         }
         Ok(list)
-    }
-
-    /// One declaration after its state space, up to the `;` (or, for a parameter, up to `,` or `)`).
-    fn variable(&mut self, store: Store) -> Res<Variable<'a>> {
-        let (mut align, mut unit, mut vector) = (0, 0, 1);
-        let name = loop {
-            match self.word()? {
-                ".align" => align = self.int()?,
-                ".ptr" | ".global" | ".const" | ".shared" | ".local" if store == Store::Param => {}
-                ".v2" => vector = 2,
-                ".v4" => vector = 4,
-                w => match type_bytes(w) {
-                    Some(n) => unit = n,
-                    None if w.starts_with('.') => return self.fail(format!("`{w}` in a declaration")),
-                    None => break w,
-                },
-            }
-        };
-        let unit_bytes = unit * vector;
-        let mut bytes = unit_bytes;
-        while self.eat(b'[') {
-            let count = if self.peek() == Some(Kind::Punct(b']')) { 0 } else { self.int()? };
-            self.expect(b']')?;
-            bytes = bytes.saturating_mul(count);
-        }
-        let most = if store == Store::Local { MOST_LOCAL } else { MOST_BYTES };
-        if bytes > most || align > MOST_ALIGN {
-            return self
-                .fail(format!("`{name}` has {bytes} bytes, aligned to {align}: at most {most} and {MOST_ALIGN}"));
-        }
-        let (mut init, mut links) = (Vec::new(), Vec::new());
-        if self.eat(b'=') {
-            let mut depth = 0;
-            let size = unit.min(8) as usize;
-            loop {
-                match self.next()? {
-                    Kind::Punct(b'{') => depth += 1,
-                    Kind::Punct(b'}') => depth -= 1,
-                    Kind::Punct(b',') => {}
-                    Kind::Punct(b'-') => init.extend_from_slice(&self.int()?.wrapping_neg().to_le_bytes()[..size]),
-                    Kind::Int(v) => init.extend_from_slice(&v.to_le_bytes()[..size]),
-                    Kind::F32(v) => init.extend_from_slice(&v.to_le_bytes()),
-                    Kind::F64(v) => init.extend_from_slice(&v.to_le_bytes()),
-                    // A variable or a function, or a variable as `generic(…)`, which is the same address.
-                    Kind::Word(name) if unit == 8 => {
-                        let name = if name == "generic" && self.eat(b'(') {
-                            let name = self.word()?;
-                            self.expect(b')')?;
-                            name
-                        } else {
-                            name
-                        };
-                        links.push((init.len(), name, self.line()));
-                        init.extend([0; 8]);
-                    }
-                    _ => return self.fail("an initialiser that is neither a number nor, in 64 bits, a name"),
-                }
-                if depth == 0 {
-                    break;
-                }
-            }
-        }
-        Ok(Variable { name, store, align: align.max(unit_bytes), bytes, init, links, scope: 0 })
     }
 
     fn variables(&mut self, store: Store, scope: usize, out: &mut Vec<Variable<'a>>) -> Res<()> {
@@ -280,7 +272,7 @@ impl<'a> Parser<'a> {
         let mut e = EntryText { name: self.word()?, scopes: vec![Scope::default()], ..EntryText::default() };
         if self.eat(b'(') {
             while !self.eat(b')') {
-                if self.word()? != ".param" {
+                if self.directive()? != ".param" {
                     return self.fail("expected `.param`");
                 }
                 e.params.push(self.variable(Store::Param)?);
@@ -339,26 +331,16 @@ impl<'a> Parser<'a> {
                     self.statement(e, scope, loc, Some((reg, invert)), opcode)?;
                 }
                 Kind::Word(".loc") => {
-                    let (file, line) = (self.int()? as u32, self.int()? as u32);
+                    let place = self.loc()?;
                     // Line 0 marks code of no line of its own: it belongs with what came before.
-                    if line != 0 {
-                        loc = Some((file, line));
+                    if place.1 != 0 {
+                        loc = Some(place);
                     }
+                }
+                Kind::Word(w) if w.starts_with('.') && w != ".pragma" => {
                     self.at -= 1;
-                    self.skip_line();
+                    self.declaration(e, scope)?;
                 }
-                Kind::Word(".reg") => {
-                    let class = self.class()?;
-                    self.registers(e, scope, class)?;
-                }
-                // The type may follow without a space.
-                Kind::Word(w) if w.starts_with(".reg.") => {
-                    let class = self.class_of(&w[4..])?;
-                    self.registers(e, scope, class)?;
-                }
-                Kind::Word(".shared") => self.variables(Store::Shared, scope, &mut e.variables)?,
-                // Arguments on their way to a function and back are a thread's own, too.
-                Kind::Word(".local" | ".param") => self.variables(Store::Local, scope, &mut e.variables)?,
                 Kind::Word(".pragma") => {
                     self.next()?;
                 }
@@ -394,8 +376,26 @@ impl<'a> Parser<'a> {
         Ok(())
     }
 
+    /// Registers or variables of a function.
+    fn declaration(&mut self, e: &mut EntryText<'a>, scope: usize) -> Res<()> {
+        let store = match self.directive()? {
+            ".reg" => return self.registers(e, scope),
+            ".shared" => Store::Shared,
+            // Arguments on their way to a function and back are a thread's own, too.
+            ".local" | ".param" => Store::Local,
+            ".global" => Store::Global,
+            ".const" => Store::Const,
+            other => {
+                let instruction = other.to_owned();
+                self.at -= 1;
+                return Err(LoadError::Unknown { line: self.line(), instruction });
+            }
+        };
+        self.variables(store, scope, &mut e.variables)
+    }
+
     fn class(&mut self) -> Res<Class> {
-        let word = self.word()?;
+        let word = self.directive()?;
         self.class_of(word)
     }
 
@@ -411,11 +411,20 @@ impl<'a> Parser<'a> {
         })
     }
 
-    fn registers(&mut self, e: &mut EntryText<'a>, scope: usize, class: Class) -> Res<()> {
+    fn registers(&mut self, e: &mut EntryText<'a>, scope: usize) -> Res<()> {
+        let vector = match self.peek() {
+            Some(Kind::Word(w)) if w.starts_with(".v2") => 2,
+            Some(Kind::Word(w)) if w.starts_with(".v4") => 4,
+            _ => 0,
+        };
+        if vector > 0 {
+            self.directive()?;
+        }
+        let class = self.class()?;
         loop {
             let name = self.word()?;
             let n = if self.eat(b'<') {
-                let n = self.int()?;
+                let n = self.literal()?;
                 self.expect(b'>')?;
                 n
             } else {
@@ -425,8 +434,16 @@ impl<'a> Parser<'a> {
             if n > MOST_REGISTERS || all > MOST_REGISTERS {
                 return self.fail(format!("{all} registers of a kind in one kernel: at most {MOST_REGISTERS}"));
             }
-            let n = n as u32;
-            declare(e, scope, name, class, n);
+            if vector > 0 {
+                if n > 0 {
+                    return self.fail("numbered vectors of registers: declare them one by one");
+                }
+                let index = e.counts[class.file()];
+                e.counts[class.file()] += vector;
+                e.scopes[scope].vectors.insert(name, (class, index, vector));
+            } else {
+                declare(e, scope, name, class, n as u32);
+            }
             if self.eat(b';') {
                 return Ok(());
             }
@@ -443,7 +460,13 @@ impl<'a> Parser<'a> {
         opcode: &'a str,
     ) -> Res<()> {
         let first = self.tokens[self.at - 1];
-        let mut operands = Vec::new();
+        let (mut operands, mut apart) = (Vec::new(), Vec::new());
+        while let Some(Kind::Word(w)) = self.peek()
+            && w.starts_with('.')
+        {
+            apart.push(w);
+            self.at += 1;
+        }
         while !self.eat(b';') {
             operands.push(self.operand(&e.scopes, scope)?);
             if !self.eat(b',') && self.peek() != Some(Kind::Punct(b';')) {
@@ -451,7 +474,21 @@ impl<'a> Parser<'a> {
             }
         }
         let text = &self.text[first.start..self.tokens[self.at - 1].end];
-        e.statements.push(Statement { guard, opcode, operands, scope, line: first.line, loc, text });
+        let statement = Statement { guard, opcode, apart, operands, scope, line: first.line, loc, text };
+        // A move of vectors is a move of each element.
+        if let Some(ty) = ["mov.v2", "mov.v4"].iter().find_map(|v| opcode.strip_prefix(v))
+            && let [Operand::Vector(to), Operand::Vector(from)] = &statement.operands[..]
+            && to.len() == from.len()
+        {
+            let apart: Vec<&str> =
+                [ty].into_iter().filter(|ty| !ty.is_empty()).chain(statement.apart.clone()).collect();
+            for (d, a) in to.iter().zip(from) {
+                let operands = vec![d.clone(), a.clone()];
+                e.statements.push(Statement { opcode: "mov", apart: apart.clone(), operands, ..statement.clone() });
+            }
+            return Ok(());
+        }
+        e.statements.push(statement);
         Ok(())
     }
 
@@ -469,6 +506,9 @@ impl<'a> Parser<'a> {
             Kind::Word("_") => Operand::Sink,
             Kind::Word(w) => match lookup(scopes, scope, w) {
                 Some(r) => Operand::Reg(r),
+                None if let Some(all) = vector(scopes, scope, w) => {
+                    Operand::Vector(all.into_iter().map(Operand::Reg).collect())
+                }
                 None => {
                     // `symbol+offset` as a plain operand.
                     if self.peek() == Some(Kind::Punct(b'+')) {
@@ -479,11 +519,17 @@ impl<'a> Parser<'a> {
                     }
                 }
             },
-            Kind::Int(v) => Operand::Int(v),
+            Kind::Int(_) | Kind::Punct(b'~') => {
+                self.at -= 1;
+                Operand::Int(self.int()?)
+            }
             Kind::F32(v) => Operand::F32(v),
             Kind::F64(v) => Operand::F64(v),
             Kind::Punct(b'-') => match self.next()? {
-                Kind::Int(v) => Operand::Int(v.wrapping_neg()),
+                Kind::Int(_) => {
+                    self.at -= 2;
+                    Operand::Int(self.int()?)
+                }
                 Kind::F32(v) => Operand::F32(v ^ 0x8000_0000),
                 Kind::F64(v) => Operand::F64(v ^ (1 << 63)),
                 _ => return self.fail("expected a number after `-`"),
@@ -510,7 +556,7 @@ impl<'a> Parser<'a> {
                     other => (other, 0),
                 };
                 if self.eat(b'+') || self.peek() == Some(Kind::Punct(b'-')) {
-                    offset += self.int()? as i64;
+                    offset = offset.wrapping_add(self.int()? as i64);
                 }
                 self.expect(b']')?;
                 Operand::Address(Box::new(base), offset)

@@ -44,6 +44,8 @@ pub(crate) enum Operand<'a> {
 pub(crate) struct Statement<'a> {
     pub(crate) guard: Option<(Reg, bool)>,
     pub(crate) opcode: &'a str,
+    /// Qualifiers that white space parts from it.
+    pub(crate) apart: Vec<&'a str>,
     pub(crate) operands: Vec<Operand<'a>>,
     /// Scope it stands in, for labels.
     pub(crate) scope: usize,
@@ -70,17 +72,32 @@ pub(crate) struct Variable<'a> {
     pub(crate) align: u64,
     /// 0 for an unsized `extern` array.
     pub(crate) bytes: u64,
-    pub(crate) init: Vec<u8>,
-    /// Names whose addresses belong at these bytes of the initial value, and the lines they stand in.
-    pub(crate) links: Vec<(usize, &'a str, u32)>,
+    pub(crate) init: Vec<Initial<'a>>,
     /// Scope it is declared in.
     pub(crate) scope: usize,
+    /// Of a variable of the module that a function declares: its place among the module's.
+    pub(crate) window: Option<u64>,
+    /// It is known by its name in the function alone that declares it.
+    pub(crate) hidden: bool,
+}
+
+/// An element of an initial value.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Initial<'a> {
+    /// Byte it starts at.
+    pub(crate) at: u64,
+    pub(crate) bits: u64,
+    pub(crate) bytes: u8,
+    /// A variable or function whose address is added, and the line it stands in.
+    pub(crate) link: Option<(&'a str, u32)>,
 }
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Scope<'a> {
     pub(crate) parent: usize,
     pub(crate) names: HashMap<&'a str, (Class, u32, u32)>,
+    /// Vectors of registers: class, first and number.
+    pub(crate) vectors: HashMap<&'a str, (Class, u32, u32)>,
     pub(crate) labels: HashMap<&'a str, usize>,
     /// Labels of a `.branchtargets`, by its own.
     pub(crate) targets: HashMap<&'a str, Vec<&'a str>>,
@@ -145,6 +162,13 @@ pub(crate) fn declare<'a>(e: &mut EntryText<'a>, scope: usize, name: &'a str, cl
 /// The register a name stands for, seen from `scope`.
 pub(crate) fn lookup(scopes: &[Scope<'_>], mut scope: usize, name: &str) -> Option<Reg> {
     let prefix = name.trim_end_matches(|c: char| c.is_ascii_digit());
+    if let Some((whole, part)) = name.rsplit_once('.')
+        && let Some(found) = vector(scopes, scope, whole)
+    {
+        let at = ["x", "y", "z", "w"].iter().position(|p| *p == part);
+        let at = at.or_else(|| ["r", "g", "b", "a"].iter().position(|p| *p == part))?;
+        return found.get(at).copied();
+    }
     loop {
         let s = &scopes[scope];
         if let Some(&(class, index, 0)) = s.names.get(name) {
@@ -161,6 +185,19 @@ pub(crate) fn lookup(scopes: &[Scope<'_>], mut scope: usize, name: &str) -> Opti
             return None;
         }
         scope = s.parent;
+    }
+}
+
+/// The registers of a vector, seen from `scope`.
+pub(crate) fn vector(scopes: &[Scope<'_>], mut scope: usize, name: &str) -> Option<Vec<Reg>> {
+    loop {
+        if let Some(&(class, index, n)) = scopes[scope].vectors.get(name) {
+            return Some((index..index + n).map(|index| Reg { class, index }).collect());
+        }
+        if scope == 0 {
+            return None;
+        }
+        scope = scopes[scope].parent;
     }
 }
 

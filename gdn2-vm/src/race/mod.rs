@@ -1,4 +1,4 @@
-//! Happens-before checking of one block's shared memory, FastTrack style: a race shows whatever order the warps
+//! Happens-before checking of one block's shared memory, and of the device memory it touches, FastTrack style: a race shows whatever order the warps
 //! happened to run in. Knows nothing of instructions; the executor tells it what was touched and what was ordered.
 
 mod clock;
@@ -6,8 +6,8 @@ mod shadow;
 
 pub(crate) use clock::{Agent, Clock};
 pub(crate) use shadow::COLLECTIVE;
-use shadow::{ATOMIC, At, Mark, SEVERAL, Shadow};
-use std::ops::Range;
+use shadow::{At, Mark, PAGE, SEVERAL, Shadow, Strength};
+use std::collections::HashMap;
 
 /// How memory is touched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,6 +16,54 @@ pub(crate) enum Touch {
     Write,
     /// A read-modify-write that is atomic with respect to its like.
     Atomic,
+    /// One that compares first: a plain read may look at what only these change, as loops around them do.
+    Compare,
+    /// A read or a write that says an order or is volatile: it races with no access of its kind, nor with an atomic.
+    StrongRead,
+    StrongWrite,
+}
+
+impl Touch {
+    pub(crate) fn reads(self) -> bool {
+        matches!(self, Touch::Read | Touch::Atomic | Touch::Compare | Touch::StrongRead)
+    }
+
+    pub(crate) fn writes(self) -> bool {
+        matches!(self, Touch::Write | Touch::Atomic | Touch::Compare | Touch::StrongWrite)
+    }
+
+    fn strength(self) -> Strength {
+        match self {
+            Touch::Read | Touch::Write => Strength::Weak,
+            Touch::Atomic | Touch::StrongRead | Touch::StrongWrite => Strength::Strong,
+            Touch::Compare => Strength::Compare,
+        }
+    }
+
+    /// Whether this may touch a word at one time with a write, or a read, of that strength.
+    fn agrees(self, with: Strength, wrote: bool) -> bool {
+        match (self.strength(), with) {
+            (Strength::Weak, Strength::Weak) => false,
+            (Strength::Weak, _) => wrote && self == Touch::Read && with == Strength::Compare,
+            (own, Strength::Weak) => !wrote && own == Strength::Compare,
+            _ => true,
+        }
+    }
+}
+
+/// Which memory is touched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Region {
+    Shared,
+    Device,
+}
+
+/// Bytes that are touched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Bytes {
+    pub(crate) region: Region,
+    pub(crate) start: u64,
+    pub(crate) len: u32,
 }
 
 /// Who touches, from which instruction.
@@ -50,8 +98,8 @@ pub(crate) enum Hazard {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Found {
     pub(crate) hazard: Hazard,
-    /// Byte offset in shared memory.
-    pub(crate) offset: u32,
+    /// First address of the cell that is wrong.
+    pub(crate) address: u64,
     /// The earlier party; none for uninitialised bytes.
     pub(crate) other: Option<Other>,
 }
@@ -72,7 +120,10 @@ pub(crate) enum Worker {
     Warp,
     Copies,
     Wgmma,
+    /// Bulk stores reading shared memory.
     Stores,
+    /// Bulk stores writing device memory.
+    Writes,
     /// Bulk loads through the mbarrier of this index.
     Loads(usize),
 }
@@ -82,19 +133,43 @@ pub(crate) enum Worker {
 pub(crate) struct Races {
     warps: usize,
     clocks: Vec<Clock>,
-    shadow: Shadow,
+    shared: Shadow,
+    device: Shadow,
+    /// First line of each page of device memory that was touched, and the page found last.
+    pages: HashMap<u64, usize>,
+    last_page: (u64, usize),
     /// Per warp: the count at which its lanes met last.
     since: Vec<u32>,
+    /// Per warp: what all its lanes know, by a meeting of them or because all were told.
+    spread: Vec<Clock>,
+    /// Per warp: meetings of some of its lanes since.
+    met: Vec<Vec<Met>>,
+    /// Per warp: what some lanes alone have been told since.
+    told: Vec<Vec<(u32, Clock)>>,
     /// Per warp: it has released since its last access, so the next one is a new event.
     released: Vec<bool>,
-    /// Per warp: its cp.async events that are waited for, and those a warp-wide sync has followed.
-    waited: Vec<u32>,
-    spread: Vec<u32>,
 }
+
+/// Some lanes of a warp met at a count, knowing this.
+#[derive(Clone, Debug)]
+struct Met {
+    lanes: u32,
+    count: u32,
+    knew: Clock,
+}
+
+impl Met {
+    fn joins(&self, a: u8, b: u8) -> bool {
+        a < 32 && b < 32 && self.lanes >> a & self.lanes >> b & 1 != 0
+    }
+}
+
+/// Kinds of workers of a warp.
+const WORKERS: usize = 5;
 
 impl Races {
     pub(crate) fn new(warps: usize, shared_bytes: usize) -> Self {
-        let agents = warps * 4;
+        let agents = warps * WORKERS;
         let mut clocks = vec![Clock::new(agents); agents];
         for (index, clock) in clocks.iter_mut().enumerate() {
             clock.tick(Agent(index as u16));
@@ -102,11 +177,15 @@ impl Races {
         Self {
             warps,
             clocks,
-            shadow: Shadow::new(shared_bytes, agents),
+            shared: Shadow::shared(shared_bytes),
+            device: Shadow::device(),
+            pages: HashMap::new(),
+            last_page: (u64::MAX, 0),
             since: vec![1; warps],
+            spread: vec![Clock::default(); warps],
+            met: vec![Vec::new(); warps],
+            told: vec![Vec::new(); warps],
             released: vec![false; warps],
-            waited: vec![0; warps],
-            spread: vec![0; warps],
         }
     }
 
@@ -117,7 +196,8 @@ impl Races {
             Worker::Copies => self.warps + warp,
             Worker::Wgmma => 2 * self.warps + warp,
             Worker::Stores => 3 * self.warps + warp,
-            Worker::Loads(mbarrier) => 4 * self.warps + mbarrier,
+            Worker::Writes => 4 * self.warps + warp,
+            Worker::Loads(mbarrier) => WORKERS * self.warps + mbarrier,
         };
         Agent(index as u16)
     }
@@ -130,7 +210,8 @@ impl Races {
             1 => Worker::Copies,
             2 => Worker::Wgmma,
             3 => Worker::Stores,
-            _ => Worker::Loads(index - 4 * self.warps),
+            4 => Worker::Writes,
+            _ => Worker::Loads(index - WORKERS * self.warps),
         };
         (worker, index % self.warps.max(1))
     }
@@ -143,42 +224,105 @@ impl Races {
         usize::from(agent.0) >= 2 * self.warps
     }
 
-    /// `__syncwarp`, or a barrier of which the warp is part: its lanes have met.
-    pub(crate) fn warp_sync(&mut self, warp: usize) {
-        self.since[warp] = self.clocks[warp].tick(Agent(warp as u16));
+    /// `__syncwarp` of these of the warp's live lanes, or a barrier of which all are part: they have met.
+    pub(crate) fn warp_sync(&mut self, warp: usize, [lanes, live]: [u32; 2]) {
+        let count = self.clocks[warp].tick(Agent(warp as u16));
         self.released[warp] = false;
-        self.spread[warp] = self.waited[warp];
+        if lanes & live != live {
+            let mut knew = self.clocks[warp].clone();
+            for (of, clock) in self.told[warp].iter_mut().filter(|(of, _)| of & lanes != 0) {
+                *of |= lanes & live;
+                knew.join(clock);
+            }
+            self.met[warp].push(Met { lanes, count, knew });
+            return;
+        }
+        for (_, clock) in self.told[warp].drain(..) {
+            self.clocks[warp].join(&clock);
+        }
+        self.met[warp].clear();
+        self.since[warp] = count;
+        self.spread[warp].join(&self.clocks[warp]);
+    }
+
+    /// What these of the warp's live lanes know.
+    fn known_to(&self, warp: usize, [lanes, live]: [u32; 2]) -> Clock {
+        let agent = Agent(warp as u16);
+        let mut clock = self.clocks[warp].clone();
+        if lanes & live != live {
+            clock.keep_lanes(agent, self.since[warp], [lanes, live]);
+            for worker in [Worker::Copies, Worker::Stores, Worker::Writes] {
+                clock.keep_spread(self.agent(warp, worker), &self.spread[warp], [lanes, live]);
+            }
+            for met in self.met[warp].iter().filter(|met| met.lanes & lanes != 0) {
+                let both = [met.lanes & live, live];
+                let mut knew = met.knew.clone();
+                knew.keep_lanes(agent, self.since[warp], both);
+                clock.join(&knew);
+            }
+        }
+        for (_, told) in self.told[warp].iter().filter(|(of, _)| of & lanes != 0) {
+            clock.join(told);
+        }
+        clock
     }
 
     /// What these of the warp's live lanes have done becomes visible to whoever acquires `token`.
-    pub(crate) fn release(&mut self, warp: usize, [lanes, live]: [u32; 2], token: &mut Clock) {
-        let (agent, clock) = (Agent(warp as u16), &self.clocks[warp]);
-        if lanes == live {
-            token.join(clock);
+    pub(crate) fn release(&mut self, warp: usize, lanes: [u32; 2], token: &mut Clock) {
+        if lanes[0] & lanes[1] == lanes[1] && self.told[warp].is_empty() {
+            token.join(&self.clocks[warp]);
         } else {
-            token.join(&clock.before(agent, self.since[warp]));
-            token.learn_alone(agent, [lanes, live], clock.seen(agent));
+            token.join(&self.known_to(warp, lanes));
         }
         self.released[warp] = true;
     }
 
-    /// The warp has synchronised with all that released into `token`.
-    pub(crate) fn acquire(&mut self, warp: usize, token: &Clock) {
-        self.clocks[warp].join(token);
-        // Its own copies may have completed through an mbarrier, which tells all lanes.
-        let copies = token.seen(self.agent(warp, Worker::Copies));
-        self.waited[warp] = self.waited[warp].max(copies);
-        self.spread[warp] = self.spread[warp].max(copies);
+    /// What these lanes would release now.
+    pub(crate) fn snapshot(&mut self, warp: usize, lanes: [u32; 2]) -> Clock {
+        self.released[warp] = true;
+        self.known_to(warp, lanes)
+    }
+
+    /// These of the warp's live lanes have synchronised with all that released into `token`.
+    pub(crate) fn acquire(&mut self, warp: usize, [lanes, live]: [u32; 2], token: &Clock) {
+        if lanes & live == live {
+            self.clocks[warp].join(token);
+            self.spread[warp].join(token);
+            return;
+        }
+        match self.told[warp].iter_mut().find(|(of, _)| *of == lanes) {
+            Some((_, known)) => known.join(token),
+            None => self.told[warp].push((lanes, token.clone())),
+        }
     }
 
     /// Whether the warp knows of a lane's event.
     pub(crate) fn knows(&self, warp: usize, agent: Agent, lane: u8, count: u32) -> bool {
-        self.clocks[warp].seen(agent) >= count || self.clocks[warp].seen_alone(agent, lane, count)
+        self.clocks[warp].has_seen(agent, lane, count)
+            || self.told[warp].iter().any(|(_, told)| told.has_seen(agent, lane, count))
     }
 
-    /// `fence.proxy.async`.
-    pub(crate) fn proxy_fence(&mut self, warp: usize) {
-        self.clocks[warp].fence();
+    /// Whether the lanes of a warp have met since one of them did something at this count.
+    pub(crate) fn met_since(&self, warp: usize, count: u32) -> bool {
+        count < self.since[warp]
+    }
+
+    /// `fence.proxy.async` of these of the warp's live lanes.
+    pub(crate) fn proxy_fence(&mut self, warp: usize, [lanes, live]: [u32; 2]) {
+        if lanes & live == live {
+            self.clocks[warp].fence_all();
+        } else {
+            let known = self.known_to(warp, [lanes, live]);
+            self.clocks[warp].fence(&known);
+        }
+        self.told[warp].iter_mut().filter(|(of, _)| of & !lanes == 0).for_each(|(_, told)| told.fence_all());
+    }
+
+    /// The warp arrives at a barrier: an event of its own.
+    pub(crate) fn arrival(&mut self, warp: usize) -> (Agent, u32) {
+        let agent = Agent(warp as u16);
+        self.released[warp] = false;
+        (agent, self.clocks[warp].tick(agent))
     }
 
     /// The warp starts asynchronous work: what it knows, the worker knows. Returns the work's event count.
@@ -198,112 +342,182 @@ impl Races {
         self.clocks.get(usize::from(worker.0)).map_or(0, |clock| clock.seen(worker))
     }
 
-    /// The warp has waited for its worker's events up to `count`.
-    pub(crate) fn complete(&mut self, warp: usize, worker: Agent, count: u32) {
-        if worker == self.agent(warp, Worker::Copies) {
-            self.waited[warp] = self.waited[warp].max(count);
-        }
-        self.clocks[warp].learn(worker, count);
+    /// These of the warp's live lanes have waited for what their worker did for them up to `count`.
+    pub(crate) fn complete(&mut self, warp: usize, worker: Agent, lanes: [u32; 2], count: u32) {
+        self.clocks[warp].learn_alone(worker, lanes, count);
     }
 
-    /// Checks and remembers one access. At most one finding: the first bytes that are wrong.
-    pub(crate) fn touch(&mut self, by: By, touch: Touch, bytes: Range<u32>) -> Option<Found> {
+    /// The line of the shadow that stands for 16 bytes.
+    #[inline]
+    fn line(&mut self, region: Region, line: u64) -> Option<usize> {
+        if region == Region::Shared {
+            return usize::try_from(line).ok().filter(|line| *line < self.shared.lines());
+        }
+        let (page, within) = (line / PAGE as u64, (line % PAGE as u64) as usize);
+        if self.last_page.0 != page {
+            let first = match self.pages.get(&page) {
+                Some(first) => *first,
+                None => {
+                    let first = self.device.grow(PAGE);
+                    self.pages.insert(page, first);
+                    first
+                }
+            };
+            self.last_page = (page, first);
+        }
+        Some(self.last_page.1 + within)
+    }
+
+    #[inline]
+    fn shadow(&self, region: Region) -> &Shadow {
+        match region {
+            Region::Shared => &self.shared,
+            Region::Device => &self.device,
+        }
+    }
+
+    #[inline]
+    fn shadow_mut(&mut self, region: Region) -> &mut Shadow {
+        match region {
+            Region::Shared => &mut self.shared,
+            Region::Device => &mut self.device,
+        }
+    }
+
+    /// Checks and remembers one access; `same` tells whether a write leaves its bytes as they are. At most one finding:
+    /// the first bytes that are wrong.
+    pub(crate) fn touch(&mut self, by: By, touch: Touch, bytes: Bytes, same: &dyn Fn() -> bool) -> Option<Found> {
         let warp = usize::from(by.warp);
         if self.released[warp] && self.is_warp(by.agent) {
             self.clocks[warp].tick(by.agent);
             self.released[warp] = false;
         }
         let count = self.clocks[usize::from(by.agent.0)].seen(by.agent);
-        let mut mark = Mark { agent: by.agent, lane: by.lane, count, at: by.at };
-        if touch == Touch::Atomic {
-            mark.lane = ATOMIC;
-        }
+        let mark = Mark { agent: by.agent, lane: by.lane, strength: touch.strength(), count, at: by.at };
         let mut found = None;
-        let last = (bytes.end.div_ceil(16) as usize).min(self.shadow.lines());
-        for line in bytes.start as usize / 16..last {
-            let start = line as u32 * 16;
-            let (low, high) = (bytes.start.max(start) - start, bytes.end.min(start + 16) - start);
+        let (region, end) = (bytes.region, bytes.start + u64::from(bytes.len));
+        for line in bytes.start / 16..end.div_ceil(16) {
+            let Some(own) = self.line(region, line) else { break };
+            let start = line * 16;
+            let (low, high) = (bytes.start.max(start) - start, end.min(start + 16) - start);
             let whole = high - low == 16;
-            if whole && !self.shadow.is_split(line) {
-                found = found.or(self.touch_cell(by, mark, touch, At::Line(line), 0xf));
+            let mut cell = |races: &mut Self, at, address, mask| {
+                let wrong = races.touch_cell(by, mark, touch, (region, at), mask, same);
+                let other = |m: Mark, wrote| Other { agent: m.agent, lane: m.lane, at: m.at, wrote };
+                found = found.or(wrong.map(|(hazard, earlier)| Found {
+                    hazard,
+                    address,
+                    other: earlier.map(|(m, wrote)| other(m, wrote)),
+                }));
+            };
+            if whole && !self.shadow(region).is_split(own) {
+                cell(self, At::Line(own), start, 0xf);
                 continue;
             }
-            if !self.shadow.is_split(line) {
-                self.shadow.split(line);
-            }
+            let words = self.shadow_mut(region).split(own);
             for word in low / 4..high.div_ceil(4) {
                 let (first, end) = (low.max(word * 4) - word * 4, high.min(word * 4 + 4) - word * 4);
                 let mask = (0xf << first) & ((1 << end) - 1);
-                found = found.or(self.touch_cell(by, mark, touch, At::Word(line * 4 + word as usize), mask));
+                cell(self, At::Word(words + word as usize), start + word * 4, mask);
             }
             if whole && touch == Touch::Write {
-                self.shadow.join(line);
-                self.shadow.note_write(At::Line(line), mark, self.since[warp], 0xf);
+                let since = self.since[warp];
+                let shadow = self.shadow_mut(region);
+                shadow.join(own);
+                shadow.note_write(At::Line(own), mark, since, 0xf);
             }
         }
         found
     }
 
     #[inline]
-    fn touch_cell(&mut self, by: By, mark: Mark, touch: Touch, at: At, mask: u8) -> Option<Found> {
-        let cell = *self.shadow.cell(at);
+    fn touch_cell(
+        &mut self,
+        by: By,
+        mark: Mark,
+        touch: Touch,
+        (region, at): (Region, At),
+        mask: u8,
+        same: &dyn Fn() -> bool,
+    ) -> Option<(Hazard, Option<(Mark, bool)>)> {
+        let cell = *self.shadow(region).cell(at);
         let since = if self.is_warp(by.agent) { self.since[usize::from(by.warp)] } else { mark.count };
-        let found = |hazard, other: Option<(Mark, bool)>| Found {
-            hazard,
-            offset: at.offset(),
-            other: other.map(|(m, wrote)| Other { agent: m.agent, lane: m.lane, at: m.at, wrote }),
-        };
         let mut wrong = None;
-        if touch != Touch::Write && cell.initialised & mask != mask {
-            wrong = Some(found(Hazard::Uninitialised, None));
+        if touch.reads() && cell.initialised & mask != mask {
+            wrong = Some((Hazard::Uninitialised, None));
         }
-        let both_atomic = touch == Touch::Atomic && cell.writer.lane == ATOMIC;
+        let agrees = touch.agrees(cell.writer.strength, true);
         // The rest of a word may have been written by others.
-        if wrong.is_none() && cell.writer.exists() && cell.written & mask != 0 && !both_atomic {
+        if wrong.is_none() && cell.writer.exists() && cell.written & mask != 0 && !agrees {
             let partial = mask != 0xf;
-            wrong = self.after_write(by, touch, cell.writer, partial).map(|h| found(h, Some((cell.writer, true))));
+            // Who writes the same bytes at the same time changes nothing.
+            let harmless =
+                |h: &Hazard| touch == Touch::Write && matches!(h, Hazard::Unordered | Hazard::Lanes) && same();
+            let hazard = self.after_write(by, cell.writer, partial).filter(|h| !harmless(h));
+            wrong = hazard.map(|h| (h, Some((cell.writer, true))));
         }
-        if touch == Touch::Read {
-            let ordered = cell.reader.exists() && self.has_seen(by, cell.reader);
-            self.shadow.note_read(at, mark, since, ordered);
-        } else {
+        if touch.writes() {
             if wrong.is_none() {
                 let partial = mask != 0xf;
-                let clash = self.shadow.find_reader(at, |reader| self.after_read(by, reader, partial).is_some());
-                wrong = clash.and_then(|r| Some(found(self.after_read(by, r, partial)?, Some((r, false)))));
+                let clash = |reader: Mark| {
+                    if touch.agrees(reader.strength, false) { None } else { self.after_read(by, reader, partial) }
+                };
+                let reader = self.shadow(region).find_reader(at, |reader| clash(reader).is_some());
+                wrong = reader.and_then(|r| Some((clash(r)?, Some((r, false)))));
             }
-            self.shadow.note_write(at, mark, since, mask);
+            self.shadow_mut(region).note_write(at, mark, since, mask);
+        } else {
+            let ordered = cell.reader.exists() && self.has_seen(by, cell.reader);
+            self.shadow_mut(region).note_read(at, mark, since, ordered);
         }
         wrong
     }
 
+    /// What was told to this lane alone.
+    fn told(&self, by: By) -> impl Iterator<Item = &Clock> {
+        let of = self.told[usize::from(by.warp)].iter();
+        of.filter(move |(lanes, _)| by.lane < 32 && lanes >> by.lane & 1 != 0).map(|(_, told)| told)
+    }
+
     #[inline]
     fn has_seen(&self, by: By, mark: Mark) -> bool {
-        let clock = &self.clocks[usize::from(by.agent.0)];
-        clock.seen(mark.agent) >= mark.count || clock.seen_alone(mark.agent, mark.lane, mark.count)
+        self.clocks[usize::from(by.agent.0)].has_seen(mark.agent, mark.lane, mark.count)
+            || self.told(by).any(|told| told.has_seen(mark.agent, mark.lane, mark.count))
     }
 
     /// Whether a mark of the same warp's lanes is in this lane's way: no sync of the warp since. Lanes that share a
     /// word without sharing its bytes cannot be told from ones that do; they are let pass.
     fn lanes_clash(&self, by: By, mark: Mark, partial: bool) -> bool {
-        mark.count >= self.since[usize::from(by.warp)]
+        let warp = usize::from(by.warp);
+        mark.count >= self.since[warp]
             && mark.lane != by.lane
             && mark.at != by.at
             && !(partial && mark.lane == SEVERAL)
+            && !self.met[warp].iter().any(|met| met.joins(by.lane, mark.lane) && mark.count < met.count)
+    }
+
+    /// Whether asynchronous work that one lane of this warp waited for is news to another lane of it.
+    fn not_spread(&self, by: By, mark: Mark) -> bool {
+        let warp = usize::from(by.warp);
+        let knew = |clock: &Clock| clock.has_seen(mark.agent, mark.lane, mark.count);
+        mark.lane != by.lane
+            && mark.lane != COLLECTIVE
+            && !knew(&self.spread[warp])
+            && !self.told(by).any(knew)
+            && !self.met[warp].iter().any(|met| met.joins(by.lane, mark.lane) && knew(&met.knew))
     }
 
     /// What stands between an earlier write and this access.
-    fn after_write(&self, by: By, touch: Touch, writer: Mark, partial: bool) -> Option<Hazard> {
-        let warp = usize::from(by.warp);
+    fn after_write(&self, by: By, writer: Mark, partial: bool) -> Option<Hazard> {
         let (generic, own) = (self.is_warp(by.agent), Agent(by.warp));
         if writer.agent == by.agent {
-            let clash = self.lanes_clash(by, writer, partial) && !(touch == Touch::Atomic && by.lane == writer.lane);
-            return (generic && clash).then_some(Hazard::Lanes);
+            return (generic && self.lanes_clash(by, writer, partial)).then_some(Hazard::Lanes);
         }
-        if generic && writer.agent == self.agent(warp, Worker::Copies) {
+        let (worker, of) = self.describe(writer.agent);
+        if generic && matches!(worker, Worker::Copies | Worker::Writes) && of == usize::from(by.warp) {
             return match () {
-                () if writer.count > self.waited[warp] => Some(Hazard::Unwaited),
-                () if writer.count > self.spread[warp] && writer.lane != by.lane => Some(Hazard::Lanes),
+                () if !self.has_seen(by, writer) => Some(Hazard::Unwaited),
+                () if self.not_spread(by, writer) => Some(Hazard::Lanes),
                 () => None,
             };
         }
@@ -314,8 +528,12 @@ impl Races {
             return Some(Hazard::Unordered);
         }
         let crosses = self.is_async_proxy(by.agent) && !self.is_async_proxy(writer.agent);
-        let fenced = self.clocks[usize::from(by.agent.0)].fenced(writer.agent);
-        (crosses && fenced < writer.count).then_some(Hazard::Unfenced)
+        (crosses && !self.has_fenced(by, writer)).then_some(Hazard::Unfenced)
+    }
+
+    fn has_fenced(&self, by: By, mark: Mark) -> bool {
+        self.clocks[usize::from(by.agent.0)].has_fenced(mark.agent, mark.lane, mark.count)
+            || self.told(by).any(|told| told.has_fenced(mark.agent, mark.lane, mark.count))
     }
 
     /// What stands between an earlier read and this write.
@@ -325,12 +543,16 @@ impl Races {
             let clash = reader.lane != COLLECTIVE && self.lanes_clash(by, reader, partial);
             return clash.then_some(Hazard::Lanes);
         }
-        if reader.agent == by.agent || self.has_seen(by, reader) {
+        if reader.agent == by.agent {
             return None;
         }
         let (worker, of) = self.describe(reader.agent);
-        let mine = worker != Worker::Warp && of == usize::from(by.warp);
-        Some(if mine && self.is_warp(by.agent) { Hazard::Unwaited } else { Hazard::Unordered })
+        let mine = !matches!(worker, Worker::Warp | Worker::Loads(_)) && of == usize::from(by.warp);
+        let generic = self.is_warp(by.agent);
+        if self.has_seen(by, reader) {
+            return (mine && generic && self.not_spread(by, reader)).then_some(Hazard::Lanes);
+        }
+        Some(if mine && generic { Hazard::Unwaited } else { Hazard::Unordered })
     }
 }
 

@@ -1,23 +1,33 @@
-//! Shadow of a block's shared memory: who wrote last, and who has read since.
+//! What is remembered of each piece of memory: its last writer and the readers since.
 //!
-//! One cell stands for a 16-byte line as long as every access takes whole lines, as matrix loads and copies do; a
+//! A cell stands for a 16-byte line as long as every access takes whole lines, as matrix loads and copies do; a
 //! smaller access splits the line into its four words until something overwrites it whole.
 
 use super::clock::Agent;
 
 /// The lane of a collective access: all lanes at once, none ahead of the others.
 pub(crate) const COLLECTIVE: u8 = 0xff;
-/// The lane of an atomic access, which no other atomic conflicts with.
-pub(crate) const ATOMIC: u8 = 0xfe;
 /// The lane of a mark that several lanes of one warp have left.
 pub(crate) const SEVERAL: u8 = 0xfd;
+
+/// Which accesses may touch a word at one time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Strength {
+    /// A plain access.
+    Weak,
+    /// Atomic, or one that says an order: these do not race with one another.
+    Strong,
+    /// An atomic that compares first.
+    Compare,
+}
 
 /// One access as a cell remembers it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Mark {
     pub(crate) agent: Agent,
-    /// Lane, or [`COLLECTIVE`], [`ATOMIC`], [`SEVERAL`].
+    /// Lane, or [`COLLECTIVE`], [`SEVERAL`].
     pub(crate) lane: u8,
+    pub(crate) strength: Strength,
     /// The agent's event count; 0 means no access yet.
     pub(crate) count: u32,
     /// Instruction index, for the report.
@@ -25,7 +35,7 @@ pub(crate) struct Mark {
 }
 
 impl Mark {
-    pub(crate) const NONE: Mark = Mark { agent: Agent(0), lane: COLLECTIVE, count: 0, at: 0 };
+    pub(crate) const NONE: Mark = Mark { agent: Agent(0), lane: COLLECTIVE, strength: Strength::Weak, count: 0, at: 0 };
 
     pub(crate) fn exists(self) -> bool {
         self.count != 0
@@ -46,24 +56,23 @@ pub(crate) struct Cell {
     pub(crate) initialised: u8,
 }
 
-const EMPTY: Cell = Cell { writer: Mark::NONE, reader: Mark::NONE, many: 0, written: 0, initialised: 0 };
+/// Lines of a page of device memory.
+pub(crate) const PAGE: usize = 64;
 
-/// Readers of one cell, by agent.
-#[derive(Clone, Debug)]
-struct Crowd {
-    present: u128,
-    marks: Vec<Mark>,
-}
-
-/// The cells of one block.
+/// The cells of one block's shared memory, or of the device memory it touches.
 #[derive(Debug)]
 pub(crate) struct Shadow {
+    /// What a cell is before anything touches it.
+    fresh: Cell,
     lines: Vec<Cell>,
+    /// By line: index + 1 of the first of its four words while it is split.
+    words_of: Vec<u32>,
     words: Vec<Cell>,
-    split: Vec<bool>,
-    crowds: Vec<Crowd>,
+    /// Words of lines that are whole again.
+    free_words: Vec<u32>,
+    /// Readers of one cell, one mark an agent.
+    crowds: Vec<Vec<Mark>>,
     free: Vec<u32>,
-    agents: usize,
 }
 
 /// A cell of the shadow.
@@ -73,28 +82,35 @@ pub(crate) enum At {
     Word(usize),
 }
 
-impl At {
-    /// Byte offset of the cell.
-    pub(crate) fn offset(self) -> u32 {
-        match self {
-            At::Line(i) => i as u32 * 16,
-            At::Word(i) => i as u32 * 4,
-        }
-    }
-}
-
 impl Shadow {
-    /// `agents`: those that can read.
-    pub(crate) fn new(bytes: usize, agents: usize) -> Self {
-        let lines = bytes.div_ceil(16);
+    /// Shared memory: nobody has written it.
+    pub(crate) fn shared(bytes: usize) -> Self {
+        let mut shadow = Self::device();
+        shadow.fresh.initialised = 0;
+        shadow.grow(bytes.div_ceil(16));
+        shadow
+    }
+
+    /// Device memory, of which pages are added as they are touched: what the launch finds there was written before.
+    pub(crate) fn device() -> Self {
+        let fresh = Cell { writer: Mark::NONE, reader: Mark::NONE, many: 0, written: 0, initialised: 0xf };
         Self {
-            lines: vec![EMPTY; lines],
-            words: vec![EMPTY; lines * 4],
-            split: vec![false; lines],
+            fresh,
+            lines: Vec::new(),
+            words_of: Vec::new(),
+            words: Vec::new(),
+            free_words: Vec::new(),
             crowds: Vec::new(),
             free: Vec::new(),
-            agents,
         }
+    }
+
+    /// Adds lines; returns the first.
+    pub(crate) fn grow(&mut self, lines: usize) -> usize {
+        let first = self.lines.len();
+        self.lines.resize(first + lines, self.fresh);
+        self.words_of.resize(first + lines, 0);
+        first
     }
 
     pub(crate) fn lines(&self) -> usize {
@@ -102,31 +118,41 @@ impl Shadow {
     }
 
     pub(crate) fn is_split(&self, line: usize) -> bool {
-        self.split[line]
+        self.words_of[line] != 0
     }
 
-    /// The line's words get what the line knew.
-    pub(crate) fn split(&mut self, line: usize) {
+    /// The first word of a line; words get what the line knew if it was whole.
+    pub(crate) fn split(&mut self, line: usize) -> usize {
+        if self.words_of[line] != 0 {
+            return self.words_of[line] as usize - 1;
+        }
+        let first = self.free_words.pop().map_or(self.words.len(), |free| free as usize);
+        if first == self.words.len() {
+            self.words.resize(first + 4, self.fresh);
+        }
+        self.words_of[line] = first as u32 + 1;
         let cell = self.lines[line];
-        self.split[line] = true;
-        for word in line * 4..line * 4 + 4 {
+        for word in first..first + 4 {
             let many = if cell.many == 0 { 0 } else { self.copy_crowd(cell.many) };
             self.words[word] = Cell { many, ..cell };
         }
         if cell.many != 0 {
             self.release(cell.many);
         }
+        first
     }
 
     /// A write has taken the whole line: one cell stands for it again.
     pub(crate) fn join(&mut self, line: usize) {
-        self.split[line] = false;
-        for word in line * 4..line * 4 + 4 {
+        let first = self.words_of[line] as usize - 1;
+        for word in first..first + 4 {
             if self.words[word].many != 0 {
                 self.release(self.words[word].many);
             }
         }
-        self.lines[line] = EMPTY;
+        self.words_of[line] = 0;
+        self.free_words.push(first as u32);
+        self.lines[line] = self.fresh;
     }
 
     #[inline]
@@ -152,16 +178,7 @@ impl Shadow {
         if cell.many == 0 {
             return (cell.reader.exists() && f(cell.reader)).then_some(cell.reader);
         }
-        let crowd = &self.crowds[cell.many as usize - 1];
-        let mut rest = crowd.present;
-        while rest != 0 {
-            let mark = crowd.marks[rest.trailing_zeros() as usize];
-            if f(mark) {
-                return Some(mark);
-            }
-            rest &= rest - 1;
-        }
-        None
+        self.crowds[cell.many as usize - 1].iter().copied().find(|mark| f(*mark))
     }
 
     /// Remembers a read. A read that is ordered after the only reader so far replaces it. The lanes of the reading
@@ -180,11 +197,10 @@ impl Shadow {
                 return;
             }
             let many = self.new_crowd();
+            self.crowds[many as usize - 1].extend([earlier, mark]);
             let cell = self.cell_mut(at);
             cell.many = many;
             cell.reader = Mark::NONE;
-            self.enter(many, earlier, 0);
-            self.enter(many, mark, since);
         } else {
             let many = cell.many;
             self.enter(many, mark, since);
@@ -196,11 +212,14 @@ impl Shadow {
     pub(crate) fn note_write(&mut self, at: At, mark: Mark, since: u32, bytes: u8) {
         let cell = self.cell_mut(at);
         let same_event = cell.writer.agent == mark.agent && cell.writer.count >= since;
-        if same_event && cell.written & bytes == 0 {
+        let together = same_event && cell.writer.strength != Strength::Weak && mark.strength != Strength::Weak;
+        if same_event && cell.written & bytes == 0 || together {
             cell.written |= bytes;
             if cell.writer.lane != mark.lane {
                 cell.writer.lane = SEVERAL;
             }
+            cell.writer.count = mark.count;
+            cell.writer.strength = cell.writer.strength.min(mark.strength);
         } else {
             cell.writer = mark;
             cell.written = bytes;
@@ -215,7 +234,7 @@ impl Shadow {
 
     fn new_crowd(&mut self) -> u32 {
         self.free.pop().unwrap_or_else(|| {
-            self.crowds.push(Crowd { present: 0, marks: vec![Mark::NONE; self.agents] });
+            self.crowds.push(Vec::new());
             self.crowds.len() as u32
         })
     }
@@ -229,15 +248,14 @@ impl Shadow {
     #[inline]
     fn enter(&mut self, many: u32, mark: Mark, since: u32) {
         let crowd = &mut self.crowds[many as usize - 1];
-        let index = usize::from(mark.agent.0);
-        let bit = 1u128 << index;
-        let slot = &mut crowd.marks[index];
-        *slot = if crowd.present & bit != 0 { merged(*slot, mark, since) } else { mark };
-        crowd.present |= bit;
+        match crowd.iter_mut().find(|m| m.agent == mark.agent) {
+            Some(slot) => *slot = merged(*slot, mark, since),
+            None => crowd.push(mark),
+        }
     }
 
     fn release(&mut self, many: u32) {
-        self.crowds[many as usize - 1].present = 0;
+        self.crowds[many as usize - 1].clear();
         self.free.push(many);
     }
 }
@@ -251,5 +269,5 @@ fn merged(earlier: Mark, later: Mark, since: u32) -> Mark {
         (COLLECTIVE, lane) | (lane, COLLECTIVE) => lane,
         _ => SEVERAL,
     };
-    Mark { lane, ..later }
+    Mark { lane, strength: earlier.strength.min(later.strength), ..later }
 }

@@ -16,6 +16,9 @@ pub enum Rule {
     /// or wait is between.
     #[error("shared-memory race")]
     SharedRace,
+    /// The same in device memory, within one block.
+    #[error("global-memory race")]
+    GlobalRace,
     /// Two lanes of one warp do, with no `__syncwarp` between.
     #[error("missing __syncwarp")]
     MissingSyncwarp,
@@ -25,6 +28,13 @@ pub enum Rule {
     /// A `wgmma` uses a register touched since the last `wgmma.fence`.
     #[error("missing wgmma.fence")]
     MissingWgmmaFence,
+    /// More warps than a barrier awaits may arrive at it at one time, so that which of them it releases is the hardware's
+    /// choice.
+    #[error("ambiguous barrier")]
+    BarrierGroups,
+    /// A block ends with an mbarrier in the middle of a phase.
+    #[error("unfinished mbarrier phase")]
+    UnfinishedPhase,
     /// The bytes, or registers, belong to asynchronous work that this warp has not waited for.
     #[error("asynchronous work not waited for")]
     Unwaited,

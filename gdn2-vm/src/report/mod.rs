@@ -17,6 +17,8 @@ pub struct Report {
     pub counters: Option<Counters>,
     /// What the full checks found; empty without them.
     pub findings: Vec<Finding>,
+    /// What the kernel printed, block after block.
+    pub printed: String,
 }
 
 /// Totals over the grid, and the same per PTX instruction.

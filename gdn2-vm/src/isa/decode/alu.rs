@@ -6,7 +6,7 @@ use crate::isa::inst::{
     Alu, Bool, Cmp, Count, IntOp, IntUnary, Mode, Op, PackedOp, PrmtMode, Round, Slot, Slow, Space,
 };
 use crate::num::Type;
-use crate::ptx::text::Operand;
+use crate::ptx::text::{Class, Operand};
 
 const CMPS: &[(&str, Cmp)] = &[
     ("eq", Cmp::Eq),
@@ -108,10 +108,20 @@ impl<'a> Decoder<'_, 'a> {
                 Op::Slow(Slow::Dp2a(high, signed, [d, a, b, c]))
             }
             "vabsdiff4" => self.distance4()?,
-            "sad" if self.ty(0)?.bytes() == 4 => {
-                let signed = self.ty(0)?.signed();
-                let (d, a, b, c) = self.dabc(Type::B32)?;
-                Op::Slow(Slow::Sad(signed, [d, a, b, c]))
+            "sad" if self.ty(0)?.bytes() > 1 && !float => {
+                let t = self.ty(0)?;
+                let (d, a, b, c) = self.dabc(t)?;
+                Op::Slow(Slow::Sad(t, [d, a, b, c]))
+            }
+            "mul24" | "mad24" => self.mul24(base == "mad24")?,
+            "bmsk" | "szext" => {
+                let clamp = self.take("clamp");
+                if !clamp && !self.take("wrap") {
+                    return self.unknown();
+                }
+                let (t, signed) = (Type::B32, self.ty(0)?.signed());
+                let regs = [self.dst(0, t)?, self.src(1, t)?, self.src(2, t)?];
+                Op::Slow(if base == "bmsk" { Slow::Bmsk(clamp, regs) } else { Slow::Szext(clamp, signed, regs) })
             }
             "setp" => self.setp()?,
             "set" => self.set()?,
@@ -124,9 +134,9 @@ impl<'a> Decoder<'_, 'a> {
             }
             "slct" => {
                 let (t, ct) = (self.ty(0)?, self.ty(1)?);
-                self.take("ftz");
+                let ftz = self.take("ftz");
                 let (d, a, b, c) = (self.dst(0, t)?, self.src(1, t)?, self.src(2, t)?, self.src(3, ct)?);
-                Op::Slow(Slow::Slct { wide: t.bytes() == 8, float: ct == Type::F32, d, a, b, c })
+                Op::Slow(Slow::Slct { wide: t.bytes() == 8, float: ct == Type::F32, ftz, d, a, b, c })
             }
             "cvt" => self.cvt()?,
             "cvta" => self.cvta()?,
@@ -239,8 +249,21 @@ impl<'a> Decoder<'_, 'a> {
             return self.unknown();
         }
         let t = Type::B32;
+        // Without a sum the fourth operand stands for bytes that are not written, and all are.
+        self.ignore_from(3);
         let sum = if self.take("add") { Some(self.src(3, t)?) } else { None };
         Ok(Op::Slow(Slow::Distance4(a.signed(), self.dst(0, t)?, self.src(1, t)?, self.src(2, t)?, sum)))
+    }
+
+    fn mul24(&mut self, adds: bool) -> Res<Op> {
+        let t = self.ty(0)?;
+        let (high, low, sat) = (self.take("hi"), self.take("lo"), self.take("sat"));
+        if high == low || !matches!(t, Type::U32 | Type::S32) || sat && !(adds && high && t.signed()) {
+            return self.unknown();
+        }
+        let (d, a, b) = (self.dst(0, t)?, self.src(1, t)?, self.src(2, t)?);
+        let c = if adds { Some(self.src(3, t)?) } else { None };
+        Ok(Op::Slow(Slow::Mul24 { high, signed: t.signed(), sat, d, a, b, c }))
     }
 
     fn carry_out(&mut self, sub: bool) -> Res<Op> {
@@ -435,7 +458,7 @@ impl<'a> Decoder<'_, 'a> {
         };
         let (a, b) = (self.src(1, t)?, self.src(2, t)?);
         if t.packed() {
-            return Ok(Op::Slow(Slow::SetpPacked { ty: t, cmp, p, q: q.unwrap_or(SINK_PRED), a, b, with }));
+            return Ok(Op::Slow(Slow::SetpPacked { ty: t, cmp, ftz, p, q: q.unwrap_or(SINK_PRED), a, b, with }));
         }
         Ok(match t {
             Type::S32 if q.is_none() && with.is_none() => Op::Alu(Alu::Cmp32S(cmp, p, a, b)),
@@ -458,8 +481,8 @@ impl<'a> Decoder<'_, 'a> {
                 Type::Bf16x2 => 0x3f80,
                 _ => 0xffff,
             };
-            let known = dest.bytes() == 4 && dest != Type::F32 && with.is_none() && !ftz;
-            return if known { Ok(Op::Slow(Slow::SetPacked { ty, cmp, one, d, a, b })) } else { self.unknown() };
+            let known = dest.bytes() == 4 && dest != Type::F32 && with.is_none();
+            return if known { Ok(Op::Slow(Slow::SetPacked { ty, cmp, ftz, one, d, a, b })) } else { self.unknown() };
         }
         Ok(Op::Slow(Slow::Set { ty, dest, cmp, ftz, d, a, b, with }))
     }
@@ -488,15 +511,31 @@ impl<'a> Decoder<'_, 'a> {
         if from.packed() || self.types.len() != 2 {
             return self.unknown();
         }
-        // A source or destination register may be wider than the type it holds.
-        let wide = |o: &Operand<'a>| matches!(o, Operand::Reg(r) if r.class == crate::ptx::text::Class::Wide);
-        let (d, a) = if wide(self.operand(1)?) && from.bytes() < 8 || wide(self.operand(0)?) && to.bytes() < 8 {
-            return self.unknown();
-        } else {
-            (self.dst(0, to)?, self.src(1, from)?)
+        // A source or destination register may be wider than the type it holds, but not of a float.
+        let bits = |o: &Operand<'a>, t: Type| {
+            let own = t.bytes() * 8;
+            let register = match o {
+                Operand::Reg(r) => match r.class {
+                    Class::Half => 16,
+                    Class::Word => 32,
+                    Class::Wide => 64,
+                    Class::Pred => 0,
+                },
+                _ => own.max(16),
+            };
+            let fits = register == own || register > own && !t.float();
+            fits.then_some(register)
         };
+        let bits = [bits(self.operand(0)?, to), bits(self.operand(1)?, from)];
+        let bits = [self.need(bits[0])?, self.need(bits[1])?];
+        let file = |bits: u8| if bits == 64 { Type::B64 } else { Type::B32 };
+        let source = if bits[1] == from.bytes() * 8 { from } else { file(bits[1]) };
+        let (d, a) = (self.dst(0, file(bits[0]))?, self.src(1, source)?);
         use Type::{B32, B64, Bf16, F16, F32, S32, S64, Tf32, U32, U64};
         let plain = mode == Mode::default();
+        if bits != [to, from].map(|t| t.bytes() * 8) {
+            return Ok(Op::Slow(Slow::Cvt { to, from, mode, bits, d, a }));
+        }
         Ok(match (to, from) {
             (F32, S32) if plain => Op::Alu(Alu::F32FromS32(d, a)),
             (F32, U32) if plain => Op::Alu(Alu::F32FromU32(d, a)),
@@ -508,7 +547,7 @@ impl<'a> Decoder<'_, 'a> {
             (U64 | S64 | B64, U32 | B32) => Op::Alu(Alu::WidenU(d, a)),
             (U64 | S64 | B64, S32) if !mode.sat => Op::Alu(Alu::WidenS(d, a)),
             (U32 | S32 | B32, U64 | S64 | B64) if !mode.sat => Op::Alu(Alu::Narrow(d, a)),
-            _ => Op::Slow(Slow::Cvt { to, from, mode, d, a }),
+            _ => Op::Slow(Slow::Cvt { to, from, mode, bits, d, a }),
         })
     }
 

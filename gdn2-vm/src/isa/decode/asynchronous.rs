@@ -32,6 +32,8 @@ impl<'a> Decoder<'_, 'a> {
             "wgmma" => self.wgmma()?,
             "setmaxnreg" => {
                 self.mods.clear();
+                self.types.clear();
+                self.ignore_from(0);
                 return Ok(Some(Op::Nop));
             }
             "barrier" if self.take("cluster") => {
@@ -50,6 +52,7 @@ impl<'a> Decoder<'_, 'a> {
                 self.space()?;
                 let t = self.ty(0)?;
                 let (d, a) = (self.dst(0, t)?, self.src(1, t)?);
+                self.ignore_from(2);
                 let un = if t.bytes() == 8 { Alu::Un64 } else { Alu::Un32 };
                 return Ok(Some(Op::Alu(un(IntUnary::Mov, d, a))));
             }
@@ -116,6 +119,8 @@ impl<'a> Decoder<'_, 'a> {
             }
             4 => {
                 let p = self.pred_dest(self.operand(0)?)?;
+                // How long to wait at most is a hint.
+                self.ignore_from(3);
                 let state = self.src(2, if parity { Type::B32 } else { Type::B64 })?;
                 Async::MbarWait { at: self.addr(1)?, p, state, parity }
             }
@@ -153,6 +158,7 @@ impl<'a> Decoder<'_, 'a> {
         }
         if self.take("prefetch") {
             self.mods.clear();
+            self.ignore_from(0);
             return Ok(Op::Nop);
         }
         let reduce = if self.take("reduce") {
@@ -169,6 +175,9 @@ impl<'a> Decoder<'_, 'a> {
             None
         };
         self.take("noftz");
+        if self.mods.contains(&"L2::cache_hint") {
+            self.ignore_from(self.count().saturating_sub(1));
+        }
         self.mods.retain(|m| !m.starts_with("L2::"));
         let rank = if self.take("tensor") {
             self.take("tile");

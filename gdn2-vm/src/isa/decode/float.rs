@@ -50,11 +50,12 @@ impl Decoder<'_, '_> {
             "max" => FloatOp::Max,
             "copysign" => FloatOp::CopySign,
             _ => {
-                // The approximate forms are within two ulp of the rounded quotient: the quotient serves.
-                if !self.take("full") {
-                    self.take("approx");
+                // The approximate forms are within two ulp of the rounded quotient: the quotient serves, but that one of
+                // them gives zero beyond 2^126.
+                match self.take("full") {
+                    false if self.take("approx") && t == Type::F32 => FloatOp::DivApprox,
+                    _ => FloatOp::Div,
                 }
-                FloatOp::Div
             }
         };
         let (d, a, b) = (self.dst(0, t)?, self.src(1, t)?, self.src(2, t)?);

@@ -2,7 +2,7 @@
 
 use crate::isa::decode::{Decoder, Res};
 use crate::isa::entry::SINK;
-use crate::isa::inst::{Alu, AtomOp, Elem, IntUnary, Mem, Op, Space};
+use crate::isa::inst::{Alu, AtomOp, Elem, IntUnary, Mem, Op, Order, Space};
 use crate::num::Type;
 use crate::ptx::text::{Class, Operand};
 
@@ -16,8 +16,23 @@ impl<'a> Decoder<'_, 'a> {
     /// Drops hints, and the operand a cache policy brings.
     fn hints(&mut self) -> bool {
         let policy = self.take("L2::cache_hint");
+        if policy {
+            self.ignore_from(self.count().saturating_sub(1));
+        }
         self.mods.retain(|m| !HINTS.contains(m) && !m.starts_with("L1::") && !m.starts_with("L2::"));
         policy
+    }
+
+    /// The order that an access states.
+    fn order(&self) -> Order {
+        let has = |m: &str| self.mods.contains(&m);
+        match () {
+            () if has("acq_rel") => Order::Both,
+            () if has("acquire") => Order::Acquire,
+            () if has("release") => Order::Release,
+            () if has("relaxed") || has("volatile") || has("mmio") => Order::Relaxed,
+            () => Order::Weak,
+        }
     }
 
     /// Memory opcodes; `None` if the opcode is of another family.
@@ -30,14 +45,21 @@ impl<'a> Decoder<'_, 'a> {
                 Op::Mem(Mem::Fence)
             }
             "fence" => self.fence()?,
-            "prefetch" | "prefetchu" | "applypriority" => {
+            "prefetch" | "prefetchu" | "applypriority" | "discard" => {
                 self.mods.clear();
+                self.types.clear();
+                self.ignore_from(0);
                 Op::Nop
             }
             "createpolicy" => {
                 self.mods.clear();
+                self.ignore_from(1);
                 let none = self.wide_bits(0);
                 Op::Alu(Alu::Un64(IntUnary::Mov, self.dst(0, Type::B64)?, none))
+            }
+            "vprintf" => {
+                let result = if self.count() > 2 { Some(self.addr(2)?) } else { None };
+                Op::Mem(Mem::Print { format: self.addr(0)?, args: self.addr(1)?, result })
             }
             "ldmatrix" | "stmatrix" => self.ldmatrix(base == "stmatrix")?,
             "cp" if !self.mods.contains(&"bulk") && !self.mods.contains(&"mbarrier") && self.take("async") => {
@@ -73,7 +95,8 @@ impl<'a> Decoder<'_, 'a> {
     }
 
     fn load_store(&mut self, base: &str) -> Res<Op> {
-        let release = base == "st" && self.mods.contains(&"release");
+        let order = self.order();
+        let release = base == "st" && order == Order::Release;
         self.hints();
         let t = self.ty(0)?;
         let n = self.pick(&[("v2", 2), ("v4", 4), ("v8", 8)]).unwrap_or(1);
@@ -88,18 +111,18 @@ impl<'a> Decoder<'_, 'a> {
         // A flag that is released to other blocks is an update like an atomic's.
         if release && n == 1 && t.bytes() >= 4 && space != Space::Shared {
             let b = self.src(1, t)?;
-            return Ok(Op::Mem(Mem::Atom { space, op: AtomOp::Exch, ty: t, addr, d: None, b, c: SINK }));
+            return Ok(Op::Mem(Mem::Atom { space, order, op: AtomOp::Exch, ty: t, addr, d: None, b, c: SINK }));
         }
         Ok(Op::Mem(if base == "st" {
             let ty = if elem.wide { Type::B64 } else { t };
             let from = values.iter().map(|o| self.source(o, ty)).collect::<Res<_>>()?;
-            Mem::St { space, elem, addr, from }
+            Mem::St { space, order, elem, addr, from }
         } else {
             let to = values
                 .iter()
                 .map(|o| if *o == Operand::Sink { Ok(None) } else { self.dest(o, elem.wide).map(Some) })
                 .collect::<Res<_>>()?;
-            Mem::Ld { space, elem, addr, to }
+            Mem::Ld { space, order, elem, addr, to }
         }))
     }
 
@@ -117,6 +140,10 @@ impl<'a> Decoder<'_, 'a> {
             ("cas", AtomOp::Cas),
         ]);
         let op = self.need(op)?;
+        let order = match self.order() {
+            Order::Weak => Order::Relaxed,
+            stated => stated,
+        };
         self.hints();
         let ty = self.ty(0)?;
         let at = usize::from(returns);
@@ -136,7 +163,7 @@ impl<'a> Decoder<'_, 'a> {
             if op != AtomOp::Add || !global || !sizes || !fits {
                 return self.unknown();
             }
-            return Ok(Op::Mem(Mem::AtomVector { space, ty, addr, d, b }));
+            return Ok(Op::Mem(Mem::AtomVector { space, order, ty, addr, d, b }));
         }
         let b = self.src(at + 1, ty)?;
         let c = if op == AtomOp::Cas { self.src(at + 2, ty)? } else { SINK };
@@ -150,7 +177,7 @@ impl<'a> Decoder<'_, 'a> {
         if ty.bytes() < 2 || ty.eight_bits() || !known {
             self.unknown()
         } else {
-            Ok(Op::Mem(Mem::Atom { space, op, ty, addr, d, b, c }))
+            Ok(Op::Mem(Mem::Atom { space, order, op, ty, addr, d, b, c }))
         }
     }
 
@@ -159,7 +186,9 @@ impl<'a> Decoder<'_, 'a> {
             let op = if self.take("async") || self.take("async::generic") { Mem::FenceProxyAsync } else { Mem::Fence };
             self.take("alias");
             self.space()?;
-            self.take("tensormap::generic");
+            if self.take("tensormap::generic") {
+                self.ignore_from(0);
+            }
             self.hints();
             return Ok(Op::Mem(op));
         }
@@ -177,22 +206,25 @@ impl<'a> Decoder<'_, 'a> {
         let n = self.pick(&[("x1", 1), ("x2", 2), ("x4", 4)]);
         let n: usize = self.need(n)?;
         let trans = self.take("trans");
-        if self.space()? != Space::Shared || self.ty(0)? != Type::B16 {
+        let space = self.space()?;
+        if !matches!(space, Space::Shared | Space::Generic) || self.ty(0)? != Type::B16 {
             return self.unknown();
         }
-        let addr = self.addr(usize::from(!store))?;
+        let address = self.operand(usize::from(!store))?.clone();
+        let (addr, own) = self.address(&address)?;
+        let space = if space == Space::Generic { own.unwrap_or(space) } else { space };
         Ok(Op::Mem(if store {
             let from = self.src_words(1)?;
             if from.len() != n {
                 return self.unknown();
             }
-            Mem::StMatrix { trans, addr, from }
+            Mem::StMatrix { trans, space, addr, from }
         } else {
             let to = self.dst_words(0)?;
             if to.len() != n {
                 return self.unknown();
             }
-            Mem::LdMatrix { trans, addr, to }
+            Mem::LdMatrix { trans, space, addr, to }
         }))
     }
 

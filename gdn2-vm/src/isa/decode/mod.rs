@@ -10,12 +10,14 @@ mod warp;
 use crate::error::LoadError;
 use crate::isa::cfg;
 use crate::isa::entry::{
-    Entry, FIRST, Fixed, LOCAL_BASE, SHARED_BASE, SINK, SINK_PRED, Special, TRUE, VARIABLE_WINDOW,
+    Entry, FIRST, Fixed, LOCAL_BASE, SHARED_LOWEST, SINK, SINK_PRED, Special, TRUE, VARIABLE_WINDOW,
 };
 use crate::isa::inst::{Addr, Flow, Inst, Op, Round, Site, Slot, Space};
 use crate::num::Type;
 use crate::ptx::text::{self, Class, EntryText, Operand, Statement, Store, Variable};
+use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 
 /// Shared memory of a block and local memory of a thread: beyond what any GPU has.
 const MOST_SHARED: u64 = 1 << 24;
@@ -32,6 +34,8 @@ pub(crate) struct Decoder<'e, 'a> {
     pub(crate) s: &'e Statement<'a>,
     pub(crate) mods: Vec<&'a str>,
     pub(crate) types: Vec<Type>,
+    /// The operands that decoding has looked at, a bit each.
+    used: Cell<u64>,
 }
 
 fn align(x: u64, a: u64) -> u64 {
@@ -64,11 +68,14 @@ pub(crate) fn entry(e: &EntryText<'_>, variables: &[Variable<'_>], pointers: &Ha
     // A function is only ever an address.
     let mut symbols: HashMap<_, _> =
         pointers.iter().map(|(name, at)| ((MODULE, *name), (Store::Global, *at))).collect();
-    let (mut shared, mut local, mut window) = (u64::from(SHARED_BASE), LOCAL_BASE, VARIABLE_WINDOW);
     let mut dynamic_align = 16;
     let mentioned = mentioned(e);
     let own = e.variables.iter().map(|v| (v.scope, v));
     let all: Vec<_> = variables.iter().map(|v| (MODULE, v)).chain(own).collect();
+    let in_shared = all.iter().filter(|(_, v)| v.store == Store::Shared && mentioned.contains(v.name));
+    let strongest = in_shared.map(|(_, v)| v.align).max().unwrap_or(1).max(16);
+    let shared_base = align(u64::from(SHARED_LOWEST), strongest);
+    let (mut shared, mut local, mut window) = (shared_base, LOCAL_BASE, VARIABLE_WINDOW);
     for (scope, v) in &all {
         let at = match v.store {
             // The module's shared variables take room only in kernels that use them.
@@ -87,19 +94,24 @@ pub(crate) fn entry(e: &EntryText<'_>, variables: &[Variable<'_>], pointers: &Ha
                 local = at + v.bytes;
                 at
             }
+            _ if let Some(i) = v.window => (VARIABLE_WINDOW + 1 + i) << crate::memory::WINDOW_BITS,
             _ => {
                 window += 1;
                 window << crate::memory::WINDOW_BITS
             }
         };
+        if v.hidden {
+            continue;
+        }
         symbols.insert((*scope, v.name), (v.store, at));
     }
     shared = align(shared, dynamic_align);
-    if shared > MOST_SHARED || local > MOST_LOCAL {
+    if shared - shared_base > MOST_SHARED || local > MOST_LOCAL {
         let message = format!(
-            "the variables of `{}` take {shared} bytes of shared and {local} of local memory: at most {MOST_SHARED} and \
+            "the variables of `{}` take {} bytes of shared and {local} of local memory: at most {MOST_SHARED} and \
              {MOST_LOCAL}",
-            e.name
+            e.name,
+            shared - shared_base
         );
         return Err(LoadError::Malformed { line: e.statements.first().map_or(1, |s| s.line), message });
     }
@@ -125,6 +137,7 @@ pub(crate) fn entry(e: &EntryText<'_>, variables: &[Variable<'_>], pointers: &Ha
         s: first,
         mods: Vec::new(),
         types: Vec::new(),
+        used: Cell::new(0),
     };
     let (mut insts, mut sites) =
         (Vec::with_capacity(e.statements.len() + 1), Vec::with_capacity(e.statements.len() + 1));
@@ -155,7 +168,8 @@ pub(crate) fn entry(e: &EntryText<'_>, variables: &[Variable<'_>], pointers: &Ha
         slots: [FIRST[0] + e.counts[0], d.next[0], d.next[1]],
         fixed,
         params,
-        shared_static: (shared - u64::from(SHARED_BASE)) as u32,
+        shared_base: shared_base as u32,
+        shared_static: (shared - shared_base) as u32,
         local_bytes: (local - LOCAL_BASE) as u32,
         threads: e.threads,
     })
@@ -236,7 +250,18 @@ impl<'a> Decoder<'_, 'a> {
     }
 
     pub(crate) fn operand(&self, n: usize) -> Res<&Operand<'a>> {
+        self.use_operands(n..n + 1);
         self.need(self.s.operands.get(n))
+    }
+
+    /// These operands are accounted for: looked at, or known to change nothing here.
+    pub(crate) fn use_operands(&self, which: Range<usize>) {
+        which.filter(|n| *n < 64).for_each(|n| self.used.set(self.used.get() | 1 << n));
+    }
+
+    /// The operands from `first` on change nothing here.
+    pub(crate) fn ignore_from(&self, first: usize) {
+        self.use_operands(first..self.count());
     }
 
     pub(crate) fn count(&self) -> usize {
@@ -445,8 +470,10 @@ impl<'a> Decoder<'_, 'a> {
     }
 
     fn statement(&mut self) -> Res<Op> {
-        let mut parts = self.s.opcode.split('.');
+        let s = self.s;
+        let mut parts = s.opcode.split('.').chain(s.apart.iter().flat_map(|q| q[1..].split('.')));
         let base = parts.next().unwrap_or("");
+        self.used.set(0);
         self.mods.clear();
         self.types.clear();
         for p in parts {
@@ -456,7 +483,9 @@ impl<'a> Decoder<'_, 'a> {
             }
         }
         let op = self.dispatch(base)?;
-        if self.mods.is_empty() { Ok(op) } else { self.unknown() }
+        // What is left over means something that is not known here.
+        let all = (0..self.count()).all(|n| n < 64 && self.used.get() >> n & 1 != 0);
+        if self.mods.is_empty() && all { Ok(op) } else { self.unknown() }
     }
 
     fn dispatch(&mut self, base: &str) -> Res<Op> {

@@ -20,9 +20,13 @@ impl Decoder<'_, '_> {
                 Op::Flow(Flow::Exit)
             }
             "trap" | "brkpt" => Op::Flow(Flow::Trap),
-            "nanosleep" => Op::Flow(Flow::Yield),
+            "nanosleep" => {
+                self.ignore_from(0);
+                Op::Flow(Flow::Yield)
+            }
             "pmevent" => {
                 self.mods.clear();
+                self.ignore_from(0);
                 Op::Nop
             }
             "griddepcontrol" => {

@@ -1,4 +1,4 @@
-// source 01e13cf29911d0a655bbec566bfeba10932269fe3a18c3f012239d1aeb602469
+// source 4eebc679df99d1f9efad7b135a72d66b2ac280203dec7e0a35f28a6f10fd5566
 // gdn2_forward_for_backward: the chunked forward pass of rule `gdn2` on sm_80, chunk=32,value_split=1,warps=8,stages=2.
 //
 //   S_t = (I - k_t e_t^T) Diag(exp g_t) S_(t-1) + k_t z_t^T     e = b k     z = w v     o_t = scale S_t^T q_t
@@ -19,7 +19,7 @@ enum : int {
   STAGES = 2,
   VALUE_SPLIT = 1,  // slices of the value dim
   VALUE_TILES = 8,  // 16-row tiles of a slice
-  DECAY_SEGMENTS = 2,  // threads that share a channel's prefix sums
+  DECAY_THREADS = 2,  // that share a channel's prefix sums
   STATE_KEY_STRIDE = 128,
   STATE_VALUE_STRIDE = 1,
 };
@@ -38,8 +38,9 @@ enum : int {
   SMEM_TOTALS = 106496,  // sums of the decay over segments of a chunk, 1024 bytes
   SMEM_STATE_DECAY = 107520,  // decay of each channel over the chunk, 512 bytes
 };
+extern __shared__ __align__(128) unsigned char shared[];
 
-// Words, element types and the instructions on them.
+// Words, and how functions are declared.
 
 using u16 = unsigned short;
 using u32 = unsigned int;
@@ -48,19 +49,85 @@ using i64 = long long;
 #define DEVICE [[maybe_unused]] static __device__ __forceinline__
 #define METHOD __device__ __forceinline__
 
-// Dynamic shared memory. The map above names byte offsets into it.
-extern __shared__ __align__(128) unsigned char shared[];
-
-template <typename T>
-DEVICE T& at(int offset) {
-  return *reinterpret_cast<T*>(shared + offset);
-}
-
-DEVICE u32 shared_address(int offset) {
-  return static_cast<u32>(__cvta_generic_to_shared(shared)) + offset;
-}
+// A warp's index in its block.
 
 DEVICE int warp_index() { return threadIdx.x / 32; }
+
+// Tiles in shared memory as mma.sync reads them.
+//
+// A tile is rows of COLS numbers of BYTES each, COLS a multiple of 16, in units of eight numbers. The units of a row
+// are exchanged by the row's index so that the eight rows (16-bit) or four rows (32-bit) one access touches lie in
+// different banks. No padding: a tile is exactly rows x COLS x BYTES.
+
+template <int COLS, int BYTES>
+struct RowTile {
+  enum : int {
+    UNITS = COLS / 8,
+    MASK = (BYTES == 2 && UNITS % 8 == 0) ? 7 : UNITS % 4 == 0 ? 3 : 1,
+    SHIFT = (MASK == 7 ? 0 : MASK == 3 ? 1 : 2) - (BYTES == 4 ? 1 : 0),
+  };
+  // Byte offset of a number from the start of the tile.
+  static METHOD int offset(int row, int col) {
+    return row * (COLS * BYTES) + ((col / 8) ^ ((row >> SHIFT) & MASK)) * (8 * BYTES) + (col % 8) * BYTES;
+  }
+};
+
+template <int COLS, int BYTES>
+using Tile = RowTile<COLS, BYTES>;
+
+// Offsets of packed sequences, int32 or int64.
+
+DEVICE i64 sequence_offset(const void* cu_seqlens, int is_64, int index) {
+  return is_64 ? static_cast<const i64*>(cu_seqlens)[index] : static_cast<const int*>(cu_seqlens)[index];
+}
+
+// Which sequence, head and value rows a block serves.
+
+struct Work {
+  int sequence;
+  int value_head;
+  int key_head;
+  int value_block;  // slice of the value dim
+  int batch;        // row of the token tensors
+  i64 first;        // first token in that row
+  int length;       // tokens
+
+  // Where this work's rows of a token tensor begin.
+  template <typename T>
+  METHOD T* rows(T* base, i64 batch_stride, i64 token_stride, i64 head_stride, int head) const {
+    return base + batch * batch_stride + first * token_stride + head * head_stride;
+  }
+};
+
+// Blocks of one sequence and head are neighbours; a null cu_seqlens means dense rows of `tokens`.
+DEVICE Work find_work(const void* cu_seqlens, int is_64, int tokens, int key_heads, int value_heads) {
+  Work work;
+  work.value_block = blockIdx.x % VALUE_SPLIT;
+  const int pair = blockIdx.x / VALUE_SPLIT;
+  work.value_head = pair % value_heads;
+  work.sequence = pair / value_heads;
+  work.key_head = work.value_head / (value_heads / key_heads);
+  if (cu_seqlens == nullptr) {
+    work.batch = work.sequence;
+    work.first = 0;
+    work.length = tokens;
+  } else {
+    work.batch = 0;
+    work.first = sequence_offset(cu_seqlens, is_64, work.sequence);
+    work.length = static_cast<int>(sequence_offset(cu_seqlens, is_64, work.sequence + 1) - work.first);
+  }
+  return work;
+}
+
+// A head's state in a pool of [slots, value heads, KEY x VALUE] float32, or null: no pool, or a negative slot.
+template <typename T>
+DEVICE T* find_state(T* pool, const int* slots, const Work& work, int value_heads) {
+  if (pool == nullptr) return nullptr;
+  const i64 slot = slots == nullptr ? work.sequence : slots[work.sequence];
+  return slot < 0 ? nullptr : pool + (slot * value_heads + work.value_head) * (KEY * VALUE);
+}
+
+// Indices of a thread, element types and the instructions on them.
 
 // Volatile, and read once by each stage: the compiler would otherwise compute every stage's addresses before the loop
 // over chunks and hold them in registers through it.
@@ -69,6 +136,8 @@ DEVICE int lane_index() {
   asm volatile("mov.u32 %0, %%laneid;" : "=r"(lane));
   return lane;
 }
+
+// Likewise.
 DEVICE int thread_index() {
   int thread;
   asm volatile("mov.u32 %0, %%tid.x;" : "=r"(thread));
@@ -104,31 +173,6 @@ struct Bf16 {
   }
 };
 
-// IEEE half precision, likewise.
-struct F16 {
-  u16 bits;
-  static METHOD u32 pack(float lo, float hi) {
-    u32 pair;
-    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(hi), "f"(lo));
-    return pair;
-  }
-  static METHOD float low(u32 pair) {
-    float x;
-    asm("{ .reg .b16 lo, hi; mov.b32 {lo, hi}, %1; cvt.f32.f16 %0, lo; }" : "=f"(x) : "r"(pair));
-    return x;
-  }
-  static METHOD float high(u32 pair) {
-    float x;
-    asm("{ .reg .b16 lo, hi; mov.b32 {lo, hi}, %1; cvt.f32.f16 %0, hi; }" : "=f"(x) : "r"(pair));
-    return x;
-  }
-  static METHOD void mma(float (&d)[4], const u32 (&a)[4], u32 b0, u32 b1) {
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-  }
-};
-
 // One stored number as float32.
 DEVICE float load_number(const float* address) { return *address; }
 template <typename T>
@@ -136,24 +180,50 @@ DEVICE float load_number(const T* address) {
   return T::low(address->bits);
 }
 
-// Tiles in shared memory, and how matrix fragments leave them.
-//
-// A tile is rows of COLS numbers of BYTES each, COLS a multiple of 16, in units of eight numbers. The units of a row
-// are exchanged by the row's index so that the eight rows (16-bit) or four rows (32-bit) one access touches lie in
-// different banks. No padding: a tile is exactly rows x COLS x BYTES.
+// Dynamic shared memory, `shared`, by byte offsets. A kernel's own text declares it, with the map that names offsets.
 
-template <int COLS, int BYTES>
-struct Tile {
-  enum : int {
-    UNITS = COLS / 8,
-    MASK = (BYTES == 2 && UNITS % 8 == 0) ? 7 : UNITS % 4 == 0 ? 3 : 1,
-    SHIFT = (MASK == 7 ? 0 : MASK == 3 ? 1 : 2) - (BYTES == 4 ? 1 : 0),
-  };
-  // Byte offset of a number from the start of the tile.
-  static METHOD int offset(int row, int col) {
-    return row * (COLS * BYTES) + ((col / 8) ^ ((row >> SHIFT) & MASK)) * (8 * BYTES) + (col % 8) * BYTES;
-  }
+template <typename T>
+DEVICE T& at(int offset) {
+  return *reinterpret_cast<T*>(shared + offset);
+}
+
+DEVICE u32 shared_address(int offset) {
+  return static_cast<u32>(__cvta_generic_to_shared(shared)) + offset;
+}
+
+// Prefix sums of a channel-wise decay in base 2: g [CHUNK][KEY] stored as T, sums float32 (the same tile where T is).
+// A channel's tokens are shared by DECAY_THREADS threads.
+
+template <typename T>
+struct DecayTile {
+  static METHOD float of(int g, int row, int d) { return load_number(&at<T>(g + Tile<KEY, sizeof(T)>::offset(row, d))); }
 };
+
+template <typename T>
+DEVICE void channel_decay(int g, int sums, int totals) {
+  constexpr int LENGTH = CHUNK / DECAY_THREADS;
+  if (DECAY_THREADS > 1) {
+    for (int i = thread_index(); i < KEY * DECAY_THREADS; i += THREADS) {
+      float sum = 0.0f;
+#pragma unroll 8
+      for (int t = 0; t < LENGTH; ++t) sum += log2_decay(DecayTile<T>::of(g, i / KEY * LENGTH + t, i % KEY));
+      at<float>(totals + i * 4) = sum;
+    }
+    __syncthreads();
+  }
+  for (int i = thread_index(); i < KEY * DECAY_THREADS; i += THREADS) {
+    const int d = i % KEY, segment = i / KEY;
+    float sum = 0.0f;
+    for (int before = 0; before < segment; ++before) sum += at<float>(totals + (before * KEY + d) * 4);
+#pragma unroll 8
+    for (int t = segment * LENGTH; t < (segment + 1) * LENGTH; ++t) {
+      sum += log2_decay(DecayTile<T>::of(g, t, d));
+      at<float>(sums + Tile<KEY, 4>::offset(t, d)) = sum;
+    }
+  }
+}
+
+// How matrix fragments enter and leave tiles in shared memory. `Tile` is the layout of the kernel's tiles.
 
 // A 16x16 block of 16-bit numbers as four 8x8 matrices: rows 0-7, rows 8-15, then the same of columns 8-15. That is
 // the A operand of mma.m16n8k16. As a B operand whose columns are the block's rows, {0, 2} is the first eight
@@ -261,149 +331,25 @@ DEVICE void store_unit(int tile, int row, int col, const float (&x)[8]) {
                                                        Element::pack(x[4], x[5]), Element::pack(x[6], x[7])};
 }
 
-// Asynchronous copies from global to shared memory (cp.async). Rows that do not exist become zeros.
+// How a channel-wise decay meets the erase gate: e = b k before it is scaled.
 
-// BYTES is 8 or 16; both addresses are multiples of it.
-template <int BYTES>
-DEVICE void copy_async(int offset, const void* source, bool exists) {
-  const int bytes = exists ? BYTES : 0;
-  asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(shared_address(offset)),
-               "l"(__cvta_generic_to_global(source)), "n"(BYTES), "r"(bytes)
-               : "memory");
-}
-
-DEVICE void copy_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-
-// Waits until at most PENDING of this thread's latest groups are still under way.
-template <int PENDING>
-DEVICE void copy_wait() {
-  asm volatile("cp.async.wait_group %0;" ::"n"(PENDING) : "memory");
-}
-
-// Copies a chunk's rows of one tensor, COLS numbers each, into a tile; all threads of the block take part. Rows from
-// `exist` on are zeros. Not unrolled: the compiler would hold each piece's global offset in registers throughout.
-template <typename T, int COLS>
-DEVICE void copy_tile(int tile, const T* rows, i64 stride, int exist) {
-  constexpr int PIECE = 16 / sizeof(T), PIECES = COLS / PIECE;
-#pragma unroll 1
-  for (int i = thread_index(); i < CHUNK * PIECES; i += THREADS) {
-    const int row = i / PIECES, col = i % PIECES * PIECE;
-    copy_async<16>(tile + Tile<COLS, sizeof(T)>::offset(row, col), rows + row * stride + col, row < exist);
-  }
-}
-
-// Offsets of packed sequences, int32 or int64.
-
-DEVICE i64 sequence_offset(const void* cu_seqlens, int is_64, int index) {
-  return is_64 ? static_cast<const i64*>(cu_seqlens)[index] : static_cast<const int*>(cu_seqlens)[index];
-}
-
-// Which sequence, head and value rows a block serves.
-
-struct Work {
-  int sequence;
-  int value_head;
-  int key_head;
-  int value_block;  // slice of the value dim
-  int batch;        // row of the token tensors
-  i64 first;        // first token in that row
-  int length;       // tokens
-
-  // Where this work's rows of a token tensor begin.
-  template <typename T>
-  METHOD T* rows(T* base, i64 batch_stride, i64 token_stride, i64 head_stride, int head) const {
-    return base + batch * batch_stride + first * token_stride + head * head_stride;
-  }
-};
-
-// Blocks of one sequence and head are neighbours; a null cu_seqlens means dense rows of `tokens`.
-DEVICE Work find_work(const void* cu_seqlens, int is_64, int tokens, int key_heads, int value_heads) {
-  Work work;
-  work.value_block = blockIdx.x % VALUE_SPLIT;
-  const int pair = blockIdx.x / VALUE_SPLIT;
-  work.value_head = pair % value_heads;
-  work.sequence = pair / value_heads;
-  work.key_head = work.value_head / (value_heads / key_heads);
-  if (cu_seqlens == nullptr) {
-    work.batch = work.sequence;
-    work.first = 0;
-    work.length = tokens;
-  } else {
-    work.batch = 0;
-    work.first = sequence_offset(cu_seqlens, is_64, work.sequence);
-    work.length = static_cast<int>(sequence_offset(cu_seqlens, is_64, work.sequence + 1) - work.first);
-  }
-  return work;
-}
-
-// A head's state in a pool of [slots, value heads, KEY x VALUE] float32, or null: no pool, or a negative slot.
+// One number per channel, in a tile stored as T.
 template <typename T>
-DEVICE T* find_state(T* pool, const int* slots, const Work& work, int value_heads) {
-  if (pool == nullptr) return nullptr;
-  const i64 slot = slots == nullptr ? work.sequence : slots[work.sequence];
-  return slot < 0 ? nullptr : pool + (slot * value_heads + work.value_head) * (KEY * VALUE);
-}
-
-// Elementwise factors. `of(i)` is the factor at i, `pair(i)` the factors at i and at i + 1, i even; multiplying by One
-// costs nothing.
-
-struct One {
-  static METHOD float of(int) { return 1.0f; }
-  static METHOD float2 pair(int) { return {1.0f, 1.0f}; }
-};
-
-// A float32 vector in shared memory, indexed by token or by channel.
-template <int VECTOR>
-struct Each {
-  static METHOD float of(int i) { return at<float>(VECTOR + i * 4); }
-  static METHOD float2 pair(int i) { return at<float2>(VECTOR + i * 4); }
-};
-
-// The vector's entry for the chunk's last token.
-template <int VECTOR>
-struct AtEnd {
-  static METHOD float2 pair(int) {
-    const float end = at<float>(VECTOR + (CHUNK - 1) * 4);
-    return {end, end};
+struct ChannelErase {
+  int tile;
+  METHOD Fragment gate(const Fragment& k, int row, int d, int lane) const {
+    Fragment e = Stored<T, KEY>::fragment(tile, row, d, lane);
+#pragma unroll
+    for (int p = 0; p < 4; ++p) e.pair[p] = {e.pair[p].x * k.pair[p].x, e.pair[p].y * k.pair[p].y};
+    return e;
+  }
+  METHOD void gate(float (&k)[8], int row, int d) const {
+    float b[8];
+    Stored<T, KEY>::unit(b, tile, row, d);
+#pragma unroll
+    for (int c = 0; c < 8; ++c) k[c] *= b[c];
   }
 };
-
-// No decay between two tokens, or none that is one factor per pair.
-struct NoPairDecay {
-  static METHOD float of(int, int) { return 1.0f; }
-};
-
-// Prefix sums of a channel-wise decay in base 2: g [CHUNK][KEY] stored as T, sums float32 (the same tile where T is).
-// A channel's tokens are shared by DECAY_SEGMENTS threads where the block has that many.
-
-template <typename T>
-struct DecayTile {
-  static METHOD float of(int g, int row, int d) { return load_number(&at<T>(g + Tile<KEY, sizeof(T)>::offset(row, d))); }
-};
-
-template <typename T>
-DEVICE void channel_decay(int g, int sums, int totals) {
-  constexpr int LENGTH = CHUNK / DECAY_SEGMENTS;
-  if (DECAY_SEGMENTS > 1) {
-    for (int i = thread_index(); i < KEY * DECAY_SEGMENTS; i += THREADS) {
-      float sum = 0.0f;
-#pragma unroll 8
-      for (int t = 0; t < LENGTH; ++t) sum += log2_decay(DecayTile<T>::of(g, i / KEY * LENGTH + t, i % KEY));
-      at<float>(totals + i * 4) = sum;
-    }
-    __syncthreads();
-  }
-  for (int i = thread_index(); i < KEY * DECAY_SEGMENTS; i += THREADS) {
-    const int d = i % KEY, segment = i / KEY;
-    float sum = 0.0f;
-    for (int before = 0; before < segment; ++before) sum += at<float>(totals + (before * KEY + d) * 4);
-#pragma unroll 8
-    for (int t = segment * LENGTH; t < (segment + 1) * LENGTH; ++t) {
-      sum += log2_decay(DecayTile<T>::of(g, t, d));
-      at<float>(sums + Tile<KEY, 4>::offset(t, d)) = sum;
-    }
-  }
-}
 
 // L and P where every channel decays at its own rate:
 //   L_ij = row_i * sum_d e_id k_jd 2^(G_id - G_jd)   i > j     P_ij = sum_d q_id k_jd 2^(G_id - G_jd)   i >= j
@@ -538,6 +484,56 @@ DEVICE void scores_anchored(const Left& left, int q, int k, int sums, int p) {
     }
   }
 }
+
+// The left operand of L = e kT where each product scales it anew, and of the residual.
+
+template <typename Element, typename Gate, typename Row, int L>
+struct LeftAnchored {
+  Gate erase;
+  int tile;  // where the scaled operand of the residual goes
+
+  using Operand = Fragment;
+  struct Sums {
+    float sum[2][4] = {};
+  };
+
+  METHOD Operand load(int k, int row, int d, int lane) const {
+    return gate(Stored<Element, KEY>::fragment(k, row, d, lane), row, d, lane);
+  }
+  METHOD Operand gate(const Fragment& k, int row, int d, int lane) const { return erase.gate(k, row, d, lane); }
+
+  METHOD void multiply(Sums& sums, const Operand& e, const Fragment& factor, const u32 (&key)[4]) const {
+    u32 a[4];
+    pack_product<Element>(a, e, factor);
+    Element::mma(sums.sum[0], a, key[0], key[2]);
+    Element::mma(sums.sum[1], a, key[1], key[3]);
+  }
+
+  METHOD void store(int i, int j, float2 value) const {
+    const float row = Row::of(i);
+    at<float2>(L + Tile<CHUNK, 4>::offset(i, j)) = {value.x * row, value.y * row};
+  }
+  METHOD void store_below(const Sums& sums, int n, int half, int i, int j) const {
+    store(i, j, {sums.sum[n][half * 2], sums.sum[n][half * 2 + 1]});
+  }
+  template <int HIGH>
+  METHOD void store_diagonal(const Sums (&sums)[2], int n, int half, int i, int j) const {
+    const float2 high = {sums[0].sum[n][half * 2], sums[0].sum[n][half * 2 + 1]};
+    const float2 low = {sums[1].sum[n][half * 2], sums[1].sum[n][half * 2 + 1]};
+    store(i, j, diagonal_pair<HIGH>(high, low, {0.0f, 0.0f}, i, j));
+  }
+
+  // E^ for the residual, eight channels of a token.
+  METHOD void scale(const float (&k)[8], const float (&into)[8], int row, int d) const {
+    float e[8];
+#pragma unroll
+    for (int c = 0; c < 8; ++c) e[c] = k[c];
+    erase.gate(e, row, d);
+#pragma unroll
+    for (int c = 0; c < 8; ++c) e[c] *= into[c];
+    store_unit<Element, KEY>(tile, row, d, e);
+  }
+};
 
 // Q^ = q 2^G, K^ = k 2^(G_C - G), E^ = e 2^G, over q, k and where `left` puts E^; and each channel's decay over the
 // chunk. Eight channels of a token to a thread, which alone touches them.
@@ -708,6 +704,52 @@ DEVICE void solve_columns(int l, int m) {
   }
 }
 
+// Elementwise factors. `of(i)` is the factor at i, `pair(i)` the factors at i and at i + 1, i even; multiplying by One
+// costs nothing.
+
+struct One {
+  static METHOD float of(int) { return 1.0f; }
+  static METHOD float2 pair(int) { return {1.0f, 1.0f}; }
+};
+
+// A float32 vector in shared memory, indexed by token or by channel.
+template <int VECTOR>
+struct Each {
+  static METHOD float of(int i) { return at<float>(VECTOR + i * 4); }
+  static METHOD float2 pair(int i) { return at<float2>(VECTOR + i * 4); }
+};
+
+// Asynchronous copies from global to shared memory (cp.async). Rows that do not exist become zeros.
+
+// BYTES is 8 or 16; both addresses are multiples of it.
+template <int BYTES>
+DEVICE void copy_async(int offset, const void* source, bool exists) {
+  const int bytes = exists ? BYTES : 0;
+  asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(shared_address(offset)),
+               "l"(__cvta_generic_to_global(source)), "n"(BYTES), "r"(bytes)
+               : "memory");
+}
+
+DEVICE void copy_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+
+// Waits until at most PENDING of this thread's latest groups are still under way.
+template <int PENDING>
+DEVICE void copy_wait() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(PENDING) : "memory");
+}
+
+// Copies a chunk's rows of one tensor, COLS numbers each, into a tile; all threads of the block take part. Rows from
+// `exist` on are zeros. Not unrolled: the compiler would hold each piece's global offset in registers throughout.
+template <typename T, int COLS>
+DEVICE void copy_tile(int tile, const T* rows, i64 stride, int exist) {
+  constexpr int PIECE = 16 / sizeof(T), PIECES = COLS / PIECE;
+#pragma unroll 1
+  for (int i = thread_index(); i < CHUNK * PIECES; i += THREADS) {
+    const int row = i / PIECES, col = i % PIECES * PIECE;
+    copy_async<16>(tile + Tile<COLS, sizeof(T)>::offset(row, col), rows + row * stride + col, row < exist);
+  }
+}
+
 // A warp's 16 value rows of v, w and o.
 //
 // Each thread copies, reads and writes its own four numbers of a token, so no barrier is needed: lane l serves token
@@ -753,18 +795,6 @@ struct Slice<float> {
     x[1] = at<float>(token + 64);
     x[2] = at<float>(token + 8);
     x[3] = at<float>(token + 72);
-  }
-};
-
-// The write gate as z = w v sees it.
-template <typename Factor>
-struct TokenWrite {
-  static METHOD void apply(float (&z)[4], int group, int lane) {
-    const float2 w = Factor::pair(group * 8 + lane % 4 * 2);
-    z[0] *= w.x;
-    z[1] *= w.y;
-    z[2] *= w.x;
-    z[3] *= w.y;
   }
 };
 
@@ -903,16 +933,6 @@ DEVICE void load_values(float (&z)[CHUNK / 8][4], int v, int lane) {
   }
 }
 
-// What a chunk writes where nothing is erased: N = Z.
-struct WriteAll {
-  template <typename Element, typename Write>
-  static METHOD void residual(float (&n)[CHUNK / 8][4], const State<Element>&, int v) {
-    load_values<Element, Write>(n, v, lane_index());
-  }
-  template <typename Element>
-  static METHOD void solve(float (&)[CHUNK / 8][4]) {}
-};
-
 // What a chunk writes after erasing: N = M (Z - E^ S). E^ lies in tile `left`, up to the factor `Row` per token.
 template <typename Row, int M>
 struct WriteResidual {
@@ -975,92 +995,6 @@ DEVICE void advance_state(State<Element>& state, const float (&n)[CHUNK / 8][4],
   state.template advance<Decay>(writes, k, lane);
 }
 
-// The next state alone.
-template <typename Out, typename Decay, typename Element>
-DEVICE void advance_only(State<Element>& state, const float (&n)[CHUNK / 8][4], int k) {
-  const int lane = lane_index();
-  u32 writes[CHUNK / 16][4];
-#pragma unroll
-  for (int b = 0; b < CHUNK / 16; ++b) to_operand<Element, Out>(writes[b], n, b, lane);
-  state.template advance<Decay>(writes, k, lane);
-}
-
-// How a channel-wise decay meets the erase gate: e = b k before it is scaled.
-
-// One number per token: e = k here, and the gate multiplies rows of L and of the residual later.
-struct TokenErase {
-  static METHOD Fragment gate(const Fragment& k, int, int, int) { return k; }
-  static METHOD void gate(float (&)[8], int, int) {}
-};
-
-// One number per channel, in a tile stored as T.
-template <typename T>
-struct ChannelErase {
-  int tile;
-  METHOD Fragment gate(const Fragment& k, int row, int d, int lane) const {
-    Fragment e = Stored<T, KEY>::fragment(tile, row, d, lane);
-#pragma unroll
-    for (int p = 0; p < 4; ++p) e.pair[p] = {e.pair[p].x * k.pair[p].x, e.pair[p].y * k.pair[p].y};
-    return e;
-  }
-  METHOD void gate(float (&k)[8], int row, int d) const {
-    float b[8];
-    Stored<T, KEY>::unit(b, tile, row, d);
-#pragma unroll
-    for (int c = 0; c < 8; ++c) k[c] *= b[c];
-  }
-};
-
-// The left operand of L = e kT where each product scales it anew, and of the residual.
-
-template <typename Element, typename Gate, typename Row, int L>
-struct LeftAnchored {
-  Gate erase;
-  int tile;  // where the scaled operand of the residual goes
-
-  using Operand = Fragment;
-  struct Sums {
-    float sum[2][4] = {};
-  };
-
-  METHOD Operand load(int k, int row, int d, int lane) const {
-    return gate(Stored<Element, KEY>::fragment(k, row, d, lane), row, d, lane);
-  }
-  METHOD Operand gate(const Fragment& k, int row, int d, int lane) const { return erase.gate(k, row, d, lane); }
-
-  METHOD void multiply(Sums& sums, const Operand& e, const Fragment& factor, const u32 (&key)[4]) const {
-    u32 a[4];
-    pack_product<Element>(a, e, factor);
-    Element::mma(sums.sum[0], a, key[0], key[2]);
-    Element::mma(sums.sum[1], a, key[1], key[3]);
-  }
-
-  METHOD void store(int i, int j, float2 value) const {
-    const float row = Row::of(i);
-    at<float2>(L + Tile<CHUNK, 4>::offset(i, j)) = {value.x * row, value.y * row};
-  }
-  METHOD void store_below(const Sums& sums, int n, int half, int i, int j) const {
-    store(i, j, {sums.sum[n][half * 2], sums.sum[n][half * 2 + 1]});
-  }
-  template <int HIGH>
-  METHOD void store_diagonal(const Sums (&sums)[2], int n, int half, int i, int j) const {
-    const float2 high = {sums[0].sum[n][half * 2], sums[0].sum[n][half * 2 + 1]};
-    const float2 low = {sums[1].sum[n][half * 2], sums[1].sum[n][half * 2 + 1]};
-    store(i, j, diagonal_pair<HIGH>(high, low, {0.0f, 0.0f}, i, j));
-  }
-
-  // E^ for the residual, eight channels of a token.
-  METHOD void scale(const float (&k)[8], const float (&into)[8], int row, int d) const {
-    float e[8];
-#pragma unroll
-    for (int c = 0; c < 8; ++c) e[c] = k[c];
-    erase.gate(e, row, d);
-#pragma unroll
-    for (int c = 0; c < 8; ++c) e[c] *= into[c];
-    store_unit<Element, KEY>(tile, row, d, e);
-  }
-};
-
 // States kept in memory as matrix operands: of each 16 value rows and 16 channels, one 16-byte word to a lane, so that
 // a warp moves 512 neighbouring bytes at a time. [value tiles][KEY / 16][32 lanes], rounded to the operand type.
 
@@ -1070,7 +1004,7 @@ enum : int {
 
 template <typename Element>
 DEVICE void keep_state(const State<Element>& state, uint4* words) {
-const int lane = lane_index();
+  const int lane = lane_index();
 #pragma unroll
   for (int d = 0; d < KEY / 16; ++d) {
     u32 a[4];

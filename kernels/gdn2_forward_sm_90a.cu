@@ -1,4 +1,4 @@
-// source 0ce1618a0ff1358a64c935473293593472146852e3c1a17df2aef181aa4f8e70
+// source bcd825af1a6df1a422f03c62ed19da059a86ee2b799c7124476d9f7d2b22ce9a
 // gdn2_forward: the chunked forward pass of rule `gdn2` on sm_90a, chunk=64,value_split=1,warps=8,stages=2,matrix=wgmma.
 //
 //   S_t = (I - k_t e_t^T) Diag(exp g_t) S_(t-1) + k_t z_t^T     e = b k     z = w v     o_t = scale S_t^T q_t
@@ -30,19 +30,147 @@ enum : int {
   STATE_VALUE_STRIDE = 1,
 };
 
-extern __shared__ __align__(1024) unsigned char shared[];  // what a swizzle repeats after
+extern __shared__ __align__(1024) unsigned char shared[];
 
-// Words, element types and the instructions on them.
+// Words, and how functions are declared.
 
 using u16 = unsigned short;
 using u32 = unsigned int;
 using i64 = long long;
+using u64 = unsigned long long;
 
 #define DEVICE [[maybe_unused]] static __device__ __forceinline__
 #define METHOD __device__ __forceinline__
 
-// Dynamic shared memory. The map above names byte offsets into it.
-extern __shared__ __align__(128) unsigned char shared[];
+// A warp's index in its block.
+
+// The same in every lane, which the compiler cannot know of a thread's index: what follows from it takes no register.
+DEVICE int warp_index() { return __shfl_sync(0xffffffffu, threadIdx.x / 32, 0); }
+
+// Tiles in shared memory as wgmma reads them.
+//
+// A tile is ROWS rows of COLS numbers of BYTES each, COLS a multiple of 16. A 16-bit tile is what wgmma reads: its
+// columns lie in blocks of as many 16-byte units as one swizzle covers (8, 4 or 2), every block a run of rows, the units
+// of a row exchanged by the row's index. A float32 tile, which wgmma never reads, is rows throughout.
+
+template <int ROWS, int COLS, int BYTES>
+struct ColumnTile {
+  enum : int {
+    UNITS = COLS / 8,
+    MASK = (BYTES == 2 && UNITS % 8 == 0) ? 7 : UNITS % 4 == 0 ? 3 : 1,
+    SHIFT = (MASK == 7 ? 0 : MASK == 3 ? 1 : 2) - (BYTES == 4 ? 1 : 0),
+    SPAN = BYTES == 2 ? MASK + 1 : UNITS,  // units of a row that lie together
+    ROW = SPAN * 8 * BYTES,                // bytes from a row to the next
+    BLOCK = ROWS * ROW,                    // bytes of a block of columns
+    SWIZZLE = MASK == 7 ? 1 : MASK == 3 ? 2 : 3,  // as a matrix descriptor names it
+  };
+  // Byte offset of a number from the start of the tile.
+  static METHOD int offset(int row, int col) {
+    const int unit = col / 8;
+    return unit / SPAN * BLOCK + row * ROW + ((unit % SPAN) ^ ((row >> SHIFT) & MASK)) * (8 * BYTES) + (col % 8) * BYTES;
+  }
+};
+
+template <int COLS, int BYTES>
+using Tile = ColumnTile<CHUNK, COLS, BYTES>;
+
+// Offsets of packed sequences, int32 or int64.
+
+DEVICE i64 sequence_offset(const void* cu_seqlens, int is_64, int index) {
+  return is_64 ? static_cast<const i64*>(cu_seqlens)[index] : static_cast<const int*>(cu_seqlens)[index];
+}
+
+// Which sequence, head and value rows a block serves.
+
+struct Work {
+  int sequence;
+  int value_head;
+  int key_head;
+  int value_block;  // slice of the value dim
+  int batch;        // row of the token tensors
+  i64 first;        // first token in that row
+  int length;       // tokens
+
+  // Where this work's rows of a token tensor begin.
+  template <typename T>
+  METHOD T* rows(T* base, i64 batch_stride, i64 token_stride, i64 head_stride, int head) const {
+    return base + batch * batch_stride + first * token_stride + head * head_stride;
+  }
+};
+
+// Blocks of one sequence and head are neighbours; a null cu_seqlens means dense rows of `tokens`.
+DEVICE Work find_work(const void* cu_seqlens, int is_64, int tokens, int key_heads, int value_heads) {
+  Work work;
+  work.value_block = blockIdx.x % VALUE_SPLIT;
+  const int pair = blockIdx.x / VALUE_SPLIT;
+  work.value_head = pair % value_heads;
+  work.sequence = pair / value_heads;
+  work.key_head = work.value_head / (value_heads / key_heads);
+  if (cu_seqlens == nullptr) {
+    work.batch = work.sequence;
+    work.first = 0;
+    work.length = tokens;
+  } else {
+    work.batch = 0;
+    work.first = sequence_offset(cu_seqlens, is_64, work.sequence);
+    work.length = static_cast<int>(sequence_offset(cu_seqlens, is_64, work.sequence + 1) - work.first);
+  }
+  return work;
+}
+
+// A head's state in a pool of [slots, value heads, KEY x VALUE] float32, or null: no pool, or a negative slot.
+template <typename T>
+DEVICE T* find_state(T* pool, const int* slots, const Work& work, int value_heads) {
+  if (pool == nullptr) return nullptr;
+  const i64 slot = slots == nullptr ? work.sequence : slots[work.sequence];
+  return slot < 0 ? nullptr : pool + (slot * value_heads + work.value_head) * (KEY * VALUE);
+}
+
+// d[64][64] = a[64][16] b[16][64], added to d where it is kept. MAJOR 1: the depth of b runs across its rows.
+template <int MAJOR>
+DEVICE void multiply(float (&d)[8][4], const u32 (&a)[4], u64 b, bool keep) {
+  asm volatile(
+      "{ .reg .pred keep; setp.ne.b32 keep, %37, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {"
+      "%0,%1,%2,%3,%4,%5,%6,%7,"
+      "%8,%9,%10,%11,%12,%13,%14,%15,"
+      "%16,%17,%18,%19,%20,%21,%22,%23,"
+      "%24,%25,%26,%27,%28,%29,%30,%31"
+      "}, {%32, %33, %34, %35}, %36, keep, 1, 1, %38; }"
+      : "+f"(d[0][0]), "+f"(d[0][1]), "+f"(d[0][2]), "+f"(d[0][3]), "+f"(d[1][0]), "+f"(d[1][1]), "+f"(d[1][2]), "+f"(d[1][3]),
+       "+f"(d[2][0]), "+f"(d[2][1]), "+f"(d[2][2]), "+f"(d[2][3]), "+f"(d[3][0]), "+f"(d[3][1]), "+f"(d[3][2]), "+f"(d[3][3]),
+       "+f"(d[4][0]), "+f"(d[4][1]), "+f"(d[4][2]), "+f"(d[4][3]), "+f"(d[5][0]), "+f"(d[5][1]), "+f"(d[5][2]), "+f"(d[5][3]),
+       "+f"(d[6][0]), "+f"(d[6][1]), "+f"(d[6][2]), "+f"(d[6][3]), "+f"(d[7][0]), "+f"(d[7][1]), "+f"(d[7][2]), "+f"(d[7][3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(static_cast<int>(keep)), "n"(MAJOR));
+}
+
+// d[64][128] = a[64][16] b[16][128], added to d where it is kept. MAJOR 1: the depth of b runs across its rows.
+template <int MAJOR>
+DEVICE void multiply(float (&d)[16][4], const u32 (&a)[4], u64 b, bool keep) {
+  asm volatile(
+      "{ .reg .pred keep; setp.ne.b32 keep, %69, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {"
+      "%0,%1,%2,%3,%4,%5,%6,%7,"
+      "%8,%9,%10,%11,%12,%13,%14,%15,"
+      "%16,%17,%18,%19,%20,%21,%22,%23,"
+      "%24,%25,%26,%27,%28,%29,%30,%31,"
+      "%32,%33,%34,%35,%36,%37,%38,%39,"
+      "%40,%41,%42,%43,%44,%45,%46,%47,"
+      "%48,%49,%50,%51,%52,%53,%54,%55,"
+      "%56,%57,%58,%59,%60,%61,%62,%63"
+      "}, {%64, %65, %66, %67}, %68, keep, 1, 1, %70; }"
+      : "+f"(d[0][0]), "+f"(d[0][1]), "+f"(d[0][2]), "+f"(d[0][3]), "+f"(d[1][0]), "+f"(d[1][1]), "+f"(d[1][2]), "+f"(d[1][3]),
+       "+f"(d[2][0]), "+f"(d[2][1]), "+f"(d[2][2]), "+f"(d[2][3]), "+f"(d[3][0]), "+f"(d[3][1]), "+f"(d[3][2]), "+f"(d[3][3]),
+       "+f"(d[4][0]), "+f"(d[4][1]), "+f"(d[4][2]), "+f"(d[4][3]), "+f"(d[5][0]), "+f"(d[5][1]), "+f"(d[5][2]), "+f"(d[5][3]),
+       "+f"(d[6][0]), "+f"(d[6][1]), "+f"(d[6][2]), "+f"(d[6][3]), "+f"(d[7][0]), "+f"(d[7][1]), "+f"(d[7][2]), "+f"(d[7][3]),
+       "+f"(d[8][0]), "+f"(d[8][1]), "+f"(d[8][2]), "+f"(d[8][3]), "+f"(d[9][0]), "+f"(d[9][1]), "+f"(d[9][2]), "+f"(d[9][3]),
+       "+f"(d[10][0]), "+f"(d[10][1]), "+f"(d[10][2]), "+f"(d[10][3]), "+f"(d[11][0]), "+f"(d[11][1]), "+f"(d[11][2]), "+f"(d[11][3]),
+       "+f"(d[12][0]), "+f"(d[12][1]), "+f"(d[12][2]), "+f"(d[12][3]), "+f"(d[13][0]), "+f"(d[13][1]), "+f"(d[13][2]), "+f"(d[13][3]),
+       "+f"(d[14][0]), "+f"(d[14][1]), "+f"(d[14][2]), "+f"(d[14][3]), "+f"(d[15][0]), "+f"(d[15][1]), "+f"(d[15][2]), "+f"(d[15][3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(static_cast<int>(keep)), "n"(MAJOR));
+}
+
+// Dynamic shared memory, `shared`, by byte offsets. A kernel's own text declares it, with the map that names offsets.
 
 template <typename T>
 DEVICE T& at(int offset) {
@@ -53,8 +181,57 @@ DEVICE u32 shared_address(int offset) {
   return static_cast<u32>(__cvta_generic_to_shared(shared)) + offset;
 }
 
-// The same in every lane, which the compiler cannot know of a thread's index: what follows from it takes no register.
-DEVICE int warp_index() { return __shfl_sync(0xffffffffu, threadIdx.x / 32, 0); }
+// Warpgroup products: operands in shared memory as descriptors name them, and the order of registers about them.
+//
+// Products are asynchronous: their registers are pinned before they start and after they are waited for, or the compiler
+// would move what it computes across.
+
+template <int N>
+DEVICE void pin(float (&x)[N][4]) {
+#pragma unroll
+  for (int n = 0; n < N; ++n) asm volatile("" : "+f"(x[n][0]), "+f"(x[n][1]), "+f"(x[n][2]), "+f"(x[n][3])::"memory");
+}
+template <int N>
+DEVICE void pin(u32 (&x)[N][4]) {
+#pragma unroll
+  for (int n = 0; n < N; ++n) asm volatile("" : "+r"(x[n][0]), "+r"(x[n][1]), "+r"(x[n][2]), "+r"(x[n][3])::"memory");
+}
+DEVICE void products_begin() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
+DEVICE void products_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
+
+// Waits until at most PENDING of the latest groups are under way, of which `x` is not a part.
+template <int PENDING, int N>
+DEVICE void products_wait(float (&x)[N][4]) {
+  asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(PENDING) : "memory");
+  pin(x);
+}
+
+// Ordinary writes up to here are seen by products that start after this is known.
+DEVICE void fence_async() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+
+// A tile [CHUNK][COLS] as an operand whose depth is its columns: step s is columns 16 s and on.
+template <int COLS>
+struct ByColumns {
+  using T = Tile<COLS, 2>;
+  u64 first;
+  METHOD explicit ByColumns(int tile)
+      : first(static_cast<u64>(shared_address(tile) >> 4) | 1ull << 16 | static_cast<u64>(T::ROW / 2) << 32 |
+              static_cast<u64>(T::SWIZZLE) << 62) {}
+  METHOD u64 step(int s) const { return first + (s * 32 / T::ROW * T::BLOCK + s * 32 % T::ROW) / 16; }
+};
+
+// A tile [CHUNK][COLS] as an operand whose depth is its rows: step s is rows 16 s and on.
+template <int COLS>
+struct ByRows {
+  using T = Tile<COLS, 2>;
+  u64 first;
+  METHOD explicit ByRows(int tile)
+      : first(static_cast<u64>(shared_address(tile) >> 4) | static_cast<u64>(T::BLOCK / 16) << 16 |
+              static_cast<u64>(T::ROW / 2) << 32 | static_cast<u64>(T::SWIZZLE) << 62) {}
+  METHOD u64 step(int s) const { return first + s * T::ROW; }
+};
+
+// Indices of a thread, element types and the instructions on them.
 
 // Volatile, and read once by each stage: the compiler would otherwise compute every stage's addresses before the loop
 // over chunks and hold them in registers through it.
@@ -63,6 +240,8 @@ DEVICE int lane_index() {
   asm volatile("mov.u32 %0, %%laneid;" : "=r"(lane));
   return lane;
 }
+
+// Likewise.
 DEVICE int thread_index() {
   int thread;
   asm volatile("mov.u32 %0, %%tid.x;" : "=r"(thread));
@@ -130,187 +309,61 @@ DEVICE float load_number(const T* address) {
   return T::low(address->bits);
 }
 
-// Tiles in shared memory, and how matrix fragments leave them.
-//
-// A tile is CHUNK rows of COLS numbers of BYTES each, COLS a multiple of 16. A 16-bit tile is what wgmma reads: its
-// columns lie in blocks of as many 16-byte units as one swizzle covers (8, 4 or 2), every block a run of rows, the units
-// of a row exchanged by the row's index. A float32 tile, which wgmma never reads, is rows throughout.
+// 16x16 blocks of a tile, between shared memory and the registers of a warp.
 
-template <int COLS, int BYTES>
-struct Tile {
-  enum : int {
-    UNITS = COLS / 8,
-    MASK = (BYTES == 2 && UNITS % 8 == 0) ? 7 : UNITS % 4 == 0 ? 3 : 1,
-    SHIFT = (MASK == 7 ? 0 : MASK == 3 ? 1 : 2) - (BYTES == 4 ? 1 : 0),
-    SPAN = BYTES == 2 ? MASK + 1 : UNITS,  // units of a row that lie together
-    ROW = SPAN * 8 * BYTES,                // bytes from a row to the next
-    BLOCK = CHUNK * ROW,                   // bytes of a block of columns
-    SWIZZLE = MASK == 7 ? 1 : MASK == 3 ? 2 : 3,  // as a matrix descriptor names it
-  };
-  // Byte offset of a number from the start of the tile.
-  static METHOD int offset(int row, int col) {
-    const int unit = col / 8;
-    return unit / SPAN * BLOCK + row * ROW + ((unit % SPAN) ^ ((row >> SHIFT) & MASK)) * (8 * BYTES) + (col % 8) * BYTES;
+// Writes the four 8x8 matrices of a block, each lane's address that of a row.
+DEVICE void store_matrices(const u32 (&block)[4], u32 address) {
+  asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1,%2,%3,%4};" ::"r"(address), "r"(block[0]),
+               "r"(block[1]), "r"(block[2]), "r"(block[3])
+               : "memory");
+}
+
+// A lane's place in a tile of 16-bit numbers as its warp reads and writes blocks of rows ROW and on: in row lane % 16, unit
+// lane / 16 of a block's two. The swizzle exchanges units by the row, which all blocks of these rows share.
+template <int COLS>
+struct RowCursor {
+  using T = Tile<COLS, 2>;
+  u32 first;
+
+  METHOD RowCursor(int tile, int row, int lane)
+      : first(shared_address(tile + T::offset(row + lane % 16, lane / 16 * 8))) {}
+
+  // Of the block whose first column is `col`, `down` rows below.
+  METHOD u32 place(int col, int down) const {
+    return (first ^ (col / 8 % T::SPAN * 16)) + (col / 8 / T::SPAN * T::BLOCK + down * T::ROW);
   }
+  METHOD void load(u32 (&block)[4], int col, int down = 0) const {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(block[0]), "=r"(block[1]), "=r"(block[2]), "=r"(block[3])
+                 : "r"(place(col, down)));
+  }
+  METHOD void load_transposed(u32 (&block)[4], int col, int down = 0) const {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(block[0]), "=r"(block[1]), "=r"(block[2]), "=r"(block[3])
+                 : "r"(place(col, down)));
+  }
+  METHOD void store(const u32 (&block)[4], int col) const { store_matrices(block, place(col, 0)); }
 };
 
-// A 16x16 block of 16-bit numbers as four 8x8 matrices: rows 0-7, rows 8-15, then the same of columns 8-15. That is
-// the A operand of mma.m16n8k16. As a B operand whose columns are the block's rows, {0, 2} is the first eight
-// columns and {1, 3} the second.
-template <int COLS>
-DEVICE void load_block(u32 (&block)[4], int tile, int row, int col, int lane) {
-  const u32 address = shared_address(tile + Tile<COLS, 2>::offset(row + lane % 16, col + lane / 16 * 8));
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
-               : "=r"(block[0]), "=r"(block[1]), "=r"(block[2]), "=r"(block[3])
-               : "r"(address));
-}
-
-// The same block with each 8x8 matrix transposed: as a B operand whose rows are the block's rows, {0, 1} is its
-// first eight columns and {2, 3} the second.
-template <int COLS>
-DEVICE void load_block_transposed(u32 (&block)[4], int tile, int row, int col, int lane) {
-  const u32 address = shared_address(tile + Tile<COLS, 2>::offset(row + lane % 16, col + lane / 16 * 8));
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
-               : "=r"(block[0]), "=r"(block[1]), "=r"(block[2]), "=r"(block[3])
-               : "r"(address));
-}
-
-// Transposes an 8x8 matrix of 16-bit numbers held one pair to a lane.
-DEVICE u32 transpose(u32 pair) {
-  u32 turned;
-  asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(turned) : "r"(pair));
-  return turned;
-}
-
-// A 16x16 block as float32, eight numbers to a lane in the order of the A operand: pair p covers row
-// lane/4 + 8 (p % 2), columns 2 (lane % 4) + 8 (p / 2) and the next.
-struct Fragment {
-  float2 pair[4];
-};
-
-template <typename T>
-DEVICE Fragment unpack(const u32 (&block)[4]) {
-  Fragment x;
+// Blocks above the diagonal of a [CHUNK][CHUNK] tile, which products read as well, become zeros: a row of blocks to a
+// warp.
+DEVICE void clear_above(int tile) {
+  const int block = warp_index();
+  const RowCursor<CHUNK> to(tile, block * 16, lane_index());
+  const u32 zeros[4] = {};
 #pragma unroll
-  for (int p = 0; p < 4; ++p) x.pair[p] = {T::low(block[p]), T::high(block[p])};
-  return x;
-}
-
-template <typename Element>
-DEVICE void pack_product(u32 (&block)[4], const Fragment& x, const Fragment& y) {
-#pragma unroll
-  for (int p = 0; p < 4; ++p) {
-    block[p] = Element::pack(x.pair[p].x * y.pair[p].x, x.pair[p].y * y.pair[p].y);
+  for (int other = 1; other < CHUNK / 16; ++other) {
+    if (other > block) to.store(zeros, other * 16);
   }
 }
 
-// The pairs of a float32 tile that a fragment's pair p covers.
-template <int COLS>
-DEVICE float2 load_pair(int tile, int row, int col, int p, int lane) {
-  return at<float2>(tile + Tile<COLS, 4>::offset(row, col + lane % 4 * 2 + p / 2 * 8));
-}
-
-// A fragment of a tile stored as T, and eight neighbouring numbers of a row.
-template <typename T, int COLS>
-struct Stored {
-  static METHOD Fragment fragment(int tile, int row, int col, int lane) {
-    u32 block[4];
-    load_block<COLS>(block, tile, row, col, lane);
-    return unpack<T>(block);
-  }
-  static METHOD void unit(float (&x)[8], int tile, int row, int col) {
-    const uint4 pairs = at<uint4>(tile + Tile<COLS, 2>::offset(row, col));
-    x[0] = T::low(pairs.x);
-    x[1] = T::high(pairs.x);
-    x[2] = T::low(pairs.y);
-    x[3] = T::high(pairs.y);
-    x[4] = T::low(pairs.z);
-    x[5] = T::high(pairs.z);
-    x[6] = T::low(pairs.w);
-    x[7] = T::high(pairs.w);
-  }
+// A float32 vector over columns as the lanes of an accumulator read it: entry n is of columns 8 n + 2 (lane % 4) and the
+// next.
+struct Columns {
+  const float2* first;
+  METHOD Columns(int vector, int lane) : first(&at<float2>(vector + lane % 4 * 8)) {}
+  METHOD float2 operator[](int n) const { return first[n * 4]; }
 };
-
-template <int COLS>
-struct Stored<float, COLS> {
-  static METHOD Fragment fragment(int tile, int row, int col, int lane) {
-    Fragment x;
-#pragma unroll
-    for (int p = 0; p < 4; ++p) x.pair[p] = load_pair<COLS>(tile, row + lane / 4 + p % 2 * 8, col, p, lane);
-    return x;
-  }
-  static METHOD void unit(float (&x)[8], int tile, int row, int col) {
-    const float4 near = at<float4>(tile + Tile<COLS, 4>::offset(row, col));
-    const float4 far = at<float4>(tile + Tile<COLS, 4>::offset(row, col + 4));
-    x[0] = near.x;
-    x[1] = near.y;
-    x[2] = near.z;
-    x[3] = near.w;
-    x[4] = far.x;
-    x[5] = far.y;
-    x[6] = far.z;
-    x[7] = far.w;
-  }
-};
-
-// Writes eight neighbouring numbers of a row as operands.
-template <typename Element, int COLS>
-DEVICE void store_unit(int tile, int row, int col, const float (&x)[8]) {
-  at<uint4>(tile + Tile<COLS, 2>::offset(row, col)) = {Element::pack(x[0], x[1]), Element::pack(x[2], x[3]),
-                                                       Element::pack(x[4], x[5]), Element::pack(x[6], x[7])};
-}
-
-// Offsets of packed sequences, int32 or int64.
-
-DEVICE i64 sequence_offset(const void* cu_seqlens, int is_64, int index) {
-  return is_64 ? static_cast<const i64*>(cu_seqlens)[index] : static_cast<const int*>(cu_seqlens)[index];
-}
-
-// Which sequence, head and value rows a block serves.
-
-struct Work {
-  int sequence;
-  int value_head;
-  int key_head;
-  int value_block;  // slice of the value dim
-  int batch;        // row of the token tensors
-  i64 first;        // first token in that row
-  int length;       // tokens
-
-  // Where this work's rows of a token tensor begin.
-  template <typename T>
-  METHOD T* rows(T* base, i64 batch_stride, i64 token_stride, i64 head_stride, int head) const {
-    return base + batch * batch_stride + first * token_stride + head * head_stride;
-  }
-};
-
-// Blocks of one sequence and head are neighbours; a null cu_seqlens means dense rows of `tokens`.
-DEVICE Work find_work(const void* cu_seqlens, int is_64, int tokens, int key_heads, int value_heads) {
-  Work work;
-  work.value_block = blockIdx.x % VALUE_SPLIT;
-  const int pair = blockIdx.x / VALUE_SPLIT;
-  work.value_head = pair % value_heads;
-  work.sequence = pair / value_heads;
-  work.key_head = work.value_head / (value_heads / key_heads);
-  if (cu_seqlens == nullptr) {
-    work.batch = work.sequence;
-    work.first = 0;
-    work.length = tokens;
-  } else {
-    work.batch = 0;
-    work.first = sequence_offset(cu_seqlens, is_64, work.sequence);
-    work.length = static_cast<int>(sequence_offset(cu_seqlens, is_64, work.sequence + 1) - work.first);
-  }
-  return work;
-}
-
-// A head's state in a pool of [slots, value heads, KEY x VALUE] float32, or null: no pool, or a negative slot.
-template <typename T>
-DEVICE T* find_state(T* pool, const int* slots, const Work& work, int value_heads) {
-  if (pool == nullptr) return nullptr;
-  const i64 slot = slots == nullptr ? work.sequence : slots[work.sequence];
-  return slot < 0 ? nullptr : pool + (slot * value_heads + work.value_head) * (KEY * VALUE);
-}
 
 // The ring that chunks pass through, and the barriers that tell how far each of its buffers is:
 //
@@ -387,7 +440,10 @@ struct Buffer {
   METHOD int tile(int first) const {
     return first + index * (CHUNK * KEY * static_cast<int>(sizeof(T)));
   }
-  METHOD int queries() const { return tile(Cfg::SMEM_Q); }
+  METHOD int queries() const {
+    if constexpr (Cfg::OUTPUTS) return tile(Cfg::SMEM_Q);
+    else return 0;
+  }
   METHOD int keys() const { return tile(Cfg::SMEM_K); }
   METHOD int decays() const { return tile<typename Cfg::Decay>(Cfg::SMEM_G); }
   METHOD int gates() const { return tile<typename Cfg::Erase>(Cfg::SMEM_B); }
@@ -397,9 +453,10 @@ struct Buffer {
     else if constexpr (Cfg::ERASE == CHANNEL) return tile(Cfg::SMEM_B);
     else return keys();
   }
-  // P and M, over a channel-wise decay that is spent where it leaves them room.
+  // P and M, over a channel-wise decay that is spent where it leaves them room. Without outputs there are no queries and no P.
   METHOD int p() const {
-    if constexpr (Cfg::OVER_DECAYS) return decays();
+    if constexpr (!Cfg::OUTPUTS) return 0;
+    else if constexpr (Cfg::OVER_DECAYS) return decays();
     else return Cfg::SMEM_P + index * SQUARE;
   }
   METHOD int m() const {
@@ -427,355 +484,19 @@ DEVICE void begin_barriers() {
   Barrier{Cfg::SMEM_VALUES_READ}.begin(STATE_WARPS);
 }
 
-// 16x16 blocks of a tile, between shared memory and the registers of a warp.
+// How matrix fragments enter and leave tiles in shared memory. `Tile` is the layout of the kernel's tiles.
 
-// Writes the four 8x8 matrices of a block, each lane's address that of a row.
-DEVICE void store_matrices(const u32 (&block)[4], u32 address) {
-  asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1,%2,%3,%4};" ::"r"(address), "r"(block[0]),
-               "r"(block[1]), "r"(block[2]), "r"(block[3])
-               : "memory");
+// Transposes an 8x8 matrix of 16-bit numbers held one pair to a lane.
+DEVICE u32 transpose(u32 pair) {
+  u32 turned;
+  asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(turned) : "r"(pair));
+  return turned;
 }
 
-// A lane's place in a tile of 16-bit numbers as its warp reads and writes blocks of rows ROW and on: in row lane % 16, unit
-// lane / 16 of a block's two. The swizzle exchanges units by the row, which all blocks of these rows share.
+// The pairs of a float32 tile that a fragment's pair p covers.
 template <int COLS>
-struct RowCursor {
-  using T = Tile<COLS, 2>;
-  u32 first;
-
-  METHOD RowCursor(int tile, int row, int lane)
-      : first(shared_address(tile + T::offset(row + lane % 16, lane / 16 * 8))) {}
-
-  // Of the block whose first column is `col`, `down` rows below.
-  METHOD u32 place(int col, int down) const {
-    return (first ^ (col / 8 % T::SPAN * 16)) + (col / 8 / T::SPAN * T::BLOCK + down * T::ROW);
-  }
-  METHOD void load(u32 (&block)[4], int col, int down = 0) const {
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
-                 : "=r"(block[0]), "=r"(block[1]), "=r"(block[2]), "=r"(block[3])
-                 : "r"(place(col, down)));
-  }
-  METHOD void load_transposed(u32 (&block)[4], int col, int down = 0) const {
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
-                 : "=r"(block[0]), "=r"(block[1]), "=r"(block[2]), "=r"(block[3])
-                 : "r"(place(col, down)));
-  }
-  METHOD void store(const u32 (&block)[4], int col) const { store_matrices(block, place(col, 0)); }
-};
-
-// Accumulators of a block's two halves of columns, as operands.
-template <typename Element, int COLS>
-DEVICE void store_sums(const RowCursor<COLS>& to, const float (&near)[4], const float (&far)[4], int col) {
-  const u32 pairs[4] = {Element::pack(near[0], near[1]), Element::pack(near[2], near[3]), Element::pack(far[0], far[1]),
-                        Element::pack(far[2], far[3])};
-  to.store(pairs, col);
-}
-
-// Blocks above the diagonal of a [CHUNK][CHUNK] tile, which products read as well, become zeros: a row of blocks to a
-// warp.
-DEVICE void clear_above(int tile) {
-  const int block = warp_index();
-  const RowCursor<CHUNK> to(tile, block * 16, lane_index());
-  const u32 zeros[4] = {};
-#pragma unroll
-  for (int other = 1; other < CHUNK / 16; ++other) {
-    if (other > block) to.store(zeros, other * 16);
-  }
-}
-
-// A float32 vector over columns as the lanes of an accumulator read it: entry n is of columns 8 n + 2 (lane % 4) and the
-// next.
-struct Columns {
-  const float2* first;
-  METHOD Columns(int vector, int lane) : first(&at<float2>(vector + lane % 4 * 8)) {}
-  METHOD float2 operator[](int n) const { return first[n * 4]; }
-};
-
-// Warpgroup products: operands in shared memory as descriptors name them, and the order of registers about them.
-//
-// Products are asynchronous: their registers are pinned before they start and after they are waited for, or the compiler
-// would move what it computes across.
-
-using u64 = unsigned long long;
-
-template <int N>
-DEVICE void pin(float (&x)[N][4]) {
-#pragma unroll
-  for (int n = 0; n < N; ++n) asm volatile("" : "+f"(x[n][0]), "+f"(x[n][1]), "+f"(x[n][2]), "+f"(x[n][3])::"memory");
-}
-template <int N>
-DEVICE void pin(u32 (&x)[N][4]) {
-#pragma unroll
-  for (int n = 0; n < N; ++n) asm volatile("" : "+r"(x[n][0]), "+r"(x[n][1]), "+r"(x[n][2]), "+r"(x[n][3])::"memory");
-}
-DEVICE void products_begin() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
-DEVICE void products_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
-
-// Waits until at most PENDING of the latest groups are under way, of which `x` is not a part.
-template <int PENDING, int N>
-DEVICE void products_wait(float (&x)[N][4]) {
-  asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(PENDING) : "memory");
-  pin(x);
-}
-
-// Ordinary writes up to here are seen by products that start after this is known.
-DEVICE void fence_async() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
-
-// A tile [CHUNK][COLS] as an operand whose depth is its columns: step s is columns 16 s and on.
-template <int COLS>
-struct ByColumns {
-  using T = Tile<COLS, 2>;
-  u64 first;
-  METHOD explicit ByColumns(int tile)
-      : first(static_cast<u64>(shared_address(tile) >> 4) | 1ull << 16 | static_cast<u64>(T::ROW / 2) << 32 |
-              static_cast<u64>(T::SWIZZLE) << 62) {}
-  METHOD u64 step(int s) const { return first + (s * 32 / T::ROW * T::BLOCK + s * 32 % T::ROW) / 16; }
-};
-
-// A tile [CHUNK][COLS] as an operand whose depth is its rows: step s is rows 16 s and on.
-template <int COLS>
-struct ByRows {
-  using T = Tile<COLS, 2>;
-  u64 first;
-  METHOD explicit ByRows(int tile)
-      : first(static_cast<u64>(shared_address(tile) >> 4) | static_cast<u64>(T::BLOCK / 16) << 16 |
-              static_cast<u64>(T::ROW / 2) << 32 | static_cast<u64>(T::SWIZZLE) << 62) {}
-  METHOD u64 step(int s) const { return first + s * T::ROW; }
-};
-
-// d[64][64] = a[64][16] b[16][64], added to d where it is kept. MAJOR 1: the depth of b runs across its rows.
-template <int MAJOR>
-DEVICE void multiply(float (&d)[8][4], const u32 (&a)[4], u64 b, bool keep) {
-  asm volatile(
-      "{ .reg .pred keep; setp.ne.b32 keep, %37, 0;\n"
-      "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {"
-      "%0,%1,%2,%3,%4,%5,%6,%7,"
-      "%8,%9,%10,%11,%12,%13,%14,%15,"
-      "%16,%17,%18,%19,%20,%21,%22,%23,"
-      "%24,%25,%26,%27,%28,%29,%30,%31"
-      "}, {%32, %33, %34, %35}, %36, keep, 1, 1, %38; }"
-      : "+f"(d[0][0]), "+f"(d[0][1]), "+f"(d[0][2]), "+f"(d[0][3]), "+f"(d[1][0]), "+f"(d[1][1]), "+f"(d[1][2]), "+f"(d[1][3]),
-       "+f"(d[2][0]), "+f"(d[2][1]), "+f"(d[2][2]), "+f"(d[2][3]), "+f"(d[3][0]), "+f"(d[3][1]), "+f"(d[3][2]), "+f"(d[3][3]),
-       "+f"(d[4][0]), "+f"(d[4][1]), "+f"(d[4][2]), "+f"(d[4][3]), "+f"(d[5][0]), "+f"(d[5][1]), "+f"(d[5][2]), "+f"(d[5][3]),
-       "+f"(d[6][0]), "+f"(d[6][1]), "+f"(d[6][2]), "+f"(d[6][3]), "+f"(d[7][0]), "+f"(d[7][1]), "+f"(d[7][2]), "+f"(d[7][3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(static_cast<int>(keep)), "n"(MAJOR));
-}
-
-// d[64][128] = a[64][16] b[16][128], added to d where it is kept. MAJOR 1: the depth of b runs across its rows.
-template <int MAJOR>
-DEVICE void multiply(float (&d)[16][4], const u32 (&a)[4], u64 b, bool keep) {
-  asm volatile(
-      "{ .reg .pred keep; setp.ne.b32 keep, %69, 0;\n"
-      "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {"
-      "%0,%1,%2,%3,%4,%5,%6,%7,"
-      "%8,%9,%10,%11,%12,%13,%14,%15,"
-      "%16,%17,%18,%19,%20,%21,%22,%23,"
-      "%24,%25,%26,%27,%28,%29,%30,%31,"
-      "%32,%33,%34,%35,%36,%37,%38,%39,"
-      "%40,%41,%42,%43,%44,%45,%46,%47,"
-      "%48,%49,%50,%51,%52,%53,%54,%55,"
-      "%56,%57,%58,%59,%60,%61,%62,%63"
-      "}, {%64, %65, %66, %67}, %68, keep, 1, 1, %70; }"
-      : "+f"(d[0][0]), "+f"(d[0][1]), "+f"(d[0][2]), "+f"(d[0][3]), "+f"(d[1][0]), "+f"(d[1][1]), "+f"(d[1][2]), "+f"(d[1][3]),
-       "+f"(d[2][0]), "+f"(d[2][1]), "+f"(d[2][2]), "+f"(d[2][3]), "+f"(d[3][0]), "+f"(d[3][1]), "+f"(d[3][2]), "+f"(d[3][3]),
-       "+f"(d[4][0]), "+f"(d[4][1]), "+f"(d[4][2]), "+f"(d[4][3]), "+f"(d[5][0]), "+f"(d[5][1]), "+f"(d[5][2]), "+f"(d[5][3]),
-       "+f"(d[6][0]), "+f"(d[6][1]), "+f"(d[6][2]), "+f"(d[6][3]), "+f"(d[7][0]), "+f"(d[7][1]), "+f"(d[7][2]), "+f"(d[7][3]),
-       "+f"(d[8][0]), "+f"(d[8][1]), "+f"(d[8][2]), "+f"(d[8][3]), "+f"(d[9][0]), "+f"(d[9][1]), "+f"(d[9][2]), "+f"(d[9][3]),
-       "+f"(d[10][0]), "+f"(d[10][1]), "+f"(d[10][2]), "+f"(d[10][3]), "+f"(d[11][0]), "+f"(d[11][1]), "+f"(d[11][2]), "+f"(d[11][3]),
-       "+f"(d[12][0]), "+f"(d[12][1]), "+f"(d[12][2]), "+f"(d[12][3]), "+f"(d[13][0]), "+f"(d[13][1]), "+f"(d[13][2]), "+f"(d[13][3]),
-       "+f"(d[14][0]), "+f"(d[14][1]), "+f"(d[14][2]), "+f"(d[14][3]), "+f"(d[15][0]), "+f"(d[15][1]), "+f"(d[15][2]), "+f"(d[15][3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(static_cast<int>(keep)), "n"(MAJOR));
-}
-
-// Copies of the load warpgroup, from rows of one head of a tensor into tiles.
-
-template <typename T>
-struct Rows {
-  using Number = T;
-  const T* first;
-  i64 stride;  // numbers from a token to the next
-};
-
-// Of a tensor the rule does not have.
-struct NoRows {
-  using Number = float;
-};
-
-DEVICE void copy_piece(u32 target, const void* source) {
-  asm volatile("cp.async.ca.shared.global [%0], [%1], 16;" ::"r"(target), "l"(__cvta_generic_to_global(source)) : "memory");
-}
-
-// Zeros where it does not exist.
-DEVICE void copy_piece(u32 target, const void* source, bool exists) {
-  asm volatile("cp.async.ca.shared.global [%0], [%1], 16, %2;" ::"r"(target), "l"(__cvta_generic_to_global(source)),
-               "r"(exists ? 16 : 0)
-               : "memory");
-}
-
-// Copies a chunk's rows of COLS numbers, of which `exist` do; WHOLE: all of them. A thread's rows are a multiple of eight
-// apart, after which swizzles repeat.
-template <bool WHOLE, int COLS, typename T>
-DEVICE void copy_rows(int tile, const Rows<T>& rows, i64 from, int exist) {
-  constexpr int PIECE = 16 / sizeof(T), PIECES = COLS / PIECE;
-  constexpr int ACROSS = PIECES > 8 ? 16 : PIECES > 4 ? 8 : PIECES > 2 ? 4 : 2, APART = THREADS / ACROSS;
-  const u32 thread = thread_index() % static_cast<u32>(THREADS);
-  const int first = thread / ACROSS;
-#pragma unroll 1
-  for (int piece = thread % ACROSS; piece < PIECES; piece += ACROSS) {
-    u32 target = shared_address(tile + Tile<COLS, sizeof(T)>::offset(first, piece * PIECE));
-    const T* source = rows.first + (from + first) * rows.stride + piece * PIECE;
-#pragma unroll(WHOLE ? 8 : 1)
-    for (int row = 0; row < CHUNK; row += APART) {
-      if (APART > CHUNK && first >= CHUNK) break;
-      if constexpr (WHOLE) copy_piece(target, source);
-      else copy_piece(target, source, row + first < exist);
-      target += APART * Tile<COLS, sizeof(T)>::ROW;
-      source += APART * rows.stride;
-    }
-  }
-}
-
-template <int COLS, typename T>
-DEVICE void copy_tile(int tile, const Rows<T>& rows, i64 from, int exist) {
-  if (exist >= CHUNK) copy_rows<true, COLS>(tile, rows, from, exist);
-  else copy_rows<false, COLS>(tile, rows, from, exist);
-}
-
-// Vectors over a chunk's tokens that follow from gates with one number per token. One warp of the load warpgroup has the
-// numbers in registers, fetched a chunk ahead.
-
-// Neighbouring tokens of a lane.
-enum : int { LANE_TOKENS = CHUNK > 32 ? CHUNK / 32 : 1 };
-
-// A gate as it is stored: what is not looked at is not waited for. Tokens that do not exist are zeros: no decay, nothing
-// erased, nothing written.
-template <typename T>
-struct TokenGate {
-  T stored[LANE_TOKENS];
-
-  METHOD void fetch(const Rows<T>& rows, i64 from, int exist, int lane) {
-    const int token = lane * LANE_TOKENS;
-    const T* source = rows.first + (from + token) * rows.stride;
-#pragma unroll
-    for (int r = 0; r < LANE_TOKENS; ++r) {
-      stored[r] = T{};
-      if (token + r < exist && token + r < CHUNK) stored[r] = *source;
-      source += rows.stride;
-    }
-  }
-  METHOD float operator[](int r) const { return load_number(&stored[r]); }
-};
-
-// The gates of a rule that have one number per token.
-template <class Cfg>
-struct TokenGates {
-  enum : int {
-    OWN_WRITE = Cfg::WRITE == TOKEN && !Cfg::TIED,
-    ANY = Cfg::DECAY == TOKEN || Cfg::ERASE == TOKEN || OWN_WRITE,
-  };
-  TokenGate<typename Cfg::Decay> decay;
-  TokenGate<typename Cfg::Erase> erase;
-  TokenGate<typename Cfg::Write> write;
-
-  // Of the chunk that begins `from` tokens from the first of `length`.
-  template <class G, class B, class W>
-  METHOD void fetch(const G& g, const B& b, const W& w, int from, int length, int lane) {
-    if constexpr (Cfg::DECAY == TOKEN) decay.fetch(g, from, length - from, lane);
-    if constexpr (Cfg::ERASE == TOKEN) erase.fetch(b, from, length - from, lane);
-    if constexpr (OWN_WRITE) write.fetch(w, from, length - from, lane);
-  }
-};
-
-// The lane's part of a vector.
-template <typename Value>
-DEVICE void store_vector(int vector, int lane, Value value) {
-  if (CHUNK < 32 && lane >= CHUNK) return;
-  const int place = vector + lane * (LANE_TOKENS * 4);
-  if constexpr (LANE_TOKENS == 2) at<float2>(place) = {value(0), value(1)};
-  else at<float>(place) = value(0);
-}
-
-// With G_i the log2 of the decay from the chunk's start through token i:
-//   gamma = G    query = scale 2^G    decay_out = 2^(G_last - G)    chunk_decay = 2^G_last
-//   beta = b     residual = -b 2^G, the sign and the factor of E^ S in R                      write = w
-// Where the decay is not one number per token, 2^G is no part of them.
-template <class Cfg>
-DEVICE void store_vectors(const Buffer<Cfg>& buffer, const TokenGates<Cfg>& gates, float scale, int lane) {
-  float into[LANE_TOKENS];
-  if constexpr (Cfg::DECAY == TOKEN) {
-    float sum[LANE_TOKENS], before = 0.0f;
-#pragma unroll
-    for (int r = 0; r < LANE_TOKENS; ++r) before = sum[r] = before + log2_decay(gates.decay[r]);
-    const float own = before;
-#pragma unroll
-    for (int step = 1; step < 32; step *= 2) {
-      const float other = __shfl_up_sync(0xffffffffu, before, step);
-      if (lane >= step) before += other;
-    }
-    const float total = __shfl_sync(0xffffffffu, before, 31);
-    before -= own;
-#pragma unroll
-    for (int r = 0; r < LANE_TOKENS; ++r) {
-      sum[r] += before;
-      into[r] = exp2(sum[r]);
-    }
-    store_vector(buffer.vector(Cfg::SMEM_DECAY_OUT), lane, [&](int r) { return exp2(total - sum[r]); });
-    if (lane == 0) at<float>(buffer.chunk_decay()) = exp2(total);
-    if constexpr (Cfg::OUTPUTS || Cfg::ERASE) {
-      store_vector(buffer.vector(Cfg::SMEM_GAMMA), lane, [&](int r) { return sum[r]; });
-    }
-    if constexpr (Cfg::OUTPUTS) {
-      store_vector(buffer.vector(Cfg::SMEM_QUERY), lane, [&](int r) { return scale * into[r]; });
-    }
-  } else {
-#pragma unroll
-    for (int r = 0; r < LANE_TOKENS; ++r) into[r] = 1.0f;
-  }
-  if constexpr (Cfg::ERASE == TOKEN) {
-    store_vector(buffer.vector(Cfg::SMEM_BETA), lane, [&](int r) { return gates.erase[r]; });
-    store_vector(buffer.vector(Cfg::SMEM_RESIDUAL), lane, [&](int r) { return -gates.erase[r] * into[r]; });
-  } else if constexpr (Cfg::ERASE && Cfg::DECAY == TOKEN) {
-    store_vector(buffer.vector(Cfg::SMEM_RESIDUAL), lane, [&](int r) { return -into[r]; });
-  }
-  if constexpr (TokenGates<Cfg>::OWN_WRITE) {
-    store_vector(buffer.vector(Cfg::SMEM_WRITE), lane, [&](int r) { return gates.write[r]; });
-  }
-}
-
-// The load warpgroup: a chunk's tiles into its buffer of the ring, its values, and the vectors over its tokens.
-
-// Rows of q, k, v and of the gates. Values are `written` for as many tokens, and zeros after them.
-template <class Cfg, class Q, class K, class V, class G, class B, class W>
-DEVICE void load_chunks(const Q& q, const K& k, const V& v, const G& g, const B& b, const W& w, int length, int written,
-                        float scale) {
-  const int lane = lane_index();
-  const bool has_gates = TokenGates<Cfg>::ANY && warp_index() % WARPS == 0;
-  TokenGates<Cfg> gates;
-  if (has_gates) gates.fetch(g, b, w, 0, length, lane);
-  Stage stage;
-#pragma unroll 1
-  for (int first = 0, parity = 1; first < length; first += CHUNK, parity ^= 1) {
-    const Buffer<Cfg> buffer(stage);
-    const int exist = length - first;
-    buffer.empty().wait(stage.parity ^ 1);
-    if constexpr (Cfg::OUTPUTS) copy_tile<KEY>(buffer.queries(), q, first, exist);
-    copy_tile<KEY>(buffer.keys(), k, first, exist);
-    if constexpr (Cfg::ERASE == CHANNEL) copy_tile<KEY>(buffer.gates(), b, first, exist);
-    if constexpr (Cfg::DECAY == CHANNEL) copy_tile<KEY>(buffer.decays(), g, first, exist);
-    buffer.full().arrive_copied();
-    if (has_gates) {
-      store_vectors<Cfg>(buffer, gates, scale, lane);
-      buffer.full().arrive();
-      gates.fetch(g, b, w, first + CHUNK, length, lane);
-    } else {
-      buffer.full().arrive_alone();  // copies alone do not tell that the buffer was empty
-    }
-    Barrier{Cfg::SMEM_VALUES_READ}.wait(parity);
-    copy_tile<VALUES>(Cfg::SMEM_V_TILE, v, first, written - first);
-    if constexpr (Cfg::WRITE == CHANNEL) copy_tile<VALUES>(Cfg::SMEM_W_TILE, w, first, written - first);
-    Barrier{Cfg::SMEM_VALUES}.arrive_copied();
-    stage.advance();
-  }
+DEVICE float2 load_pair(int tile, int row, int col, int p, int lane) {
+  return at<float2>(tile + Tile<COLS, 4>::offset(row, col + lane % 4 * 2 + p / 2 * 8));
 }
 
 // M = (I + L)^-1, unit lower triangular, in 16x16 blocks: a block of rows to a warp, whose L is in its registers.
@@ -861,7 +582,6 @@ DEVICE void invert_block(u32 (&x)[4], const float (&near)[2][2], const float (&h
   x[2] = 0;
   x[3] = inverse[1];
 }
-
 
 // Sums of L_IB M_BJ for one J: a 16x16 block as two accumulators.
 template <typename Element>
@@ -1325,6 +1045,192 @@ DEVICE void make_chunk_factors(const Buffer<Cfg>& buffer, int chunk, float) {
     // A warp without a block has rows like the last one's, of which nothing comes.
     const int block = min(warp_index(), BLOCKS - 1);
     solve_rows<Element>(TurnedRowsOfL<Element, Erasure<Cfg>>(scores, left, block, lane_index()), buffer.m());
+  }
+}
+
+// Copies of the load warpgroup, from rows of one head of a tensor into tiles.
+
+template <typename T>
+struct Rows {
+  using Number = T;
+  const T* first;
+  i64 stride;  // numbers from a token to the next
+};
+
+DEVICE void copy_piece(u32 target, const void* source) {
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 16;" ::"r"(target), "l"(__cvta_generic_to_global(source)) : "memory");
+}
+
+// Zeros where it does not exist.
+DEVICE void copy_piece(u32 target, const void* source, bool exists) {
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 16, %2;" ::"r"(target), "l"(__cvta_generic_to_global(source)),
+               "r"(exists ? 16 : 0)
+               : "memory");
+}
+
+// Copies a chunk's rows of COLS numbers, of which `exist` do; WHOLE: all of them. A thread's rows are a multiple of eight
+// apart, after which swizzles repeat.
+template <bool WHOLE, int COLS, typename T>
+DEVICE void copy_rows(int tile, const Rows<T>& rows, i64 from, int exist) {
+  constexpr int PIECE = 16 / sizeof(T), PIECES = COLS / PIECE;
+  constexpr int ACROSS = PIECES > 8 ? 16 : PIECES > 4 ? 8 : PIECES > 2 ? 4 : 2, APART = THREADS / ACROSS;
+  const u32 thread = thread_index() % static_cast<u32>(THREADS);
+  const int first = thread / ACROSS;
+#pragma unroll 1
+  for (int piece = thread % ACROSS; piece < PIECES; piece += ACROSS) {
+    u32 target = shared_address(tile + Tile<COLS, sizeof(T)>::offset(first, piece * PIECE));
+    const T* source = rows.first + (from + first) * rows.stride + piece * PIECE;
+#pragma unroll(WHOLE ? 8 : 1)
+    for (int row = 0; row < CHUNK; row += APART) {
+      if (APART > CHUNK && first >= CHUNK) break;
+      if constexpr (WHOLE) copy_piece(target, source);
+      else copy_piece(target, source, row + first < exist);
+      target += APART * Tile<COLS, sizeof(T)>::ROW;
+      source += APART * rows.stride;
+    }
+  }
+}
+
+template <int COLS, typename T>
+DEVICE void copy_tile(int tile, const Rows<T>& rows, i64 from, int exist) {
+  if (exist >= CHUNK) copy_rows<true, COLS>(tile, rows, from, exist);
+  else copy_rows<false, COLS>(tile, rows, from, exist);
+}
+
+// Vectors over a chunk's tokens that follow from gates with one number per token. One warp of the load warpgroup has the
+// numbers in registers, fetched a chunk ahead.
+
+// Neighbouring tokens of a lane.
+enum : int { LANE_TOKENS = CHUNK > 32 ? CHUNK / 32 : 1 };
+
+// A gate as it is stored: what is not looked at is not waited for. Tokens that do not exist are zeros: no decay, nothing
+// erased, nothing written.
+template <typename T>
+struct TokenGate {
+  T stored[LANE_TOKENS];
+
+  METHOD void fetch(const Rows<T>& rows, i64 from, int exist, int lane) {
+    const int token = lane * LANE_TOKENS;
+    const T* source = rows.first + (from + token) * rows.stride;
+#pragma unroll
+    for (int r = 0; r < LANE_TOKENS; ++r) {
+      stored[r] = T{};
+      if (token + r < exist && token + r < CHUNK) stored[r] = *source;
+      source += rows.stride;
+    }
+  }
+  METHOD float operator[](int r) const { return load_number(&stored[r]); }
+};
+
+// The gates of a rule that have one number per token.
+template <class Cfg>
+struct TokenGates {
+  enum : int {
+    OWN_WRITE = Cfg::WRITE == TOKEN && !Cfg::TIED,
+    ANY = Cfg::DECAY == TOKEN || Cfg::ERASE == TOKEN || OWN_WRITE,
+  };
+  TokenGate<typename Cfg::Decay> decay;
+  TokenGate<typename Cfg::Erase> erase;
+  TokenGate<typename Cfg::Write> write;
+
+  // Of the chunk that begins `from` tokens from the first of `length`.
+  template <class G, class B, class W>
+  METHOD void fetch(const G& g, const B& b, const W& w, int from, int length, int lane) {
+    if constexpr (Cfg::DECAY == TOKEN) decay.fetch(g, from, length - from, lane);
+    if constexpr (Cfg::ERASE == TOKEN) erase.fetch(b, from, length - from, lane);
+    if constexpr (OWN_WRITE) write.fetch(w, from, length - from, lane);
+  }
+};
+
+// The lane's part of a vector.
+template <typename Value>
+DEVICE void store_vector(int vector, int lane, Value value) {
+  if (CHUNK < 32 && lane >= CHUNK) return;
+  const int place = vector + lane * (LANE_TOKENS * 4);
+  if constexpr (LANE_TOKENS == 2) at<float2>(place) = {value(0), value(1)};
+  else at<float>(place) = value(0);
+}
+
+// With G_i the log2 of the decay from the chunk's start through token i:
+//   gamma = G    query = scale 2^G    decay_out = 2^(G_last - G)    chunk_decay = 2^G_last
+//   beta = b     residual = -b 2^G, the sign and the factor of E^ S in R                      write = w
+// Where the decay is not one number per token, 2^G is no part of them.
+template <class Cfg>
+DEVICE void store_vectors(const Buffer<Cfg>& buffer, const TokenGates<Cfg>& gates, float scale, int lane) {
+  float into[LANE_TOKENS];
+  if constexpr (Cfg::DECAY == TOKEN) {
+    float sum[LANE_TOKENS], before = 0.0f;
+#pragma unroll
+    for (int r = 0; r < LANE_TOKENS; ++r) before = sum[r] = before + log2_decay(gates.decay[r]);
+    const float own = before;
+#pragma unroll
+    for (int step = 1; step < 32; step *= 2) {
+      const float other = __shfl_up_sync(0xffffffffu, before, step);
+      if (lane >= step) before += other;
+    }
+    const float total = __shfl_sync(0xffffffffu, before, 31);
+    before -= own;
+#pragma unroll
+    for (int r = 0; r < LANE_TOKENS; ++r) {
+      sum[r] += before;
+      into[r] = exp2(sum[r]);
+    }
+    store_vector(buffer.vector(Cfg::SMEM_DECAY_OUT), lane, [&](int r) { return exp2(total - sum[r]); });
+    if (lane == 0) at<float>(buffer.chunk_decay()) = exp2(total);
+    if constexpr (Cfg::OUTPUTS || Cfg::ERASE) {
+      store_vector(buffer.vector(Cfg::SMEM_GAMMA), lane, [&](int r) { return sum[r]; });
+    }
+    if constexpr (Cfg::OUTPUTS) {
+      store_vector(buffer.vector(Cfg::SMEM_QUERY), lane, [&](int r) { return scale * into[r]; });
+    }
+  } else {
+#pragma unroll
+    for (int r = 0; r < LANE_TOKENS; ++r) into[r] = 1.0f;
+  }
+  if constexpr (Cfg::ERASE == TOKEN) {
+    store_vector(buffer.vector(Cfg::SMEM_BETA), lane, [&](int r) { return gates.erase[r]; });
+    store_vector(buffer.vector(Cfg::SMEM_RESIDUAL), lane, [&](int r) { return -gates.erase[r] * into[r]; });
+  } else if constexpr (Cfg::ERASE && Cfg::DECAY == TOKEN) {
+    store_vector(buffer.vector(Cfg::SMEM_RESIDUAL), lane, [&](int r) { return -into[r]; });
+  }
+  if constexpr (TokenGates<Cfg>::OWN_WRITE) {
+    store_vector(buffer.vector(Cfg::SMEM_WRITE), lane, [&](int r) { return gates.write[r]; });
+  }
+}
+
+// The load warpgroup: a chunk's tiles into its buffer of the ring, its values, and the vectors over its tokens.
+
+// Rows of q, k, v and of the gates. Values are `written` for as many tokens, and zeros after them.
+template <class Cfg, class Q, class K, class V, class G, class B, class W>
+DEVICE void load_chunks(const Q& q, const K& k, const V& v, const G& g, const B& b, const W& w, int length, int written,
+                        float scale) {
+  const int lane = lane_index();
+  const bool has_gates = TokenGates<Cfg>::ANY && warp_index() % WARPS == 0;
+  TokenGates<Cfg> gates;
+  if (has_gates) gates.fetch(g, b, w, 0, length, lane);
+  Stage stage;
+#pragma unroll 1
+  for (int first = 0, parity = 1; first < length; first += CHUNK, parity ^= 1) {
+    const Buffer<Cfg> buffer(stage);
+    const int exist = length - first;
+    buffer.empty().wait(stage.parity ^ 1);
+    if constexpr (Cfg::OUTPUTS) copy_tile<KEY>(buffer.queries(), q, first, exist);
+    copy_tile<KEY>(buffer.keys(), k, first, exist);
+    if constexpr (Cfg::ERASE == CHANNEL) copy_tile<KEY>(buffer.gates(), b, first, exist);
+    if constexpr (Cfg::DECAY == CHANNEL) copy_tile<KEY>(buffer.decays(), g, first, exist);
+    buffer.full().arrive_copied();
+    if (has_gates) {
+      store_vectors<Cfg>(buffer, gates, scale, lane);
+      buffer.full().arrive();
+      gates.fetch(g, b, w, first + CHUNK, length, lane);
+    } else {
+      buffer.full().arrive_alone();  // copies alone do not tell that the buffer was empty
+    }
+    Barrier{Cfg::SMEM_VALUES_READ}.wait(parity);
+    copy_tile<VALUES>(Cfg::SMEM_V_TILE, v, first, written - first);
+    if constexpr (Cfg::WRITE == CHANNEL) copy_tile<VALUES>(Cfg::SMEM_W_TILE, w, first, written - first);
+    Barrier{Cfg::SMEM_VALUES}.arrive_copied();
+    stage.advance();
   }
 }
 

@@ -1,4 +1,4 @@
-// source 567c6493daa0009e06aaedd39b911b520b33e8cdd4125650f1f76560c40180c5
+// source af522c78c9351825d24ce1d1b2520aa27ab116911064ea325c98deb08b85e2e4
 // kda_safe_decode: one token, or a short run of tokens, of rule `kda_safe` on sm_90a, value_split=4,warps=4.
 //
 //   S_t = (I - k_t e_t^T) Diag(exp g_t) S_(t-1) + k_t z_t^T     e = b k     z = w v     o_t = scale S_t^T q_t
@@ -19,8 +19,9 @@ constexpr int TILE_KEYS = 8, TILE_VALUES = 4;
 constexpr int SMEM_READ = 0;  // each warp's sums of the state read by q, two buffers, 1024 bytes
 constexpr int SMEM_ERASED = 1024;  // each warp's sums of the state read by e, two buffers, 1024 bytes
 constexpr int SMEM_DOTS = 2048;  // each warp's share of k . q, two buffers, 32 bytes
+extern __shared__ __align__(128) unsigned char shared[];
 
-// Words, element types and the instructions on them.
+// Words, and how functions are declared.
 
 using u16 = unsigned short;
 using u32 = unsigned int;
@@ -29,93 +30,9 @@ using i64 = long long;
 #define DEVICE [[maybe_unused]] static __device__ __forceinline__
 #define METHOD __device__ __forceinline__
 
-// Dynamic shared memory. The map above names byte offsets into it.
-extern __shared__ __align__(128) unsigned char shared[];
-
-template <typename T>
-DEVICE T& at(int offset) {
-  return *reinterpret_cast<T*>(shared + offset);
-}
-
-DEVICE u32 shared_address(int offset) {
-  return static_cast<u32>(__cvta_generic_to_shared(shared)) + offset;
-}
+// A warp's index in its block.
 
 DEVICE int warp_index() { return threadIdx.x / 32; }
-
-// Volatile, and read once by each stage: the compiler would otherwise compute every stage's addresses before the loop
-// over chunks and hold them in registers through it.
-DEVICE int lane_index() {
-  int lane;
-  asm volatile("mov.u32 %0, %%laneid;" : "=r"(lane));
-  return lane;
-}
-DEVICE int thread_index() {
-  int thread;
-  asm volatile("mov.u32 %0, %%tid.x;" : "=r"(thread));
-  return thread;
-}
-
-// 2^x. Arguments are never positive here, so nothing overflows; results below the normal range are 0.
-DEVICE float exp2(float x) {
-  float y;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-  return y;
-}
-
-// A decay's natural log in base 2. e^-104 is below the smallest float32: a stronger decay forgets no more, and would
-// only cost prefix sums their precision.
-DEVICE float log2_decay(float g) { return fmaxf(g, -104.0f) * 1.4426950408889634f; }
-
-// bfloat16, two to a register: element 0 in the low half.
-struct Bf16 {
-  u16 bits;
-  static METHOD u32 pack(float lo, float hi) {
-    u32 pair;
-    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(hi), "f"(lo));
-    return pair;
-  }
-  static METHOD float low(u32 pair) { return __uint_as_float(pair << 16); }
-  static METHOD float high(u32 pair) { return __uint_as_float(pair & 0xffff0000u); }
-  // d[16][8] += a[16][16] b[16][8], float32 sums.
-  static METHOD void mma(float (&d)[4], const u32 (&a)[4], u32 b0, u32 b1) {
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-  }
-};
-
-// IEEE half precision, likewise.
-struct F16 {
-  u16 bits;
-  static METHOD u32 pack(float lo, float hi) {
-    u32 pair;
-    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(hi), "f"(lo));
-    return pair;
-  }
-  static METHOD float low(u32 pair) {
-    float x;
-    asm("{ .reg .b16 lo, hi; mov.b32 {lo, hi}, %1; cvt.f32.f16 %0, lo; }" : "=f"(x) : "r"(pair));
-    return x;
-  }
-  static METHOD float high(u32 pair) {
-    float x;
-    asm("{ .reg .b16 lo, hi; mov.b32 {lo, hi}, %1; cvt.f32.f16 %0, hi; }" : "=f"(x) : "r"(pair));
-    return x;
-  }
-  static METHOD void mma(float (&d)[4], const u32 (&a)[4], u32 b0, u32 b1) {
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-  }
-};
-
-// One stored number as float32.
-DEVICE float load_number(const float* address) { return *address; }
-template <typename T>
-DEVICE float load_number(const T* address) {
-  return T::low(address->bits);
-}
 
 // Offsets of packed sequences, int32 or int64.
 
@@ -167,6 +84,52 @@ DEVICE T* find_state(T* pool, const int* slots, const Work& work, int value_head
   if (pool == nullptr) return nullptr;
   const i64 slot = slots == nullptr ? work.sequence : slots[work.sequence];
   return slot < 0 ? nullptr : pool + (slot * value_heads + work.value_head) * (KEY * VALUE);
+}
+
+// Indices of a thread, element types and the instructions on them.
+
+// Volatile, and read once by each stage: the compiler would otherwise compute every stage's addresses before the loop
+// over chunks and hold them in registers through it.
+DEVICE int lane_index() {
+  int lane;
+  asm volatile("mov.u32 %0, %%laneid;" : "=r"(lane));
+  return lane;
+}
+
+// 2^x. Arguments are never positive here, so nothing overflows; results below the normal range are 0.
+DEVICE float exp2(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
+// A decay's natural log in base 2. e^-104 is below the smallest float32: a stronger decay forgets no more, and would
+// only cost prefix sums their precision.
+DEVICE float log2_decay(float g) { return fmaxf(g, -104.0f) * 1.4426950408889634f; }
+
+// bfloat16, two to a register: element 0 in the low half.
+struct Bf16 {
+  u16 bits;
+  static METHOD u32 pack(float lo, float hi) {
+    u32 pair;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(hi), "f"(lo));
+    return pair;
+  }
+  static METHOD float low(u32 pair) { return __uint_as_float(pair << 16); }
+  static METHOD float high(u32 pair) { return __uint_as_float(pair & 0xffff0000u); }
+  // d[16][8] += a[16][16] b[16][8], float32 sums.
+  static METHOD void mma(float (&d)[4], const u32 (&a)[4], u32 b0, u32 b1) {
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+  }
+};
+
+// One stored number as float32.
+DEVICE float load_number(const float* address) { return *address; }
+template <typename T>
+DEVICE float load_number(const T* address) {
+  return T::low(address->bits);
 }
 
 // The part of a state a thread holds: for each of KEY_STEPS steps a tile of TILE_KEYS keys and TILE_VALUES values, in
@@ -319,28 +282,8 @@ struct State {
 // alpha = exp(g).
 DEVICE float decay_factor(float g) { return exp2(log2_decay(g)); }
 
-struct NoDecay {
-  template <typename Token>
-  static METHOD void apply(State&, const Token&) {}
-};
-
-struct TokenDecay {
-  template <typename Token>
-  static METHOD void apply(State& state, const Token& token) {
-    const float alpha = decay_factor(token.g);
-#pragma unroll
-    for (int step = 0; step < KEY_STEPS; ++step) {
-#pragma unroll
-      for (int i = 0; i < TILE_KEYS; ++i) {
-#pragma unroll
-        for (int j = 0; j < TILE_VALUES; ++j) state.s[step][i][j] *= alpha;
-      }
-    }
-  }
-};
-
 struct ChannelDecay {
-  template <typename Token>
+  template <typename State, typename Token>
   static METHOD void apply(State& state, const Token& token) {
 #pragma unroll
     for (int step = 0; step < KEY_STEPS; ++step) {
@@ -362,32 +305,17 @@ struct TokenErase {
   static METHOD float sum(const Token& token) { return token.b; }
 };
 
-struct ChannelErase {
-  template <typename Token>
-  static METHOD float key(const Token& token, int step, int i) { return token.b.at(step, i); }
-  template <typename Token>
-  static METHOD float sum(const Token&) { return 1.0f; }
-};
-
-struct NoWrite {
-  template <typename Token>
-  static METHOD float at(const Token&, int) { return 1.0f; }
-};
-
-struct TokenWrite {
-  template <typename Token>
-  static METHOD float at(const Token& token, int) { return token.w; }
-};
-
-struct ChannelWrite {
-  template <typename Token>
-  static METHOD float at(const Token& token, int j) { return token.w.at(j); }
-};
-
 struct TiedWrite {
   template <typename Token>
   static METHOD float at(const Token& token, int) { return token.b; }
 };
+
+// Dynamic shared memory, `shared`, by byte offsets. A kernel's own text declares it, with the map that names offsets.
+
+template <typename T>
+DEVICE T& at(int offset) {
+  return *reinterpret_cast<T*>(shared + offset);
+}
 
 // Sums over K: first over the lanes of a warp that hold different keys, then over the block's KEY_WARPS warps through
 // shared memory. Two buffers take turns, so a token needs one barrier: a buffer is written again only after the
@@ -443,7 +371,7 @@ DEVICE bool writes_output(const Place& place) {
 //   r = D^T e     n = z - r     S = D + k n^T     o = S^T q = D^T q + (k . q) n
 // The sums D^T e, D^T q and k . q travel together. Returns n; `o` is complete where `writes_output`.
 
-template <typename Decay, typename Erase, typename Write, typename Token>
+template <typename Decay, typename Erase, typename Write, typename State, typename Token>
 DEVICE void advance(State& state, const Token& token, const Place& place, int buffer, float (&o)[TILE_VALUES]) {
   Decay::apply(state, token);
 
@@ -500,8 +428,6 @@ DEVICE void advance(State& state, const Token& token, const Place& place, int bu
     for (int j = 0; j < TILE_VALUES; ++j) o[j] += dot * n[j];
   }
 }
-
-using Element = Bf16;
 
 // A token's inputs, the thread's share of them.
 struct Token {

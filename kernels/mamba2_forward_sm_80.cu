@@ -1,4 +1,4 @@
-// source af471eaadbbfaf4d3ae99d07afb371ba10bb7b0c818bb2d3bd971194ae317387
+// source 59008b981bca8d956b9b3128f0d91a9eeb67c7b6a7ad0e57b7fa1c3b996f6535
 // mamba2_forward: the chunked forward pass of rule `mamba2` on sm_80, chunk=64,value_split=1,warps=8,stages=2.
 //
 //   S_t = (I - k_t e_t^T) Diag(exp g_t) S_(t-1) + k_t z_t^T     e = b k     z = w v     o_t = scale S_t^T q_t
@@ -19,7 +19,6 @@ enum : int {
   STAGES = 2,
   VALUE_SPLIT = 1,  // slices of the value dim
   VALUE_TILES = 8,  // 16-row tiles of a slice
-  DECAY_SEGMENTS = 2,  // threads that share a channel's prefix sums
   STATE_KEY_STRIDE = 128,
   STATE_VALUE_STRIDE = 1,
 };
@@ -35,8 +34,9 @@ enum : int {
   SMEM_DECAY_OUT = 90624,  // decay after each token to the chunk's end, 256 bytes
   SMEM_WRITE = 90880,  // write gate, 256 bytes
 };
+extern __shared__ __align__(128) unsigned char shared[];
 
-// Words, element types and the instructions on them.
+// Words, and how functions are declared.
 
 using u16 = unsigned short;
 using u32 = unsigned int;
@@ -45,102 +45,18 @@ using i64 = long long;
 #define DEVICE [[maybe_unused]] static __device__ __forceinline__
 #define METHOD __device__ __forceinline__
 
-// Dynamic shared memory. The map above names byte offsets into it.
-extern __shared__ __align__(128) unsigned char shared[];
-
-template <typename T>
-DEVICE T& at(int offset) {
-  return *reinterpret_cast<T*>(shared + offset);
-}
-
-DEVICE u32 shared_address(int offset) {
-  return static_cast<u32>(__cvta_generic_to_shared(shared)) + offset;
-}
+// A warp's index in its block.
 
 DEVICE int warp_index() { return threadIdx.x / 32; }
 
-// Volatile, and read once by each stage: the compiler would otherwise compute every stage's addresses before the loop
-// over chunks and hold them in registers through it.
-DEVICE int lane_index() {
-  int lane;
-  asm volatile("mov.u32 %0, %%laneid;" : "=r"(lane));
-  return lane;
-}
-DEVICE int thread_index() {
-  int thread;
-  asm volatile("mov.u32 %0, %%tid.x;" : "=r"(thread));
-  return thread;
-}
-
-// 2^x. Arguments are never positive here, so nothing overflows; results below the normal range are 0.
-DEVICE float exp2(float x) {
-  float y;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-  return y;
-}
-
-// A decay's natural log in base 2. e^-104 is below the smallest float32: a stronger decay forgets no more, and would
-// only cost prefix sums their precision.
-DEVICE float log2_decay(float g) { return fmaxf(g, -104.0f) * 1.4426950408889634f; }
-
-// bfloat16, two to a register: element 0 in the low half.
-struct Bf16 {
-  u16 bits;
-  static METHOD u32 pack(float lo, float hi) {
-    u32 pair;
-    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(hi), "f"(lo));
-    return pair;
-  }
-  static METHOD float low(u32 pair) { return __uint_as_float(pair << 16); }
-  static METHOD float high(u32 pair) { return __uint_as_float(pair & 0xffff0000u); }
-  // d[16][8] += a[16][16] b[16][8], float32 sums.
-  static METHOD void mma(float (&d)[4], const u32 (&a)[4], u32 b0, u32 b1) {
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-  }
-};
-
-// IEEE half precision, likewise.
-struct F16 {
-  u16 bits;
-  static METHOD u32 pack(float lo, float hi) {
-    u32 pair;
-    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(hi), "f"(lo));
-    return pair;
-  }
-  static METHOD float low(u32 pair) {
-    float x;
-    asm("{ .reg .b16 lo, hi; mov.b32 {lo, hi}, %1; cvt.f32.f16 %0, lo; }" : "=f"(x) : "r"(pair));
-    return x;
-  }
-  static METHOD float high(u32 pair) {
-    float x;
-    asm("{ .reg .b16 lo, hi; mov.b32 {lo, hi}, %1; cvt.f32.f16 %0, hi; }" : "=f"(x) : "r"(pair));
-    return x;
-  }
-  static METHOD void mma(float (&d)[4], const u32 (&a)[4], u32 b0, u32 b1) {
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-  }
-};
-
-// One stored number as float32.
-DEVICE float load_number(const float* address) { return *address; }
-template <typename T>
-DEVICE float load_number(const T* address) {
-  return T::low(address->bits);
-}
-
-// Tiles in shared memory, and how matrix fragments leave them.
+// Tiles in shared memory as mma.sync reads them.
 //
 // A tile is rows of COLS numbers of BYTES each, COLS a multiple of 16, in units of eight numbers. The units of a row
 // are exchanged by the row's index so that the eight rows (16-bit) or four rows (32-bit) one access touches lie in
 // different banks. No padding: a tile is exactly rows x COLS x BYTES.
 
 template <int COLS, int BYTES>
-struct Tile {
+struct RowTile {
   enum : int {
     UNITS = COLS / 8,
     MASK = (BYTES == 2 && UNITS % 8 == 0) ? 7 : UNITS % 4 == 0 ? 3 : 1,
@@ -152,142 +68,8 @@ struct Tile {
   }
 };
 
-// A 16x16 block of 16-bit numbers as four 8x8 matrices: rows 0-7, rows 8-15, then the same of columns 8-15. That is
-// the A operand of mma.m16n8k16. As a B operand whose columns are the block's rows, {0, 2} is the first eight
-// columns and {1, 3} the second.
-template <int COLS>
-DEVICE void load_block(u32 (&block)[4], int tile, int row, int col, int lane) {
-  const u32 address = shared_address(tile + Tile<COLS, 2>::offset(row + lane % 16, col + lane / 16 * 8));
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
-               : "=r"(block[0]), "=r"(block[1]), "=r"(block[2]), "=r"(block[3])
-               : "r"(address));
-}
-
-// The same block with each 8x8 matrix transposed: as a B operand whose rows are the block's rows, {0, 1} is its
-// first eight columns and {2, 3} the second.
-template <int COLS>
-DEVICE void load_block_transposed(u32 (&block)[4], int tile, int row, int col, int lane) {
-  const u32 address = shared_address(tile + Tile<COLS, 2>::offset(row + lane % 16, col + lane / 16 * 8));
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
-               : "=r"(block[0]), "=r"(block[1]), "=r"(block[2]), "=r"(block[3])
-               : "r"(address));
-}
-
-// Transposes an 8x8 matrix of 16-bit numbers held one pair to a lane.
-DEVICE u32 transpose(u32 pair) {
-  u32 turned;
-  asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(turned) : "r"(pair));
-  return turned;
-}
-
-// A 16x16 block as float32, eight numbers to a lane in the order of the A operand: pair p covers row
-// lane/4 + 8 (p % 2), columns 2 (lane % 4) + 8 (p / 2) and the next.
-struct Fragment {
-  float2 pair[4];
-};
-
-template <typename T>
-DEVICE Fragment unpack(const u32 (&block)[4]) {
-  Fragment x;
-#pragma unroll
-  for (int p = 0; p < 4; ++p) x.pair[p] = {T::low(block[p]), T::high(block[p])};
-  return x;
-}
-
-template <typename Element>
-DEVICE void pack_product(u32 (&block)[4], const Fragment& x, const Fragment& y) {
-#pragma unroll
-  for (int p = 0; p < 4; ++p) {
-    block[p] = Element::pack(x.pair[p].x * y.pair[p].x, x.pair[p].y * y.pair[p].y);
-  }
-}
-
-// The pairs of a float32 tile that a fragment's pair p covers.
-template <int COLS>
-DEVICE float2 load_pair(int tile, int row, int col, int p, int lane) {
-  return at<float2>(tile + Tile<COLS, 4>::offset(row, col + lane % 4 * 2 + p / 2 * 8));
-}
-
-// A fragment of a tile stored as T, and eight neighbouring numbers of a row.
-template <typename T, int COLS>
-struct Stored {
-  static METHOD Fragment fragment(int tile, int row, int col, int lane) {
-    u32 block[4];
-    load_block<COLS>(block, tile, row, col, lane);
-    return unpack<T>(block);
-  }
-  static METHOD void unit(float (&x)[8], int tile, int row, int col) {
-    const uint4 pairs = at<uint4>(tile + Tile<COLS, 2>::offset(row, col));
-    x[0] = T::low(pairs.x);
-    x[1] = T::high(pairs.x);
-    x[2] = T::low(pairs.y);
-    x[3] = T::high(pairs.y);
-    x[4] = T::low(pairs.z);
-    x[5] = T::high(pairs.z);
-    x[6] = T::low(pairs.w);
-    x[7] = T::high(pairs.w);
-  }
-};
-
-template <int COLS>
-struct Stored<float, COLS> {
-  static METHOD Fragment fragment(int tile, int row, int col, int lane) {
-    Fragment x;
-#pragma unroll
-    for (int p = 0; p < 4; ++p) x.pair[p] = load_pair<COLS>(tile, row + lane / 4 + p % 2 * 8, col, p, lane);
-    return x;
-  }
-  static METHOD void unit(float (&x)[8], int tile, int row, int col) {
-    const float4 near = at<float4>(tile + Tile<COLS, 4>::offset(row, col));
-    const float4 far = at<float4>(tile + Tile<COLS, 4>::offset(row, col + 4));
-    x[0] = near.x;
-    x[1] = near.y;
-    x[2] = near.z;
-    x[3] = near.w;
-    x[4] = far.x;
-    x[5] = far.y;
-    x[6] = far.z;
-    x[7] = far.w;
-  }
-};
-
-// Writes eight neighbouring numbers of a row as operands.
-template <typename Element, int COLS>
-DEVICE void store_unit(int tile, int row, int col, const float (&x)[8]) {
-  at<uint4>(tile + Tile<COLS, 2>::offset(row, col)) = {Element::pack(x[0], x[1]), Element::pack(x[2], x[3]),
-                                                       Element::pack(x[4], x[5]), Element::pack(x[6], x[7])};
-}
-
-// Asynchronous copies from global to shared memory (cp.async). Rows that do not exist become zeros.
-
-// BYTES is 8 or 16; both addresses are multiples of it.
-template <int BYTES>
-DEVICE void copy_async(int offset, const void* source, bool exists) {
-  const int bytes = exists ? BYTES : 0;
-  asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(shared_address(offset)),
-               "l"(__cvta_generic_to_global(source)), "n"(BYTES), "r"(bytes)
-               : "memory");
-}
-
-DEVICE void copy_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-
-// Waits until at most PENDING of this thread's latest groups are still under way.
-template <int PENDING>
-DEVICE void copy_wait() {
-  asm volatile("cp.async.wait_group %0;" ::"n"(PENDING) : "memory");
-}
-
-// Copies a chunk's rows of one tensor, COLS numbers each, into a tile; all threads of the block take part. Rows from
-// `exist` on are zeros. Not unrolled: the compiler would hold each piece's global offset in registers throughout.
-template <typename T, int COLS>
-DEVICE void copy_tile(int tile, const T* rows, i64 stride, int exist) {
-  constexpr int PIECE = 16 / sizeof(T), PIECES = COLS / PIECE;
-#pragma unroll 1
-  for (int i = thread_index(); i < CHUNK * PIECES; i += THREADS) {
-    const int row = i / PIECES, col = i % PIECES * PIECE;
-    copy_async<16>(tile + Tile<COLS, sizeof(T)>::offset(row, col), rows + row * stride + col, row < exist);
-  }
-}
+template <int COLS, int BYTES>
+using Tile = RowTile<COLS, BYTES>;
 
 // Offsets of packed sequences, int32 or int64.
 
@@ -341,34 +123,69 @@ DEVICE T* find_state(T* pool, const int* slots, const Work& work, int value_head
   return slot < 0 ? nullptr : pool + (slot * value_heads + work.value_head) * (KEY * VALUE);
 }
 
-// Elementwise factors. `of(i)` is the factor at i, `pair(i)` the factors at i and at i + 1, i even; multiplying by One
-// costs nothing.
+// Indices of a thread, element types and the instructions on them.
 
-struct One {
-  static METHOD float of(int) { return 1.0f; }
-  static METHOD float2 pair(int) { return {1.0f, 1.0f}; }
-};
+// Volatile, and read once by each stage: the compiler would otherwise compute every stage's addresses before the loop
+// over chunks and hold them in registers through it.
+DEVICE int lane_index() {
+  int lane;
+  asm volatile("mov.u32 %0, %%laneid;" : "=r"(lane));
+  return lane;
+}
 
-// A float32 vector in shared memory, indexed by token or by channel.
-template <int VECTOR>
-struct Each {
-  static METHOD float of(int i) { return at<float>(VECTOR + i * 4); }
-  static METHOD float2 pair(int i) { return at<float2>(VECTOR + i * 4); }
-};
+// Likewise.
+DEVICE int thread_index() {
+  int thread;
+  asm volatile("mov.u32 %0, %%tid.x;" : "=r"(thread));
+  return thread;
+}
 
-// The vector's entry for the chunk's last token.
-template <int VECTOR>
-struct AtEnd {
-  static METHOD float2 pair(int) {
-    const float end = at<float>(VECTOR + (CHUNK - 1) * 4);
-    return {end, end};
+// 2^x. Arguments are never positive here, so nothing overflows; results below the normal range are 0.
+DEVICE float exp2(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
+// A decay's natural log in base 2. e^-104 is below the smallest float32: a stronger decay forgets no more, and would
+// only cost prefix sums their precision.
+DEVICE float log2_decay(float g) { return fmaxf(g, -104.0f) * 1.4426950408889634f; }
+
+// bfloat16, two to a register: element 0 in the low half.
+struct Bf16 {
+  u16 bits;
+  static METHOD u32 pack(float lo, float hi) {
+    u32 pair;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(hi), "f"(lo));
+    return pair;
+  }
+  static METHOD float low(u32 pair) { return __uint_as_float(pair << 16); }
+  static METHOD float high(u32 pair) { return __uint_as_float(pair & 0xffff0000u); }
+  // d[16][8] += a[16][16] b[16][8], float32 sums.
+  static METHOD void mma(float (&d)[4], const u32 (&a)[4], u32 b0, u32 b1) {
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
   }
 };
 
-// No decay between two tokens, or none that is one factor per pair.
-struct NoPairDecay {
-  static METHOD float of(int, int) { return 1.0f; }
-};
+// One stored number as float32.
+DEVICE float load_number(const float* address) { return *address; }
+template <typename T>
+DEVICE float load_number(const T* address) {
+  return T::low(address->bits);
+}
+
+// Dynamic shared memory, `shared`, by byte offsets. A kernel's own text declares it, with the map that names offsets.
+
+template <typename T>
+DEVICE T& at(int offset) {
+  return *reinterpret_cast<T*>(shared + offset);
+}
+
+DEVICE u32 shared_address(int offset) {
+  return static_cast<u32>(__cvta_generic_to_shared(shared)) + offset;
+}
 
 // Gates with one number per token. Warp 0 holds a chunk's numbers in registers, token 32 r + lane in entry r, fetched
 // one chunk ahead, and lays them out in shared memory as vectors over the chunk's tokens.
@@ -434,6 +251,59 @@ struct PairDecay {
   }
 };
 
+// How matrix fragments enter and leave tiles in shared memory. `Tile` is the layout of the kernel's tiles.
+
+// A 16x16 block of 16-bit numbers as four 8x8 matrices: rows 0-7, rows 8-15, then the same of columns 8-15. That is
+// the A operand of mma.m16n8k16. As a B operand whose columns are the block's rows, {0, 2} is the first eight
+// columns and {1, 3} the second.
+template <int COLS>
+DEVICE void load_block(u32 (&block)[4], int tile, int row, int col, int lane) {
+  const u32 address = shared_address(tile + Tile<COLS, 2>::offset(row + lane % 16, col + lane / 16 * 8));
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+               : "=r"(block[0]), "=r"(block[1]), "=r"(block[2]), "=r"(block[3])
+               : "r"(address));
+}
+
+// The same block with each 8x8 matrix transposed: as a B operand whose rows are the block's rows, {0, 1} is its
+// first eight columns and {2, 3} the second.
+template <int COLS>
+DEVICE void load_block_transposed(u32 (&block)[4], int tile, int row, int col, int lane) {
+  const u32 address = shared_address(tile + Tile<COLS, 2>::offset(row + lane % 16, col + lane / 16 * 8));
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
+               : "=r"(block[0]), "=r"(block[1]), "=r"(block[2]), "=r"(block[3])
+               : "r"(address));
+}
+
+// Transposes an 8x8 matrix of 16-bit numbers held one pair to a lane.
+DEVICE u32 transpose(u32 pair) {
+  u32 turned;
+  asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(turned) : "r"(pair));
+  return turned;
+}
+
+// A 16x16 block as float32, eight numbers to a lane in the order of the A operand: pair p covers row
+// lane/4 + 8 (p % 2), columns 2 (lane % 4) + 8 (p / 2) and the next.
+struct Fragment {
+  float2 pair[4];
+};
+
+// Nothing is erased: no L, and a chunk writes Z as it is.
+
+struct NoErase {
+  struct Operand {};
+  struct Sums {};
+  METHOD void multiply(Sums&, int, int, const u32 (&)[4], int) const {}
+  METHOD void store(const Sums&, int, int, int, int, float2) const {}
+  METHOD float2 add(float2 w, const Sums&, int, int, int, float2) const { return w; }
+  METHOD Operand load(int, int, int, int) const { return {}; }
+  METHOD Operand gate(const Fragment&, int, int, int) const { return {}; }
+  METHOD void multiply(Sums&, const Operand&, const Fragment&, const u32 (&)[4]) const {}
+  METHOD void store_below(const Sums&, int, int, int, int) const {}
+  template <int HIGH>
+  METHOD void store_diagonal(const Sums (&)[2], int, int, int, int) const {}
+  METHOD void scale(const float (&)[8], const float (&)[8], int, int) const {}
+};
+
 // L and P where the decay, if any, is one factor per pair of tokens:
 //   L_ij = row_i * pair_ij * (e_i . k_j)   i > j     P_ij = pair_ij * (q_i . k_j)   i >= j
 // in 16x16 blocks on and below the diagonal, one block to a warp. Blocks above the diagonal are never read.
@@ -478,6 +348,61 @@ DEVICE void scores_pair(const Left& left, int q, int k, int p) {
         left.store(erase, n, half, i, j, decay);
       }
     }
+  }
+}
+
+// Elementwise factors. `of(i)` is the factor at i, `pair(i)` the factors at i and at i + 1, i even; multiplying by One
+// costs nothing.
+
+struct One {
+  static METHOD float of(int) { return 1.0f; }
+  static METHOD float2 pair(int) { return {1.0f, 1.0f}; }
+};
+
+// A float32 vector in shared memory, indexed by token or by channel.
+template <int VECTOR>
+struct Each {
+  static METHOD float of(int i) { return at<float>(VECTOR + i * 4); }
+  static METHOD float2 pair(int i) { return at<float2>(VECTOR + i * 4); }
+};
+
+// The vector's entry for the chunk's last token.
+template <int VECTOR>
+struct AtEnd {
+  static METHOD float2 pair(int) {
+    const float end = at<float>(VECTOR + (CHUNK - 1) * 4);
+    return {end, end};
+  }
+};
+
+// Asynchronous copies from global to shared memory (cp.async). Rows that do not exist become zeros.
+
+// BYTES is 8 or 16; both addresses are multiples of it.
+template <int BYTES>
+DEVICE void copy_async(int offset, const void* source, bool exists) {
+  const int bytes = exists ? BYTES : 0;
+  asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(shared_address(offset)),
+               "l"(__cvta_generic_to_global(source)), "n"(BYTES), "r"(bytes)
+               : "memory");
+}
+
+DEVICE void copy_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+
+// Waits until at most PENDING of this thread's latest groups are still under way.
+template <int PENDING>
+DEVICE void copy_wait() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(PENDING) : "memory");
+}
+
+// Copies a chunk's rows of one tensor, COLS numbers each, into a tile; all threads of the block take part. Rows from
+// `exist` on are zeros. Not unrolled: the compiler would hold each piece's global offset in registers throughout.
+template <typename T, int COLS>
+DEVICE void copy_tile(int tile, const T* rows, i64 stride, int exist) {
+  constexpr int PIECE = 16 / sizeof(T), PIECES = COLS / PIECE;
+#pragma unroll 1
+  for (int i = thread_index(); i < CHUNK * PIECES; i += THREADS) {
+    const int row = i / PIECES, col = i % PIECES * PIECE;
+    copy_async<16>(tile + Tile<COLS, sizeof(T)>::offset(row, col), rows + row * stride + col, row < exist);
   }
 }
 
@@ -538,16 +463,6 @@ struct TokenWrite {
     z[1] *= w.y;
     z[2] *= w.x;
     z[3] *= w.y;
-  }
-};
-
-template <typename T, int REGION>
-struct ChannelWrite {
-  static METHOD void apply(float (&z)[4], int group, int lane) {
-    float w[4];
-    Slice<T>::load(w, REGION, group, lane);
-#pragma unroll
-    for (int c = 0; c < 4; ++c) z[c] *= w[c];
   }
 };
 
@@ -686,42 +601,6 @@ struct WriteAll {
   static METHOD void solve(float (&)[CHUNK / 8][4]) {}
 };
 
-// What a chunk writes after erasing: N = M (Z - E^ S). E^ lies in tile `left`, up to the factor `Row` per token.
-template <typename Row, int M>
-struct WriteResidual {
-  int left;
-
-  template <typename Element, typename Write>
-  METHOD void residual(float (&r)[CHUNK / 8][4], const State<Element>& state, int v) const {
-    const int lane = lane_index();
-    float held[CHUNK / 8][4] = {};
-    state.read(held, left, lane);
-    load_values<Element, Write>(r, v, lane);
-#pragma unroll
-    for (int group = 0; group < CHUNK / 8; ++group) {
-      const float2 row = Row::pair(group * 8 + lane % 4 * 2);
-      r[group][0] -= held[group][0] * row.x;
-      r[group][1] -= held[group][1] * row.y;
-      r[group][2] -= held[group][2] * row.x;
-      r[group][3] -= held[group][3] * row.y;
-    }
-  }
-
-  template <typename Element>
-  METHOD void solve(float (&n)[CHUNK / 8][4]) const {
-    const int lane = lane_index();
-    u32 r[CHUNK / 16][4];
-#pragma unroll
-    for (int b = 0; b < CHUNK / 16; ++b) to_operand<Element, One>(r[b], n, b, lane);
-#pragma unroll
-    for (int group = 0; group < CHUNK / 8; ++group) {
-#pragma unroll
-      for (int c = 0; c < 4; ++c) n[group][c] = 0.0f;
-    }
-    multiply_triangle<Element>(n, r, M, lane);
-  }
-};
-
 // O, written out, and the next state. `Into`: decay from the chunk's start through a token, where it is no part of the
 // tile q; `Out`: from a token through the chunk's end, where it is no part of k; `Decay`: over the whole chunk.
 template <typename Into, typename Out, typename Decay, typename Element>
@@ -747,33 +626,6 @@ DEVICE void advance_state(State<Element>& state, const float (&n)[CHUNK / 8][4],
   for (int b = 0; b < CHUNK / 16; ++b) to_operand<Element, Out>(writes[b], n, b, lane);
   state.template advance<Decay>(writes, k, lane);
 }
-
-// The next state alone.
-template <typename Out, typename Decay, typename Element>
-DEVICE void advance_only(State<Element>& state, const float (&n)[CHUNK / 8][4], int k) {
-  const int lane = lane_index();
-  u32 writes[CHUNK / 16][4];
-#pragma unroll
-  for (int b = 0; b < CHUNK / 16; ++b) to_operand<Element, Out>(writes[b], n, b, lane);
-  state.template advance<Decay>(writes, k, lane);
-}
-
-// Nothing is erased: no L, and a chunk writes Z as it is.
-
-struct NoErase {
-  struct Operand {};
-  struct Sums {};
-  METHOD void multiply(Sums&, int, int, const u32 (&)[4], int) const {}
-  METHOD void store(const Sums&, int, int, int, int, float2) const {}
-  METHOD float2 add(float2 w, const Sums&, int, int, int, float2) const { return w; }
-  METHOD Operand load(int, int, int, int) const { return {}; }
-  METHOD Operand gate(const Fragment&, int, int, int) const { return {}; }
-  METHOD void multiply(Sums&, const Operand&, const Fragment&, const u32 (&)[4]) const {}
-  METHOD void store_below(const Sums&, int, int, int, int) const {}
-  template <int HIGH>
-  METHOD void store_diagonal(const Sums (&)[2], int, int, int, int) const {}
-  METHOD void scale(const float (&)[8], const float (&)[8], int, int) const {}
-};
 
 using Element = Bf16;
 using Left = NoErase;

@@ -35,7 +35,7 @@ fn agrees(engine: &Engine, run: &Run<'_>, draw: &Draw) -> Result<bool, String> {
     }
     let (arch, schedule) = outcome.kernel.unwrap();
     let Schedule::Backward(numbers) = schedule else { return Err(format!("{schedule} is no schedule of backward")) };
-    for (tensor, bar) in gradient_bars(run.rule, draw, &case, numbers.chunk).unwrap() {
+    for (tensor, bar) in gradient_bars(run.rule, draw, &case, numbers.scan.chunk).unwrap() {
         let judged = judge(tensor, &outcome, &case, bar).map_err(|error| error.to_string())?;
         if let Some(judged) = judged.filter(|judged| judged.verdict == Verdict::Failed) {
             return Err(format!("{judged:?}, {arch} {schedule}: {}; {}", what(), again()));

@@ -109,7 +109,7 @@ fn every_shipped_rule_compiles_for_every_architecture() {
     let device = Device::vm();
     let shipped = rules_with_kernels().into_iter();
     let rules: Vec<Rule> = shipped.map(|rule| Rule { key_dim: 128, value_dim: 128, ..rule }).collect();
-    assert_eq!(rules.len(), 8);
+    assert_eq!(rules.len(), 10);
     let failures: Vec<String> = rules
         .par_iter()
         .flat_map_iter(|rule| Arch::ALL.into_iter().flat_map(move |arch| PASSES.map(|pass| (rule, arch, pass))))

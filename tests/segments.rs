@@ -237,7 +237,8 @@ fn eight_segments_cost_what_their_maps_do() {
         }
         let (read, written) = sectors(&whole);
         assert_eq!(sectors(&parts), (read + SEGMENTS * STATE, written), "{}", rule.name);
-        assert!(instructions(&parts) <= instructions(&whole) / 100 * 102, "{}", rule.name);
+        // Seven more starts; GDN has 650,000 instructions in 64 chunks.
+        assert!(instructions(&parts) <= instructions(&whole) / 100 * 104, "{}", rule.name);
         assert_eq!(fmas(&parts), fmas(&whole), "{}", rule.name);
         // Starts and B once, each A for every 16 values.
         assert_eq!(sectors(&join), (MAPS.0 * STATE + MAPS.1 * JOINS * STATE, MAPS.1 * STATE), "{}", rule.name);

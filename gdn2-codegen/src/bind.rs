@@ -53,7 +53,7 @@ impl Schedule {
                 // The chunk is backward's: the states kept lie between its chunks.
                 let mut given = Overrides::parse(text, &Forward::FIELDS)?;
                 let backward = backward::complete(rule, arch, &given.only("chunk"));
-                given.fill("chunk", backward.chunk);
+                given.fill("chunk", backward.scan.chunk);
                 // The backward pass is not on wgmma either.
                 given.fill("matrix", Matrix::Mma as u32);
                 Ok(Schedule::Forward(forward::complete(rule, arch, &given)))

@@ -28,9 +28,33 @@ impl Illegal {
     }
 }
 
+/// What a launch does of its pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LaunchRole {
+    /// All of it: forward over whole sequences, or decode.
+    Whole,
+    /// Forward in segments: what each segment makes of the state it starts from.
+    SegmentMaps,
+    /// Forward in segments: from the maps, the states that segments start from.
+    SegmentJoin,
+    /// Forward in segments: the forward kernel, a segment to a block.
+    Segments,
+    /// Backward: the states at chunk boundaries, where forward kept none.
+    RecomputedStates,
+    /// Backward: the gradient of the state at chunk boundaries, last chunk first.
+    ReverseScan,
+    /// Backward: every chunk's gradients.
+    Gradients,
+    /// Backward: sums of dq and dk over value heads that share a key head.
+    HeadSums,
+}
+
 /// One kernel launch of a pass.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Launch {
+    /// What it does.
+    pub role: LaunchRole,
     /// Entry name in the CUDA text, stable across versions of the same rule, pass and schedule.
     pub entry: String,
     /// Parameters in signature order.
@@ -41,6 +65,8 @@ pub struct Launch {
     pub block: u32,
     /// Dynamic shared memory in bytes.
     pub shared_bytes: u32,
+    /// What the dynamic shared memory starts on a multiple of, bytes.
+    pub shared_alignment: u32,
     /// What lies in it; regions whose lives do not meet may share bytes.
     pub shared: Vec<Region>,
     /// When it is launched at all.
@@ -113,7 +139,7 @@ impl Kernel {
     pub fn keeping_forward(&self) -> Option<String> {
         match self.schedule {
             Schedule::Backward(numbers) if self.workspaces.iter().any(|workspace| workspace.saved) => {
-                Some(format!("chunk={}", numbers.chunk))
+                Some(format!("chunk={}", numbers.scan.chunk))
             }
             Schedule::Forward(_) | Schedule::Backward(_) | Schedule::Decode(_) => None,
         }

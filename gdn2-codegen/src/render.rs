@@ -2,6 +2,7 @@
 //! includes no file.
 
 use crate::kernel::{CudaSource, Kernel};
+use crate::print::device::inline;
 use crate::print::template::fill;
 use crate::schedule::{Matrix, Schedule};
 use crate::{backward, decode, forward};
@@ -11,13 +12,13 @@ pub fn render(kernel: &Kernel) -> CudaSource {
     let text = kernel.launches.iter().map(|launch| {
         let (template, view) = match kernel.schedule {
             Schedule::Forward(numbers) => match numbers.matrix {
-                Matrix::Mma => forward::view_mma(kernel, numbers, launch),
+                Matrix::Mma => forward::view_mma(kernel, numbers.scan, launch),
                 Matrix::Wgmma => forward::view_wgmma(kernel, numbers, launch),
             },
             Schedule::Decode(numbers) => decode::view(kernel, numbers, launch),
             Schedule::Backward(numbers) => backward::view(kernel, numbers, launch),
         };
-        fill(template, &view)
+        inline(&fill(template, &view))
     });
     CudaSource::new(text.collect::<Vec<_>>().join("\n"))
 }

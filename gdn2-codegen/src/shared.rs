@@ -13,6 +13,9 @@ pub struct Region {
     pub bytes: u32,
 }
 
+/// What a map starts on a multiple of, bytes, where nothing asks for more.
+pub(crate) const ALIGNMENT: u32 = 128;
+
 /// Bytes up to the end of the last region of a map.
 pub(crate) fn shared_bytes(map: &[Region]) -> u32 {
     map.last().map_or(0, |region| region.offset + region.bytes)

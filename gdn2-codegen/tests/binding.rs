@@ -3,7 +3,7 @@
 
 use gdn2_codegen::arch::Arch;
 use gdn2_codegen::kernel::{Illegal, Kernel, Pass};
-use gdn2_codegen::schedule::{Forward, Matrix, Schedule, ScheduleError};
+use gdn2_codegen::schedule::{Forward, Matrix, Scan, Schedule, ScheduleError};
 use gdn2_codegen::{bind, render};
 use gdn2_dsl::{Dtype, Rule, granularity_combinations};
 
@@ -51,27 +51,40 @@ fn every_combination_binds_by_default_everywhere() {
 #[test]
 fn each_limit_holds_from_both_sides() {
     let rule = widest(128, 128);
-    let numbers = Forward { chunk: 64, value_split: 1, warps: 8, stages: 2, matrix: Matrix::Mma, segments: 1 };
+    let numbers =
+        Forward { scan: Scan { chunk: 64, value_split: 1, warps: 8, stages: 2 }, matrix: Matrix::Mma, segments: 1 };
     let arch = Arch::Sm90a;
     try_bind(&rule, numbers, arch).unwrap();
-    try_bind(&rule, Forward { value_split: 2, warps: 4, ..numbers }, arch).unwrap();
+    try_bind(&rule, Forward { scan: Scan { value_split: 2, warps: 4, ..numbers.scan }, ..numbers }, arch).unwrap();
 
-    assert_eq!(refused(&rule, Forward { chunk: 48, ..numbers }, arch), "chunk");
-    assert_eq!(refused(&rule, Forward { stages: 3, ..numbers }, arch), "stages");
-    assert_eq!(refused(&rule, Forward { stages: 0, ..numbers }, arch), "stages");
-    assert_eq!(refused(&rule, Forward { warps: 7, ..numbers }, arch), "warps");
-    assert_eq!(refused(&rule, Forward { warps: 33, ..numbers }, arch), "warps");
-    assert_eq!(refused(&rule, Forward { warps: 0, ..numbers }, arch), "warps");
-    assert_eq!(refused(&rule, Forward { value_split: 9, ..numbers }, arch), "value_split");
-    assert_eq!(refused(&rule, Forward { value_split: 7, ..numbers }, arch), "value_split");
-    assert_eq!(refused(&rule, Forward { value_split: 0, ..numbers }, arch), "value_split");
+    assert_eq!(refused(&rule, Forward { scan: Scan { chunk: 48, ..numbers.scan }, ..numbers }, arch), "chunk");
+    assert_eq!(refused(&rule, Forward { scan: Scan { stages: 3, ..numbers.scan }, ..numbers }, arch), "stages");
+    assert_eq!(refused(&rule, Forward { scan: Scan { stages: 0, ..numbers.scan }, ..numbers }, arch), "stages");
+    assert_eq!(refused(&rule, Forward { scan: Scan { warps: 7, ..numbers.scan }, ..numbers }, arch), "warps");
+    assert_eq!(refused(&rule, Forward { scan: Scan { warps: 33, ..numbers.scan }, ..numbers }, arch), "warps");
+    assert_eq!(refused(&rule, Forward { scan: Scan { warps: 0, ..numbers.scan }, ..numbers }, arch), "warps");
+    assert_eq!(
+        refused(&rule, Forward { scan: Scan { value_split: 9, ..numbers.scan }, ..numbers }, arch),
+        "value_split"
+    );
+    assert_eq!(
+        refused(&rule, Forward { scan: Scan { value_split: 7, ..numbers.scan }, ..numbers }, arch),
+        "value_split"
+    );
+    assert_eq!(
+        refused(&rule, Forward { scan: Scan { value_split: 0, ..numbers.scan }, ..numbers }, arch),
+        "value_split"
+    );
     // 230,912 bytes fit Hopper's 232,448; two buffers do not fit Ampere's 166,912, one does.
     assert_eq!(refused(&rule, numbers, Arch::Sm80), "shared memory");
-    try_bind(&rule, Forward { stages: 1, ..numbers }, Arch::Sm80).unwrap();
+    try_bind(&rule, Forward { scan: Scan { stages: 1, ..numbers.scan }, ..numbers }, Arch::Sm80).unwrap();
     // 256 threads leave 255 registers each; 288 leave 224, and K = 256 at chunk 64 wants 232.
     let tall = rules(256, 128).remove(0);
-    try_bind(&tall, Forward { stages: 1, ..numbers }, arch).unwrap();
-    assert_eq!(refused(&tall, Forward { stages: 1, warps: 9, ..numbers }, arch), "registers");
+    try_bind(&tall, Forward { scan: Scan { stages: 1, ..numbers.scan }, ..numbers }, arch).unwrap();
+    assert_eq!(
+        refused(&tall, Forward { scan: Scan { stages: 1, warps: 9, ..numbers.scan }, ..numbers }, arch),
+        "registers"
+    );
 }
 
 #[test]
@@ -93,29 +106,40 @@ fn wgmma_binds_where_it_can_and_says_why_elsewhere() {
         }
     }
     let rule = widest(128, 128);
-    let numbers = Forward { chunk: 64, value_split: 1, warps: 8, stages: 1, matrix: Matrix::Wgmma, segments: 1 };
+    let numbers =
+        Forward { scan: Scan { chunk: 64, value_split: 1, warps: 8, stages: 1 }, matrix: Matrix::Wgmma, segments: 1 };
     try_bind(&rule, numbers, arch).unwrap();
-    try_bind(&rule, Forward { value_split: 2, warps: 4, ..numbers }, arch).unwrap();
+    try_bind(&rule, Forward { scan: Scan { value_split: 2, warps: 4, ..numbers.scan }, ..numbers }, arch).unwrap();
     for other in Arch::ALL.into_iter().filter(|other| *other != arch) {
         assert_eq!(refused(&rule, numbers, other), "matrix");
     }
-    assert_eq!(refused(&rule, Forward { chunk: 128, ..numbers }, arch), "chunk");
-    assert_eq!(refused(&rule, Forward { stages: 3, ..numbers }, arch), "stages");
-    assert_eq!(refused(&rule, Forward { value_split: 3, ..numbers }, arch), "value_split");
-    assert_eq!(refused(&rule, Forward { warps: 4, ..numbers }, arch), "warps");
+    assert_eq!(refused(&rule, Forward { scan: Scan { chunk: 128, ..numbers.scan }, ..numbers }, arch), "chunk");
+    assert_eq!(refused(&rule, Forward { scan: Scan { stages: 3, ..numbers.scan }, ..numbers }, arch), "stages");
+    assert_eq!(
+        refused(&rule, Forward { scan: Scan { value_split: 3, ..numbers.scan }, ..numbers }, arch),
+        "value_split"
+    );
+    assert_eq!(refused(&rule, Forward { scan: Scan { warps: 4, ..numbers.scan }, ..numbers }, arch), "warps");
     // Gates as float32 leave room for a second stage at K = 128, not at K = 192.
-    try_bind(&rule, Forward { stages: 2, ..numbers }, arch).unwrap();
-    assert_eq!(refused(&widest(192, 64), Forward { warps: 4, stages: 2, ..numbers }, arch), "shared memory");
-    let refusal = try_bind(&widest(128, 80), Forward { warps: 5, ..numbers }, arch).unwrap_err();
+    try_bind(&rule, Forward { scan: Scan { stages: 2, ..numbers.scan }, ..numbers }, arch).unwrap();
+    assert_eq!(
+        refused(&widest(192, 64), Forward { scan: Scan { warps: 4, stages: 2, ..numbers.scan }, ..numbers }, arch),
+        "shared memory"
+    );
+    let refusal =
+        try_bind(&widest(128, 80), Forward { scan: Scan { warps: 5, ..numbers.scan }, ..numbers }, arch).unwrap_err();
     assert_eq!((refusal.field.as_str(), refusal.got.as_str()), ("value_dim", "80"));
     let wide = rules(128, 256).remove(0);
-    assert_eq!(refused(&wide, Forward { warps: 16, ..numbers }, arch), "registers");
+    assert_eq!(refused(&wide, Forward { scan: Scan { warps: 16, ..numbers.scan }, ..numbers }, arch), "registers");
     let tall = rules(256, 64).remove(0);
-    assert_eq!(refused(&tall, Forward { warps: 4, ..numbers }, arch), "registers");
-    assert_eq!(refused(&tall, Forward { warps: 4, chunk: 32, ..numbers }, arch), "chunk");
-    try_bind(&tall, Forward { warps: 4, chunk: 16, ..numbers }, arch).unwrap();
+    assert_eq!(refused(&tall, Forward { scan: Scan { warps: 4, ..numbers.scan }, ..numbers }, arch), "registers");
+    assert_eq!(
+        refused(&tall, Forward { scan: Scan { warps: 4, chunk: 32, ..numbers.scan }, ..numbers }, arch),
+        "chunk"
+    );
+    try_bind(&tall, Forward { scan: Scan { warps: 4, chunk: 16, ..numbers.scan }, ..numbers }, arch).unwrap();
     // 512 threads are launched with 128 registers each: a product of 192 columns takes 126, one of 208 takes 134.
-    let short = Forward { chunk: 16, ..numbers };
+    let short = Forward { scan: Scan { chunk: 16, ..numbers.scan }, ..numbers };
     try_bind(&rules(192, 128).remove(0), short, arch).unwrap();
     assert_eq!(refused(&rules(208, 128).remove(0), short, arch), "registers");
 }
@@ -137,7 +161,7 @@ fn overrides_are_kept_and_the_rest_made_to_fit() {
             else {
                 panic!("a forward schedule");
             };
-            assert_eq!(numbers.chunk, chunk);
+            assert_eq!(numbers.scan.chunk, chunk);
             try_bind(&rule, numbers, arch).unwrap();
         }
     }

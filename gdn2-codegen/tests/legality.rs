@@ -166,7 +166,10 @@ fn each_rule_has_an_inside_and_an_outside() {
 /// A schedule, and for backward, whose candidates have one buffer, the same with two.
 fn buffered(schedule: Schedule) -> Vec<Schedule> {
     match schedule {
-        Schedule::Backward(numbers) => vec![schedule, Schedule::Backward(numbers::Backward { stages: 2, ..numbers })],
+        Schedule::Backward(backward) => {
+            let scan = numbers::Scan { stages: 2, ..backward.scan };
+            vec![schedule, Schedule::Backward(numbers::Backward { scan, ..backward })]
+        }
         Schedule::Forward(_) | Schedule::Decode(_) => vec![schedule],
     }
 }

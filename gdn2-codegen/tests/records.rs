@@ -3,9 +3,10 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use gdn2_codegen::abi::Extents;
+use gdn2_codegen::arch::Arch;
 use gdn2_codegen::kernel::Pass;
 use gdn2_codegen::lookup::{Question, Step};
-use gdn2_codegen::record::{Bucket, GPUS, rule_fingerprint, shipped};
+use gdn2_codegen::record::{Bucket, GPUS, Records, rule_fingerprint, shipped};
 use gdn2_dsl::{Rule, parse_file};
 
 const RULES: [(&str, &str); 3] = [
@@ -15,11 +16,11 @@ const RULES: [(&str, &str); 3] = [
 ];
 
 /// Passes with the shapes that their records are for, and how they are written. Where a sequence can be split, forward has
-/// two: one that leaves most of a GPU idle unless it is, and one that fills it.
-const PASSES: [(Pass, Extents, &str); 4] = [
+/// two: one that leaves most of a GPU idle unless it is, and one that fills it. Backward has none: those that there were
+/// rested on counts of the wrong launches.
+const PASSES: [(Pass, Extents, &str); 3] = [
     (Pass::Forward, extents(1, 8192), "B=1,T=8192,H=16"),
     (Pass::Forward, extents(8, 8192), "B=8,T=8192,H=16"),
-    (Pass::Backward, extents(1, 8192), "B=1,T=8192,H=16"),
     (Pass::Decode, extents(64, 1), "B=64,T=1,H=16"),
 ];
 
@@ -64,4 +65,35 @@ fn every_committed_record_is_fresh() {
         }
     }
     assert!(stale.is_empty(), "{} records are stale or missing:\n{}", stale.len(), stale.join("\n"));
+}
+
+/// Without a record: 16 heads fill a GPU in segments, 128 do alone; short sequences are not worth two more launches.
+#[test]
+fn few_heads_are_divided_where_no_record_says_how() {
+    let records = Records::default();
+    for (name, text) in RULES {
+        let rule: Rule = parse_file(text).unwrap().remove(0);
+        let segments = |arch: Arch, extents: Option<Extents>| {
+            let question = Question { rule: &rule, pass: Pass::Forward, arch, extents, compiler: None };
+            let choice = records.choose(&question).unwrap();
+            assert_eq!(choice.step, Step::BuiltIn, "{name}");
+            let index = records.index(&question).unwrap();
+            assert!(index.schedules().contains(&choice.schedule), "{name}: {choice}");
+            choice.schedule.segments()
+        };
+        for (extents, wanted) in [
+            (extents(1, 8192), 8),
+            (extents(1, 2048), 5),
+            (extents(1, 1024), 1),
+            (extents(1, 0), 1),
+            (extents(0, 0), 1),
+            (extents(4, 8192), 1),
+            (extents(8, 8192), 1),
+            (extents(64, 128), 1),
+        ] {
+            assert_eq!(segments(Arch::Sm90a, Some(extents)), wanted, "{name}: {extents:?}");
+            assert_eq!(segments(Arch::Sm80, Some(extents)), 1, "{name}: {extents:?}");
+        }
+        assert_eq!(segments(Arch::Sm90a, None), 1, "{name}");
+    }
 }

@@ -166,8 +166,8 @@ fn refused(draw: &Draw, error: InputError) -> CaseError {
 /// A draw whose sizes contradict one another.
 pub fn bars(rule: &Rule, draw: &Draw, exact: &Case, schedule: &Schedule) -> Result<BTreeMap<Tensor, Bar>, CaseError> {
     match schedule {
-        Schedule::Backward(backward) => gradient_bars(rule, draw, exact, backward.chunk),
-        Schedule::Forward(forward) => output_bars(rule, draw, exact, forward.chunk),
+        Schedule::Backward(backward) => gradient_bars(rule, draw, exact, backward.scan.chunk),
+        Schedule::Forward(forward) => output_bars(rule, draw, exact, forward.scan.chunk),
         // Decode goes token by token; the shortest chunk rounds no less.
         Schedule::Decode(_) => output_bars(rule, draw, exact, 16),
     }

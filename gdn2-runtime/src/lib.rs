@@ -6,6 +6,7 @@
 
 pub mod artifact;
 pub mod cache;
+mod case_error;
 pub mod cpu;
 pub mod device;
 pub mod drawn;

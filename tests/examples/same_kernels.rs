@@ -3,8 +3,10 @@
 //!
 //! ```text
 //! cargo run --release -p gdn2-tests --example same_kernels -- before
-//! cargo run --release -p gdn2-tests --example same_kernels -- after before
+//! cargo run --release -p gdn2-tests --example same_kernels -- after before [PART OF A NAME]
 //! ```
+//!
+//! Then, where no PTX differs, `same_kernels --restamp` gives the records of tuning/ the hashes of the new texts.
 //!
 //! Text that differs in comments, blank lines or indentation alone is the same code. Other code is compiled, both
 //! versions, and the PTX without debug lines compared, then what the assembler reports of each entry. Rows that share
@@ -14,22 +16,27 @@
 use gdn2_codegen::arch::Arch;
 use gdn2_codegen::committed::Committed;
 use gdn2_codegen::kernel::{CudaSource, Pass};
+use gdn2_codegen::record::{GPUS, Records, rule_fingerprint, source_fingerprint};
 use gdn2_codegen::schedule::Schedule;
 use gdn2_dsl::Rule;
 use gdn2_runtime::artifact::{Artifact, Compiler};
 use gdn2_runtime::toolchain::Search;
-use gdn2_tests::rules_with_kernels;
+use gdn2_tests::{files_below, root, rules_with_kernels};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 fn main() {
+    if std::env::args().nth(1).is_some_and(|argument| argument == "--restamp") {
+        return restamp();
+    }
     let folders: Vec<PathBuf> = std::env::args().skip(1).map(PathBuf::from).collect();
     let (new, old) = (folders.first().expect("a folder to write"), folders.get(1));
     std::fs::create_dir_all(new).unwrap();
     let compiler = Compiler::new(Search::from_environment(None, None));
     let (mut rows, mut moved, mut differ) = (0, 0, 0);
     let mut compared: BTreeMap<(String, String), Comparison> = BTreeMap::new();
-    for kernel in kernels() {
+    let only = folders.get(2).map(|part| part.display().to_string()).unwrap_or_default();
+    for kernel in kernels().into_iter().filter(|kernel| kernel.stem.contains(&only)) {
         rows += 1;
         let file = format!("{}.cu", kernel.stem);
         std::fs::write(new.join(&file), &kernel.source.text).unwrap();
@@ -52,6 +59,32 @@ fn main() {
     }
     println!("{rows} kernels, {moved} of other CUDA code, {differ} of other PTX");
     std::process::exit(i32::from(differ > 0));
+}
+
+/// Renews the hash of each record's text: for texts that changed and kernels that did not.
+fn restamp() {
+    let rules = rules_with_kernels();
+    for path in files_below("tuning").unwrap() {
+        let text = std::fs::read_to_string(&path).unwrap();
+        let gpu = path.file_stem().unwrap().to_string_lossy();
+        if path.parent() != Some(&root().join("tuning")) || !GPUS.iter().any(|(name, _)| *name == gpu) {
+            continue;
+        }
+        let (records, damage) = Records::parse(&text);
+        assert!(damage.is_empty(), "{damage:?}");
+        let mut renewed = records.clone();
+        for record in records.iter() {
+            let of = |rule: &&Rule| rule_fingerprint(rule) == record.provenance.rule;
+            let rule = rules.iter().find(of).expect("records are of shipped rules");
+            let mut record = record.clone();
+            let (schedule, arch) = (record.winner.schedule, record.provenance.arch);
+            record.provenance.source = source_fingerprint(rule, record.pass, schedule, arch).expect("a legal winner");
+            renewed.insert(record);
+        }
+        let changed = records.iter().zip(renewed.iter()).filter(|(old, new)| old != new).count();
+        println!("{}: {changed} of {} records", path.display(), records.iter().count());
+        std::fs::write(&path, renewed.to_text().unwrap()).unwrap();
+    }
 }
 
 struct Comparison {

@@ -1,17 +1,11 @@
 //! Shared memory of the backward pass, and its numbers and plan as the stages of forward count them.
 
-use crate::chunk::numbers::{WARP_ROWS, decay_segments, token_vectors};
+use crate::chunk::numbers::{WARP_ROWS, decay_threads, token_vectors};
 use crate::forward::mma::shared_map;
 use crate::plan::{Fold, Plan};
-use crate::schedule::{Backward, Forward, Matrix};
+use crate::schedule::{Backward, Scan};
 use crate::shared::{Region, shared_bytes};
 use gdn2_dsl::{Dtype, Rule};
-
-/// The scan's numbers, as forward counts them.
-pub(crate) fn scan(numbers: Backward) -> Forward {
-    let Backward { chunk, value_split, warps, stages, .. } = numbers;
-    Forward { chunk, value_split, warps, stages, matrix: Matrix::Mma, segments: 1 }
-}
 
 /// How the warps of the gradient launch divide K among them. A warp serves 16 tokens and one slice; no slice is empty, for
 /// sums over K read what every one of them wrote.
@@ -27,15 +21,15 @@ impl Slices {
     /// Divides K as evenly as whole groups allow among the warps that share 16 tokens.
     pub(crate) fn new(rule: &Rule, numbers: Backward) -> Slices {
         let all = rule.key_dim.div_ceil(16);
-        let warps = numbers.gradient_warps / numbers.chunk.div_ceil(16);
+        let warps = numbers.gradient_warps / numbers.scan.chunk.div_ceil(16);
         let groups = all.div_ceil(warps.clamp(1, all));
         Slices { count: all.div_ceil(groups), groups }
     }
 }
 
 /// The scan's shared memory: forward's, with a slice of dO in place of the values.
-pub(crate) fn scan_map(rule: &Rule, plan: &Plan, numbers: Forward) -> Vec<Region> {
-    let mut map = shared_map(rule, &scan_plan(plan), numbers);
+pub(crate) fn scan_map(rule: &Rule, plan: &Plan, scan: Scan) -> Vec<Region> {
+    let mut map = shared_map(rule, &scan_plan(plan), scan);
     for region in map.iter_mut().filter(|region| region.name == "v") {
         region.name = "do".to_owned();
     }
@@ -75,7 +69,7 @@ impl Map {
 /// The gradient launch's shared memory. Lives that do not meet share bytes: g as stored and the scaled operands, which
 /// N and dR follow where the value dim is served at once; L and the kept states; P, M and their gradients.
 pub(crate) fn gradient_map(rule: &Rule, plan: &Plan, numbers: Backward) -> Vec<Region> {
-    let Backward { chunk, value_tiles, gradient_warps: warps, .. } = numbers;
+    let Backward { scan: Scan { chunk, .. }, value_tiles, gradient_warps: warps, .. } = numbers;
     let (key, operand) = (rule.key_dim, rule.dtype.bytes());
     let channel_decay = plan.decay == Fold::Operand;
     let channel_erase = plan.erase == Fold::Operand;
@@ -117,7 +111,7 @@ pub(crate) fn gradient_map(rule: &Rule, plan: &Plan, numbers: Backward) -> Vec<R
     for name in token_vectors(plan) {
         map.place(name, chunk * 4);
     }
-    map.place("totals", when(channel_decay, decay_segments(rule, gradient_numbers(numbers)) * key * 4));
+    map.place("totals", when(channel_decay, decay_threads(rule, gradient_numbers(numbers)) * key * 4));
     map.place("diagonal", chunk * 4);
     let rows = Slices::new(rule, numbers).count * chunk * 4;
     map.place("erase_rows", when(plan.erase == Fold::Row, rows));
@@ -141,10 +135,9 @@ fn closed(mut regions: Vec<Region>, end: u32) -> Vec<Region> {
     regions
 }
 
-/// The gradient launch's numbers, as forward's factor stages count them.
-pub(crate) fn gradient_numbers(numbers: Backward) -> Forward {
-    let Backward { chunk, gradient_warps: warps, .. } = numbers;
-    Forward { chunk, value_split: 1, warps, stages: 1, matrix: Matrix::Mma, segments: 1 }
+/// The gradient launch's numbers, as the stages of a scan count them.
+pub(crate) fn gradient_numbers(numbers: Backward) -> Scan {
+    Scan { chunk: numbers.scan.chunk, value_split: 1, warps: numbers.gradient_warps, stages: 1 }
 }
 
 /// The plan as the scan sees it: the write gate does not meet dO.
@@ -158,7 +151,7 @@ mod tests {
     use super::Slices;
     use crate::arch::Arch;
     use crate::backward::complete;
-    use crate::schedule::{Backward, Overrides};
+    use crate::schedule::{Backward, Overrides, Scan};
     use gdn2_dsl::{Combination, Dtype, Grain, Rule};
 
     fn rule(key_dim: u32) -> Rule {
@@ -169,10 +162,14 @@ mod tests {
     #[test]
     fn every_slice_has_channels_and_every_channel_one_slice() {
         let numbers = complete(&rule(64), Arch::Sm80, &Overrides::default());
+        let with = |chunk, gradient_warps| {
+            let scan = Scan { chunk, ..numbers.scan };
+            Backward { scan, gradient_warps, ..numbers }
+        };
         for rule in (1..=16).map(|tiles| rule(16 * tiles)) {
             for chunk in [16, 32, 64, 128] {
                 for gradient_warps in chunk / 16..=32 {
-                    let Slices { count, groups } = Slices::new(&rule, Backward { chunk, gradient_warps, ..numbers });
+                    let Slices { count, groups } = Slices::new(&rule, with(chunk, gradient_warps));
                     let what = format!("K = {}, chunk {chunk}, {gradient_warps} warps", rule.key_dim);
                     assert!(count * (chunk / 16) <= gradient_warps, "{what}: {count} slices");
                     let all = rule.key_dim / 16;

@@ -14,14 +14,14 @@ use crate::abi::{Arg, Condition, Extent, Factor, Param, Tensor, Workspace};
 use crate::arch::Arch;
 use crate::chunk::numbers::{WARP_ROWS, check_numbers, states};
 use crate::forward::mma::shared_map;
-use crate::kernel::{Illegal, Kernel, Launch};
+use crate::kernel::{Illegal, Kernel, Launch, LaunchRole};
 use crate::params::Params;
 use crate::pass::Pass;
 use crate::plan::{self, Plan};
-use crate::schedule::{Backward, Overrides, Schedule};
-use crate::shared::{Region, shared_bytes};
+use crate::schedule::{Backward, Overrides, Scan, Schedule};
+use crate::shared::{ALIGNMENT, Region, shared_bytes};
 use gdn2_dsl::Rule;
-use map::{Slices, gradient_map, scan, scan_map, scan_plan};
+use map::{Slices, gradient_map, scan_map, scan_plan};
 
 /// Registers a thread of the gradient launch needs beyond its accumulators and words.
 const OVERHEAD_REGISTERS: u32 = 60;
@@ -45,11 +45,9 @@ pub(crate) fn complete(rule: &Rule, arch: Arch, given: &Overrides) -> Backward {
         for &value_split in &splits {
             let warps = given.get("warps").unwrap_or(tiles.div_ceil(value_split).max(1));
             for &value_tiles in &blocks {
+                let stages = given.get("stages").unwrap_or(1);
                 let numbers = Backward {
-                    chunk,
-                    value_split,
-                    warps,
-                    stages: given.get("stages").unwrap_or(1),
+                    scan: Scan { chunk, value_split, warps, stages },
                     value_tiles,
                     gradient_warps: given.get("gradient_warps").unwrap_or(8),
                     recompute,
@@ -63,10 +61,7 @@ pub(crate) fn complete(rule: &Rule, arch: Arch, given: &Overrides) -> Backward {
         }
     }
     last.unwrap_or(Backward {
-        chunk: 64,
-        value_split: 1,
-        warps: tiles,
-        stages: 1,
+        scan: Scan { chunk: 64, value_split: 1, warps: tiles, stages: 1 },
         value_tiles: tiles,
         gradient_warps: 8,
         recompute,
@@ -78,52 +73,41 @@ pub(crate) fn bind(rule: &Rule, plan: Plan, numbers: Backward, arch: Arch) -> Re
     check(rule, &plan, numbers, arch)?;
     let per_sequence =
         |split: u32| Extent { factors: vec![Factor::Sequences, Factor::ValueHeads], times: u64::from(split) };
-    let chunks = Factor::Chunks { chunk: numbers.chunk };
-    let launch =
-        |suffix: &str, params: Vec<Param>, grid: Extent, threads: u32, shared: Vec<Region>, when: Condition| Launch {
-            entry: format!("{}_{suffix}", rule.name),
-            params,
-            grid,
-            block: threads,
-            shared_bytes: shared_bytes(&shared),
-            shared,
-            when,
-        };
+    let chunks = Factor::Chunks { chunk: numbers.scan.chunk };
+    let launch = |role: LaunchRole, params: Vec<Param>, grid: Extent, threads: u32, shared: Vec<Region>| Launch {
+        role,
+        entry: format!("{}_{}", rule.name, suffix(role)),
+        params,
+        grid,
+        block: threads,
+        shared_bytes: shared_bytes(&shared),
+        shared_alignment: ALIGNMENT,
+        shared,
+        when: if role == LaunchRole::HeadSums { Condition::GroupedHeads } else { Condition::Always },
+    };
     let mut launches = Vec::new();
     if numbers.recompute == 1 {
-        let shared = shared_map(rule, &plan, scan(numbers));
-        let grid = per_sequence(numbers.value_split);
-        launches.push(launch(
-            "backward_recompute",
-            recompute_params(&plan),
-            grid,
-            numbers.warps * 32,
-            shared,
-            Condition::Always,
-        ));
+        let shared = shared_map(rule, &plan, numbers.scan);
+        let grid = per_sequence(numbers.scan.value_split);
+        let params = recompute_params(&plan);
+        launches.push(launch(LaunchRole::RecomputedStates, params, grid, numbers.scan.warps * 32, shared));
     }
-    let shared = scan_map(rule, &plan, scan(numbers));
-    launches.push(launch(
-        "backward_states",
-        scan_params(&plan),
-        per_sequence(numbers.value_split),
-        numbers.warps * 32,
-        shared,
-        Condition::Always,
-    ));
+    let shared = scan_map(rule, &plan, numbers.scan);
+    let grid = per_sequence(numbers.scan.value_split);
+    launches.push(launch(LaunchRole::ReverseScan, scan_params(&plan), grid, numbers.scan.warps * 32, shared));
     let grid = Extent { factors: vec![chunks, Factor::ValueHeads], times: 1 };
     let threads = numbers.gradient_warps * 32;
     let shared = gradient_map(rule, &plan, numbers);
-    launches.push(launch("backward_gradients", gradient_params(&plan), grid, threads, shared, Condition::Always));
+    launches.push(launch(LaunchRole::Gradients, gradient_params(&plan), grid, threads, shared));
     let grid = Extent { factors: vec![Factor::TotalTokens, Factor::KeyHeads], times: 1 };
-    launches.push(launch("backward_heads", head_params(), grid, HEAD_THREADS, Vec::new(), Condition::GroupedHeads));
+    launches.push(launch(LaunchRole::HeadSums, head_params(), grid, HEAD_THREADS, Vec::new()));
     let heads = |name: &str| Workspace {
         name: name.to_owned(),
         bytes: Extent { factors: vec![Factor::TotalTokens, Factor::ValueHeads], times: u64::from(rule.key_dim) * 4 },
         saved: false,
         when: Condition::GroupedHeads,
     };
-    let mut states = states(rule, numbers.chunk);
+    let mut states = states(rule, numbers.scan.chunk);
     states.saved = numbers.recompute == 0;
     let dstates = Workspace { name: "dstates".to_owned(), saved: false, ..states.clone() };
     Ok(Kernel {
@@ -137,9 +121,19 @@ pub(crate) fn bind(rule: &Rule, plan: Plan, numbers: Backward, arch: Arch) -> Re
     })
 }
 
+/// What the entry of a launch is called after its rule.
+fn suffix(role: LaunchRole) -> &'static str {
+    match role {
+        LaunchRole::RecomputedStates => "backward_recompute",
+        LaunchRole::ReverseScan => "backward_states",
+        LaunchRole::HeadSums => "backward_heads",
+        _ => "backward_gradients",
+    }
+}
+
 fn check(rule: &Rule, plan: &Plan, numbers: Backward, arch: Arch) -> Result<(), Illegal> {
     let limits = arch.limits();
-    check_numbers(rule, scan(numbers), arch)?;
+    check_numbers(rule, numbers.scan, arch)?;
     if numbers.recompute > 1 {
         return Err(Illegal::new(
             "recompute",
@@ -147,11 +141,11 @@ fn check(rule: &Rule, plan: &Plan, numbers: Backward, arch: Arch) -> Result<(), 
             numbers.recompute,
         ));
     }
-    let mut shared = vec![("backward_states", shared_bytes(&scan_map(rule, plan, scan(numbers))))];
+    let mut shared = vec![("backward_states", shared_bytes(&scan_map(rule, plan, numbers.scan)))];
     if numbers.recompute == 1 {
-        shared.push(("backward_recompute", shared_bytes(&shared_map(rule, plan, scan(numbers)))));
+        shared.push(("backward_recompute", shared_bytes(&shared_map(rule, plan, numbers.scan))));
     }
-    let Backward { chunk, value_tiles, gradient_warps: warps, .. } = numbers;
+    let Backward { scan: Scan { chunk, .. }, value_tiles, gradient_warps: warps, .. } = numbers;
     let tiles = rule.value_dim.div_ceil(WARP_ROWS);
     if value_tiles == 0 || value_tiles > tiles {
         return Err(Illegal::new("value_tiles", format!("1 to {tiles} tiles of 16 value rows"), value_tiles));

@@ -1,50 +1,46 @@
 //! What the backward templates print. The stages up to the factors are forward's; what follows them is here.
 
-use super::map::{Slices, gradient_numbers, scan, scan_plan};
+use super::map::{Slices, gradient_numbers, scan_plan};
 use crate::abi::Tensor;
-use crate::chunk::numbers::{WARP_ROWS, block_tiles, decay_segments};
+use crate::chunk::numbers::{WARP_ROWS, block_tiles, decay_threads};
 use crate::chunk::text::{Own, Text};
 use crate::forward;
-use crate::kernel::{Kernel, Launch};
+use crate::kernel::{Kernel, Launch, LaunchRole};
 use crate::plan::Fold;
-use crate::print::device::{BASE, device};
 use crate::print::regions::region_meaning;
 use crate::print::signature::{
     describe, describe_write, extend, params, regions, rows, shared_name, storage, type_name,
 };
-use crate::schedule::{Backward, Forward, Matrix};
+use crate::schedule::{Backward, Scan};
 use crate::shared::Region;
 use gdn2_dsl::{Dtype, StateLayout};
 use serde_json::{Value, json};
 
-const STATES: &str = include_str!("../../templates/backward_states.cu.hbs");
-const GRADIENTS: &str = include_str!("../../templates/backward_gradients.cu.hbs");
-const HEADS: &str = include_str!("../../templates/backward_heads.cu.hbs");
+const STATES: &str = include_str!("../../templates/backward/states.cu.hbs");
+const GRADIENTS: &str = include_str!("../../templates/backward/gradients.cu.hbs");
+const HEADS: &str = include_str!("../../templates/backward/heads.cu.hbs");
 
 /// The template and the view of one launch.
 pub(crate) fn view(kernel: &Kernel, numbers: Backward, launch: &Launch) -> (&'static str, Value) {
-    if launch.entry.ends_with("_recompute") {
-        forward::view_mma(kernel, scan(numbers), launch)
-    } else if launch.entry.ends_with("_states") {
-        (STATES, states(kernel, numbers, launch))
-    } else if launch.entry.ends_with("_gradients") {
-        (GRADIENTS, gradients(kernel, numbers, launch))
-    } else {
-        (HEADS, heads(kernel, launch))
+    match launch.role {
+        LaunchRole::RecomputedStates => forward::view_mma(kernel, numbers.scan, launch),
+        LaunchRole::ReverseScan => (STATES, states(kernel, numbers, launch)),
+        LaunchRole::HeadSums => (HEADS, heads(kernel, launch)),
+        _ => (GRADIENTS, gradients(kernel, numbers, launch)),
     }
 }
 
 /// What every launch prints of itself.
-fn common(text: &Text<'_>, launch: &Launch) -> Value {
-    let kernel = text.kernel;
+fn common(kernel: &Kernel, scan: Scan, launch: &Launch) -> Value {
     json!({
         "entry": launch.entry, "rule": kernel.rule.name, "arch": kernel.arch.target(),
         "schedule": kernel.schedule.to_string(),
         "decay": describe(kernel.plan.decay), "erase": describe(kernel.plan.erase),
         "write": describe_write(&kernel.plan),
-        "key": kernel.rule.key_dim, "value": kernel.rule.value_dim, "chunk": text.numbers.chunk,
-        "warps": text.numbers.warps, "threads": launch.block, "shared_bytes": launch.shared_bytes,
-        "decay_segments": decay_segments(&kernel.rule, text.numbers),
+        "key": kernel.rule.key_dim, "value": kernel.rule.value_dim, "chunk": scan.chunk,
+        "warps": scan.warps, "threads": launch.block,
+        "shared_bytes": launch.shared_bytes, "shared_alignment": launch.shared_alignment,
+        "decay_threads": decay_threads(&kernel.rule, scan),
         "regions": regions(launch, meaning), "params": params(kernel, launch),
     })
 }
@@ -74,7 +70,7 @@ fn row(tensor: Tensor, suffix: &str) -> String {
 
 fn states(kernel: &Kernel, numbers: Backward, launch: &Launch) -> Value {
     let kernel = &Kernel { plan: scan_plan(&kernel.plan), ..kernel.clone() };
-    let text = Text { kernel, numbers: scan(numbers) };
+    let text = Text { kernel, scan: numbers.scan };
     let plan = &kernel.plan;
     let (state_key_stride, state_value_stride) = match kernel.rule.state {
         StateLayout::Kv => (kernel.rule.value_dim, 1),
@@ -84,12 +80,12 @@ fn states(kernel: &Kernel, numbers: Backward, launch: &Launch) -> Value {
         [Tensor::Q, Tensor::K].into_iter().chain(plan.gate_tensors()).map(|tensor| row(tensor, "")).collect();
     heads.push(row(Tensor::DO, " + value"));
     let mut prologue = vec!["copy_tiles(chunks - 1);".to_owned(), "copy_values(chunks - 1);".to_owned()];
-    prologue.extend((1..numbers.stages).map(|stage| format!("copy_tiles(chunks - 1 - {stage});")));
+    prologue.extend((1..numbers.scan.stages).map(|stage| format!("copy_tiles(chunks - 1 - {stage});")));
     let (values, tiles) = ("copy_values(chunk - 1);".to_owned(), "copy_tiles(chunk - STAGES);".to_owned());
     // Copies end in the order they begin. With one stage a chunk's tiles come first, dO being wanted later; with more,
     // the chunk's tiles are on their way already and those that follow are wanted last.
     let (next_copies, tiles_pending) =
-        if numbers.stages == 1 { ([tiles, values], 1) } else { ([values, tiles], 2 * (numbers.stages - 1)) };
+        if numbers.scan.stages == 1 { ([tiles, values], 1) } else { ([values, tiles], 2 * (numbers.scan.stages - 1)) };
     let fetches = text.fetches(Some("(chunks - 1) * CHUNK"), "work.length - (chunks - 1) * CHUNK");
     if !fetches.is_empty() {
         prologue.push("if (warp_index() == 0 && chunks > 0) {".to_owned());
@@ -111,26 +107,24 @@ fn states(kernel: &Kernel, numbers: Backward, launch: &Launch) -> Value {
         Fold::Row | Fold::Operand => format!("ReverseResidual<{}, {}>", text.residual(), shared_name("m")),
     };
     aliases.push(json!({ "name": "Reverse", "type": reverse }));
-    let mut device_files = text.device();
-    device_files.extend([device!("values"), device!("state"), device!("kept"), device!("reverse")]);
     let more = json!({
-        "grid": format!("sequences * value_heads * {}", numbers.value_split),
-        "stages": numbers.stages, "value_split": numbers.value_split,
-        "value_tiles": block_tiles(&kernel.rule, text.numbers),
+        "grid": format!("sequences * value_heads * {}", numbers.scan.value_split),
+        "stages": numbers.scan.stages, "value_split": numbers.scan.value_split,
+        "value_tiles": block_tiles(&kernel.rule, text.scan),
         "state_key_stride": state_key_stride, "state_value_stride": state_value_stride,
-        "device": device_files, "aliases": aliases, "rows": heads,
+        "aliases": aliases, "rows": heads,
         "copy_tiles": text.copies(&text.tile_tensors()),
         "copy_values": ["copy_slice(SMEM_DO, d_o_rows + first * d_o_token_stride, d_o_token_stride, exist);"],
         "token_gates": text.token_gates(),
         "prologue": prologue, "chunk_tiles": text.chunk_tiles(), "next_copies": next_copies,
         "calls": text.in_place(format!("copy_wait<{tiles_pending}>();"), last, next),
-        "values_pending": numbers.stages - 1, "grad_slice": "SMEM_DO",
+        "values_pending": numbers.scan.stages - 1, "grad_slice": "SMEM_DO",
     });
-    extend(common(&text, launch), more)
+    extend(common(kernel, text.scan, launch), more)
 }
 
 fn gradients(kernel: &Kernel, numbers: Backward, launch: &Launch) -> Value {
-    let text = Text { kernel, numbers: gradient_numbers(numbers) };
+    let text = Text { kernel, scan: gradient_numbers(numbers) };
     let plan = &kernel.plan;
     let inputs: Vec<Tensor> = [Tensor::Q, Tensor::K, Tensor::V].into_iter().chain(plan.gate_tensors()).collect();
     let outputs: Vec<Tensor> = inputs.iter().copied().map(Tensor::gradient).collect();
@@ -170,43 +164,14 @@ fn gradients(kernel: &Kernel, numbers: Backward, launch: &Launch) -> Value {
         fetches: Vec::new(),
         last: Vec::new(),
     }));
-    let mut device_files = text.device();
-    device_files.retain(|file| *file != device!("sequence"));
-    device_files.extend([
-        device!("chunk_work"),
-        device!("values"),
-        device!("state"),
-        device!("kept"),
-        device!("reverse"),
-        device!("value_rows"),
-        device!("gradient_values"),
-        device!("gradient_pairs"),
-        device!("gradient_keys"),
-        device!("gradient_erase"),
-        device!("gradient_finish"),
-    ]);
-    device_files.push(match plan.decay {
-        Fold::Absent | Fold::Row => device!("gradient_no_decay"),
-        Fold::Pair => device!("gradient_token_decay"),
-        Fold::Operand => device!("gradient_channel_decay"),
-    });
-    device_files.push(if plan.decay == Fold::Operand {
-        device!("gradient_anchored")
-    } else {
-        device!("gradient_pair_sums")
-    });
-    if plan.decay == Fold::Operand {
-        device_files.retain(|file| *file != device!("scaled_operands"));
-        device_files.push(device!("scaled_ends"));
-    }
     let policies = Policies { text: &text, left };
     let slices = Slices::new(&kernel.rule, numbers);
     let more = json!({
         "slices": slices.count, "slice_groups": slices.groups,
-        "grid": format!("(total_tokens / {} + sequences) * value_heads", numbers.chunk),
+        "grid": format!("(total_tokens / {} + sequences) * value_heads", numbers.scan.chunk),
         "value_tiles": numbers.value_tiles,
         "value_blocks": kernel.rule.value_dim.div_ceil(WARP_ROWS).div_ceil(numbers.value_tiles),
-        "device": device_files, "aliases": policies.aliases(), "rows": heads,
+        "aliases": policies.aliases(), "rows": heads,
         "gradient_rows": gradient_heads,
         "copy_tiles": copies.collect::<Vec<_>>(), "token_gates": token_gates, "calls": calls,
         "writes_wait": writes_wait(launch), "policies": policies.policies(), "write_gate": policies.write_gate(),
@@ -216,7 +181,7 @@ fn gradients(kernel: &Kernel, numbers: Backward, launch: &Launch) -> Value {
         "finish": policies.finish(), "store": policies.store(),
         "write": policies.write(slices.count),
     });
-    extend(common(&text, launch), more)
+    extend(common(kernel, text.scan, launch), more)
 }
 
 /// Before N and dR go over what other warps read to make theirs. Where they have bytes of their own, the blocks of
@@ -381,13 +346,10 @@ impl Policies<'_> {
 }
 
 fn heads(kernel: &Kernel, launch: &Launch) -> Value {
-    let numbers = Forward { chunk: 16, value_split: 1, warps: 1, stages: 1, matrix: Matrix::Mma, segments: 1 };
-    let text = Text { kernel, numbers };
-    let element = type_name(kernel.rule.dtype);
     debug_assert_ne!(kernel.rule.dtype, Dtype::F32);
-    let more = json!({
-        "grid": "total_tokens * key_heads", "element": element,
-        "device": [BASE, device!("sum_heads")],
-    });
-    extend(common(&text, launch), more)
+    json!({
+        "entry": launch.entry, "rule": kernel.rule.name, "grid": "total_tokens * key_heads",
+        "key": kernel.rule.key_dim, "threads": launch.block, "element": type_name(kernel.rule.dtype),
+        "params": params(kernel, launch),
+    })
 }

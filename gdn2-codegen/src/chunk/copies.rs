@@ -70,7 +70,7 @@ impl Text<'_> {
             Tensor::B => self.kernel.plan.erase_storage.bytes(),
             _ => self.kernel.rule.dtype.bytes(),
         };
-        self.numbers.chunk * self.kernel.rule.key_dim * bytes
+        self.scan.chunk * self.kernel.rule.key_dim * bytes
     }
 
     /// Tensors of which each warp copies its own slice.
@@ -90,7 +90,7 @@ impl Text<'_> {
 
     /// Before a chunk's slices are read. A thread reads the 16-bit numbers it copied itself; only f32 gates cross lanes.
     pub(crate) fn values_wait(&self) -> Vec<String> {
-        let pending = self.numbers.stages - 1;
+        let pending = self.scan.stages - 1;
         // With one stage the wait for the chunk's tiles has covered the slices, which were asked for before them.
         let wait = (pending > 0).then(|| format!("copy_wait<{pending}>();"));
         wait.into_iter().chain(self.values_read()).collect()
@@ -120,7 +120,7 @@ impl Text<'_> {
     /// Copies of the first chunks.
     pub(crate) fn prologue(&self) -> Vec<String> {
         let mut lines = vec!["copy_tiles(0);".to_owned(), "copy_values(0);".to_owned()];
-        lines.extend((1..self.numbers.stages).map(|stage| format!("copy_tiles({stage});")));
+        lines.extend((1..self.scan.stages).map(|stage| format!("copy_tiles({stage});")));
         lines.extend(self.first_fetches());
         lines
     }

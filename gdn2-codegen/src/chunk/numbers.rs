@@ -4,7 +4,7 @@ use crate::abi::{Condition, Extent, Factor, Workspace};
 use crate::arch::Arch;
 use crate::kernel::Illegal;
 use crate::plan::{Fold, Plan};
-use crate::schedule::Forward;
+use crate::schedule::Scan;
 use gdn2_dsl::{Dtype, Rule};
 
 /// Value rows one warp holds: the M of mma.m16n8k16.
@@ -17,9 +17,9 @@ const CHUNKS: [u32; 4] = [16, 32, 64, 128];
 const OVERHEAD_REGISTERS: u32 = 40;
 
 /// All but shared memory: what every scan over a sequence needs of its numbers.
-pub(crate) fn check_numbers(rule: &Rule, numbers: Forward, arch: Arch) -> Result<(), Illegal> {
+pub(crate) fn check_numbers(rule: &Rule, scan: Scan, arch: Arch) -> Result<(), Illegal> {
     let limits = arch.limits();
-    let Forward { chunk, value_split, warps, stages, .. } = numbers;
+    let Scan { chunk, value_split, warps, stages } = scan;
     if !CHUNKS.contains(&chunk) {
         return Err(Illegal::new("chunk", "16, 32, 64 or 128 tokens", chunk));
     }
@@ -50,8 +50,8 @@ pub(crate) fn check_numbers(rule: &Rule, numbers: Forward, arch: Arch) -> Result
 }
 
 /// Value tiles of 16 rows each block serves.
-pub(crate) fn block_tiles(rule: &Rule, numbers: Forward) -> u32 {
-    rule.value_dim.div_ceil(WARP_ROWS).div_ceil(numbers.value_split)
+pub(crate) fn block_tiles(rule: &Rule, scan: Scan) -> u32 {
+    rule.value_dim.div_ceil(WARP_ROWS).div_ceil(scan.value_split)
 }
 
 /// Whether Ê needs a tile of its own: it overwrites b only where b is channel-wise and as wide as an operand.
@@ -64,8 +64,8 @@ pub(crate) fn own_erase_operand(plan: &Plan) -> bool {
 }
 
 /// Threads that share a channel's prefix sum.
-pub(crate) fn decay_segments(rule: &Rule, numbers: Forward) -> u32 {
-    let most = (numbers.warps * 32 / rule.key_dim).clamp(1, numbers.chunk / 4);
+pub(crate) fn decay_threads(rule: &Rule, scan: Scan) -> u32 {
+    let most = (scan.warps * 32 / rule.key_dim).clamp(1, scan.chunk / 4);
     1 << most.ilog2()
 }
 

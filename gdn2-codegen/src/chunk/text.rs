@@ -5,15 +5,14 @@ use crate::chunk::numbers::{own_erase_operand, token_vectors};
 use crate::kernel::Kernel;
 use crate::pass::Pass;
 use crate::plan::{Fold, Stage};
-use crate::print::device::{BASE, device};
 use crate::print::signature::{shared_name, type_name};
-use crate::schedule::Forward;
+use crate::schedule::Scan;
 use gdn2_dsl::Dtype;
 use serde_json::{Value, json};
 
 pub(crate) struct Text<'a> {
     pub(crate) kernel: &'a Kernel,
-    pub(crate) numbers: Forward,
+    pub(crate) scan: Scan,
 }
 
 /// What a pass does its own way among the stages of a chunk.
@@ -33,46 +32,6 @@ pub(crate) struct Own {
 }
 
 impl Text<'_> {
-    /// The device files the stages need, in order of use.
-    pub(crate) fn device(&self) -> Vec<&'static str> {
-        let mut files = vec![
-            BASE,
-            concat!(device!("tile_rows"), device!("tile")),
-            device!("copy"),
-            device!("offsets"),
-            device!("sequence"),
-            device!("factors"),
-        ];
-        files.extend(self.stage_device());
-        files
-    }
-
-    /// Those of the stages themselves.
-    fn stage_device(&self) -> Vec<&'static str> {
-        let mut files = Vec::new();
-        for stage in &self.kernel.plan.stages {
-            files.extend_from_slice(match stage {
-                Stage::TokenGates => &[device!("token_gates")],
-                Stage::TokenDecay => &[device!("token_decay")],
-                Stage::ChannelDecay => &[device!("channel_decay")],
-                Stage::EraseOperand => &[device!("erase_gates"), device!("erase_operand")],
-                Stage::ScoresPair => &[device!("scores_pair")],
-                Stage::ScoresAnchored => &[device!("scores_anchored")],
-                Stage::ScaledOperands => &[device!("scaled_operands")],
-                Stage::Solve => &[device!("solve")],
-                Stage::State => &[device!("values"), device!("state")],
-                Stage::TokenDelta | Stage::TokenWrite => &[],
-                Stage::ReverseState | Stage::Gradients | Stage::HeadSums => &[],
-            });
-        }
-        files.extend_from_slice(match (self.kernel.plan.erase, self.kernel.plan.decay) {
-            (Fold::Absent | Fold::Pair, _) => &[device!("no_erase")],
-            (_, Fold::Operand) => &[device!("erase_gates"), device!("left_anchored")],
-            _ => &[device!("left_tile")],
-        });
-        files
-    }
-
     /// Element types and factors, under the names the kernel uses.
     pub(crate) fn aliases(&self) -> Vec<Value> {
         let plan = &self.kernel.plan;

@@ -11,11 +11,11 @@ pub(crate) use print::view;
 
 use crate::abi::{Condition, Extent, Factor};
 use crate::arch::Arch;
-use crate::kernel::{Illegal, Kernel, Launch};
+use crate::kernel::{Illegal, Kernel, Launch, LaunchRole};
 use crate::params::inference;
 use crate::plan::{Fold, Plan};
 use crate::schedule::{Decode, Overrides, Schedule};
-use crate::shared::{Region, shared_bytes};
+use crate::shared::{ALIGNMENT, Region, shared_bytes};
 use gdn2_dsl::{Dtype, Rule, StateLayout};
 
 /// Registers a thread needs beyond its state, the inputs of two tokens and a token's sums: factors and addresses.
@@ -118,11 +118,13 @@ pub(crate) fn bind(rule: &Rule, plan: Plan, numbers: Decode, arch: Arch) -> Resu
     let division = check(rule, &plan, numbers, arch)?;
     let shared = shared_map(&plan, division);
     let launch = Launch {
+        role: LaunchRole::Whole,
         entry: format!("{}_decode", rule.name),
         params: inference(&plan, None),
         grid: Extent { factors: vec![Factor::Sequences, Factor::ValueHeads], times: u64::from(numbers.value_split) },
         block: numbers.warps * 32,
         shared_bytes: shared_bytes(&shared),
+        shared_alignment: ALIGNMENT,
         shared,
         when: Condition::Always,
     };

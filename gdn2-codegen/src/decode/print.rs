@@ -1,16 +1,15 @@
-//! What `decode.cu.hbs` prints: every number, name, type and call of a decode kernel as a ready string.
+//! What `decode/decode.cu.hbs` prints: every number, name, type and call of a decode kernel as a ready string.
 
 use super::{Division, Lanes, resident_blocks};
 use crate::abi::Tensor;
 use crate::kernel::{Kernel, Launch};
 use crate::plan::{Fold, Plan, Stage};
-use crate::print::device::{BASE, device};
 use crate::print::signature::{describe, describe_write, params, regions, rows, storage, type_name};
 use crate::schedule::Decode;
 use gdn2_dsl::StateLayout;
 use serde_json::{Value, json};
 
-const TEMPLATE: &str = include_str!("../../templates/decode.cu.hbs");
+const TEMPLATE: &str = include_str!("../../templates/decode/decode.cu.hbs");
 
 /// The template and its view.
 pub(crate) fn view(kernel: &Kernel, numbers: Decode, launch: &Launch) -> (&'static str, Value) {
@@ -34,8 +33,13 @@ pub(crate) fn view(kernel: &Kernel, numbers: Decode, launch: &Launch) -> (&'stat
         "key_lanes": key_lanes, "key_lane_stride": key_lane_stride,
         "value_lanes": value_lanes, "value_lane_stride": value_lane_stride,
         "tile_keys": tile_keys, "tile_values": tile_values,
-        "shared_bytes": launch.shared_bytes, "regions": regions(launch, region_meaning),
-        "device": device(kernel), "element": type_name(rule.dtype), "advance": advance(plan),
+        "shared_bytes": launch.shared_bytes, "shared_alignment": launch.shared_alignment, "regions": regions(launch, region_meaning),
+        "state": match rule.state {
+            StateLayout::Kv => "state_kv",
+            StateLayout::Vk => "state_vk",
+        },
+        "token_update": if plan.stages.contains(&Stage::TokenDelta) { "delta" } else { "write" },
+        "element": type_name(rule.dtype), "advance": advance(plan),
         "token": tensors.iter().map(|&tensor| token_field(kernel, tensor)).collect::<Vec<_>>(),
         "loads": tensors.iter().map(|&tensor| load(plan, tensor)).collect::<Vec<_>>(),
         "params": params(kernel, launch),
@@ -50,31 +54,6 @@ fn region_meaning(region: &str) -> &'static str {
         "erased" => "each warp's sums of the state read by e, two buffers",
         _ => "each warp's share of k . q, two buffers",
     }
-}
-
-/// The device files, in order of use.
-fn device(kernel: &Kernel) -> Vec<&'static str> {
-    let state = match kernel.rule.state {
-        StateLayout::Kv => device!("decode_state_kv"),
-        StateLayout::Vk => device!("decode_state_vk"),
-    };
-    let mut files = vec![
-        BASE,
-        device!("offsets"),
-        device!("sequence"),
-        device!("decode_tile"),
-        state,
-        device!("decode_gates"),
-        device!("decode_sums"),
-    ];
-    for stage in &kernel.plan.stages {
-        match stage {
-            Stage::TokenDelta => files.push(device!("decode_delta")),
-            Stage::TokenWrite => files.push(device!("decode_write")),
-            _ => {}
-        }
-    }
-    files
 }
 
 fn inputs(plan: &Plan) -> Vec<Tensor> {

@@ -1,14 +1,14 @@
 //! Shared memory of the forward pass on mma.sync, which backward's scans share.
 
-use crate::chunk::numbers::{WARP_ROWS, decay_segments, own_erase_operand, token_vectors};
+use crate::chunk::numbers::{WARP_ROWS, decay_threads, own_erase_operand, token_vectors};
 use crate::plan::{Fold, Plan};
-use crate::schedule::Forward;
+use crate::schedule::Scan;
 use crate::shared::{Region, shared_bytes};
 use gdn2_dsl::{Dtype, Rule};
 
 /// The map of dynamic shared memory. Every size is a multiple of 16 bytes, so every region is 16-byte aligned.
-pub(crate) fn shared_map(rule: &Rule, plan: &Plan, numbers: Forward) -> Vec<Region> {
-    let Forward { chunk, warps, stages, .. } = numbers;
+pub(crate) fn shared_map(rule: &Rule, plan: &Plan, scan: Scan) -> Vec<Region> {
+    let Scan { chunk, warps, stages, .. } = scan;
     let (key, operand) = (rule.key_dim, rule.dtype.bytes());
     let channels = |fold: Fold| fold == Fold::Operand;
     let mut map: Vec<Region> = Vec::new();
@@ -36,7 +36,7 @@ pub(crate) fn shared_map(rule: &Rule, plan: &Plan, numbers: Forward) -> Vec<Regi
     for name in token_vectors(plan) {
         place(true, name, chunk * 4);
     }
-    place(channels(plan.decay), "totals", decay_segments(rule, numbers) * key * 4);
+    place(channels(plan.decay), "totals", decay_threads(rule, scan) * key * 4);
     place(channels(plan.decay), "state_decay", key * 4);
     map
 }

@@ -12,18 +12,19 @@ mod print_wgmma;
 mod segments;
 mod wgmma;
 
+pub(crate) use numbers::Division;
 pub(crate) use print_mma::view as view_mma;
 pub(crate) use print_wgmma::view as view_wgmma;
 
 use crate::abi::{Condition, Extent, Factor};
 use crate::arch::Arch;
 use crate::chunk::numbers::{WARP_ROWS, check_numbers, states};
-use crate::kernel::{Illegal, Kernel, Launch};
+use crate::kernel::{Illegal, Kernel, Launch, LaunchRole};
 use crate::params::inference;
 use crate::pass::Pass;
 use crate::plan::{self, Plan};
-use crate::schedule::{Forward, Matrix, Overrides, Schedule};
-use crate::shared::shared_bytes;
+use crate::schedule::{Forward, Matrix, Overrides, Scan, Schedule};
+use crate::shared::{ALIGNMENT, shared_bytes};
 use gdn2_dsl::Rule;
 use mma::shared_map;
 use numbers::STARTS;
@@ -66,12 +67,12 @@ fn complete_with(rule: &Rule, plan: &Plan, arch: Arch, given: &Overrides, matrix
     };
     let stages = given.get("stages").map_or_else(|| vec![2, 1], |stages| vec![stages]);
     let segments = given.get("segments").unwrap_or(1);
-    let mut last = Forward { chunk: 64, value_split: 1, warps: 1, stages: 1, matrix, segments };
+    let mut last = Forward { scan: Scan { chunk: 64, value_split: 1, warps: 1, stages: 1 }, matrix, segments };
     for &value_split in &splits {
         let warps = given.get("warps").unwrap_or(tiles.div_ceil(value_split));
         for &chunk in &chunks {
             for &stages in &stages {
-                last = Forward { chunk, value_split, warps, stages, matrix, segments };
+                last = Forward { scan: Scan { chunk, value_split, warps, stages }, matrix, segments };
                 if (given.get("warps").is_some() || warps <= 8) && check(rule, plan, last, arch).is_ok() {
                     return last;
                 }
@@ -81,14 +82,24 @@ fn complete_with(rule: &Rule, plan: &Plan, arch: Arch, given: &Overrides, matrix
     last
 }
 
+/// The ways to divide a sequence among blocks where a schedule leaves it whole, that one first.
+pub(crate) fn divisions(rule: &Rule, numbers: Forward, arch: Arch) -> Vec<Division> {
+    let plan = plan::plan(rule, Pass::Forward);
+    let most = if numbers.matrix == Matrix::Wgmma && numbers.segments == 1 { numbers::MOST } else { 1 };
+    let divided = (2..=most).map(|segments| Forward { segments, ..numbers });
+    let legal = divided.filter(|numbers| check(rule, &plan, *numbers, arch).is_ok());
+    [numbers].into_iter().chain(legal).map(|numbers| Division::new(rule, &plan, numbers)).collect()
+}
+
 /// Fixes every number of the forward pass.
 pub(crate) fn bind(rule: &Rule, plan: Plan, numbers: Forward, arch: Arch) -> Result<Kernel, Illegal> {
     check(rule, &plan, numbers, arch)?;
-    let (shared, threads) = match numbers.matrix {
-        Matrix::Mma => (shared_map(rule, &plan, numbers), numbers.warps * 32),
-        Matrix::Wgmma => (wgmma::shared_map(rule, &plan, numbers), wgmma::threads(numbers)),
+    let (shared, shared_alignment, threads) = match numbers.matrix {
+        Matrix::Mma => (shared_map(rule, &plan, numbers.scan), ALIGNMENT, numbers.scan.warps * 32),
+        Matrix::Wgmma => (wgmma::shared_map(rule, &plan, numbers.scan), wgmma::ALIGNMENT, wgmma::threads(numbers.scan)),
     };
     let launch = Launch {
+        role: if numbers.segments > 1 { LaunchRole::Segments } else { LaunchRole::Whole },
         entry: match plan.pass {
             Pass::ForwardForBackward => format!("{}_forward_for_backward", rule.name),
             Pass::Forward | Pass::Backward | Pass::Decode => format!("{}_forward", rule.name),
@@ -96,15 +107,16 @@ pub(crate) fn bind(rule: &Rule, plan: Plan, numbers: Forward, arch: Arch) -> Res
         params: inference(&plan, (numbers.segments > 1).then_some(STARTS)),
         grid: Extent {
             factors: vec![Factor::Sequences, Factor::ValueHeads],
-            times: u64::from(numbers.value_split * numbers.segments),
+            times: u64::from(numbers.scan.value_split * numbers.segments),
         },
         block: threads,
         shared_bytes: shared_bytes(&shared),
+        shared_alignment,
         shared,
         when: Condition::Always,
     };
     let keeps = plan.pass == Pass::ForwardForBackward;
-    let mut workspaces = if keeps { vec![states(rule, numbers.chunk)] } else { Vec::new() };
+    let mut workspaces = if keeps { vec![states(rule, numbers.scan.chunk)] } else { Vec::new() };
     let mut launches = vec![launch];
     if numbers.segments > 1 {
         workspaces.extend(segments::workspaces(rule, &plan, numbers));
@@ -128,8 +140,8 @@ fn check(rule: &Rule, plan: &Plan, numbers: Forward, arch: Arch) -> Result<(), I
     if numbers.segments != 1 {
         return Err(Illegal::new("segments", "1 without wgmma", numbers.segments));
     }
-    check_numbers(rule, numbers, arch)?;
-    let (shared, limit) = (shared_bytes(&shared_map(rule, plan, numbers)), arch.limits().shared_per_block);
+    check_numbers(rule, numbers.scan, arch)?;
+    let (shared, limit) = (shared_bytes(&shared_map(rule, plan, numbers.scan)), arch.limits().shared_per_block);
     if shared > limit {
         return Err(Illegal::new("shared memory", format!("{limit} bytes on {arch}"), shared));
     }

@@ -1,7 +1,8 @@
-//! Segments in numbers: how many there may be, the blocks and rows of the launches before the forward kernel's own.
+//! Segments in numbers: how many there may be, how many a call gets, the blocks and rows of the launches before the forward kernel's own.
 
+use crate::abi::Extents;
 use crate::plan::{Fold, Plan};
-use crate::schedule::Forward;
+use crate::schedule::{Forward, Scan, Schedule};
 use gdn2_dsl::Rule;
 
 /// Most segments of a sequence.
@@ -17,8 +18,8 @@ pub(crate) const STARTS: &str = "starts";
 pub(crate) const MAPS: &str = "maps";
 
 /// Whether there are segments whose A is needed.
-pub(crate) fn composes(numbers: Forward) -> bool {
-    numbers.segments > 2
+pub(crate) fn composes(segments: u32) -> bool {
+    segments > 2
 }
 
 /// Rows of A^T as it is made and stored: one where nothing is erased, which leaves A diagonal.
@@ -28,11 +29,56 @@ pub(crate) fn map_rows(rule: &Rule, plan: &Plan) -> u32 {
 
 /// Blocks of the first launch that make A of a segment.
 pub(crate) fn map_blocks(rule: &Rule, plan: &Plan, numbers: Forward) -> u32 {
-    if composes(numbers) { map_rows(rule, plan).div_ceil(rule.value_dim / numbers.value_split) } else { 0 }
+    if composes(numbers.segments) {
+        map_rows(rule, plan).div_ceil(rule.value_dim / numbers.scan.value_split)
+    } else {
+        0
+    }
 }
 
 /// Blocks of the first launch that serve a sequence and head.
 pub(crate) fn first_blocks(rule: &Rule, plan: &Plan, numbers: Forward) -> u32 {
-    let Forward { value_split, segments, .. } = numbers;
+    let Forward { scan: Scan { value_split, .. }, segments, .. } = numbers;
     (segments - 1) * value_split + segments.saturating_sub(2) * map_blocks(rule, plan, numbers)
+}
+
+/// Multiprocessors that blocks are dealt to: those of H100 SXM and H200. H100 PCIe has 114, H20 78; there a division may
+/// leave a part of the last wave idle.
+const MULTIPROCESSORS: u64 = 132;
+
+/// What two more launches take, in times of a chunk: about 6 of its 2.4 microseconds.
+const LAUNCHES: u64 = 3;
+
+/// What composing one more map takes, likewise.
+const COMPOSITION: u64 = 1;
+
+/// A forward schedule and how its blocks come in waves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Division {
+    /// The schedule.
+    pub(crate) schedule: Schedule,
+    chunk: u32,
+    segments: u32,
+    /// Blocks of a sequence and head: of the launch that makes the maps, of the one that writes outputs.
+    blocks: (u32, u32),
+}
+
+impl Division {
+    pub(crate) fn new(rule: &Rule, plan: &Plan, numbers: Forward) -> Division {
+        let Forward { scan: Scan { chunk, value_split, .. }, segments, .. } = numbers;
+        let first = if segments > 1 { first_blocks(rule, plan, numbers) } else { 0 };
+        let blocks = (first, value_split * segments);
+        Division { schedule: Schedule::Forward(numbers), chunk, segments, blocks }
+    }
+
+    /// How long a call takes, in times of a chunk: waves of blocks, each as long as a segment, and what joins them.
+    pub(crate) fn chunk_times(&self, extents: Extents) -> u64 {
+        let heads = extents.sequences.saturating_mul(extents.value_heads);
+        let waves = |blocks: u32| heads.saturating_mul(u64::from(blocks)).div_ceil(MULTIPROCESSORS);
+        let tokens = extents.total_tokens.div_ceil(extents.sequences.max(1));
+        let chunks = tokens.div_ceil(u64::from(self.chunk)).div_ceil(u64::from(self.segments));
+        let joined = if self.segments > 1 { LAUNCHES } else { 0 };
+        let composed = u64::from(self.segments.saturating_sub(2)) * COMPOSITION;
+        (waves(self.blocks.0) + waves(self.blocks.1)).saturating_mul(chunks) + joined + composed
+    }
 }

@@ -1,23 +1,22 @@
-//! What `forward.cu.hbs` prints: every number, name, type and call of a forward kernel as a ready string.
+//! What `forward/mma.cu.hbs` prints: every number, name, type and call of a forward kernel as a ready string.
 
 use super::declined_wgmma;
-use crate::chunk::numbers::{WARP_ROWS, block_tiles, decay_segments};
+use crate::chunk::numbers::{WARP_ROWS, block_tiles, decay_threads};
 use crate::chunk::text::Text;
 use crate::kernel::{Kernel, Launch};
 use crate::pass::Pass;
-use crate::print::device::device;
 use crate::print::regions::region_meaning;
 use crate::print::signature::{describe, describe_write, params, regions};
-use crate::schedule::Forward;
+use crate::schedule::Scan;
 use gdn2_dsl::StateLayout;
 use serde_json::{Value, json};
 
-const TEMPLATE: &str = include_str!("../../templates/forward.cu.hbs");
+const TEMPLATE: &str = include_str!("../../templates/forward/mma.cu.hbs");
 
 /// The template and its view.
-pub(crate) fn view(kernel: &Kernel, numbers: Forward, launch: &Launch) -> (&'static str, Value) {
-    let text = Text { kernel, numbers };
-    let Forward { chunk, value_split, warps, stages, .. } = numbers;
+pub(crate) fn view(kernel: &Kernel, scan: Scan, launch: &Launch) -> (&'static str, Value) {
+    let text = Text { kernel, scan };
+    let Scan { chunk, value_split, warps, stages } = scan;
     let (key, value) = (kernel.rule.key_dim, kernel.rule.value_dim);
     let (state_key_stride, state_value_stride) = match kernel.rule.state {
         StateLayout::Kv => (value, 1),
@@ -31,17 +30,17 @@ pub(crate) fn view(kernel: &Kernel, numbers: Forward, launch: &Launch) -> (&'sta
         "declined": text.declined(),
         "grid": format!("sequences * value_heads * {value_split}"),
         "key": key, "value": value, "chunk": chunk, "warps": warps, "threads": launch.block, "stages": stages,
-        "value_split": value_split, "value_tiles": block_tiles(&kernel.rule, numbers),
-        "active": if every_warp_active(kernel, numbers) {
+        "value_split": value_split, "value_tiles": block_tiles(&kernel.rule, scan),
+        "active": if every_warp_active(kernel, scan) {
             "constexpr bool active = true;  // every warp holds value rows"
         } else {
             "const bool active = warp_index() < VALUE_TILES && tile * 16 < VALUE;  // this warp holds value rows"
         },
-        "decay_segments": decay_segments(&kernel.rule, numbers),
+        "decay_threads": decay_threads(&kernel.rule, scan),
         "state_key_stride": state_key_stride, "state_value_stride": state_value_stride,
-        "shared_bytes": launch.shared_bytes,
+        "shared_bytes": launch.shared_bytes, "shared_alignment": launch.shared_alignment,
         "regions": regions(launch, region_meaning),
-        "device": text.forward_device(), "aliases": text.aliases(), "params": params(kernel, launch), "rows": text.rows(),
+        "aliases": text.aliases(), "params": params(kernel, launch), "rows": text.rows(),
         "copy_tiles": text.copies(&text.tile_tensors()), "copy_values": text.copy_values("exist"),
         "token_gates": text.token_gates(), "prologue": text.prologue(), "chunk_tiles": text.chunk_tiles(),
         "calls": text.in_place(text.tiles_wait(), text.forward_last(), text.fetches(Some("(first + CHUNK)"), "exist - CHUNK")),
@@ -52,8 +51,8 @@ pub(crate) fn view(kernel: &Kernel, numbers: Forward, launch: &Launch) -> (&'sta
     (TEMPLATE, view)
 }
 
-fn every_warp_active(kernel: &Kernel, numbers: Forward) -> bool {
-    numbers.warps * WARP_ROWS * numbers.value_split == kernel.rule.value_dim
+fn every_warp_active(kernel: &Kernel, scan: Scan) -> bool {
+    scan.warps * WARP_ROWS * scan.value_split == kernel.rule.value_dim
 }
 
 impl Text<'_> {
@@ -62,16 +61,6 @@ impl Text<'_> {
         let forward = (self.kernel.pass == Pass::Forward).then_some(self.kernel);
         let why = forward.and_then(|kernel| declined_wgmma(&kernel.rule, kernel.arch));
         why.into_iter().map(|why| format!("// Not on wgmma: {why}.")).collect()
-    }
-
-    fn forward_device(&self) -> Vec<&'static str> {
-        let mut files = self.device();
-        files.extend_from_slice(match self.kernel.pass {
-            Pass::Backward => &[device!("values"), device!("state"), device!("kept")],
-            Pass::ForwardForBackward => &[device!("kept")],
-            Pass::Forward | Pass::Decode => &[],
-        });
-        files
     }
 
     fn forward_last(&self) -> Vec<String> {
@@ -110,7 +99,7 @@ impl Text<'_> {
     }
 
     fn tiles_wait(&self) -> String {
-        format!("copy_wait<{}>();", 2 * (self.numbers.stages - 1))
+        format!("copy_wait<{}>();", 2 * (self.scan.stages - 1))
     }
 }
 

@@ -3,12 +3,11 @@
 use super::numbers::{JOIN_ROWS, composes, first_blocks, map_blocks, map_rows};
 use crate::kernel::{Kernel, Launch};
 use crate::plan::{Fold, Plan};
-use crate::print::device::device;
-use crate::print::signature::{describe, describe_write, params};
-use crate::schedule::Forward;
+use crate::print::signature::{describe, describe_write, params, regions};
+use crate::schedule::{Forward, Scan};
 use serde_json::{Value, json};
 
-const JOIN: &str = include_str!("../../templates/forward_join.cu.hbs");
+const JOIN: &str = include_str!("../../templates/forward/join.cu.hbs");
 
 /// Which launch of the pass a text is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,14 +21,6 @@ pub(crate) enum Role {
 }
 
 impl Role {
-    pub(crate) fn of(numbers: Forward, launch: &Launch) -> Role {
-        match numbers.segments {
-            1 => Role::Whole,
-            _ if launch.entry.ends_with("_maps") => Role::Maps,
-            _ => Role::Parts,
-        }
-    }
-
     /// What the template prints otherwise for each.
     pub(crate) fn view(self, kernel: &Kernel, numbers: Forward, launch: &Launch) -> Value {
         let scope = |line: String| if self == Role::Whole { Vec::new() } else { vec![line] };
@@ -56,7 +47,7 @@ impl Role {
 
     /// What a block serves, and the grid.
     fn serves(self, kernel: &Kernel, numbers: Forward) -> Vec<String> {
-        let Forward { value_split, segments, .. } = numbers;
+        let Forward { scan: Scan { value_split, .. }, segments, .. } = numbers;
         let grid = |blocks: u32| format!("sequences * value_heads * {blocks}");
         match self {
             Role::Whole => vec![format!(
@@ -78,7 +69,7 @@ impl Role {
 
     /// The numbers of blocks and segments.
     fn slices(self, kernel: &Kernel, numbers: Forward) -> Vec<String> {
-        let Forward { value_split, segments, .. } = numbers;
+        let Forward { scan: Scan { value_split, .. }, segments, .. } = numbers;
         let blocks = match self {
             Role::Whole => return vec![format!("VALUE_SPLIT = {value_split},  // slices of the value dim")],
             Role::Parts => value_split * segments,
@@ -120,7 +111,7 @@ impl Role {
         match self {
             Role::Whole => vec![format!("state.load({given}, value);")],
             Role::Parts => vec![format!("load_rows(state, {start}, value);")],
-            Role::Maps if composes(numbers) => vec![
+            Role::Maps if composes(numbers.segments) => vec![
                 "if (work.composes) {".to_owned(),
                 "  begin_map(state, value);".to_owned(),
                 "} else {".to_owned(),
@@ -142,7 +133,7 @@ impl Role {
         match self {
             Role::Whole => vec![format!("float* const end = {given};"), store],
             Role::Parts => vec![format!("float* const end = work.last ? {given} : nullptr;"), store],
-            Role::Maps if composes(numbers) => vec![
+            Role::Maps if composes(numbers.segments) => vec![
                 "if (work.composes) {".to_owned(),
                 "  store_rows<MAP_ROWS>(state, segment_map(maps, work, work.segment, value_heads), value);".to_owned(),
                 "} else if (!work.last) {".to_owned(),
@@ -152,28 +143,14 @@ impl Role {
             Role::Maps => vec![format!("if (!work.last) store_rows<VALUE>(state, {after}, value);")],
         }
     }
-
-    /// The device files of segments, in order of use; after those of the state.
-    pub(crate) fn device(self) -> Vec<&'static str> {
-        let own = match self {
-            Role::Whole => return Vec::new(),
-            Role::Parts => device!("segment_part"),
-            Role::Maps => device!("segment_maps"),
-        };
-        vec![device!("segments"), device!("longest_first"), own, device!("segment_rows")]
-    }
 }
 
 /// The template and the view of the joining launch.
 pub(crate) fn join(kernel: &Kernel, numbers: Forward, launch: &Launch) -> (&'static str, Value) {
     let (rule, plan) = (&kernel.rule, &kernel.plan);
-    let (own, shared) = match plan.erase {
-        Fold::Absent => (device!("join_decay"), Vec::new()),
-        Fold::Pair | Fold::Row | Fold::Operand => {
-            let line =
-                format!("enum : int {{ SMEM_S = 0 }};  // S as it enters a segment, {} bytes", launch.shared_bytes);
-            (device!("join_matrix"), vec!["// Dynamic shared memory.".to_owned(), line, String::new()])
-        }
+    let join = match plan.erase {
+        Fold::Absent => "join_decay",
+        Fold::Pair | Fold::Row | Fold::Operand => "join_matrix",
     };
     let split = rule.value_dim / JOIN_ROWS;
     let view = json!({
@@ -181,9 +158,10 @@ pub(crate) fn join(kernel: &Kernel, numbers: Forward, launch: &Launch) -> (&'sta
         "schedule": kernel.schedule.to_string(),
         "decay": describe(plan.decay), "erase": describe(plan.erase), "write": describe_write(plan),
         "grid": format!("sequences * value_heads * {split}"),
-        "key": rule.key_dim, "value": rule.value_dim, "chunk": numbers.chunk, "rows": JOIN_ROWS,
-        "value_split": split, "segments": numbers.segments, "map_rows": map_rows(rule, plan), "shared": shared,
-        "device": [device!("base"), device!("offsets"), device!("sequence"), device!("segments"), own],
+        "key": rule.key_dim, "value": rule.value_dim, "chunk": numbers.scan.chunk, "rows": JOIN_ROWS,
+        "value_split": split, "segments": numbers.segments, "map_rows": map_rows(rule, plan), "join": join,
+        "shared_bytes": launch.shared_bytes, "shared_alignment": launch.shared_alignment,
+        "regions": regions(launch, |_| "S as it enters a segment"),
         "params": params(kernel, launch),
     });
     (JOIN, view)

@@ -1,48 +1,50 @@
-//! What `forward_wgmma.cu.hbs` prints: the numbers and types of its `Cfg`, and which rows each role is given. The loops
-//! over chunks are in `templates/device/wgmma/`.
+//! What `forward/wgmma.cu.hbs` prints: the numbers and types of its `Cfg`, and which rows each role is given. The loops
+//! over chunks are in `templates/forward/wgmma/`.
 
 use super::numbers::composes;
 use super::print_segments::{self, Role};
 use super::wgmma::{Registers, factors_over_decay, part_steps, parts, registers};
 use crate::abi::Tensor;
 use crate::chunk::numbers::{WARP_ROWS, own_erase_operand};
-use crate::kernel::{Kernel, Launch};
+use crate::kernel::{Kernel, Launch, LaunchRole};
 use crate::pass::Pass;
 use crate::plan::{Fold, Plan};
-use crate::print::device::device;
 use crate::print::regions::region_meaning;
 use crate::print::signature::{describe, describe_write, extend, params, regions, storage, type_name};
-use crate::schedule::Forward;
+use crate::schedule::{Forward, Scan};
 use gdn2_dsl::{Dtype, StateLayout};
 use serde_json::{Value, json};
 
-const TEMPLATE: &str = include_str!("../../templates/forward_wgmma.cu.hbs");
+const TEMPLATE: &str = include_str!("../../templates/forward/wgmma.cu.hbs");
 
 /// The template and its view.
 pub(crate) fn view(kernel: &Kernel, numbers: Forward, launch: &Launch) -> (&'static str, Value) {
-    if launch.entry.ends_with("_join") {
-        return print_segments::join(kernel, numbers, launch);
-    }
-    let role = Role::of(numbers, launch);
+    let role = match launch.role {
+        LaunchRole::SegmentJoin => return print_segments::join(kernel, numbers, launch),
+        LaunchRole::SegmentMaps => Role::Maps,
+        LaunchRole::Segments => Role::Parts,
+        _ => Role::Whole,
+    };
     let own = Kernel { plan: role.plan(&kernel.plan), ..kernel.clone() };
-    let text = Text { kernel: &own, numbers, role };
+    let scan = numbers.scan;
+    let text = Text { kernel: &own, scan, role, segments: numbers.segments };
     let (rule, plan) = (&own.rule, &own.plan);
     let (state_key_stride, state_value_stride) = match rule.state {
         StateLayout::Kv => (rule.value_dim, 1),
         StateLayout::Vk => (1, rule.key_dim),
     };
     // A bound kernel has them.
-    let dealt = registers(&kernel.plan, numbers, own.arch);
+    let dealt = registers(&kernel.plan, scan, own.arch);
     let dealt = |of: fn(&Registers) -> u32| dealt.as_ref().map_or(0, of);
     let factor_change = if dealt(|r| r.factors) < dealt(|r| r.launch) { "dec" } else { "inc" };
     let view = json!({
         "entry": launch.entry, "rule": rule.name, "arch": own.arch.target(), "schedule": own.schedule.to_string(),
         "decay": describe(plan.decay), "erase": describe(plan.erase), "write": describe_write(plan),
-        "key": rule.key_dim, "value": rule.value_dim, "values": numbers.warps * WARP_ROWS,
-        "chunk": numbers.chunk, "warps": numbers.warps, "threads": launch.block, "stages": numbers.stages,
+        "key": rule.key_dim, "value": rule.value_dim, "values": scan.warps * WARP_ROWS,
+        "chunk": scan.chunk, "warps": scan.warps, "threads": launch.block, "stages": scan.stages,
         "state_key_stride": state_key_stride, "state_value_stride": state_value_stride,
-        "shared_bytes": launch.shared_bytes, "regions": regions(launch, region_meaning),
-        "device": text.device(), "params": params(&own, launch),
+        "shared_bytes": launch.shared_bytes, "shared_alignment": launch.shared_alignment, "regions": regions(launch, region_meaning),
+        "factors": text.factors(), "products": text.products(), "params": params(&own, launch),
         "element": type_name(rule.dtype), "storages": text.storages(), "choices": text.choices(),
         "load_registers": dealt(|r| r.load), "factor_change": factor_change,
         "factor_registers": dealt(|r| r.factors), "state_registers": dealt(|r| r.state),
@@ -54,8 +56,10 @@ pub(crate) fn view(kernel: &Kernel, numbers: Forward, launch: &Launch) -> (&'sta
 
 struct Text<'a> {
     kernel: &'a Kernel,
-    numbers: Forward,
+    scan: Scan,
     role: Role,
+    /// Parts of a sequence that run side by side.
+    segments: u32,
 }
 
 impl Text<'_> {
@@ -64,42 +68,18 @@ impl Text<'_> {
         self.role != Role::Maps
     }
 
-    /// The device files, in order of use.
-    fn device(&self) -> Vec<String> {
-        let plan = &self.kernel.plan;
-        let mut files = vec![
-            concat!(device!("base"), device!("warp_uniform"), device!("elements")),
-            concat!(device!("tile_columns"), device!("tile")),
-            device!("offsets"),
-            device!("sequence"),
-            device!("wgmma/ring"),
-            device!("wgmma/blocks"),
-            device!("wgmma/products"),
-        ];
-        let mut files: Vec<String> = files.drain(..).map(str::to_owned).collect();
-        files.extend(self.products());
-        let mut add = |texts: &[&str]| files.extend(texts.iter().map(|text| (*text).to_owned()));
-        add(&[device!("wgmma/copies"), device!("wgmma/vectors"), device!("wgmma/load"), device!("wgmma/solve_rows")]);
-        match plan.decay {
-            Fold::Operand => add(&[device!("wgmma/channel_scores")]),
-            Fold::Absent | Fold::Pair | Fold::Row => {
-                add(&[device!("wgmma/pair_scores")]);
-                if plan.erase == Fold::Operand {
-                    add(&[device!("erase_gates"), device!("erase_operand"), device!("wgmma/erased")]);
-                }
-            }
+    /// The device files of the rule's own kind of factors.
+    fn factors(&self) -> Vec<&'static str> {
+        match (self.kernel.plan.decay, self.kernel.plan.erase) {
+            (Fold::Operand, _) => vec!["channel_scores"],
+            (_, Fold::Operand) => vec!["pair_scores", "erased"],
+            _ => vec!["pair_scores"],
         }
-        add(&[device!("wgmma/factors"), device!("wgmma/state"), device!("wgmma/values"), device!("wgmma/advance")]);
-        add(&self.role.device());
-        if self.keeps() {
-            add(&[device!("wgmma/kept")]);
-        }
-        files
     }
 
     /// The products themselves, by their number of columns: over a chunk's tokens, over the key's channels.
     fn products(&self) -> Vec<String> {
-        let (chunk, key, dtype) = (self.numbers.chunk, self.kernel.rule.key_dim, self.kernel.rule.dtype);
+        let (chunk, key, dtype) = (self.scan.chunk, self.kernel.rule.key_dim, self.kernel.rule.dtype);
         let mut widths = vec![chunk, key];
         widths.dedup();
         let mut products: Vec<String> = widths.into_iter().map(|n| product(n, dtype, Left::Registers)).collect();
@@ -119,8 +99,8 @@ impl Text<'_> {
     fn choices(&self) -> Vec<String> {
         let Plan { decay, erase, write, tied, .. } = self.kernel.plan;
         let rule = &self.kernel.rule;
-        let steps = part_steps(rule, parts(rule, &self.kernel.plan, self.numbers, self.kernel.arch));
-        let over = factors_over_decay(rule, &self.kernel.plan, self.numbers);
+        let steps = part_steps(rule, parts(rule, &self.kernel.plan, self.scan, self.kernel.arch));
+        let over = factors_over_decay(rule, &self.kernel.plan, self.scan);
         vec![
             format!("DECAY = {},", numbers_of(decay)),
             format!("ERASE = {},", numbers_of(erase)),
@@ -167,7 +147,7 @@ impl Text<'_> {
 
     /// For how many tokens values are written; none where a segment's A is made.
     fn written(&self) -> &'static str {
-        if self.role == Role::Maps && composes(self.numbers) {
+        if self.role == Role::Maps && composes(self.segments) {
             "work.composes ? 0 : work.length"
         } else {
             "work.length"

@@ -9,23 +9,25 @@
 use super::numbers::{JOIN_ROWS, MAPS, STARTS, composes, first_blocks, map_rows};
 use super::wgmma;
 use crate::abi::{Arg, Condition, Extent, Factor, Param, Tensor, Workspace};
-use crate::kernel::Launch;
+use crate::kernel::{Launch, LaunchRole};
 use crate::params::Params;
 use crate::plan::{Fold, Plan};
 use crate::schedule::Forward;
-use crate::shared::{Region, shared_bytes};
+use crate::shared::{ALIGNMENT, Region, shared_bytes};
 use gdn2_dsl::Rule;
 
 /// The launches before the forward kernel's own.
 pub(crate) fn launches(rule: &Rule, plan: &Plan, numbers: Forward, forward: &Launch) -> Vec<Launch> {
     let grid = |blocks: u32| Extent { factors: vec![Factor::Sequences, Factor::ValueHeads], times: u64::from(blocks) };
-    let shared = wgmma::shared_map(rule, &plan.without_outputs(), numbers);
+    let shared = wgmma::shared_map(rule, &plan.without_outputs(), numbers.scan);
     let first = Launch {
+        role: LaunchRole::SegmentMaps,
         entry: format!("{}_maps", forward.entry),
         params: first_params(&plan.without_outputs(), numbers),
         grid: grid(first_blocks(rule, plan, numbers)),
         block: forward.block,
         shared_bytes: shared_bytes(&shared),
+        shared_alignment: wgmma::ALIGNMENT,
         shared,
         when: Condition::Always,
     };
@@ -33,15 +35,17 @@ pub(crate) fn launches(rule: &Rule, plan: &Plan, numbers: Forward, forward: &Lau
     let shared: Vec<Region> =
         (bytes > 0).then(|| Region { name: "s".to_owned(), offset: 0, bytes }).into_iter().collect();
     let join = Launch {
+        role: LaunchRole::SegmentJoin,
         entry: format!("{}_join", forward.entry),
         params: join_params(),
         grid: grid(rule.value_dim / JOIN_ROWS),
         block: rule.key_dim,
         shared_bytes: shared_bytes(&shared),
+        shared_alignment: ALIGNMENT,
         shared,
         when: Condition::Always,
     };
-    if composes(numbers) { vec![first, join] } else { vec![first] }
+    if composes(numbers.segments) { vec![first, join] } else { vec![first] }
 }
 
 /// Scratch that the launches share, float32.
@@ -56,7 +60,7 @@ pub(crate) fn workspaces(rule: &Rule, plan: &Plan, numbers: Forward) -> Vec<Work
         when: Condition::Always,
     };
     let mut workspaces = vec![place(STARTS, numbers.segments, rule.value_dim)];
-    if composes(numbers) {
+    if composes(numbers.segments) {
         workspaces.push(place(MAPS, numbers.segments - 2, map_rows(rule, plan)));
     }
     workspaces
@@ -71,7 +75,7 @@ fn first_params(plan: &Plan, numbers: Forward) -> Vec<Param> {
     params.pointers(&[Tensor::InitialState]);
     params.push("initial_slots", Arg::InitialSlots);
     params.workspaces(&[STARTS]);
-    if composes(numbers) {
+    if composes(numbers.segments) {
         params.workspaces(&[MAPS]);
     }
     params.push("cu_seqlens", Arg::CuSeqlens);

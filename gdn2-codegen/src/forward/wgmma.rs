@@ -8,7 +8,7 @@ use crate::arch::Arch;
 use crate::chunk::numbers::{WARP_ROWS, own_erase_operand};
 use crate::kernel::Illegal;
 use crate::plan::{Fold, Plan};
-use crate::schedule::Forward;
+use crate::schedule::{Forward, Scan};
 use crate::shared::{Region, shared_bytes};
 use gdn2_dsl::Rule;
 
@@ -50,7 +50,7 @@ const BLOCK_KEYS: u32 = 16 * 16 * 2;
 const BLOCK_DECAYS: u32 = 16 * 4;
 
 /// What a swizzled tile starts on a multiple of, bytes.
-const ALIGNMENT: u32 = 1024;
+pub(crate) const ALIGNMENT: u32 = 1024;
 
 /// The same of a tile that no product reads: its longest run of a row.
 const VALUE_ROW: u32 = 128;
@@ -69,17 +69,17 @@ pub(crate) struct Registers {
 }
 
 /// Threads of a block.
-pub(crate) fn threads(numbers: Forward) -> u32 {
-    numbers.warps.saturating_add(STATE_WARP).saturating_mul(32)
+pub(crate) fn threads(scan: Scan) -> u32 {
+    scan.warps.saturating_add(STATE_WARP).saturating_mul(32)
 }
 
 /// How the block's registers are dealt out: to the state as much as it can take, the rest to the factors.
-pub(crate) fn registers(plan: &Plan, numbers: Forward, arch: Arch) -> Option<Registers> {
+pub(crate) fn registers(plan: &Plan, scan: Scan, arch: Arch) -> Option<Registers> {
     let limits = arch.limits();
     let wgmma = limits.wgmma?;
-    let (groups, step) = (numbers.warps / GROUP, wgmma.setmaxnreg_step);
+    let (groups, step) = (scan.warps / GROUP, wgmma.setmaxnreg_step);
     let most = wgmma.setmaxnreg_max.min(limits.registers_per_thread) / step * step;
-    let launch = most.min(limits.registers_per_block / threads(numbers) / step * step);
+    let launch = most.min(limits.registers_per_block / threads(scan) / step * step);
     let load = wgmma.setmaxnreg_min;
     let shared = (launch * (groups + 2)).checked_sub(load)?;
     let least = if plan.decay == Fold::Operand { SCAN_REGISTERS } else { FACTOR_REGISTERS };
@@ -94,14 +94,14 @@ pub(crate) fn part_steps(rule: &Rule, parts: u32) -> u32 {
 }
 
 /// Registers of a state thread that makes its operand of S in `parts`: S, the operand, two accumulators over a chunk.
-fn wanted(rule: &Rule, numbers: Forward, parts: u32) -> u32 {
-    rule.key_dim / 2 + part_steps(rule, parts) * 4 + numbers.chunk + OVERHEAD_REGISTERS
+fn wanted(rule: &Rule, scan: Scan, parts: u32) -> u32 {
+    rule.key_dim / 2 + part_steps(rule, parts) * 4 + scan.chunk + OVERHEAD_REGISTERS
 }
 
 /// In how many parts the operand of S is made: as few as the registers allow.
-pub(crate) fn parts(rule: &Rule, plan: &Plan, numbers: Forward, arch: Arch) -> u32 {
-    let granted = registers(plan, numbers, arch).map_or(0, |registers| registers.state);
-    (1..PARTS).find(|&parts| wanted(rule, numbers, parts) <= granted).unwrap_or(PARTS)
+pub(crate) fn parts(rule: &Rule, plan: &Plan, scan: Scan, arch: Arch) -> u32 {
+    let granted = registers(plan, scan, arch).map_or(0, |registers| registers.state);
+    (1..PARTS).find(|&parts| wanted(rule, scan, parts) <= granted).unwrap_or(PARTS)
 }
 
 pub(crate) fn check(rule: &Rule, plan: &Plan, numbers: Forward, arch: Arch) -> Result<(), Illegal> {
@@ -109,15 +109,16 @@ pub(crate) fn check(rule: &Rule, plan: &Plan, numbers: Forward, arch: Arch) -> R
     let Some(wgmma) = limits.wgmma else {
         return Err(Illegal::new("matrix", format!("mma: {arch} has no wgmma"), "wgmma"));
     };
-    let Forward { chunk, value_split, warps, stages, .. } = numbers;
+    let Forward { scan, segments, .. } = numbers;
+    let Scan { chunk, value_split, warps, stages } = scan;
     if !CHUNKS.contains(&chunk) {
         return Err(Illegal::new("chunk", "16, 32 or 64 tokens with wgmma", chunk));
     }
     if !(1..=2).contains(&stages) {
         return Err(Illegal::new("stages", "1 or 2 buffers", stages));
     }
-    if !(1..=MOST).contains(&numbers.segments) {
-        return Err(Illegal::new("segments", format!("1 to {} parts of a sequence", MOST), numbers.segments));
+    if !(1..=MOST).contains(&segments) {
+        return Err(Illegal::new("segments", format!("1 to {} parts of a sequence", MOST), segments));
     }
     if !rule.value_dim.is_multiple_of(ROWS) {
         return Err(Illegal::new("value_dim", format!("a multiple of {ROWS} with wgmma"), rule.value_dim));
@@ -130,7 +131,7 @@ pub(crate) fn check(rule: &Rule, plan: &Plan, numbers: Forward, arch: Arch) -> R
         let limit = format!("{}, {GROUP} to {ROWS} value rows", groups / value_split * GROUP);
         return Err(Illegal::new("warps", limit, warps));
     }
-    if threads(numbers) > limits.threads_per_block {
+    if threads(scan) > limits.threads_per_block {
         let limit = format!("at most {} beside {STATE_WARP} others", limits.threads_per_block / 32 - STATE_WARP);
         return Err(Illegal::new("warps", limit, warps));
     }
@@ -138,19 +139,19 @@ pub(crate) fn check(rule: &Rule, plan: &Plan, numbers: Forward, arch: Arch) -> R
         return Err(Illegal::new("key_dim", format!("{} with wgmma", wgmma.n_max), rule.key_dim));
     }
     let (widest, launch) =
-        (rule.key_dim / 2 + PRODUCT_REGISTERS, registers(plan, numbers, arch).map_or(0, |registers| registers.launch));
+        (rule.key_dim / 2 + PRODUCT_REGISTERS, registers(plan, scan, arch).map_or(0, |registers| registers.launch));
     if widest > launch {
         return Err(Illegal::new("registers", format!("{launch} per thread as launched with {warps} warps"), widest));
     }
-    let wanted = wanted(rule, numbers, parts(rule, plan, numbers, arch));
-    let granted = registers(plan, numbers, arch).map_or(0, |registers| registers.state);
+    let wanted = wanted(rule, scan, parts(rule, plan, scan, arch));
+    let granted = registers(plan, scan, arch).map_or(0, |registers| registers.state);
     if wanted > granted {
         return Err(Illegal::new("registers", format!("{granted} per state thread at {warps} warps"), wanted));
     }
     if rule.key_dim == wgmma.n_max && chunk > CHUNK_AT_WIDEST {
         return Err(Illegal::new("chunk", format!("{CHUNK_AT_WIDEST} tokens at key_dim {}", rule.key_dim), chunk));
     }
-    let (shared, limit) = (shared_bytes(&shared_map(rule, plan, numbers)), limits.shared_per_block);
+    let (shared, limit) = (shared_bytes(&shared_map(rule, plan, scan)), limits.shared_per_block);
     if shared > limit {
         return Err(Illegal::new("shared memory", format!("{limit} bytes on {arch}"), shared));
     }
@@ -158,8 +159,8 @@ pub(crate) fn check(rule: &Rule, plan: &Plan, numbers: Forward, arch: Arch) -> R
 }
 
 /// Whether P and M take the place of a channel-wise decay that is spent once operands are scaled.
-pub(crate) fn factors_over_decay(rule: &Rule, plan: &Plan, numbers: Forward) -> bool {
-    plan.decay == Fold::Operand && rule.key_dim * plan.decay_storage.bytes() >= 2 * numbers.chunk * rule.dtype.bytes()
+pub(crate) fn factors_over_decay(rule: &Rule, plan: &Plan, scan: Scan) -> bool {
+    plan.decay == Fold::Operand && rule.key_dim * plan.decay_storage.bytes() >= 2 * scan.chunk * rule.dtype.bytes()
 }
 
 /// The float32 vectors over tokens that a stage of the ring holds: what follows from gates with one number per token.
@@ -178,11 +179,11 @@ fn token_vectors(plan: &Plan) -> Vec<&'static str> {
 }
 
 /// The map of dynamic shared memory.
-pub(crate) fn shared_map(rule: &Rule, plan: &Plan, numbers: Forward) -> Vec<Region> {
-    let Forward { chunk, warps, stages, .. } = numbers;
+pub(crate) fn shared_map(rule: &Rule, plan: &Plan, scan: Scan) -> Vec<Region> {
+    let Scan { chunk, warps, stages, .. } = scan;
     let (key, operand, values) = (rule.key_dim, rule.dtype.bytes(), warps * WARP_ROWS);
     let channels = |fold: Fold| fold == Fold::Operand;
-    let own_factors = !factors_over_decay(rule, plan, numbers);
+    let own_factors = !factors_over_decay(rule, plan, scan);
     let mut map: Vec<Region> = Vec::new();
     let mut place = |wanted: bool, name: &str, bytes: u32, alignment: u32| {
         if wanted {

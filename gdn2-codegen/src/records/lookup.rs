@@ -4,7 +4,7 @@
 use crate::abi::Extents;
 use crate::arch::Arch;
 use crate::bind::bind;
-use crate::forward::declined_wgmma;
+use crate::forward::{Division, declined_wgmma, divisions};
 use crate::kernel::Illegal;
 use crate::pass::Pass;
 use crate::records::record::{Bucket, Record, Records, rule_fingerprint, source_fingerprint};
@@ -64,6 +64,8 @@ pub struct Index {
     usable: Vec<(Bucket, Schedule)>,
     common: Option<(Schedule, usize)>,
     built_in: Schedule,
+    /// The built-in forward schedule, whole and in segments.
+    divisions: Vec<Division>,
     refused: Vec<(Bucket, String)>,
 }
 
@@ -80,15 +82,27 @@ impl Index {
             (Some((bucket, schedule)), _) if Some(*bucket) == wanted => (*schedule, Step::Exact(*bucket)),
             (Some((bucket, schedule)), _) => (*schedule, Step::Nearest(*bucket)),
             (None, Some((schedule, wins))) => (schedule, Step::Common { wins }),
-            (None, None) => (self.built_in, Step::BuiltIn),
+            (None, None) => (self.divided(extents), Step::BuiltIn),
         }
+    }
+
+    /// The built-in schedule, in as many segments as a call's few heads leave room for, the fewest where more gain nothing.
+    /// Whole where that saves less than a quarter: waves are an estimate.
+    fn divided(&self, extents: Option<Extents>) -> Schedule {
+        let (Some(extents), Some(whole)) = (extents, self.divisions.first()) else { return self.built_in };
+        let time = |division: &Division| division.chunk_times(extents);
+        let fastest = self.divisions.iter().min_by_key(|division| time(division)).unwrap_or(whole);
+        let saves = time(fastest).saturating_mul(4) <= time(whole).saturating_mul(3);
+        if saves { fastest.schedule } else { whole.schedule }
     }
 
     /// Every schedule that a call can get, each once.
     pub fn schedules(&self) -> Vec<Schedule> {
         let mut all: Vec<Schedule> = Vec::new();
         let common = self.common.iter().map(|(schedule, _)| *schedule);
-        for schedule in self.usable.iter().map(|(_, schedule)| *schedule).chain(common).chain([self.built_in]) {
+        let divided = self.divisions.iter().map(|division| division.schedule);
+        let tuned = self.usable.iter().map(|(_, schedule)| *schedule);
+        for schedule in tuned.chain(common).chain([self.built_in]).chain(divided) {
             if !all.contains(&schedule) {
                 all.push(schedule);
             }
@@ -96,7 +110,7 @@ impl Index {
         all
     }
 
-    /// The schedule of calls that no record serves.
+    /// The schedule of calls that no record serves, before a sequence is divided among blocks.
     pub fn built_in(&self) -> Schedule {
         self.built_in
     }
@@ -134,7 +148,11 @@ impl Records {
                 Some(why) => refused.push((record.bucket, why)),
             }
         }
-        Ok(Index { usable, common: self.common(question), built_in, refused })
+        let divisions = match (question.pass, built_in) {
+            (Pass::Forward, Schedule::Forward(numbers)) => divisions(question.rule, numbers, question.arch),
+            _ => Vec::new(),
+        };
+        Ok(Index { usable, common: self.common(question), built_in, divisions, refused })
     }
 
     /// The schedule with the most wins among those legal for the question's rule, unless the built-in schedules win as

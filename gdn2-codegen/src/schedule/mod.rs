@@ -20,17 +20,25 @@ pub enum Schedule {
     Backward(Backward),
 }
 
-/// Chunked forward.
+/// A scan over a sequence, chunk after chunk, with the state or its gradient in registers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Forward {
+pub struct Scan {
     /// Tokens per chunk: 16, 32, 64 or 128.
     pub chunk: u32,
     /// Blocks that share one head's value dim.
     pub value_split: u32,
-    /// Warps per block; each holds 16 value rows of the state.
+    /// Warps per block that hold the state, 16 value rows each.
     pub warps: u32,
     /// Buffers of the chunk inputs in flight: 1 or 2.
     pub stages: u32,
+}
+
+/// Chunked forward.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Forward {
+    /// The scan.
+    #[serde(flatten)]
+    pub scan: Scan,
     /// Which matrix instructions the state's products are made of.
     #[serde(default, skip_serializing_if = "Matrix::is_mma")]
     pub matrix: Matrix,
@@ -72,14 +80,9 @@ impl Matrix {
 /// Chunked backward: a reverse scan over the sequence, then every chunk on its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Backward {
-    /// Tokens per chunk: 16, 32, 64 or 128. Where forward keeps states, it must use the same.
-    pub chunk: u32,
-    /// Blocks of the scan that share one head's value dim.
-    pub value_split: u32,
-    /// Warps per block of the scan; each holds 16 value rows of the state's gradient.
-    pub warps: u32,
-    /// Buffers of the scan's chunk inputs in flight: 1 or 2.
-    pub stages: u32,
+    /// The scan. Where forward keeps states, its chunks must be as long.
+    #[serde(flatten)]
+    pub scan: Scan,
     /// Tiles of 16 value rows the gradient launch serves at a time.
     pub value_tiles: u32,
     /// Warps per block of the gradient launch.
@@ -192,8 +195,8 @@ impl Schedule {
     /// Tokens per chunk, where there are chunks.
     pub fn chunk(&self) -> Option<u32> {
         match self {
-            Schedule::Forward(numbers) => Some(numbers.chunk),
-            Schedule::Backward(numbers) => Some(numbers.chunk),
+            Schedule::Forward(numbers) => Some(numbers.scan.chunk),
+            Schedule::Backward(numbers) => Some(numbers.scan.chunk),
             Schedule::Decode(_) => None,
         }
     }
@@ -223,11 +226,18 @@ impl Decode {
     pub const FIELDS: [&'static str; 2] = ["value_split", "warps"];
 }
 
+impl fmt::Display for Scan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Scan { chunk, value_split, warps, stages } = self;
+        write!(f, "chunk={chunk},value_split={value_split},warps={warps},stages={stages}")
+    }
+}
+
 impl fmt::Display for Schedule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Schedule::Forward(s) => {
-                write!(f, "chunk={},value_split={},warps={},stages={}", s.chunk, s.value_split, s.warps, s.stages)?;
+                write!(f, "{}", s.scan)?;
                 if !s.matrix.is_mma() {
                     f.write_str(",matrix=wgmma")?;
                 }
@@ -235,8 +245,8 @@ impl fmt::Display for Schedule {
             }
             Schedule::Backward(s) => write!(
                 f,
-                "chunk={},value_split={},warps={},stages={},value_tiles={},gradient_warps={},recompute={}",
-                s.chunk, s.value_split, s.warps, s.stages, s.value_tiles, s.gradient_warps, s.recompute
+                "{},value_tiles={},gradient_warps={},recompute={}",
+                s.scan, s.value_tiles, s.gradient_warps, s.recompute
             ),
             Schedule::Decode(s) => write!(f, "value_split={},warps={}", s.value_split, s.warps),
         }

@@ -3,7 +3,7 @@
 
 use crate::arch::{Arch, WgmmaLimits};
 use crate::pass::Pass;
-use crate::schedule::{Backward, Decode, Forward, Matrix, Schedule, ScheduleError};
+use crate::schedule::{Backward, Decode, Forward, Matrix, Scan, Schedule, ScheduleError};
 use gdn2_dsl::Rule;
 
 const CHUNKS: [u32; 4] = [16, 32, 64, 128];
@@ -34,14 +34,8 @@ fn forward() -> Vec<Schedule> {
         for value_split in SPLITS {
             for warps in WARPS {
                 for stages in STAGES {
-                    all.push(Schedule::Forward(Forward {
-                        chunk,
-                        value_split,
-                        warps,
-                        stages,
-                        matrix: Matrix::Mma,
-                        segments: 1,
-                    }));
+                    let scan = Scan { chunk, value_split, warps, stages };
+                    all.push(Schedule::Forward(Forward { scan, matrix: Matrix::Mma, segments: 1 }));
                 }
             }
         }
@@ -57,8 +51,8 @@ fn forward_wgmma(rule: &Rule, wgmma: WgmmaLimits) -> Vec<Schedule> {
             for stages in STAGES {
                 let warps = (rule.value_dim / wgmma.m / value_split).max(1) * wgmma.warps;
                 all.extend(SEGMENTS.map(|segments| {
-                    let matrix = Matrix::Wgmma;
-                    Schedule::Forward(Forward { chunk, value_split, warps, stages, matrix, segments })
+                    let scan = Scan { chunk, value_split, warps, stages };
+                    Schedule::Forward(Forward { scan, matrix: Matrix::Wgmma, segments })
                 }));
             }
         }
@@ -74,10 +68,7 @@ fn backward() -> Vec<Schedule> {
                 for (value_tiles, gradient_warps) in [(1, 8), (2, 8), (4, 8), (8, 8), (4, 4)] {
                     for recompute in [0, 1] {
                         all.push(Schedule::Backward(Backward {
-                            chunk,
-                            value_split,
-                            warps,
-                            stages: 1,
+                            scan: Scan { chunk, value_split, warps, stages: 1 },
                             value_tiles,
                             gradient_warps,
                             recompute,

@@ -1,1 +1,0 @@
-DEVICE int warp_index() { return threadIdx.x / 32; }

@@ -1,2 +1,0 @@
-// The same in every lane, which the compiler cannot know of a thread's index: what follows from it takes no register.
-DEVICE int warp_index() { return __shfl_sync(0xffffffffu, threadIdx.x / 32, 0); }

@@ -1,0 +1,38 @@
+// Segments of a sequence run side by side: whole chunks, as many to each as to the first but for the last. Those past the
+// sequence's end are not there. `starts` holds the state that each segment starts from, S^T as VALUE rows of KEY.
+#pragma once
+
+#include "numbers.cuh"
+#include "work/sequence.cuh"
+
+struct Segment : Work {
+  int segment;
+  bool exists;  // has tokens, or is the first
+  bool last;    // none follows
+};
+
+// Tokens of a segment.
+DEVICE int segment_length(int tokens) {
+  const int chunks = (tokens + CHUNK - 1) / CHUNK, each = (chunks + SEGMENTS - 1) / SEGMENTS;
+  return (each > 1 ? each : 1) * CHUNK;
+}
+
+// Narrows work on a sequence to one of its segments.
+DEVICE Segment find_segment(const Work& work, int segment) {
+  const int each = segment_length(work.length), begin = segment * each, left = work.length - begin;
+  Segment found{work, segment, segment == 0 || left > 0, left <= each};
+  found.first += begin;
+  found.length = left < each ? left : each;
+  return found;
+}
+
+DEVICE float* segment_start(void* starts, const Work& work, int segment, int value_heads) {
+  const i64 pair = static_cast<i64>(work.sequence) * value_heads + work.value_head;
+  return static_cast<float*>(starts) + (pair * SEGMENTS + segment) * (VALUE * KEY);
+}
+
+// A's rows of a segment between the first and the last.
+DEVICE float* segment_map(void* maps, const Work& work, int segment, int value_heads) {
+  const i64 pair = static_cast<i64>(work.sequence) * value_heads + work.value_head;
+  return static_cast<float*>(maps) + (pair * (SEGMENTS - 2) + segment - 1) * (MAP_ROWS * KEY);
+}

@@ -9,6 +9,7 @@ use gdn2_dsl::{Dims, Inputs, OutputGradients, Rule, StateLayout};
 use gdn2_runtime::device::Precision;
 use gdn2_runtime::problem::{dims_of, expect_present, shape};
 use gdn2_runtime::tensors::CaseError;
+use std::collections::BTreeMap;
 
 /// Whether a call is one of these.
 pub(crate) fn serves(kernels: &Loaded, call: &Call) -> Result<bool, AbiError> {
@@ -127,6 +128,8 @@ unsafe fn inputs(rule: &Rule, call: &Call, initial: bool) -> Result<Inputs, Call
             g: tokens(&call.g, Name::G)?,
             b: tokens(&call.b, Name::B)?,
             w: tokens(&call.w, Name::W)?,
+            // Calls have no place for them: rules with formulas are refused when they are loaded.
+            named: BTreeMap::new(),
             initial_state,
             cu_seqlens,
             scale: call.scale().map_or_else(|| Inputs::default_scale(dims.key_dim), f64::from),

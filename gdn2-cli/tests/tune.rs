@@ -170,7 +170,7 @@ fn a_prediction_stands_beside_its_floor_and_what_others_published() {
     std::fs::write(bench.path("gdn128.gdn2"), text).unwrap();
     let shapes = ["--shape", "B=8,T=8192,H=16", "--shape", "B=1,T=8192,H=16"];
     let said = bench.says(true, &[&["predict", "gdn128.gdn2", "--target", "h200"], &shapes[..]].concat());
-    assert!(said.contains("not measured") && said.contains("error band ±40 %"), "{said}");
+    assert!(said.contains("predicted, not measured"), "{said}");
     let rows: Vec<&str> = said.lines().filter(|line| line.starts_with(" gdn ")).collect();
     // With mma and with wgmma; 16 heads leave multiprocessors idle, so in eight segments as well.
     let expected = [("B=8,", "0.442 ms, FlashInfer on H200", 2, 1), ("B=1,", "0.178 ms, FlashQLA on H200", 3, 2)];
@@ -185,6 +185,15 @@ fn a_prediction_stands_beside_its_floor_and_what_others_published() {
     let refused = ["predict", "gdn.gdn2", "--target", "h200", "--shape", "B=1,T=64,H=1", "--schedule", "chunk=63"];
     let said = bench.says(false, &refused);
     assert!(said.contains("constraints") && said.contains("chunk"), "{said}");
+    let one = ["predict", "gdn.gdn2", "--target", "h200", "--shape", "B=8,T=8192,H=16"];
+    let said = bench.says(true, &[&one[..], &["--schedule", "matrix=wgmma", "--json"]].concat());
+    let said: serde_json::Value = serde_json::from_str(&said).unwrap();
+    let row = &said["rows"][0];
+    let (low, micros, high) = (row["low"].as_f64(), row["micros"].as_f64(), row["high"].as_f64());
+    assert!(low < micros && micros < high, "wgmma is explained in two ways: {row}");
+    assert!(row["decided_by"].is_string() && row["rule"] == "gdn" && row["pass"] == "forward", "{row}");
+    let said = bench.says(true, &[&one[..], &["--schedule", "matrix=wgmma", "--roles"]].concat());
+    assert!(said.contains("warps 0 to 3") && said.contains("mbarriers"), "{said}");
 }
 
 #[test]

@@ -93,7 +93,11 @@ fn a_terminal_gets_no_binary_and_colours_only_where_it_has_them() {
         let line = format!("{gdn2} {arguments}");
         let mut script = Command::new("script");
         script.args(["--quiet", "--return", "--command", &line, "/dev/null"]).current_dir(folder);
-        script.env_remove("NO_COLOR").env("TERM", "xterm").env(variable.0, variable.1).stdin(Stdio::null());
+        // A build service sets CI, which counts as a terminal with colours whatever TERM says.
+        for unwanted in ["NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "CI"] {
+            script.env_remove(unwanted);
+        }
+        script.env("TERM", "xterm").env(variable.0, variable.1).stdin(Stdio::null());
         script.output().ok()
     };
     let Some(refused) = on_terminal("case own.gdn2 --shape B=1,T=5,H=1 -o -", ("UNUSED", "")) else { return };

@@ -1,4 +1,4 @@
-// source 02236770f3cfef5650a5b5ad5bc4147981cb6fba468e332478ce5b7abed60b3d
+// source 6487f6f151ddf61010d0b0a3ae19e70b0100885f5bd64ed6a07de25cdfd13c71
 // deltanet_forward: the chunked forward pass of rule `deltanet` on sm_90a, chunk=64,value_split=1,warps=8,stages=2,matrix=wgmma.
 //
 //   S_t = (I - k_t e_t^T) Diag(exp g_t) S_(t-1) + k_t z_t^T     e = b k     z = w v     o_t = scale S_t^T q_t
@@ -216,11 +216,11 @@ DEVICE void pin(u32 (&x)[N][4]) {
 DEVICE void products_begin() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 DEVICE void products_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
 
-// Waits until at most PENDING of the latest groups are under way, of which `x` is not a part.
-template <int PENDING, int N>
-DEVICE void products_wait(float (&x)[N][4]) {
+// Waits until at most PENDING of the latest groups are under way, of which none of `sums` is a part.
+template <int PENDING, typename... Sums>
+DEVICE void products_wait(Sums&... sums) {
   asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(PENDING) : "memory");
-  pin(x);
+  (pin(sums), ...);
 }
 
 // Ordinary writes up to here are seen by products that start after this is known.
@@ -289,6 +289,31 @@ struct Bf16 {
   // d[16][8] += a[16][16] b[16][8], float32 sums.
   static METHOD void mma(float (&d)[4], const u32 (&a)[4], u32 b0, u32 b1) {
     asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+  }
+};
+
+// IEEE half precision, likewise.
+struct F16 {
+  u16 bits;
+  static METHOD u32 pack(float lo, float hi) {
+    u32 pair;
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(hi), "f"(lo));
+    return pair;
+  }
+  static METHOD float low(u32 pair) {
+    float x;
+    asm("{ .reg .b16 lo, hi; mov.b32 {lo, hi}, %1; cvt.f32.f16 %0, lo; }" : "=f"(x) : "r"(pair));
+    return x;
+  }
+  static METHOD float high(u32 pair) {
+    float x;
+    asm("{ .reg .b16 lo, hi; mov.b32 {lo, hi}, %1; cvt.f32.f16 %0, hi; }" : "=f"(x) : "r"(pair));
+    return x;
+  }
+  static METHOD void mma(float (&d)[4], const u32 (&a)[4], u32 b0, u32 b1) {
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
         : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
   }
@@ -663,8 +688,9 @@ DEVICE void raw_scores(float (&p)[CHUNK / 8][4], float (&l)[CHUNK / 8][4], const
       if constexpr (Cfg::OUTPUTS) multiply_tiles(p, ByColumns<KEY>(buffer.queries()).step(s), keys.step(s), s > 0);
     }
     products_commit();
-    if constexpr (Cfg::OUTPUTS) products_wait<0>(p);
-    if constexpr (Cfg::ERASE) products_wait<0>(l);
+    if constexpr (Cfg::OUTPUTS && Cfg::ERASE) products_wait<0>(p, l);
+    else if constexpr (Cfg::OUTPUTS) products_wait<0>(p);
+    else products_wait<0>(l);
   } else {
     const int lane = lane_index(), block = warp_index();
 #pragma unroll
@@ -1050,6 +1076,68 @@ DEVICE void make_factors(int length, float scale) {
   }
 }
 
+// The unit that a warp holds its rows of a state in, a power of two.
+//
+// A state is float32, but as an operand of products it is as wide as they take, and f16 ends at 65,504. What a chunk does is
+// linear in the state and the values it writes: both are held in a unit in which the largest of them is small, and what
+// leaves the chunk is brought back. The unit is 1 unless numbers are larger than ever matters otherwise.
+
+DEVICE float power_of_two(int exponent) { return __int_as_float((exponent + 127) << 23); }
+
+template <int N>
+DEVICE void change_unit(float (&x)[N][4], float factor) {
+#pragma unroll
+  for (int n = 0; n < N; ++n) {
+#pragma unroll
+    for (int c = 0; c < 4; ++c) x[n][c] *= factor;
+  }
+}
+
+// bfloat16 reaches as far as float32.
+template <typename Element>
+struct Unit {
+  enum : bool { MOVES = false };
+  METHOD float up() const { return 1.0f; }
+  METHOD float down() const { return 1.0f; }
+};
+
+template <>
+struct Unit<F16> {
+  enum : int {
+    MOVES = true,
+    REACH = 9,   // the largest number is below 2^9: sums over a hundred of them still are operands
+    MOST = 100,  // of exponents, or a factor would leave float32
+  };
+  int exponent = 0;  // alike in all lanes
+
+  METHOD float up() const { return power_of_two(exponent); }
+  METHOD float down() const { return power_of_two(-exponent); }
+
+  // Brings the warp's numbers, which are in this unit, to the unit that suits them.
+  template <typename... X>
+  METHOD void fit(X&... x) {
+    float largest = 0.0f;
+    (note(largest, x), ...);
+    const int size = static_cast<int>(__reduce_max_sync(0xffffffffu, __float_as_uint(largest)) >> 23) - 126;
+    int wanted = exponent + size - REACH;
+    wanted = wanted < 0 ? 0 : wanted > MOST ? MOST : wanted;
+    if (wanted == exponent) return;
+    const float factor = power_of_two(exponent - wanted);
+    (change_unit(x, factor), ...);
+    exponent = wanted;
+  }
+
+ private:
+  template <int N>
+  static METHOD void note(float& largest, const float (&x)[N][4]) {
+#pragma unroll
+    for (int n = 0; n < N; ++n) {
+#pragma unroll
+      for (int c = 0; c < 4; ++c) largest = fmaxf(largest, fabsf(x[n][c]));
+    }
+  }
+};
+
 // The state warpgroups: 64 value rows of S^T to each, in accumulators throughout and, rounded, as the register operand of
 // products whose other operand is a tile. A warp has 16 of the rows, a lane rows lane / 4 and eight on.
 //
@@ -1060,6 +1148,7 @@ DEVICE void make_factors(int length, float scale) {
 template <typename Element>
 struct State {
   float s[KEY / 8][4];  // rows: values; columns: channels of K
+  Unit<Element> unit;   // of s, and of what is written to it
 
   // `state` may be null: zeros.
   METHOD void load(const float* state, int value) {
@@ -1068,7 +1157,9 @@ struct State {
     });
   }
   METHOD void store(float* state, int value) {
-    each(value, [&](float& x, int k, int v) { state[k * STATE_KEY_STRIDE + v * STATE_VALUE_STRIDE] = x; });
+    each(value, [&](float& x, int k, int v) {
+      state[k * STATE_KEY_STRIDE + v * STATE_VALUE_STRIDE] = x * unit.up();
+    });
   }
 
   // Each of the lane's numbers, its channel and its value row.
@@ -1132,6 +1223,10 @@ DEVICE void multiply_columns(float (&s)[KEY / 8][4], const u32 (&n)[CHUNK / 16][
   for (int t = 0; t < CHUNK / 16; ++t) multiply<1>(s, n[t], k.step(t), true);
 }
 
+// What queries read of S is scaled by itself, before what they read of the chunk is added; by channels S is scaled instead.
+template <class Cfg>
+constexpr bool READ_IS_SCALED = Cfg::OUTPUTS && Cfg::DECAY != CHANNEL;
+
 // What of S each token erases, and what each query reads of it, into sums that are groups of products of their own. The
 // operand of S is made in parts of Cfg::STEPS steps, as many as registers ask for; each waits for the part before.
 template <class Cfg, int FROM = 0>
@@ -1149,10 +1244,12 @@ DEVICE void read_state(float (&n)[CHUNK / 8][4], float (&out)[CHUNK / 8][4], con
       if constexpr (LAST && Cfg::OUTPUTS) products_commit();
     }
     if constexpr (Cfg::OUTPUTS) multiply_rows<FROM>(out, entering, ByColumns<KEY>(buffer.queries()), FROM > 0);
-    products_commit();
+    // Where nothing waits for them alone, they end with what the chunk adds.
+    if constexpr (!LAST || Cfg::ERASE || READ_IS_SCALED<Cfg>) products_commit();
     if constexpr (!LAST) {
-      if constexpr (Cfg::OUTPUTS) products_wait<0>(out);
-      if constexpr (Cfg::ERASE) products_wait<0>(n);
+      if constexpr (Cfg::OUTPUTS && Cfg::ERASE) products_wait<0>(out, n);
+      else if constexpr (Cfg::OUTPUTS) products_wait<0>(out);
+      else products_wait<0>(n);
     }
   }
   if constexpr (!LAST) read_state<Cfg, FROM + Cfg::STEPS>(n, out, s, buffer);
@@ -1163,6 +1260,7 @@ DEVICE void read_state(float (&n)[CHUNK / 8][4], float (&out)[CHUNK / 8][4], con
 // Values of 16 tokens, and of the warp's 16 rows, from a tile [CHUNK][VALUES], transposed into accumulator layout.
 template <typename T>
 struct Values {
+  enum : bool { ALONE = false };  // no lane goes on before all have read
   u32 address;
   METHOD Values(int tile, int warp, int lane)
       : address(shared_address(tile + Tile<VALUES, 2>::offset(lane % 8 + lane / 16 * 8, warp * 16 + lane / 8 % 2 * 8))) {}
@@ -1182,6 +1280,7 @@ struct Values {
 };
 template <>
 struct Values<float> {
+  enum : bool { ALONE = true };
   int tile, value, lane;
   METHOD Values(int tile, int warp, int lane) : tile(tile), value(warp * 16 + lane / 4), lane(lane) {}
   METHOD void load(float (&near)[4], float (&far)[4], int tokens) const {
@@ -1226,32 +1325,62 @@ DEVICE void store_outputs(const float (&out)[CHUNK / 8][4], int place, Element* 
 
 // The state from chunk to chunk: the only work that waits for the chunk before.
 
-// R = w V - E^ S, in float32, or w V where nothing is erased: `r` holds E^ S up to the factor of `residual`.
+// w V of 16 tokens from 16 t on. A gate that is one number per token is `factor`, of the first eight and of the rest.
 template <class Cfg>
-DEVICE void subtract_held(float (&r)[CHUNK / 8][4], const Buffer<Cfg>& buffer, int warp, int lane) {
-  constexpr bool RESIDUAL = Cfg::ERASE == TOKEN || (Cfg::ERASE == CHANNEL && Cfg::DECAY == TOKEN);
+DEVICE void load_written(float (&z)[2][4], float2 (&factor)[2], const Buffer<Cfg>& buffer, int t, int warp, int lane) {
   const Values<typename Cfg::Element> values(Cfg::SMEM_V_TILE, warp, lane);
+  values.load(z[0], z[1], t * 16);
+  if constexpr (Cfg::WRITE == CHANNEL) {
+    const Values<typename Cfg::Write> gates(Cfg::SMEM_W_TILE, warp, lane);
+    float w[2][4];
+    gates.load(w[0], w[1], t * 16);
+#pragma unroll
+    for (int c = 0; c < 8; ++c) z[c / 4][c % 4] *= w[c / 4][c % 4];
+  }
+#pragma unroll
+  for (int n = 0; n < 2; ++n) {
+    factor[n] = {1.0f, 1.0f};
+    if constexpr (Cfg::TIED) factor[n] = Columns(buffer.vector(Cfg::SMEM_BETA), lane)[t * 2 + n];
+    else if constexpr (Cfg::WRITE == TOKEN) factor[n] = Columns(buffer.vector(Cfg::SMEM_WRITE), lane)[t * 2 + n];
+  }
+}
+
+// Chooses the unit of S for a chunk, by what it holds and what will be written to it.
+template <class Cfg>
+DEVICE void choose_unit(State<typename Cfg::Element>& state, const Buffer<Cfg>& buffer, int warp, int lane) {
+  float z[CHUNK / 8][4];
+#pragma unroll
+  for (int t = 0; t < CHUNK / 16; ++t) {
+    float written[2][4];
+    float2 w[2];
+    load_written(written, w, buffer, t, warp, lane);
+#pragma unroll
+    for (int n = 0; n < 2; ++n) {
+#pragma unroll
+      for (int c = 0; c < 4; ++c) z[t * 2 + n][c] = written[n][c] * (c % 2 ? w[n].y : w[n].x) * state.unit.down();
+    }
+  }
+  state.unit.fit(state.s, z);
+}
+
+// R = w V - E^ S, in float32, or w V where nothing is erased: `r` holds E^ S up to the factor of `residual`. Values come in
+// units of 1, R is in those that `down` leads to.
+template <class Cfg>
+DEVICE void subtract_held(float (&r)[CHUNK / 8][4], const Buffer<Cfg>& buffer, int warp, int lane, float down) {
+  constexpr bool RESIDUAL = Cfg::ERASE == TOKEN || (Cfg::ERASE == CHANNEL && Cfg::DECAY == TOKEN);
 #pragma unroll
   for (int t = 0; t < CHUNK / 16; ++t) {
     float z[2][4];
-    values.load(z[0], z[1], t * 16);
-    if constexpr (Cfg::WRITE == CHANNEL) {
-      const Values<typename Cfg::Write> gates(Cfg::SMEM_W_TILE, warp, lane);
-      float w[2][4];
-      gates.load(w[0], w[1], t * 16);
-#pragma unroll
-      for (int c = 0; c < 8; ++c) z[c / 4][c % 4] *= w[c / 4][c % 4];
-    }
+    float2 w[2];
+    load_written(z, w, buffer, t, warp, lane);
 #pragma unroll
     for (int n = 0; n < 2; ++n) {
-      float2 w = {1.0f, 1.0f}, f = {-1.0f, -1.0f};
-      if constexpr (Cfg::TIED) w = Columns(buffer.vector(Cfg::SMEM_BETA), lane)[t * 2 + n];
-      else if constexpr (Cfg::WRITE == TOKEN) w = Columns(buffer.vector(Cfg::SMEM_WRITE), lane)[t * 2 + n];
+      float2 f = {-1.0f, -1.0f};
       if constexpr (RESIDUAL) f = Columns(buffer.vector(Cfg::SMEM_RESIDUAL), lane)[t * 2 + n];
       float(&to)[4] = r[t * 2 + n];
 #pragma unroll
       for (int c = 0; c < 4; ++c) {
-        const float written = z[n][c] * (c % 2 ? w.y : w.x);
+        const float written = z[n][c] * (c % 2 ? w[n].y : w[n].x) * down;
         to[c] = Cfg::ERASE ? to[c] * (c % 2 ? f.y : f.x) + written : written;
       }
     }
@@ -1279,11 +1408,18 @@ DEVICE void advance_chunks(State<typename Cfg::Element>& state, typename Cfg::El
     const int lane = lane_index();
     float n[CHUNK / 8][4], out[CHUNK / 8][4];
     u32 writes[CHUNK / 16][4];
+    constexpr bool MOVES = Unit<Element>::MOVES;
+    auto values_wait = [&] { Barrier{Cfg::SMEM_VALUES}.wait(chunk % 2); };
+    if constexpr (MOVES) {
+      values_wait();
+      choose_unit(state, buffer, warp, lane);
+    }
     if constexpr (Cfg::OUTPUTS || Cfg::ERASE) read_state<Cfg>(n, out, state.s, buffer);
-    Barrier{Cfg::SMEM_VALUES}.wait(chunk % 2);
+    if constexpr (!MOVES) values_wait();
     if constexpr (Cfg::ERASE) products_wait<Cfg::OUTPUTS>(n);
-    subtract_held(n, buffer, warp, lane);
-    Barrier{Cfg::SMEM_VALUES_READ}.arrive();
+    subtract_held(n, buffer, warp, lane, state.unit.down());
+    if constexpr (Cfg::WRITE == CHANNEL && Values<typename Cfg::Write>::ALONE) __syncwarp();
+    Barrier{Cfg::SMEM_VALUES_READ}.arrive_alone();
     if constexpr (Cfg::ERASE) {
       to_operands<Element>(writes, n);
       pin(writes);
@@ -1292,12 +1428,13 @@ DEVICE void advance_chunks(State<typename Cfg::Element>& state, typename Cfg::El
       products_commit();
     }
     // While they are under way: the decay of S, and of what queries read of it.
-    if constexpr (Cfg::OUTPUTS) products_wait<Cfg::ERASE ? 1 : 0>(out);
+    constexpr bool SCALED = READ_IS_SCALED<Cfg>;
+    if constexpr (SCALED) products_wait<Cfg::ERASE ? 1 : 0>(out);
     if constexpr (Cfg::DECAY == TOKEN) scale_all(state.s, at<float>(buffer.chunk_decay()));
     if constexpr (Cfg::DECAY == CHANNEL) scale_columns(state.s, Columns(buffer.chunk_decay(), lane));
-    if constexpr (Cfg::OUTPUTS && Cfg::DECAY == TOKEN) {
+    if constexpr (SCALED && Cfg::DECAY == TOKEN) {
       scale_columns(out, Columns(buffer.vector(Cfg::SMEM_QUERY), lane));
-    } else if constexpr (Cfg::OUTPUTS && Cfg::DECAY == ABSENT) {
+    } else if constexpr (SCALED) {
       scale_all(out, scale);
     }
     if constexpr (Cfg::ERASE) products_wait<0>(n);
@@ -1308,7 +1445,8 @@ DEVICE void advance_chunks(State<typename Cfg::Element>& state, typename Cfg::El
       to_operands<Element>(decayed, n);
       pin(decayed);
     }
-    if constexpr (Cfg::DECAY != ABSENT) __syncwarp();  // every lane has read the buffer's vectors
+    // Every lane has read the buffer's vectors; outputs bring the lanes together later.
+    if constexpr (!Cfg::OUTPUTS) __syncwarp();
     if constexpr (Cfg::OUTPUTS || Cfg::DECAY != TOKEN) pin(writes);
     if constexpr (Cfg::OUTPUTS) pin(out);
     pin(state.s);
@@ -1322,7 +1460,8 @@ DEVICE void advance_chunks(State<typename Cfg::Element>& state, typename Cfg::El
     products_commit();
     if constexpr (Cfg::OUTPUTS) {
       products_wait<1>(out);
-      if constexpr (Cfg::DECAY == CHANNEL) scale_all(out, scale);
+      if constexpr (Cfg::DECAY == CHANNEL) scale_all(out, scale * state.unit.up());
+      else if constexpr (MOVES) scale_all(out, state.unit.up());
       store_outputs(out, Cfg::SMEM_OUT + warp * OUT_BYTES, o_rows + first * o_stride, o_stride, length - first, lane);
     }
     products_wait<0>(state.s);

@@ -1,4 +1,4 @@
-// source f73394ddf22fd97786816f7011935d441b6931c4f1de40ea0f642ce9afa9dcec
+// source 998a499a6c002396cec1ce83359719851b93560fc5655a42b28cae86ebb61af1
 // kda_safe_forward: the chunked forward pass of rule `kda_safe` on sm_80, chunk=64,value_split=1,warps=8,stages=1.
 //
 //   S_t = (I - k_t e_t^T) Diag(exp g_t) S_(t-1) + k_t z_t^T     e = b k     z = w v     o_t = scale S_t^T q_t
@@ -168,6 +168,31 @@ struct Bf16 {
   // d[16][8] += a[16][16] b[16][8], float32 sums.
   static METHOD void mma(float (&d)[4], const u32 (&a)[4], u32 b0, u32 b1) {
     asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+  }
+};
+
+// IEEE half precision, likewise.
+struct F16 {
+  u16 bits;
+  static METHOD u32 pack(float lo, float hi) {
+    u32 pair;
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(hi), "f"(lo));
+    return pair;
+  }
+  static METHOD float low(u32 pair) {
+    float x;
+    asm("{ .reg .b16 lo, hi; mov.b32 {lo, hi}, %1; cvt.f32.f16 %0, lo; }" : "=f"(x) : "r"(pair));
+    return x;
+  }
+  static METHOD float high(u32 pair) {
+    float x;
+    asm("{ .reg .b16 lo, hi; mov.b32 {lo, hi}, %1; cvt.f32.f16 %0, hi; }" : "=f"(x) : "r"(pair));
+    return x;
+  }
+  static METHOD void mma(float (&d)[4], const u32 (&a)[4], u32 b0, u32 b1) {
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
         : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
   }
@@ -739,6 +764,68 @@ struct Each {
   static METHOD float2 pair(int i) { return at<float2>(VECTOR + i * 4); }
 };
 
+// The unit that a warp holds its rows of a state in, a power of two.
+//
+// A state is float32, but as an operand of products it is as wide as they take, and f16 ends at 65,504. What a chunk does is
+// linear in the state and the values it writes: both are held in a unit in which the largest of them is small, and what
+// leaves the chunk is brought back. The unit is 1 unless numbers are larger than ever matters otherwise.
+
+DEVICE float power_of_two(int exponent) { return __int_as_float((exponent + 127) << 23); }
+
+template <int N>
+DEVICE void change_unit(float (&x)[N][4], float factor) {
+#pragma unroll
+  for (int n = 0; n < N; ++n) {
+#pragma unroll
+    for (int c = 0; c < 4; ++c) x[n][c] *= factor;
+  }
+}
+
+// bfloat16 reaches as far as float32.
+template <typename Element>
+struct Unit {
+  enum : bool { MOVES = false };
+  METHOD float up() const { return 1.0f; }
+  METHOD float down() const { return 1.0f; }
+};
+
+template <>
+struct Unit<F16> {
+  enum : int {
+    MOVES = true,
+    REACH = 9,   // the largest number is below 2^9: sums over a hundred of them still are operands
+    MOST = 100,  // of exponents, or a factor would leave float32
+  };
+  int exponent = 0;  // alike in all lanes
+
+  METHOD float up() const { return power_of_two(exponent); }
+  METHOD float down() const { return power_of_two(-exponent); }
+
+  // Brings the warp's numbers, which are in this unit, to the unit that suits them.
+  template <typename... X>
+  METHOD void fit(X&... x) {
+    float largest = 0.0f;
+    (note(largest, x), ...);
+    const int size = static_cast<int>(__reduce_max_sync(0xffffffffu, __float_as_uint(largest)) >> 23) - 126;
+    int wanted = exponent + size - REACH;
+    wanted = wanted < 0 ? 0 : wanted > MOST ? MOST : wanted;
+    if (wanted == exponent) return;
+    const float factor = power_of_two(exponent - wanted);
+    (change_unit(x, factor), ...);
+    exponent = wanted;
+  }
+
+ private:
+  template <int N>
+  static METHOD void note(float& largest, const float (&x)[N][4]) {
+#pragma unroll
+    for (int n = 0; n < N; ++n) {
+#pragma unroll
+      for (int c = 0; c < 4; ++c) largest = fmaxf(largest, fabsf(x[n][c]));
+    }
+  }
+};
+
 // Asynchronous copies from global to shared memory (cp.async). Rows that do not exist become zeros.
 
 // BYTES is 8 or 16; both addresses are multiples of it.
@@ -879,6 +966,7 @@ DEVICE void multiply_triangle(float (&sum)[CHUNK / 8][4], const u32 (&a)[CHUNK /
 template <typename Element>
 struct State {
   float s[KEY / 8][4];  // rows: values; columns: channels of K
+  Unit<Element> unit;   // of s, and of what is written to it
 
   // `state` may be null: zeros.
   METHOD void load(const float* state, int value) {
@@ -900,8 +988,16 @@ struct State {
 #pragma unroll
       for (int c = 0; c < 4; ++c) {
         const int k = n * 8 + lane % 4 * 2 + c % 2, v = value + value_row(lane) + c / 2 * 2;
-        state[k * STATE_KEY_STRIDE + v * STATE_VALUE_STRIDE] = s[n][c];
+        state[k * STATE_KEY_STRIDE + v * STATE_VALUE_STRIDE] = s[n][c] * unit.up();
       }
+    }
+  }
+
+  // Chooses the unit, and brings Z of a chunk to it.
+  METHOD void admit(float (&z)[CHUNK / 8][4]) {
+    if constexpr (Unit<Element>::MOVES) {
+      if (unit.exponent != 0) change_unit(z, unit.down());
+      unit.fit(s, z);
     }
   }
 
@@ -961,11 +1057,15 @@ struct WriteResidual {
   int left;
 
   template <typename Element, typename Write>
-  METHOD void residual(float (&r)[CHUNK / 8][4], const State<Element>& state, int v) const {
+  METHOD void residual(float (&r)[CHUNK / 8][4], State<Element>& state, int v) const {
     const int lane = lane_index();
+    if constexpr (Unit<Element>::MOVES) {
+      load_values<Element, Write>(r, v, lane);
+      state.admit(r);
+    }
     float held[CHUNK / 8][4] = {};
     state.read(held, left, lane);
-    load_values<Element, Write>(r, v, lane);
+    if constexpr (!Unit<Element>::MOVES) load_values<Element, Write>(r, v, lane);
 #pragma unroll
     for (int group = 0; group < CHUNK / 8; ++group) {
       const float2 row = Row::pair(group * 8 + lane % 4 * 2);
@@ -1011,7 +1111,7 @@ DEVICE void advance_state(State<Element>& state, const float (&n)[CHUNK / 8][4],
     out[group][3] *= into.y;
   }
   multiply_triangle<Element>(out, writes, p, lane);
-  store_outputs(out, scale, o, o_stride, exist);
+  store_outputs(out, scale * state.unit.up(), o, o_stride, exist);
 #pragma unroll
   for (int b = 0; b < CHUNK / 16; ++b) to_operand<Element, Out>(writes[b], n, b, lane);
   state.template advance<Decay>(writes, k, lane);

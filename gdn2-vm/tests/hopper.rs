@@ -205,7 +205,7 @@ fn each_ordering_statement_is_missed() {
         for m in mutants::mutants(HOPPER, |line| within(&line)) {
             total += 1;
             if unnoticed(&m.ptx) {
-                wrong.push(format!("{entry}: PTX line {}: {}", m.line + 1, m.what));
+                wrong.push(format!("{entry}: {m}"));
             }
         }
     }

@@ -47,6 +47,13 @@ struct ChannelDecayGradient {
     tail.sum[n].x += key.x * tau.x;
     tail.sum[n].y += key.y * tau.y;
   }
+  METHOD void raise(Tail& tail, float factor) const {
+#pragma unroll
+    for (int n = 0; n < SLICE_GROUPS * 2; ++n) {
+      tail.sum[n].x *= factor;
+      tail.sum[n].y *= factor;
+    }
+  }
   METHOD void close_tail(const Tail& tail, const KeyTask& task) const {
     const int lane = lane_index();
 #pragma unroll

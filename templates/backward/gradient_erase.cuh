@@ -10,6 +10,7 @@ struct NoKeyErase {
   METHOD void load_residual(u32 (&)[4], int, int) const {}
   METHOD void load_left(u32 (&)[4], int, int) const {}
   METHOD void multiply(Sums&, int, const u32 (&)[4], u32, u32) const {}
+  METHOD void raise(Sums&, float) const {}
   METHOD void scale(Sums&, int, int, float2) const {}
   METHOD float2 add(float2 x, const Sums&, int, int, int, int, float2) const { return x; }
   METHOD float2 share(const Sums&, Words&, int, int, int, int, float2) const { return {0.0f, 0.0f}; }
@@ -26,6 +27,7 @@ struct KeyErase {
   METHOD void multiply(Sums& sums, int n, const u32 (&a)[4], u32 b0, u32 b1) const {
     Element::mma(sums.e[n], a, b0, b1);
   }
+  METHOD void raise(Sums& sums, float factor) const { change_unit(sums.e, factor); }
   METHOD void scale(Sums& sums, int n, int half, float2 factor) const {
     sums.e[n][half * 2] *= factor.x;
     sums.e[n][half * 2 + 1] *= factor.y;

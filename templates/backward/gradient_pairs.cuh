@@ -6,6 +6,7 @@
 
 #include "numbers.cuh"
 #include "backward/value_rows.cuh"
+#include "chunk/unit.cuh"
 
 enum : int {
   BLOCKS = CHUNK / 16,
@@ -33,6 +34,7 @@ struct NoErasePairs {
   struct Sums {};
   METHOD float2 gradient(const Sums&, int, int) const { return {0.0f, 0.0f}; }
   METHOD void multiply(Sums&, int, int, const uint4&) const {}
+  METHOD void raise(Sums&, float) const {}
   METHOD void store(const Sums&, int, int, int, int, float2) const {}
 };
 
@@ -48,6 +50,7 @@ struct ErasePairs {
     Element::mma(sums.sum[0], a, n.x, n.y);
     Element::mma(sums.sum[1], a, n.z, n.w);
   }
+  METHOD void raise(Sums& sums, float factor) const { change_unit(sums.sum, factor); }
   METHOD float2 gradient(const Sums& sums, int n, int half) const {
     return {-sums.sum[n][half * 2], -sums.sum[n][half * 2 + 1]};
   }

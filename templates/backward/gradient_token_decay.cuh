@@ -85,6 +85,7 @@ struct TokenDecayGradient {
     }
   }
   METHOD void note_tail(Tail& tail, int, float2 key, float2 tau) const { tail.sum += key.x * tau.x + key.y * tau.y; }
+  METHOD void raise(Tail& tail, float factor) const { tail.sum *= factor; }
   METHOD void close_tail(const Tail& tail, const KeyTask&) const {
     const int lane = lane_index();
     float sum = tail.sum;

@@ -6,6 +6,7 @@
 #include "numbers.cuh"
 #include "backward/reverse.cuh"
 #include "backward/value_rows.cuh"
+#include "chunk/unit.cuh"
 
 // sum[.][t] += ST x_t over the tokens of a tile [CHUNK][KEY], S kept as operands in shared memory.
 template <typename Element>
@@ -136,12 +137,14 @@ struct ChannelWriteGate {
   }
 };
 
-// N of a warp's value rows.
+// N of a warp's value rows, in the unit of the state.
 template <typename Element, typename Values, typename WriteGate, typename Erased>
-DEVICE void chunk_writes(float (&n)[CHUNK / 8][4], const Values& v, const WriteGate& write, const Erased& erased, int kept) {
+DEVICE void chunk_writes(float (&n)[CHUNK / 8][4], const Values& v, const WriteGate& write, const Erased& erased, int kept,
+                         const Unit<Element>& unit) {
 #pragma unroll
   for (int group = 0; group < CHUNK / 8; ++group) v.column(n[group], group);
   write.scale(n);
+  if constexpr (Unit<Element>::MOVES) change_unit(n, unit.down());
   erased.template residual<Element>(n, kept);
 }
 

@@ -136,6 +136,7 @@ DEVICE void scale_token_operands(u32 (&a)[CHUNK / 16][4], float scale) {
 template <typename Into, typename Out, typename Carry, typename Element, typename Erase>
 DEVICE void reverse_state(State<Element>& state, const Erase& erase, int grad, int q, int k, int p, float scale) {
   const int lane = lane_index();
+  scale *= state.unit.down();
   float dn[CHUNK / 8][4];
   u32 a[CHUNK / 16][4];
   {

@@ -6,6 +6,7 @@
 
 #include "numbers.cuh"
 #include "chunk/factors.cuh"
+#include "chunk/unit.cuh"
 #include "chunk/values.cuh"
 
 // A product's operand from accumulators: columns 16 b and on of `x`, columns scaled by `Factor`.
@@ -37,6 +38,7 @@ DEVICE void multiply_triangle(float (&sum)[CHUNK / 8][4], const u32 (&a)[CHUNK /
 template <typename Element>
 struct State {
   float s[KEY / 8][4];  // rows: values; columns: channels of K
+  Unit<Element> unit;   // of s, and of what is written to it
 
   // `state` may be null: zeros.
   METHOD void load(const float* state, int value) {
@@ -58,8 +60,16 @@ struct State {
 #pragma unroll
       for (int c = 0; c < 4; ++c) {
         const int k = n * 8 + lane % 4 * 2 + c % 2, v = value + value_row(lane) + c / 2 * 2;
-        state[k * STATE_KEY_STRIDE + v * STATE_VALUE_STRIDE] = s[n][c];
+        state[k * STATE_KEY_STRIDE + v * STATE_VALUE_STRIDE] = s[n][c] * unit.up();
       }
+    }
+  }
+
+  // Chooses the unit, and brings Z of a chunk to it.
+  METHOD void admit(float (&z)[CHUNK / 8][4]) {
+    if constexpr (Unit<Element>::MOVES) {
+      if (unit.exponent != 0) change_unit(z, unit.down());
+      unit.fit(s, z);
     }
   }
 
@@ -116,8 +126,9 @@ DEVICE void load_values(float (&z)[CHUNK / 8][4], int v, int lane) {
 // What a chunk writes where nothing is erased: N = Z.
 struct WriteAll {
   template <typename Element, typename Write>
-  static METHOD void residual(float (&n)[CHUNK / 8][4], const State<Element>&, int v) {
+  static METHOD void residual(float (&n)[CHUNK / 8][4], State<Element>& state, int v) {
     load_values<Element, Write>(n, v, lane_index());
+    state.admit(n);
   }
   template <typename Element>
   static METHOD void solve(float (&)[CHUNK / 8][4]) {}
@@ -129,11 +140,15 @@ struct WriteResidual {
   int left;
 
   template <typename Element, typename Write>
-  METHOD void residual(float (&r)[CHUNK / 8][4], const State<Element>& state, int v) const {
+  METHOD void residual(float (&r)[CHUNK / 8][4], State<Element>& state, int v) const {
     const int lane = lane_index();
+    if constexpr (Unit<Element>::MOVES) {
+      load_values<Element, Write>(r, v, lane);
+      state.admit(r);
+    }
     float held[CHUNK / 8][4] = {};
     state.read(held, left, lane);
-    load_values<Element, Write>(r, v, lane);
+    if constexpr (!Unit<Element>::MOVES) load_values<Element, Write>(r, v, lane);
 #pragma unroll
     for (int group = 0; group < CHUNK / 8; ++group) {
       const float2 row = Row::pair(group * 8 + lane % 4 * 2);
@@ -179,7 +194,7 @@ DEVICE void advance_state(State<Element>& state, const float (&n)[CHUNK / 8][4],
     out[group][3] *= into.y;
   }
   multiply_triangle<Element>(out, writes, p, lane);
-  store_outputs(out, scale, o, o_stride, exist);
+  store_outputs(out, scale * state.unit.up(), o, o_stride, exist);
 #pragma unroll
   for (int b = 0; b < CHUNK / 16; ++b) to_operand<Element, Out>(writes[b], n, b, lane);
   state.template advance<Decay>(writes, k, lane);

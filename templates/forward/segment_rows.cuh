@@ -23,6 +23,7 @@ DEVICE void load_rows(State<Element>& state, const float* rows, int value) {
 template <int ROWS, typename Element>
 DEVICE void store_rows(const State<Element>& state, float* rows, int value) {
   const int lane = lane_index();
+  const float up = state.unit.up();
 #pragma unroll
   for (int n = 0; n < KEY / 8; ++n) {
 #pragma unroll
@@ -30,8 +31,8 @@ DEVICE void store_rows(const State<Element>& state, float* rows, int value) {
       const int row = value + lane / 4 + half * 8;
       float* const at = rows + row * KEY + n * 8 + lane % 4 * 2;
       if (row < ROWS) {
-        asm volatile("st.global.v2.f32 [%0], {%1, %2};" ::"l"(__cvta_generic_to_global(at)), "f"(state.s[n][half * 2]),
-                     "f"(state.s[n][half * 2 + 1])
+        asm volatile("st.global.v2.f32 [%0], {%1, %2};" ::"l"(__cvta_generic_to_global(at)), "f"(state.s[n][half * 2] * up),
+                     "f"(state.s[n][half * 2 + 1] * up)
                      : "memory");
       }
     }

@@ -86,7 +86,9 @@ pub(crate) fn token_vectors(plan: &Plan) -> Vec<&'static str> {
 /// S as it enters every chunk, kept as operands.
 pub(crate) fn states(rule: &Rule, chunk: u32) -> Workspace {
     let tiles = rule.value_dim.div_ceil(WARP_ROWS);
-    let bytes = u64::from(tiles * WARP_ROWS * rule.key_dim * rule.dtype.bytes());
+    // The exponent of an f16 tile's unit takes a word.
+    let unit = if rule.dtype == Dtype::F16 { 16 } else { 0 };
+    let bytes = u64::from(tiles * (WARP_ROWS * rule.key_dim * rule.dtype.bytes() + unit));
     Workspace {
         name: "states".to_owned(),
         bytes: Extent { factors: vec![Factor::Chunks { chunk }, Factor::ValueHeads], times: bytes },

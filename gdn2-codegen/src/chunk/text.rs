@@ -102,7 +102,7 @@ impl Text<'_> {
 
     /// Keeps S as it enters the chunk, where backward wants it.
     pub(crate) fn keep(&self) -> Vec<String> {
-        let line = "if (active) keep_state(state, kept_words(states, chunk_slot(work.first + static_cast<i64>(work.batch) * \
+        let line = "if (active) keep_state(state, kept_words<Element>(states, chunk_slot(work.first + static_cast<i64>(work.batch) * \
                     tokens, work.sequence, chunk), work.value_head, value_heads, tile));";
         if self.kernel.pass == Pass::Forward { Vec::new() } else { vec![line.to_owned()] }
     }

@@ -1,7 +1,7 @@
 // States kept in memory as matrix operands, in the order of mma.m16n8k16's warps: of each 16 value rows and 16 channels, one
 // 16-byte word to a lane. [value tiles][KEY / 16][32 lanes], rounded to the operand type.
 //
-// There row r of a warp's first eight is value 4 (r / 2) + r % 2, and that of the other eight two further on.
+// Behind each tile is its unit's exponent where there is one. There row r of a warp's first eight is value 4 (r / 2) + r % 2, and that of the other eight two further on.
 #pragma once
 
 #include "forward/wgmma/state.cuh"
@@ -21,10 +21,15 @@ struct KeepsStates {
   int sequence, value_head, value_heads, tile;
 
   template <typename Element>
-  METHOD void operator()(const State<Element>& state, int chunk) const {
+  METHOD void operator()(State<Element>& state, int chunk) const {
+    constexpr int WORDS = KEPT_TILE / 4 + Unit<Element>::MOVES * 4;
     const i64 slot = chunk_slot(first_token, sequence, chunk);
-    u32* const to = static_cast<u32*>(words) + ((slot * value_heads + value_head) * (VALUE / 16) + tile) * (KEPT_TILE / 4);
+    u32* const to = static_cast<u32*>(words) + ((slot * value_heads + value_head) * (VALUE / 16) + tile) * WORDS;
     const int lane = lane_index();
+    if constexpr (Unit<Element>::MOVES) {
+      state.unit.fit(state.s);
+      if (lane == 0) to[KEPT_TILE / 4] = state.unit.exponent;
+    }
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       // The lane's value lane / 4 + 8 half.

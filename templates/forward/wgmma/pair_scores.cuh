@@ -32,8 +32,9 @@ DEVICE void raw_scores(float (&p)[CHUNK / 8][4], float (&l)[CHUNK / 8][4], const
       if constexpr (Cfg::OUTPUTS) multiply_tiles(p, ByColumns<KEY>(buffer.queries()).step(s), keys.step(s), s > 0);
     }
     products_commit();
-    if constexpr (Cfg::OUTPUTS) products_wait<0>(p);
-    if constexpr (Cfg::ERASE) products_wait<0>(l);
+    if constexpr (Cfg::OUTPUTS && Cfg::ERASE) products_wait<0>(p, l);
+    else if constexpr (Cfg::OUTPUTS) products_wait<0>(p);
+    else products_wait<0>(l);
   } else {
     const int lane = lane_index(), block = warp_index();
 #pragma unroll

@@ -20,11 +20,11 @@ DEVICE void pin(u32 (&x)[N][4]) {
 DEVICE void products_begin() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 DEVICE void products_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
 
-// Waits until at most PENDING of the latest groups are under way, of which `x` is not a part.
-template <int PENDING, int N>
-DEVICE void products_wait(float (&x)[N][4]) {
+// Waits until at most PENDING of the latest groups are under way, of which none of `sums` is a part.
+template <int PENDING, typename... Sums>
+DEVICE void products_wait(Sums&... sums) {
   asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(PENDING) : "memory");
-  pin(x);
+  (pin(sums), ...);
 }
 
 // Ordinary writes up to here are seen by products that start after this is known.

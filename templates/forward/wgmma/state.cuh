@@ -6,6 +6,7 @@
 // Factors that are one per token come from the vectors of the chunk's buffer; M, P and the tiles are the factors' work.
 #pragma once
 
+#include "chunk/unit.cuh"
 #include "forward/wgmma/blocks.cuh"
 #include "forward/wgmma/products.cuh"
 #include "forward/wgmma/ring.cuh"
@@ -15,6 +16,7 @@
 template <typename Element>
 struct State {
   float s[KEY / 8][4];  // rows: values; columns: channels of K
+  Unit<Element> unit;   // of s, and of what is written to it
 
   // `state` may be null: zeros.
   METHOD void load(const float* state, int value) {
@@ -23,7 +25,9 @@ struct State {
     });
   }
   METHOD void store(float* state, int value) {
-    each(value, [&](float& x, int k, int v) { state[k * STATE_KEY_STRIDE + v * STATE_VALUE_STRIDE] = x; });
+    each(value, [&](float& x, int k, int v) {
+      state[k * STATE_KEY_STRIDE + v * STATE_VALUE_STRIDE] = x * unit.up();
+    });
   }
 
   // Each of the lane's numbers, its channel and its value row.
@@ -87,6 +91,10 @@ DEVICE void multiply_columns(float (&s)[KEY / 8][4], const u32 (&n)[CHUNK / 16][
   for (int t = 0; t < CHUNK / 16; ++t) multiply<1>(s, n[t], k.step(t), true);
 }
 
+// What queries read of S is scaled by itself, before what they read of the chunk is added; by channels S is scaled instead.
+template <class Cfg>
+constexpr bool READ_IS_SCALED = Cfg::OUTPUTS && Cfg::DECAY != CHANNEL;
+
 // What of S each token erases, and what each query reads of it, into sums that are groups of products of their own. The
 // operand of S is made in parts of Cfg::STEPS steps, as many as registers ask for; each waits for the part before.
 template <class Cfg, int FROM = 0>
@@ -104,10 +112,12 @@ DEVICE void read_state(float (&n)[CHUNK / 8][4], float (&out)[CHUNK / 8][4], con
       if constexpr (LAST && Cfg::OUTPUTS) products_commit();
     }
     if constexpr (Cfg::OUTPUTS) multiply_rows<FROM>(out, entering, ByColumns<KEY>(buffer.queries()), FROM > 0);
-    products_commit();
+    // Where nothing waits for them alone, they end with what the chunk adds.
+    if constexpr (!LAST || Cfg::ERASE || READ_IS_SCALED<Cfg>) products_commit();
     if constexpr (!LAST) {
-      if constexpr (Cfg::OUTPUTS) products_wait<0>(out);
-      if constexpr (Cfg::ERASE) products_wait<0>(n);
+      if constexpr (Cfg::OUTPUTS && Cfg::ERASE) products_wait<0>(out, n);
+      else if constexpr (Cfg::OUTPUTS) products_wait<0>(out);
+      else products_wait<0>(n);
     }
   }
   if constexpr (!LAST) read_state<Cfg, FROM + Cfg::STEPS>(n, out, s, buffer);

@@ -8,6 +8,7 @@
 // Values of 16 tokens, and of the warp's 16 rows, from a tile [CHUNK][VALUES], transposed into accumulator layout.
 template <typename T>
 struct Values {
+  enum : bool { ALONE = false };  // no lane goes on before all have read
   u32 address;
   METHOD Values(int tile, int warp, int lane)
       : address(shared_address(tile + Tile<VALUES, 2>::offset(lane % 8 + lane / 16 * 8, warp * 16 + lane / 8 % 2 * 8))) {}
@@ -27,6 +28,7 @@ struct Values {
 };
 template <>
 struct Values<float> {
+  enum : bool { ALONE = true };
   int tile, value, lane;
   METHOD Values(int tile, int warp, int lane) : tile(tile), value(warp * 16 + lane / 4), lane(lane) {}
   METHOD void load(float (&near)[4], float (&far)[4], int tokens) const {

@@ -6,7 +6,8 @@ key, a string, so that a graph can travel to another process.
 
 from __future__ import annotations
 
-from typing import Any, Optional
+import functools
+from typing import Any, Callable, Optional, Sequence
 
 import torch
 from torch import Tensor
@@ -16,6 +17,11 @@ from ._library import Error
 from .kernels import Kernels
 
 __all__ = ["decode", "forward"]
+
+# On the CPU a call keeps copies of its tensors in float64: one with more numbers in a tensor goes a part of its heads at
+# a time.
+MOST_NUMBERS = 1 << 24
+_STATES = ("initial_state", "final_state", "d_initial_state", "d_final_state")
 
 
 def forward(kernels: Kernels, tensors: dict[str, Any], cu_seqlens: Any, scale: float | None) -> tuple[Tensor, Tensor]:
@@ -31,15 +37,19 @@ def decode(kernels: Kernels, state: Tensor, tensors: dict[str, Any], slots: Any,
     """`Kernels.decode` on tensors of PyTorch."""
     tensors = _ready(kernels, tensors)
     kernels.expect_dtype("state", state, tensors["v"])
-    if torch.is_grad_enabled():
-        for name, tensor in {"state": state, **tensors}.items():
-            if tensor is not None and tensor.requires_grad:
-                raise Error(
-                    f"{name} requires gradients and decode has none: call it under torch.no_grad(), or forward instead"
-                )
+    expect_no_gradients({"state": state, **tensors})
     given = [tensors[name] for name in INPUTS[:-1]]
     table = None if slots is None else _positions("slots", slots, torch.int32, tensors["v"])
     return torch.ops.gdn2.decode(state, *given, table, scale, kernels.key)
+
+
+def expect_no_gradients(tensors: dict[str, Tensor | None]) -> None:
+    """Refuses to decode what requires gradients, by name."""
+    for name, tensor in tensors.items():
+        if torch.is_grad_enabled() and tensor is not None and tensor.requires_grad:
+            raise Error(
+                f"{name} requires gradients and decode has none: call it under torch.no_grad(), or forward instead"
+            )
 
 
 def _ready(kernels: Kernels, tensors: dict[str, Any]) -> dict[str, Any]:
@@ -84,11 +94,14 @@ def _forward(
     """o, the final states, and what backward reads on a GPU."""
     loaded = Kernels.of(kernels)
     tensors = dict(zip(INPUTS, map(_plain, (q, k, v, g, b, w, initial_state))))
-    call = loaded.call(tensors, cu_seqlens, None, scale)
-    o, final_state, scratch = loaded.run_forward(call, training)
-    if scratch is None or not training:
-        scratch = torch.empty(0, dtype=torch.uint8, device=v.device)
-    return o, final_state, scratch
+    nothing = torch.empty(0, dtype=torch.uint8, device=v.device)
+    outputs = []
+    for part in _parts(tensors):
+        call = loaded.call(part(tensors), cu_seqlens, None, scale)
+        o, final_state, scratch = loaded.run_forward(call, training)
+        outputs.append((o, final_state))
+    o, final_state = _joined(("o", "final_state"), outputs)
+    return o, final_state, scratch if scratch is not None and training else nothing
 
 
 def _backward(
@@ -110,11 +123,13 @@ def _backward(
     """The gradients that `wanted` names, in its order."""
     loaded = Kernels.of(kernels)
     tensors = dict(zip(INPUTS, map(_plain, (q, k, v, g, b, w, initial_state))))
-    call = loaded.call(tensors, cu_seqlens, None, scale)
-    d_o = d_o.contiguous()
-    d_final_state = None if d_final_state is None else d_final_state.contiguous()
-    room = scratch if call.gpu is not None else None
-    return loaded.run_backward(call, room, d_o, d_final_state, wanted.split())
+    upstream = {"d_o": d_o, "d_final_state": d_final_state}
+    names, outputs = wanted.split(), []
+    for part in _parts(tensors):
+        call = loaded.call(part(tensors), cu_seqlens, None, scale)
+        given = {name: None if x is None else x.contiguous() for name, x in part(upstream).items()}
+        outputs.append(loaded.run_backward(call, scratch if call.gpu else None, *given.values(), names))
+    return _joined(names, outputs)
 
 
 def _decode(
@@ -133,6 +148,33 @@ def _decode(
     loaded = Kernels.of(kernels)
     tensors = dict(zip(INPUTS, (*map(_plain, (q, k, v, g, b, w)), None)))
     return loaded.run_decode(loaded.call(tensors, None, slots, scale), state.detach())
+
+
+def _parts(tensors: dict[str, Tensor]) -> list[Callable[[dict[str, Tensor | None]], dict[str, Tensor | None]]]:
+    """Functions that take a call's tensors to those of a part of its heads: all of them where they are few, or on a GPU."""
+    q, v = tensors["q"], tensors["v"]
+    if q.ndim != 4 or v.ndim != 4 or v.is_cuda or 0 in q.shape[:3] or v.shape[2] % q.shape[2]:
+        return [lambda given: given]
+    heads, group = q.shape[2], v.shape[2] // q.shape[2]
+    each = max(1, heads * MOST_NUMBERS // max(group * q.numel(), v.numel(), 1))
+    if each >= heads:
+        return [lambda given: given]
+
+    def part(first: int, given: dict[str, Tensor | None]) -> dict[str, Tensor | None]:
+        own = slice(first, first + each), slice(first * group, (first + each) * group)
+        return {
+            name: None if x is None else x[:, own[1]] if name in _STATES else x[:, :, own[name not in ("q", "k")]]
+            for name, x in given.items()
+        }
+
+    return [functools.partial(part, first) for first in range(0, heads, each)]
+
+
+def _joined(names: Sequence[str], outputs: list[Sequence[Tensor]]) -> list[Tensor]:
+    """What the parts of a call gave, over all heads."""
+    if len(outputs) == 1:
+        return list(outputs[0])
+    return [torch.cat(parts, 1 if name in _STATES else 2) for name, parts in zip(names, zip(*outputs))]
 
 
 def _plain(tensor: Tensor | None) -> Tensor | None:

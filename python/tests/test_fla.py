@@ -11,7 +11,7 @@ try:
     import gdn2.fla
     import torch
     import torch.nn.functional as F
-    from gdn2.fla import functions, table
+    from gdn2.fla import table
 except ImportError:
     torch = None
 
@@ -83,6 +83,7 @@ RULES = {
     "gla": (lambda d: {"g": d.channel}, lambda d: {"g": d.channel}),
     "simple_gla": (lambda d: {"g": d.scalar}, lambda d: {"g": d.scalar}),
 }
+ALIASES = {"chunk_gdn", "fused_recurrent_gdn"}
 # Largest error by the dtype of q, k and v.
 BARS = {"float64": 1e-7, "float32": 2e-6, "bfloat16": 0.01, "float16": 0.002}
 
@@ -255,6 +256,48 @@ class Functions(unittest.TestCase):
         with self.assertRaisesRegex(ValueError, "g: shape"):
             gdn2.fla.chunk_kda(d.q, d.k, d.v, d.scalar, d.beta)
 
+    def test_states_in_a_pool_are_updated_in_place(self):
+        for dtype, bar in ((torch.float32, 2e-6), (torch.bfloat16, 0.01)):
+            d = Draw(B=3, T=2, K=16, V=32)
+            states = 0.1 * d.normal(5, 2, 16, 32)
+            pool, slots = states.float(), torch.tensor([4, -1, 0])
+            packed = {name: getattr(d, name).reshape(1, 6, *getattr(d, name).shape[2:]) for name in "qkv"}
+            given = {name: x.to(dtype) for name, x in packed.items()}
+            gates = d.channel.reshape(1, 6, 2, 16), d.beta.reshape(1, 6, 2)
+            call = lambda **more: gdn2.fla.fused_recurrent_kda_fwd(  # noqa: E731
+                *given.values(), *gates, initial_state=pool, cu_seqlens=torch.tensor([0, 2, 4, 6]), **more
+            )
+            o, final = call(ssm_state_indices=slots)
+            self.assertIs(final, pool)
+            for row, slot in ((0, 4), (2, 0)):
+                one = [x[row : row + 1] for x in (d.q, d.k, d.v, d.channel, d.beta, d.beta)]
+                want_o, want = recurrence(*one, state=states[slot : slot + 1])
+                self.agree(o[:, 2 * row : 2 * row + 2], want_o, bar, "o")
+                self.agree(pool[slot], want[0], bar, "state")
+            self.assertTrue(torch.equal(pool[1:4], states[1:4].float()))
+            with self.assertRaisesRegex(gdn2.fla.Unsupported, "ssm_state_indices: shape"):
+                call(ssm_state_indices=slots[:, None])
+            with self.assertRaisesRegex(gdn2.Error, "beta|b requires gradients and decode has none"):
+                gates[1].requires_grad_()
+                call(ssm_state_indices=slots)
+        d = Draw(B=1, T=6, K=16, V=32)
+        with self.assertRaisesRegex(gdn2.fla.Unsupported, "must have as many"):
+            gdn2.fla.fused_recurrent_gdn2_fwd(
+                *(d.q, d.k, d.v, d.channel, d.b, d.w),
+                initial_state=torch.zeros(2, 2, 16, 32),
+                inplace_final_state=True,
+                cu_seqlens=torch.tensor([0, 2, 6]),
+            )
+
+    def test_a_decay_above_0_is_the_recurrence_s(self):
+        d = Draw()
+        g = -d.channel
+        o, last = gdn2.fla.chunk_kda(*(x.bfloat16() for x in (d.q, d.k, d.v)), g, d.beta, output_final_state=True)
+        want_o, want_last = recurrence(*(x.bfloat16().double() for x in (d.q, d.k, d.v)), g, d.beta, d.beta)
+        self.agree(o, want_o, 0.005, "o")
+        self.agree(last, want_last, 1e-6, "final states")
+        self.assertIn("a decay above 0, computed in float64", gdn2.fla.last_path().why)
+
     def test_a_compiled_call_is_one_graph(self):
         d = Draw(T=12)
         q = d.q.bfloat16().requires_grad_()
@@ -265,36 +308,6 @@ class Functions(unittest.TestCase):
         got = torch.compile(call, fullgraph=True, backend="aot_eager")(q, *given)
         (grad,) = torch.autograd.grad(got.float().sum(), q)
         self.assertTrue(torch.equal(got, want) and torch.equal(grad, want_grad))
-
-    def test_the_table_has_every_argument_and_what_is_installed_has_no_more(self):
-        answers = table.answers()
-        self.assertEqual(set(answers), set(functions.__all__))
-        for name, answer in answers.items():
-            for argument, says in answer.items():
-                self.assertIn(says.split()[0].rstrip(":"), ("honoured", "accepted", "refused"), f"{name}: {argument}")
-        self.assertIn(
-            "| cp_context | chunk_gated_delta_rule, chunk_gdn2, chunk_kda | refused by name |", table.markdown()
-        )
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                import fla
-                import fla.ops.gdn2  # noqa: F401
-        except ImportError:
-            return
-        if fla.__version__ != table.VERSION:
-            return
-        import inspect
-
-        for name in functions.__all__:
-            package = name.removeprefix("chunk_").removeprefix("fused_recurrent_")
-            module = __import__(f"fla.ops.{package}", fromlist=[name])
-            theirs = inspect.unwrap(getattr(module, name))
-            want = [
-                (p.name, p.default) for p in inspect.signature(theirs).parameters.values() if p.kind != p.VAR_KEYWORD
-            ]
-            own = inspect.signature(getattr(functions, name)).parameters.values()
-            self.assertEqual([(p.name, p.default) for p in own if p.kind != p.VAR_KEYWORD], want, name)
 
 
 @unittest.skipIf(torch is None, "torch is not installed")
@@ -351,6 +364,76 @@ class Accelerated(unittest.TestCase):
         with mock.patch.object(gdn2.Kernels, "of", mock.Mock(side_effect=old)):
             self.assertEqual(call(d.q, d.k, d.v, d.channel, d.beta), ("the original", {}))
         self.assertIn("no kernels: GPU has compute capability 7.5", gdn2.fla.last_path().why)
+
+    def test_the_official_repository_s_op_is_replaced_too(self):
+        official = types.ModuleType("lit_gpt.gdn2_ops")
+        official.chunk_gdn2 = lambda *args, **kwargs: "the official one"
+        model = types.ModuleType("lit_gpt.model")
+        model.chunk_gdn2 = official.chunk_gdn2
+        names = {"lit_gpt": types.ModuleType("lit_gpt"), "lit_gpt.gdn2_ops": official, "lit_gpt.model": model}
+        with mock.patch.dict(sys.modules, names):
+            places = gdn2.fla.accelerate(["chunk_gdn2"])
+            self.assertEqual(set(places), {"lit_gpt.gdn2_ops.chunk_gdn2", "lit_gpt.model.chunk_gdn2"})
+            d = Draw()
+            o, _ = model.chunk_gdn2(d.q, d.k, d.v, d.channel, d.b, d.w)
+            self.assertLessEqual(error(o, recurrence(d.q, d.k, d.v, d.channel, d.b, d.w)[0]), 1e-7)
+            self.assertEqual(model.chunk_gdn2(d.q, d.k, d.v, d.channel, d.b, d.w, cp_context=1), "the official one")
+            gdn2.fla.restore()
+            self.assertEqual(model.chunk_gdn2(), "the official one")
+
+
+@unittest.skipIf(torch is None, "torch is not installed")
+class Installed(unittest.TestCase):
+    """On flash-linear-attention itself, where it is installed, without a GPU."""
+
+    def setUp(self):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                import fla.layers
+                import fla.ops.gla
+                import fla.ops.kda
+        except ImportError:
+            self.skipTest("flash-linear-attention is not installed")
+        self.fla = fla
+        self.addCleanup(gdn2.fla.restore)
+
+    def test_what_we_serve_runs_and_what_we_do_not_is_refused_there_for_want_of_a_gpu(self):
+        before = {name: getattr(self.fla.ops.kda, name) for name in ("chunk_kda", "fused_recurrent_kda")}
+        places = gdn2.fla.accelerate()
+        self.assertEqual(sorted(places), sorted(gdn2.fla.accelerate()))
+        for name in ("ops.kda.chunk_kda", "layers.kda.chunk_kda", "ops.gla.chunk_gla", "layers.gdn2.chunk_gdn2"):
+            self.assertIn(f"fla.{name}", places)
+        # All of them, under their other names too.
+        self.assertEqual({place.rpartition(".")[2] for place in places} - set(table.names()), ALIASES)
+        d = Draw()
+        given = d.q, d.k, d.v, d.channel, d.beta
+        o, _ = self.fla.ops.kda.chunk_kda(*given)
+        self.assertLessEqual(error(o, recurrence(*given, d.beta)[0]), 1e-7)
+        self.assertEqual(gdn2.fla.last_path(), ("chunk_kda", "gdn2", "head dims padded from 20 and 36 to 32 and 48"))
+        # The original is marked as not to be compiled; ours is part of the graph.
+        call = lambda *given: self.fla.ops.kda.chunk_kda(*given)[0]  # noqa: E731
+        self.assertTrue(torch.equal(torch.compile(call, fullgraph=True, backend="aot_eager")(*given), o))
+        refused = {
+            "use_graph": lambda: self.fla.ops.kda.chunk_kda(*(x.float() for x in given), use_graph=True),
+            "gv": lambda: self.fla.ops.gla.fused_recurrent_gla(*(x.float() for x in (d.q, d.q, d.q)), gv=d.q.float()),
+            "reverse": lambda: self.fla.ops.gla.fused_recurrent_gla(
+                *(x.float() for x in (d.q, d.q, d.q)), reverse=True
+            ),
+        }
+        if not torch.cuda.is_available():
+            for argument, call in refused.items():
+                text = f"^(chunk_kda|fused_recurrent_gla): {argument} is given.* needs tensors on a GPU"
+                with self.assertRaisesRegex(gdn2.fla.Unsupported, text):
+                    call()
+                self.assertEqual(gdn2.fla.last_path().ran, "original")
+                self.assertIn(argument, gdn2.fla.last_path().why)
+        # What the original says of an argument is not taken for that.
+        with self.assertRaisesRegex(TypeError, "missing"):
+            self.fla.ops.kda.chunk_kda(d.q)
+        gdn2.fla.restore()
+        for name, original in before.items():
+            self.assertIs(getattr(self.fla.ops.kda, name), original)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,11 @@
 """The layers: a cache that goes on where prefill ended, padding, and flash-linear-attention's layers as reference where
 it is installed."""
 
+import copy
+import inspect
+import multiprocessing
 import os
+import pickle
 import unittest
 import warnings
 
@@ -30,6 +34,11 @@ MADE = [
 def error(got, want):
     got, want = got.detach().double(), want.detach().double()
     return ((got - want).square().mean().sqrt() / (want.square().mean().sqrt() + 1e-12)).item()
+
+
+def in_another_process(layer, x):
+    with torch.no_grad():
+        return layer(x)[0]
 
 
 @unittest.skipIf(torch is None, "torch is not installed")
@@ -94,6 +103,31 @@ class Layers(unittest.TestCase):
         self.assertLessEqual(error(o.float(), layer(x)[0]), 0.05)
         o.float().sum().backward()
 
+    def test_a_layer_compiles_whole_and_is_exported(self):
+        for name in ("GatedDeltaNet2", "GatedDeltaNet", "KimiDeltaAttention"):
+            layer, x = getattr(layers, name)(**SMALL), torch.randn(2, 11, 48)
+            compiled = torch.compile(lambda x, layer=layer: layer(x)[0], fullgraph=True, backend="aot_eager")
+            want, got = layer(x), compiled(x)
+            self.agree(got, want[0], name)
+            parameters = dict(layer.named_parameters())
+            grads = [torch.autograd.grad(o.square().sum(), parameters.values()) for o in (want[0], got)]
+            for parameter, a, b in zip(parameters, *grads):
+                self.agree(b, a, f"{name}: gradient of {parameter}")
+            with torch.no_grad():
+                exported = torch.export.export(layer, (x,))
+                self.agree(exported.module()(x)[0], want[0], name)
+            nodes = exported.graph.find_nodes(op="call_function", target=torch.ops.gdn2.forward.default)
+            self.assertEqual(len(nodes), 1, name)
+
+    @torch.no_grad()
+    def test_copies_pickles_and_other_processes_have_the_layer(self):
+        layer, x = layers.KimiDeltaAttention(**SMALL), torch.randn(1, 9, 48)
+        want = layer(x)[0]
+        for other in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+            self.assertTrue(torch.equal(other(x)[0], want))
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            self.agree(pool.apply(in_another_process, (layer, x)), want)
+
     def test_a_call_that_cannot_be_says_why(self):
         layer = layers.GatedDeltaNet2(**SMALL)
         x = torch.randn(1, 3, 48)
@@ -101,6 +135,8 @@ class Layers(unittest.TestCase):
             layer(x, use_cache=True)
         with self.assertRaisesRegex(ValueError, "attention_mask: shape"):
             layer(x, attention_mask=torch.ones(1, 2))
+        with self.assertRaisesRegex(ValueError, "mode is 'fused_chunk', must be one of chunk, fused_recurrent"):
+            layers.GatedDeltaNet2(**SMALL, mode="fused_chunk")
         with self.assertRaisesRegex(ValueError, "num_v_heads is 3, must be a multiple"):
             layers.GatedDeltaNet2(**SMALL, num_v_heads=3)
 
@@ -112,6 +148,8 @@ class Layers(unittest.TestCase):
         except ImportError:
             self.skipTest("flash-linear-attention is not installed")
         for name, more, ours in self.each():
+            own, other = (list(inspect.signature(of.__init__).parameters) for of in (type(ours), getattr(theirs, name)))
+            self.assertEqual([argument for argument in own if argument in other], [x for x in other if x != "kwargs"])
             made = getattr(theirs, name)(**SMALL, **more, layer_idx=0)
             ours.load_state_dict(made.state_dict())
             made.load_state_dict(ours.state_dict())

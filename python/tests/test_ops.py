@@ -1,11 +1,13 @@
 """The operators under PyTorch's own checks: gradcheck in float64, opcheck, torch.compile, torch.export, autocast,
 checkpointing, copies and processes."""
 
+import concurrent.futures
 import copy
 import multiprocessing
 import os
 import pickle
 import unittest
+from unittest import mock
 
 import gdn2
 
@@ -185,6 +187,37 @@ class Operators(unittest.TestCase):
             self.assertEqual(in_another_process(other, **tensors), want)
         with multiprocessing.get_context("spawn").Pool(1) as pool:
             self.assertEqual(pool.apply(in_another_process, (self.kernels,), tensors), want)
+
+    def test_four_threads_give_what_one_does(self):
+        tensors = drawn(self.kernels)
+        want = self.gradients(self.layer(), tensors)
+
+        def one(_):
+            return self.gradients(self.layer(), {name: x.detach().requires_grad_() for name, x in tensors.items()})
+
+        with concurrent.futures.ThreadPoolExecutor(4) as pool:
+            for got in pool.map(one, range(8)):
+                self.same(got, want)
+
+    def test_a_large_call_goes_a_part_of_its_heads_at_a_time(self):
+        from gdn2 import ops
+
+        one = drawn(self.kernels)
+        # Three key heads of two value heads each, and packed sequences.
+        axis = {name: 1 if name == "initial_state" else 2 for name in one}
+        wide = {name: torch.cat([(1 - n / 9) * x.detach() for n in range(3)], axis[name]) for name, x in one.items()}
+        tensors = {name: x.to(one[name].dtype).requires_grad_() for name, x in wide.items()}
+        want = self.gradients(self.layer(), tensors)
+        for most in (1, 2 * 7 * 2 * 32 * 2):
+            with mock.patch.object(ops, "MOST_NUMBERS", most):
+                self.assertEqual(len(ops._parts(tensors)), 3 if most == 1 else 2)
+                self.same(self.gradients(self.layer(), tensors), want)
+
+    def test_a_profile_names_the_passes(self):
+        tensors = drawn(self.kernels)
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+            self.gradients(self.layer(), tensors)
+        self.assertLessEqual({"gdn2::forward", "gdn2::backward"}, {event.key for event in profile.key_averages()})
 
     def test_decoding_updates_the_slots_that_are_named(self):
         tensors = {name: tensor.detach() for name, tensor in drawn(self.kernels, tokens=1).items()}

@@ -8,8 +8,41 @@
 """
 
 from .accelerate import accelerate, restore
-from .functions import *  # noqa: F403
-from .functions import __all__ as _functions
+from .functions import (
+    chunk_delta_rule,
+    chunk_gated_delta_rule,
+    chunk_gdn2,
+    chunk_gla,
+    chunk_kda,
+    chunk_simple_gla,
+    fused_recurrent_delta_rule,
+    fused_recurrent_gated_delta_rule,
+    fused_recurrent_gdn2,
+    fused_recurrent_gla,
+    fused_recurrent_kda,
+    fused_recurrent_simple_gla,
+)
 from .recurrence import Path, Unsupported, last_path
+from .serving import fused_recurrent_gdn2_fwd, fused_recurrent_kda_fwd
 
-__all__ = [*_functions, "Path", "Unsupported", "accelerate", "last_path", "restore"]
+__all__ = [
+    "Path",
+    "Unsupported",
+    "accelerate",
+    "chunk_delta_rule",
+    "chunk_gated_delta_rule",
+    "chunk_gdn2",
+    "chunk_gla",
+    "chunk_kda",
+    "chunk_simple_gla",
+    "fused_recurrent_delta_rule",
+    "fused_recurrent_gated_delta_rule",
+    "fused_recurrent_gdn2",
+    "fused_recurrent_gdn2_fwd",
+    "fused_recurrent_gla",
+    "fused_recurrent_kda",
+    "fused_recurrent_kda_fwd",
+    "fused_recurrent_simple_gla",
+    "last_path",
+    "restore",
+]

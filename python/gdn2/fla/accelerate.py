@@ -7,7 +7,9 @@ import importlib
 import sys
 from typing import Any, Callable, Iterable
 
-from . import functions
+from torch import Tensor
+
+from . import table
 from .recurrence import Unsupported, record
 
 __all__ = ["accelerate", "restore"]
@@ -18,6 +20,8 @@ HOMES = {
     "fused_recurrent_gdn2": ("fla.ops.gdn2.fused_recurrent", "lit_gpt.gdn2_ops"),
     "chunk_kda": ("fla.ops.kda.chunk",),
     "fused_recurrent_kda": ("fla.ops.kda.fused_recurrent",),
+    "fused_recurrent_gdn2_fwd": ("fla.ops.gdn2.fused_recurrent",),
+    "fused_recurrent_kda_fwd": ("fla.ops.kda.fused_recurrent",),
     "chunk_gated_delta_rule": ("fla.ops.gated_delta_rule.chunk",),
     "fused_recurrent_gated_delta_rule": ("fla.ops.gated_delta_rule.fused_recurrent",),
     "chunk_delta_rule": ("fla.ops.delta_rule.chunk",),
@@ -96,14 +100,24 @@ def _put(original: Callable[..., Any], ours: Callable[..., Any]) -> list[str]:
 
 
 def _instead(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
-    ours = getattr(functions, name)
+    ours = table.function(name)
 
-    @functools.wraps(original)
+    # Not what the original is marked with: torch.compile is kept out of it, and goes through ours.
+    @functools.wraps(original, updated=())
     def call(*args: Any, **kwargs: Any) -> Any:
         try:
             return ours(*args, **kwargs)
         except (Unsupported, TypeError) as refusal:
-            record(name, "original", str(refusal))
-        return original(*args, **kwargs)
+            why = str(refusal)
+            record(name, "original", why)
+        try:
+            return original(*args, **kwargs)
+        except (RuntimeError, ValueError) as failure:
+            # Without a GPU Triton finds no driver; with one it says of memory on the host that it cannot read it.
+            of_host = isinstance(failure, RuntimeError) or "cpu tensor" in str(failure)
+            if not of_host or any(isinstance(x, Tensor) and not x.is_cpu for x in (*args, *kwargs.values())):
+                raise
+            text = f"{name}: {why}; the original, which runs in such a case, needs tensors on a GPU: {failure}"
+            raise Unsupported(text) from failure
 
     return call

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .. import ops as _ops  # noqa: F401 (registers the operators)
+from .. import ops as _ops
 from .._library import Error
 from ..kernels import Kernels
 
@@ -19,6 +19,8 @@ __all__ = ["Path", "Recurrence", "Unsupported", "last_path", "record"]
 
 # Head dims are multiples of 16 up to these.
 STEP, MOST_KEYS, MOST_VALUES = 16, 256, 512
+# What a call is given beside its states.
+GATED = ("q", "k", "v", "g", "b", "w")
 # At most this many tokens of a dense call without gradients go through the kernel that decodes.
 SHORT = 8
 
@@ -70,32 +72,30 @@ class Recurrence:
     cu_seqlens: Tensor | None
     o_dtype: torch.dtype
 
-    def run(self) -> tuple[Tensor, Tensor | None]:
-        """o, and the final states where they are asked for."""
-        keys, values = self.q.shape[-1], self.v.shape[-1]
-        for name, size, most in (("K", keys, MOST_KEYS), ("V", values, MOST_VALUES)):
+    def __post_init__(self) -> None:
+        for name, size, most in (("K", self.q.shape[-1], MOST_KEYS), ("V", self.v.shape[-1], MOST_VALUES)):
             if size > most:
                 raise Unsupported(f"head dims: {name} = {size}, at most {most}")
         if self.scale is None:
-            self.scale = keys**-0.5
+            self.scale = self.q.shape[-1] ** -0.5
+
+    def run(self) -> tuple[Tensor, Tensor | None]:
+        """o, and the final states where they are asked for."""
+        keys, values = self.q.shape[-1], self.v.shape[-1]
         notes: list[str] = []
         dtype, device = self.computed_in(notes)
         more_keys, more_values = -keys % STEP, -values % STEP
         if more_keys or more_values:
             notes.append(f"head dims padded from {keys} and {values} to {keys + more_keys} and {values + more_values}")
-        by_key = {name: _padded(x, more_keys) for name, x in (("q", self.q), ("k", self.k))}
-        tensors = {name: x.to(dtype) for name, x in by_key.items()}
-        tensors["v"] = _padded(self.v, more_values).to(dtype)
-        for name, gate, more in (("g", self.g, more_keys), ("b", self.b, more_keys), ("w", self.w, more_values)):
-            tensors[name] = None if gate is None else self.gate(name, gate, more, dtype)
+        tensors = self.tensors(dtype, more_keys, more_values)
         state = self.initial_state
         if state is not None:
             if not state.dtype.is_floating_point:
                 raise ValueError(f"initial_state is {state.dtype}, must be float32")
             inner = (more_keys, more_values) if self.state_v_first else (more_values, more_keys)
             state = F.pad(state, (0, inner[0], 0, inner[1])) if any(inner) else state
-            state = state.to(torch.float64 if dtype is torch.float64 else torch.float32)
-        o, final = self.called(tensors, state, self.rule(tensors), device)
+            state = state.to(_kept_in(dtype))
+        o, final = self.called(tensors, state, f"{device}\n\n{self.rule(tensors)}")
         o = o[..., :values] if more_values else o
         if final is not None and (more_keys or more_values):
             rows, columns = (values, keys) if self.state_v_first else (keys, values)
@@ -104,6 +104,41 @@ class Recurrence:
             final = final.float()
         record(self.function, "gdn2", "; ".join(notes) or "as given")
         return o.to(self.o_dtype), final if self.output_final_state else None
+
+    def decoded(self, slots: Tensor | None) -> Tensor:
+        """o of a token or a few for each sequence; `initial_state` is a pool whose states are updated in place."""
+        keys, values, pool = self.q.shape[-1], self.v.shape[-1], self.initial_state
+        notes: list[str] = []
+        dtype, device = self.computed_in(notes)
+        if keys % STEP or values % STEP:
+            raise Unsupported(f"head dims {keys} and {values}: states in place need multiples of {STEP}")
+        if pool is None or pool.dtype is not torch.float32 or not pool.is_contiguous():
+            raise Unsupported("initial_state must be contiguous and float32 where it is updated in place")
+        tensors = self.tensors(dtype, 0, 0)
+        _ops.expect_no_gradients({"initial_state": pool, **tensors})
+        key = f"{device}\n\n{self.rule(tensors)}"
+        expect_kernels(key, False)
+        given = [tensors[name] for name in GATED]
+        if dtype is torch.float64:
+            wide = pool.double()
+            o = torch.ops.gdn2.decode(wide, *given, slots, self.scale, key)
+            pool.copy_(wide)
+        else:
+            o = torch.ops.gdn2.decode(pool, *given, slots, self.scale, key)
+        record(self.function, "gdn2", "; ".join(notes) or "as given")
+        return o.to(self.o_dtype)
+
+    def tensors(self, dtype: torch.dtype, more_keys: int, more_values: int) -> dict[str, Tensor | None]:
+        """What a call is given, in what it computes in, head dims padded by so many channels."""
+        more = {"q": more_keys, "k": more_keys, "v": more_values, "g": more_keys, "b": more_keys, "w": more_values}
+        tensors: dict[str, Tensor | None] = {}
+        for name in GATED:
+            x = getattr(self, name)
+            if name in ("q", "k", "v"):
+                tensors[name] = _padded(x, more[name]).to(dtype)
+            else:
+                tensors[name] = None if x is None else self.gate(name, x, more[name], dtype)
+        return tensors
 
     def computed_in(self, notes: list[str]) -> tuple[torch.dtype, str]:
         """The dtype of q, k, v and o, and the device by the library's name."""
@@ -116,6 +151,9 @@ class Recurrence:
             raise ValueError(f"q, k and v are {given}: give all three in one dtype")
         dtype = halves[0] if halves and self.v.dtype in (*halves, torch.float32) else self.v.dtype
         if dtype in (torch.bfloat16, torch.float16):
+            if self.grows():
+                notes.append("a decay above 0, computed in float64")
+                return torch.float64, "cpu:f64"
             others = [name for name, own in given.items() if own is not dtype]
             notes += [f"{', '.join(others)} converted to {_word(dtype)}"] if others else []
             return dtype, "cpu" if device.type == "cpu" else _cuda(device)
@@ -127,6 +165,13 @@ class Recurrence:
             return torch.float64, "cpu:f64"
         notes.append(f"{_word(dtype)} converted to bfloat16, what the kernels multiply in")
         return torch.bfloat16, _cuda(device)
+
+    def grows(self) -> bool:
+        """Whether a decay on the CPU is above 0, which rules do not have and the definition in float64 does. On a GPU
+        that is not looked for, and a graph that is being compiled finds out when it runs."""
+        if self.g is None or not self.g.is_cpu or self.g.numel() == 0 or torch.compiler.is_compiling():
+            return False
+        return bool(self.g.detach().amax() > 0)
 
     def gate(self, name: str, gate: Tensor, more: int, dtype: torch.dtype) -> Tensor:
         """A gate in what rules store gates in: what it is in where they do, else float32."""
@@ -154,20 +199,16 @@ class Recurrence:
             f"key_dim: {tensors['q'].shape[-1]}; value_dim: {tensors['v'].shape[-1]}; dtype: {dtype};{state} }}"
         )
 
-    def called(
-        self, tensors: dict[str, Tensor | None], state: Tensor | None, rule: str, device: str
-    ) -> tuple[Tensor, Tensor]:
-        """The call itself."""
-        key = f"{device}\n\n{rule}"
-        given = [tensors[name] for name in ("q", "k", "v", "g", "b", "w")]
+    def called(self, tensors: dict[str, Tensor | None], state: Tensor | None, key: str) -> tuple[Tensor, Tensor]:
+        """The call itself, of the kernels of a key."""
+        given = [tensors[name] for name in GATED]
         learning = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in (*given, state))
         v = tensors["v"]
         expect_kernels(key, learning and v.is_cuda)
         if self.cu_seqlens is None and not learning and v.shape[1] <= SHORT:
             wanted = self.states(v.shape[0], tensors)
             if state is None:
-                kept = torch.float64 if v.dtype is torch.float64 else torch.float32
-                state = torch.zeros(wanted, dtype=kept, device=v.device)
+                state = torch.zeros(wanted, dtype=_kept_in(v.dtype), device=v.device)
             elif tuple(state.shape) != wanted:
                 raise ValueError(f"initial_state: shape {tuple(state.shape)}, must be {wanted}, head dims padded")
             else:
@@ -198,6 +239,11 @@ def expect_kernels(key: str, learning: bool) -> None:
 
 def _padded(x: Tensor, more: int) -> Tensor:
     return F.pad(x, (0, more)) if more else x
+
+
+def _kept_in(dtype: torch.dtype) -> torch.dtype:
+    """What states are kept in where calls compute in a dtype."""
+    return torch.float64 if dtype is torch.float64 else torch.float32
 
 
 def _word(dtype: torch.dtype) -> str:

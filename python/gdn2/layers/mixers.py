@@ -16,6 +16,9 @@ from .packing import Packed, ShortConvolution
 
 __all__ = ["GatedDeltaNet", "GatedDeltaNet2", "KimiDeltaAttention"]
 
+# What flash-linear-attention's layers may be told. Here it changes nothing: kernels follow from the number of tokens.
+MODES = ("chunk", "fused_recurrent")
+
 
 class Mixer(nn.Module):
     """What the mixers have in common. Subclasses make the gates and call their rule."""
@@ -27,6 +30,7 @@ class Mixer(nn.Module):
         head_dim: int,
         num_heads: int,
         num_v_heads: int | None,
+        mode: str,
         use_short_conv: bool,
         allow_neg_eigval: bool,
         conv_size: int,
@@ -36,6 +40,9 @@ class Mixer(nn.Module):
         output_gate: str | None,
     ) -> None:
         super().__init__()
+        if mode not in MODES:
+            raise ValueError(f"mode is {mode!r}, must be one of {', '.join(MODES)}")
+        self.mode = mode
         self.num_heads, self.num_v_heads = num_heads, num_v_heads if num_v_heads is not None else num_heads
         if self.num_v_heads < num_heads or self.num_v_heads % num_heads:
             raise ValueError(f"num_v_heads is {num_v_heads}, must be a multiple of num_heads, {num_heads}")
@@ -141,6 +148,7 @@ class GatedDeltaNet2(Mixer):
         head_dim: int = 128,
         num_heads: int = 16,
         num_v_heads: int | None = None,
+        mode: str = "chunk",
         use_short_conv: bool = True,
         allow_neg_eigval: bool = False,
         conv_size: int = 4,
@@ -150,8 +158,8 @@ class GatedDeltaNet2(Mixer):
         output_gate: str = "sigmoid",
     ) -> None:
         super().__init__(
-            hidden_size, expand_v, head_dim, num_heads, num_v_heads, use_short_conv, allow_neg_eigval, conv_size,
-            conv_bias, layer_idx, norm_eps, output_gate,
+            hidden_size, expand_v, head_dim, num_heads, num_v_heads, mode, use_short_conv, allow_neg_eigval,
+            conv_size, conv_bias, layer_idx, norm_eps, output_gate,
         )  # fmt: skip
         self.f_proj = self._low_rank(self.key_dim, bias=False)
         self.b_proj = nn.Linear(hidden_size, self.key_dim, bias=False)
@@ -187,6 +195,7 @@ class KimiDeltaAttention(Mixer):
         head_dim: int = 128,
         num_heads: int = 16,
         num_v_heads: int | None = None,
+        mode: str = "chunk",
         use_short_conv: bool = True,
         allow_neg_eigval: bool = False,
         safe_gate: bool = False,
@@ -198,8 +207,8 @@ class KimiDeltaAttention(Mixer):
         output_gate: str = "sigmoid",
     ) -> None:
         super().__init__(
-            hidden_size, expand_v, head_dim, num_heads, num_v_heads, use_short_conv, allow_neg_eigval, conv_size,
-            conv_bias, layer_idx, norm_eps, output_gate,
+            hidden_size, expand_v, head_dim, num_heads, num_v_heads, mode, use_short_conv, allow_neg_eigval,
+            conv_size, conv_bias, layer_idx, norm_eps, output_gate,
         )  # fmt: skip
         self.safe_gate, self.lower_bound = safe_gate, lower_bound
         steps = self.num_v_heads * self.head_k_dim
@@ -237,6 +246,7 @@ class GatedDeltaNet(Mixer):
         head_dim: int = 256,
         num_heads: int = 6,
         num_v_heads: int | None = None,
+        mode: str = "chunk",
         use_gate: bool = True,
         use_short_conv: bool = True,
         allow_neg_eigval: bool = False,
@@ -247,8 +257,8 @@ class GatedDeltaNet(Mixer):
         output_gate_activation: str = "swish",
     ) -> None:
         super().__init__(
-            hidden_size, expand_v, head_dim, num_heads, num_v_heads, use_short_conv, allow_neg_eigval, conv_size,
-            conv_bias, layer_idx, norm_eps, output_gate_activation if use_gate else None,
+            hidden_size, expand_v, head_dim, num_heads, num_v_heads, mode, use_short_conv, allow_neg_eigval,
+            conv_size, conv_bias, layer_idx, norm_eps, output_gate_activation if use_gate else None,
         )  # fmt: skip
         self.a_proj = nn.Linear(hidden_size, self.num_v_heads, bias=False)
         self.b_proj = nn.Linear(hidden_size, self.num_v_heads, bias=False)

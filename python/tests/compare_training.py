@@ -3,7 +3,7 @@
     pip install torch numpy flash-linear-attention && cd python && python3 -m tests.compare_training [STEPS]
 
 Both start from the same weights and see the same data, under bfloat16 autocast. The curves of the two, smoothed over 20
-steps, must lie closer together than those of two seeds of either. Then: what training keeps, per token and head.
+steps, must lie closer together than those of two seeds of either. Then: the bytes training takes, per token and head.
 """
 
 import itertools
@@ -51,8 +51,9 @@ def losses(seed, function, steps):
     return torch.tensor(curve).unfold(0, min(20, steps), 1).mean(-1)
 
 
-def kept_bytes():
-    """Bytes per token and head that training keeps at K = V = 128 in bfloat16: saved tensors, and scratch memory."""
+def bytes_of_training():
+    """Bytes per token and head at K = V = 128 in bfloat16 with decays in float32, on a GPU: what lies between forward and
+    backward, and the most there is, inside backward. States are apart, 64 KiB for each sequence and head."""
     size, seen = (1, 256, 4, 128), {}
     q, k, v, b, w = (torch.rand(size).bfloat16().requires_grad_() for _ in range(5))
     g = (-torch.rand(size)).requires_grad_()
@@ -62,13 +63,16 @@ def kept_bytes():
         return x
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
-        gdn2.fla.chunk_gdn2(q, k, v, g, b, w)
+        o, _ = gdn2.fla.chunk_gdn2(q, k, v, g, b, w)
+    gradients = torch.autograd.grad(o.float().sum(), (q, k, v, g, b, w))
     rule = (
         "rule x { decay: channel as f32; erase: channel; write: channel; key_dim: 128; value_dim: 128; dtype: bf16; }"
     )
     scratch = gdn2.load(rule, device="vm").training_bytes((1, 256, 4, 4))
     heads = size[1] * size[2]
-    return sum(seen.values()) / heads, scratch / heads
+    # The gradient on o is as large as o.
+    peak = sum(seen.values()) + scratch + sum(x.nbytes for x in (o, o, *gradients))
+    return sum(seen.values()) / heads, scratch / heads, peak / heads
 
 
 def main():
@@ -81,8 +85,11 @@ def main():
     for seed, (a, b) in enumerate(zip(ours, theirs)):
         print(f"seed {seed}: last loss {a[-1]:.4f} ours, {b[-1]:.4f} naive, curves apart by {between[seed]:.4f}")
     print(f"two seeds are apart by {min(seeds):.4f} to {max(seeds):.4f}")
-    saved, scratch = kept_bytes()
-    print(f"kept per token and head at K = V = 128: {saved:.0f} bytes of inputs, and {scratch:.0f} of scratch on a GPU")
+    saved, scratch, peak = bytes_of_training()
+    print(
+        f"per token and head at K = V = 128, counted: {saved:.0f} bytes of inputs and {scratch:.0f} of scratch are kept,"
+    )
+    print(f"{peak:.0f} at the peak, with o, its gradient and the inputs' gradients")
     sys.exit(not max(between) < min(seeds))
 
 

@@ -222,7 +222,7 @@ fn known(instruction: &Instruction, name: &str) -> Option<Action> {
         "LDC" | "LDCU" => numbers::constant(instruction, &parts),
         "P2R" => exchange::pack_predicates(instruction, &parts),
         "R2P" => exchange::unpack_predicates(instruction),
-        "VOTE" => exchange::vote(instruction, &parts),
+        "VOTE" | "VOTEU" => exchange::vote(instruction, &parts),
         "ELECT" => exchange::elect(instruction),
         "SHFL" => exchange::shuffle(&parts),
         "LDL" | "STL" => exchange::local(instruction),

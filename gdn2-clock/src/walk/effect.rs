@@ -1,6 +1,6 @@
 //! What the schedulers need to know of an executed instruction: passes, sectors, barriers, copies.
 
-use super::lanes::{ALL, Lanes};
+use super::lanes::{ALL, Bits, Lanes};
 use super::memory::{passes, sectors, tile_passes};
 use super::state::{Condition, State, Term};
 use super::trace::Effect;
@@ -119,14 +119,14 @@ impl Finder {
                 Finder::Global(address, access_width(instruction), None)
             }
             ("LDGSTS", _) => {
-                // The first address is in shared memory; a predicate at the end says that zeros are stored instead.
+                // The first address is in shared memory; where a predicate at the end does not hold, zeros are stored.
                 let mut addresses = instruction.operands.iter().filter_map(|operand| match operand {
                     Operand::Memory(address) => Some(address.clone()),
                     _ => None,
                 });
-                let zeros = instruction.operands.last().and_then(super::compile::condition);
+                let read = instruction.operands.last().and_then(super::compile::condition);
                 match addresses.nth(1) {
-                    Some(address) => Finder::Global(address, access_width(instruction), zeros),
+                    Some(address) => Finder::Global(address, access_width(instruction), read),
                     None => Finder::Nothing,
                 }
             }
@@ -170,9 +170,9 @@ impl Finder {
                 Effect::Passes(passes(&at, mask, *width) as u16)
             }
             Finder::Tiles(address, count) => Effect::Passes(tile_passes(&state.shared_address(address), *count) as u16),
-            Finder::Global(address, width, zeros) => {
-                let zeros = zeros.map_or(0, |zeros| zeros.value(state).bits);
-                let reads = mask & !zeros;
+            Finder::Global(address, width, read) => {
+                let zeros = read.map_or(Bits::splat(false), |read| read.value(state).not());
+                let reads = mask & !zeros.bits;
                 if reads == 0 {
                     return Effect::None;
                 }

@@ -96,6 +96,9 @@ pub enum CliError {
     /// A GPU that the time model knows nothing about.
     #[error(transparent)]
     Constants(#[from] gdn2_tune::model::ConstantsError),
+    /// Published times that cannot be read.
+    #[error(transparent)]
+    Published(#[from] gdn2_tune::published::FitError),
     /// A sweep without a result.
     #[error(transparent)]
     Sweep(#[from] gdn2_tune::sweep::SweepError),

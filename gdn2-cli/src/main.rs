@@ -1,5 +1,6 @@
 //! The `gdn2` command: arguments to calls of the crates beneath, results to tables and files.
 
+mod asked;
 mod bench;
 mod cache;
 mod case;

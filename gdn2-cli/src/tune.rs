@@ -12,12 +12,11 @@ use gdn2_codegen::lookup::{Question, Step};
 use gdn2_codegen::record::{Basis, GPUS, Record, Records, StallSource, Timed, gpu_named, rule_fingerprint};
 use gdn2_codegen::space::space;
 use gdn2_dsl::Rule;
-use gdn2_dsl::limits::MOST_TOKENS;
 use gdn2_runtime::device::cuda::Cuda;
 use gdn2_runtime::files;
 use gdn2_runtime::toolchain::Nvdisasm;
 use gdn2_tune::evaluate::Evaluator;
-use gdn2_tune::job::{Engine, Job, Shape};
+use gdn2_tune::job::{Engine, Job};
 use gdn2_tune::log::Contents;
 use gdn2_tune::model::{Constants, ConstantsError, calibrate, floor_micros, pairs};
 use gdn2_tune::replay::Replay;
@@ -26,11 +25,12 @@ use gdn2_tune::search::{Strategy, search};
 use gdn2_tune::sweep::{Budget, Machine, Setup, SweepError, Swept, sweep};
 use gdn2_tune::worker::{Pool, serve};
 
+use crate::asked::Asked;
 use crate::error::CliError;
 use crate::select::{Overrides, Selection, pass};
 use crate::target::positive;
 use crate::tune_progress::Watch;
-use crate::{Verdict, compiler, shape, tuned, write};
+use crate::{Verdict, compiler, tuned, write};
 
 /// Part of the budget that the model may spend on ordering candidates before they are timed.
 const MODEL_SHARE: f64 = 0.25;
@@ -57,9 +57,9 @@ pub struct Args {
     /// forward, backward or decode
     #[arg(long, default_value = "forward", value_parser = pass)]
     pass: Pass,
-    /// Sizes of the calls to tune for; HV, the value heads, is H unless given
-    #[arg(long, value_name = "B=…,T=…,H=…[,HV=…]", required = true)]
-    shape: Option<shape::Shape>,
+    /// Sizes of the calls to tune for, or the name of a shape; HV, the value heads, is H unless given
+    #[arg(long, value_name = "B=…,T=…,H=…[,HV=…]|NAME", required = true)]
+    shape: Option<Asked>,
     /// GPU to tune for: h200, h100, h20, a100, a40, l40s, rtx4090, rtx5090; a CUDA device is its own
     #[arg(long, value_name = "GPU")]
     target: Option<String>,
@@ -175,10 +175,13 @@ impl Args {
     }
 
     fn tune(&self) -> Result<Verdict, CliError> {
-        let (Some(rule), Some(shape)) = (&self.rule, self.shape) else {
+        let (Some(rule), Some(asked)) = (&self.rule, &self.shape) else {
             return Err(CliError::Usage("a rule and a shape are needed".to_owned()));
         };
-        let rule = self.overrides.apply(rule.rule()?)?;
+        if !asked.lengths.is_empty() {
+            return Err(CliError::Usage("packed sequences are predicted, not tuned for: use a dense shape".to_owned()));
+        }
+        let rule = asked.of(self.overrides.apply(rule.rule()?)?)?;
         gdn2_codegen::takes(&rule, self.pass)?;
         let gpu = match self.device {
             Engine::Cuda(ordinal) => Some(Cuda::open(ordinal as usize)?),
@@ -188,7 +191,7 @@ impl Args {
         if self.explain_illegal {
             return explain_illegal(&rule, self.pass, arch);
         }
-        let job = Job { rule, pass: self.pass, shape: of(shape)?, gpu: target.clone(), arch, engine: self.device };
+        let job = Job { rule, pass: self.pass, shape: asked.shape, gpu: target.clone(), arch, engine: self.device };
         if self.why {
             return self.why(&job);
         }
@@ -435,20 +438,6 @@ fn measured(records: &Records, job: &Job, new: &Record) -> Result<bool, CliError
     let old = records.iter().find(same);
     let measured = old.is_some_and(|old| old.provenance.basis == Basis::Measured);
     Ok(measured && choice.step == Step::Exact(new.bucket))
-}
-
-/// The command line's shape as a job's.
-pub fn of(shape: shape::Shape) -> Result<Shape, CliError> {
-    let size = |name: &str, size: usize| {
-        let size = u32::try_from(size).ok().filter(|size| *size > 0);
-        size.ok_or_else(|| CliError::Usage(format!("--shape: {name} must be from 1 to {MOST_TOKENS}")))
-    };
-    Ok(Shape {
-        batch: size("B", shape.batch)?,
-        tokens: size("T", shape.tokens)?,
-        key_heads: size("H", shape.heads)?,
-        value_heads: size("HV", shape.value_heads)?,
-    })
 }
 
 fn explain_illegal(rule: &Rule, pass: Pass, arch: Arch) -> Result<Verdict, CliError> {

@@ -7,8 +7,9 @@ use crate::sass::{Program, SassError};
 use crate::sim::{Outcome, Role, SimulationError, Wait, costs, run};
 use crate::walk::{Block, WalkError, walk};
 use serde::{Deserialize, Serialize};
+use std::cell::RefCell;
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BinaryHeap, HashMap};
 
 /// Blocks of a grid that are walked first; where they differ, more are.
 const FEW: u64 = 3;
@@ -64,7 +65,7 @@ impl Kernel {
     /// What a walk gives.
     pub fn sample(&self, launch: &Launch) -> Result<Sample, ClockError> {
         let blocks = launch.blocks();
-        let mut sample = Sample { kinds: Vec::new(), of: Vec::new(), blocks };
+        let mut sample = Sample { kinds: Vec::new(), of: Vec::new(), blocks, simulated: RefCell::default() };
         for many in [FEW, MANY] {
             let many = many.min(blocks);
             sample.of.clear();
@@ -93,7 +94,7 @@ impl Kernel {
         gpu.resident(launch.threads(), entry.registers, launch.dynamic_shared + entry.static_shared)
     }
 
-    /// The clocks that `blocks` blocks like those of a sample take on a GPU. The fullest multiprocessor decides; where it
+    /// The clocks that `blocks` blocks like those of a sample take on a GPU, always the same one of a sample. The fullest multiprocessor decides; where it
     /// runs many blocks alike, a straight line goes on from two numbers of them.
     ///
     /// # Errors
@@ -106,13 +107,20 @@ impl Kernel {
         gpu: &Gpu,
         explanation: Explanation,
     ) -> Result<Clocks, ClockError> {
-        let costs = costs(&self.program, gpu);
+        let mut ready = None;
         let busy = blocks.min(u64::from(gpu.sms)).max(1);
         let mine = blocks.div_ceil(u64::from(gpu.sms.max(1))).max(1);
         let resident = u64::from(self.resident(launch, gpu)).min(mine);
-        let of = |kind: usize, count: u64| -> Result<Outcome, ClockError> {
+        let mut of = |kind: usize, count: u64| -> Result<Outcome, ClockError> {
+            let key = (kind, count, resident, gpu.share(busy).to_bits(), explanation.key());
+            if let Some(known) = sample.simulated.borrow().get(&key) {
+                return Ok(known.clone());
+            }
+            let costs = ready.get_or_insert_with(|| costs(&self.program, gpu));
             let queue: Vec<&Block> = (0..count).filter_map(|_| sample.kinds.get(kind)).collect();
-            Ok(run(&costs, &queue, resident as u32, gpu, explanation, busy)?)
+            let outcome = run(costs, &queue, resident as u32, gpu, explanation, busy)?;
+            sample.simulated.borrow_mut().insert(key, outcome.clone());
+            Ok(outcome)
         };
         let largest = sample.largest();
         let (total, outcome) = if sample.kinds.len() > 1 {
@@ -159,7 +167,12 @@ pub struct Sample {
     pub of: Vec<usize>,
     /// Blocks of the grid.
     pub blocks: u64,
+    simulated: RefCell<HashMap<Simulated, Outcome>>,
 }
+
+/// What a simulation of a sample's blocks depends on: their kind, how many, how many at once, bytes a clock, how products
+/// are explained.
+type Simulated = (usize, u64, u64, u64, (u8, u64));
 
 impl Sample {
     /// The kind that most blocks have.

@@ -13,6 +13,7 @@ pub mod published;
 pub mod replay;
 pub mod report;
 pub mod search;
+pub mod shapes;
 pub mod sweep;
 pub mod t4;
 mod tallies;

@@ -15,17 +15,17 @@ use crate::error::CliError;
 /// The GPU that a rehearsal stands for.
 const REHEARSED: &str = "h200";
 
-/// Rule, pass and shape, most valuable first.
+/// Rule, pass and shape by its name, most valuable first.
 const SWEEPS: [(&str, &str, &str); 9] = [
-    ("gdn2", "forward", "B=1,T=8192,H=16"),
-    ("kda", "forward", "B=1,T=8192,H=16"),
-    ("gdn", "forward", "B=1,T=8192,H=16"),
-    ("gdn2", "decode", "B=64,T=1,H=16"),
-    ("kda", "decode", "B=64,T=1,H=16"),
-    ("gdn", "decode", "B=64,T=1,H=16"),
-    ("gdn2", "backward", "B=1,T=8192,H=16"),
-    ("kda", "backward", "B=1,T=8192,H=16"),
-    ("gdn", "backward", "B=1,T=8192,H=16"),
+    ("gdn2", "forward", "b1"),
+    ("kda", "forward", "b1"),
+    ("gdn", "forward", "b1"),
+    ("gdn2", "decode", "decode-128"),
+    ("kda", "decode", "decode-128"),
+    ("gdn", "decode", "decode-128"),
+    ("gdn2", "backward", "b1"),
+    ("kda", "backward", "b1"),
+    ("gdn", "backward", "b1"),
 ];
 
 /// What a rehearsal sweeps: everything on the way, little work.

@@ -7,6 +7,7 @@ use gdn2_clock::kernel::{Kernel, roles};
 use gdn2_clock::launch::{Argument, Launch};
 use gdn2_runtime::toolchain::Nvdisasm;
 use gdn2_tune::model::Constants;
+use gdn2_tune::published::{Learnt, Pattern};
 use gdn2_tune::report::micros;
 use gdn2_tune::timing;
 
@@ -42,7 +43,16 @@ pub(super) struct Flags {
     /// Address of a branch that memory decides and that is not taken
     #[arg(long, value_name = "ADDRESS", requires = "launch", value_parser = address)]
     not_taken: Vec<u32>,
+    /// With --json: clocks of each launch as the files of published times hold them, at several costs of a warpgroup's
+    /// products
+    #[arg(long, requires_all = ["launch", "json"])]
+    strengths: bool,
 }
+
+/// Costs of a warpgroup's products, in data sheet's clocks, that published rows are simulated at: on the pipe, and from
+/// product to product.
+const ON_THE_PIPE: [f64; 3] = [1.5, 2.0, 2.5];
+const IN_A_CHAIN: [f64; 3] = [2.0, 3.0, 4.0];
 
 fn address(text: &str) -> Result<u32, String> {
     let digits = text.strip_prefix("0x").unwrap_or(text);
@@ -65,6 +75,7 @@ pub(super) fn run(args: &Args, constants: &Constants) -> Result<Verdict, CliErro
         return Err(usage("give rules, or --launch and --cubin, not both"));
     }
     let gpu = timing::gpu(constants).map_err(|error| usage(error.to_string()))?;
+    let learnt = Learnt::shipped()?;
     let disassembler = Nvdisasm::find(&args.compiler.search())?;
     let mut text = format!("on {}: predicted, not measured\n\n", args.target);
     let (mut rows, mut low_sum, mut high_sum) = (Vec::new(), 0.0, 0.0);
@@ -88,18 +99,15 @@ pub(super) fn run(args: &Args, constants: &Constants) -> Result<Verdict, CliErro
         let (launch, buffer_bytes) = launch(&file, flags)?;
         let sample = kernel.sample(&launch).map_err(|error| wrong(&error))?;
         let blocks = flags.blocks.unwrap_or(sample.blocks);
-        let explanations: &[Explanation] =
-            if kernel.uses_wgmma() { &Explanation::BOTH } else { &[Explanation::DataSheet] };
-        let mut runs = Vec::new();
-        for explanation in explanations {
-            runs.push(kernel.clocks(&launch, &sample, blocks, &gpu, *explanation).map_err(|error| wrong(&error))?);
-        }
-        let each = runs.iter().map(|run| run.total).collect::<Vec<f64>>();
+        let under =
+            |explanation| kernel.clocks(&launch, &sample, blocks, &gpu, explanation).map_err(|error| wrong(&error));
+        let mut runs = timing::explanations(&kernel, &learnt).into_iter().map(under).collect::<Result<Vec<_>, _>>()?;
         runs.sort_by(|a, b| a.total.total_cmp(&b.total));
         let moved = sample.block_bytes() * blocks as f64;
         let bytes = one_or_each(flags.bytes.len(), "bytes")?.map(|at| flags.bytes[at]);
         let bytes = bytes.unwrap_or(moved.min(buffer_bytes * blocks as f64 / sample.blocks.max(1) as f64));
-        let memory = bytes / (gpu.dram * timing::attained(moved, bytes));
+        let pattern = Pattern::of(moved, bytes);
+        let memory = bytes / (gpu.dram * learnt.fit.attained(pattern));
         let (Some(fast), Some(slow)) = (runs.first(), runs.last()) else { continue };
         let time = |clocks: f64| (clocks / gpu.clock).max(memory) + gpu.launch;
         let (low, high) = (time(fast.total), time(slow.total));
@@ -130,11 +138,25 @@ pub(super) fn run(args: &Args, constants: &Constants) -> Result<Verdict, CliErro
             text += &role_lines(&roles(&slow.roles));
         }
         text += &sample.notes().keys().map(|note| format!("  assumed: {note}\n")).collect::<String>();
-        rows.push(serde_json::json!({
+        let mut row = serde_json::json!({
             "entry": kernel.entry.name, "blocks": blocks, "micros": (low * high).sqrt(), "low": low, "high": high,
-            "clocks_by_explanation": each, "bytes": bytes, "moved": moved, "decided_by": decided,
-            "roles": roles(&slow.roles),
-        }));
+            "bytes": bytes, "moved": moved, "decided_by": decided, "roles": roles(&slow.roles),
+        });
+        if flags.strengths {
+            let line = |strengths: &[f64], how: fn(f64) -> Explanation| match kernel.uses_wgmma() {
+                true => strengths.iter().map(|at| Ok((*at, under(how(*at))?.total.round()))).collect(),
+                false => Ok::<_, CliError>(Vec::new()),
+            };
+            row["published"] = serde_json::to_value(gdn2_tune::published::Launch {
+                kernel: kernel.entry.name.clone(),
+                data_sheet: under(Explanation::DataSheet)?.total.round(),
+                pipe: line(&ON_THE_PIPE, Explanation::Pipe)?,
+                chain: line(&IN_A_CHAIN, Explanation::Chain)?,
+                bytes: bytes.round(),
+                pattern,
+            })?;
+        }
+        rows.push(row);
     }
     if rows.len() > 1 {
         text += &format!("all: {} to {}\n", micros(low_sum), micros(high_sum));

@@ -1,6 +1,7 @@
 //! `gdn2 predict`: what the clock says of kernels that no GPU is at hand for.
 
 mod foreign;
+mod published;
 mod rules;
 
 use std::path::PathBuf;
@@ -9,9 +10,9 @@ use gdn2_clock::kernel::RoleTime;
 use gdn2_codegen::kernel::Pass;
 use gdn2_tune::model::Constants;
 
+use crate::asked::Asked;
 use crate::error::CliError;
 use crate::select::{Overrides, Selection, pass};
-use crate::shape::Shape;
 use crate::{Verdict, compiler, tune, tuned};
 
 /// Predict a kernel's time on a GPU that is not at hand
@@ -21,23 +22,27 @@ use crate::{Verdict, compiler, tune, tuned};
 /// results are right. A prediction is no measurement. Where kernels use wgmma it is a range: published times refute the
 /// data sheet's rate for products that follow each other on one accumulator, and two explanations are left.
 ///
-/// With --launch and --cubin it times any kernel; LAUNCH.json is what `gdn2 vm` takes.
+/// From and to are the two explanations, or as far as predictions of published times are off where that is more.
+///
+/// With --launch and --cubin it times any kernel; LAUNCH.json is what `gdn2 vm` takes. With --published it predicts what
+/// others published.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   gdn2 predict rules/gdn.gdn2 rules/kda.gdn2 rules/gdn2.gdn2 --target h200 --shape B=8,T=8192,H=16 \\
     --shape B=1,T=8192,H=16
   gdn2 predict rules/gdn.gdn2 --target h200 --shape B=8,T=8192,H=16 --schedule matrix=wgmma --roles
-  gdn2 predict --launch launch.json --cubin kernel.cubin --target h200 --roles")]
+  gdn2 predict --launch launch.json --cubin kernel.cubin --target h200 --roles
+  gdn2 predict --published")]
 pub struct Args {
     /// Rule files; FILE#RULE for one rule of several
-    #[arg(value_name = "FILE[#RULE]", required_unless_present = "launch")]
+    #[arg(value_name = "FILE[#RULE]", required_unless_present_any = ["launch", "published"])]
     rules: Vec<Selection>,
     /// forward, forward-for-backward, backward or decode
     #[arg(long, default_value = "forward", value_parser = pass)]
     pass: Pass,
-    /// Sizes of a call, any number of times; HV, the value heads, is H unless given
-    #[arg(long, value_name = "B=…,T=…,H=…[,HV=…]", required_unless_present = "launch")]
-    shape: Vec<Shape>,
+    /// Sizes of a call or the name of a shape, any number of times; HV, the value heads, is H unless given
+    #[arg(long, value_name = "B=…,T=…,H=…[,HV=…]|NAME", required_unless_present_any = ["launch", "published"])]
+    shape: Vec<Asked>,
     /// GPU: h200, h100, h20, a100, a40, l40s, rtx4090, rtx5090
     #[arg(long, value_name = "GPU", default_value = "h200")]
     target: String,
@@ -45,6 +50,9 @@ pub struct Args {
     /// each matrix instruction that the GPU has, and in segments where sequences and heads leave multiprocessors idle
     #[arg(long, value_name = "FIELD=N,…")]
     schedule: Vec<String>,
+    /// Predict the times that others published, and say how far off predictions are
+    #[arg(long, conflicts_with_all = ["rules", "launch", "shape", "schedule", "pass", "roles"])]
+    published: bool,
     /// Name each role of each launch and what it waits for
     #[arg(long)]
     roles: bool,
@@ -64,6 +72,9 @@ pub struct Args {
 
 impl Args {
     pub fn run(&self) -> Result<Verdict, CliError> {
+        if self.published {
+            return published::run(self);
+        }
         tune::arch_of(&self.target)?;
         let constants = Constants::of(&self.target, Some(&self.records))?;
         match self.foreign.given() {

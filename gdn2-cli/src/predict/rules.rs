@@ -12,8 +12,9 @@ use gdn2_tune::job::{Engine, Job};
 use gdn2_tune::model::{Constants, floor_micros};
 use gdn2_tune::published;
 use gdn2_tune::report::micros;
-use gdn2_tune::timing::{self, Timing};
+use gdn2_tune::timing::{Prepared, Timing, TimingError};
 use serde::Serialize;
+use std::collections::HashMap;
 
 use super::{Args, role_lines};
 use crate::error::CliError;
@@ -42,12 +43,15 @@ pub(super) fn run(args: &Args, constants: &Constants) -> Result<Verdict, CliErro
         for rule in rule.rules()? {
             let rule = args.overrides.apply(rule)?;
             gdn2_codegen::takes(&rule, args.pass)?;
-            for shape in &args.shape {
+            for asked in &args.shape {
+                let (rule, shape) = (asked.of(rule.clone())?, asked.shape);
+                let sequences = asked.lengths.len().max(shape.batch as usize) as u64;
                 let units = u64::from(constants.multiprocessors());
-                let segments = segments(units / (shape.batch * shape.value_heads).max(1) as u64);
+                let segments = segments(units / (sequences * u64::from(shape.value_heads)).max(1));
                 for schedule in schedules(args, &rule, arch, segments)? {
-                    let (rule, gpu, shape) = (rule.clone(), args.target.clone(), tune::of(*shape)?);
-                    jobs.push((Job { rule, pass: args.pass, shape, gpu, arch, engine: Engine::Model }, schedule));
+                    let (rule, gpu) = (rule.clone(), args.target.clone());
+                    let job = Job { rule, pass: args.pass, shape, gpu, arch, engine: Engine::Model };
+                    jobs.push((job, asked.lengths.as_slice(), schedule));
                 }
             }
         }
@@ -57,19 +61,24 @@ pub(super) fn run(args: &Args, constants: &Constants) -> Result<Verdict, CliErro
     table.set_header(["rule", "shape", "schedule", "predicted", "from", "to", "decided by", "floor", "best published"]);
     let progress = Progress::new("predicting", jobs.len());
     let (mut good, mut rows, mut details) = (true, Vec::new(), String::new());
-    for (job, schedule) in &jobs {
+    let mut clock = Clock { compiler, disassembler, constants, prepared: HashMap::new() };
+    for (job, lengths, schedule) in &jobs {
         progress.step(&format!("{} {schedule}", job.rule.name));
-        let timed = time(job, *schedule, &compiler, &disassembler, constants);
-        let mut cells = vec![job.rule.name.clone(), job.shape.to_string(), schedule.to_string()];
+        let timed = clock.time(job, lengths, *schedule);
+        let shape = match lengths.len() {
+            0 => job.shape.to_string(),
+            sequences => format!("{} in {sequences} sequences", job.shape),
+        };
+        let mut cells = vec![job.rule.name.clone(), shape.clone(), schedule.to_string()];
         match timed {
             Ok(timing) => {
                 let decided = decided(&timing);
                 cells.extend([micros(timing.micros()), micros(timing.low()), micros(timing.high()), decided.clone()]);
-                details += &detail(job, *schedule, &timing, args.roles);
+                details += &detail(job, &shape, *schedule, &timing, args.roles);
                 rows.push(Row {
                     rule: job.rule.name.clone(),
                     pass: job.pass,
-                    shape: job.shape.to_string(),
+                    shape,
                     schedule: schedule.to_string(),
                     micros: timing.micros(),
                     low: timing.low(),
@@ -94,7 +103,7 @@ pub(super) fn run(args: &Args, constants: &Constants) -> Result<Verdict, CliErro
         }
     }
     let text = if args.json {
-        let published: Vec<_> = jobs.iter().filter_map(|(job, _)| published::best(job)).collect();
+        let published: Vec<_> = jobs.iter().filter_map(|(job, ..)| published::best(job)).collect();
         format!("{:#}\n", serde_json::json!({ "rows": rows, "published": published }))
     } else {
         format!("{} on {}: predicted, not measured\n\n{table}\n{details}", args.pass, args.target)
@@ -112,28 +121,46 @@ fn decided(timing: &Timing) -> String {
     }
 }
 
-fn time(
-    job: &Job,
-    schedule: Schedule,
-    compiler: &Compiler,
-    disassembler: &Nvdisasm,
-    constants: &Constants,
-) -> Result<Timing, String> {
-    let kernel = bind(&job.rule, job.pass, schedule, job.arch).map_err(|illegal| format!("constraints: {illegal}"))?;
-    let artifact = compiler.compile(kernel).map_err(|error| error.to_string())?;
-    let cubin = artifact.cubin.as_ref().ok_or_else(|| timing::TimingError::NoMachineCode.to_string())?;
-    let disassembly = disassembler.encoded_sass(cubin).map_err(|error| error.to_string())?;
-    timing::time(&artifact, &disassembly, job.shape, constants).map_err(|error| error.to_string())
+/// Kernels that were asked for, each read once for all its shapes.
+struct Clock<'a> {
+    compiler: Compiler,
+    disassembler: Nvdisasm,
+    constants: &'a Constants,
+    prepared: HashMap<String, Result<Prepared, String>>,
+}
+
+impl Clock<'_> {
+    fn time(&mut self, job: &Job, lengths: &[u32], schedule: Schedule) -> Result<Timing, String> {
+        let key = format!("{:?} {} {schedule}", job.rule, job.pass);
+        if !self.prepared.contains_key(&key) {
+            let prepared = self.prepare(job, schedule);
+            self.prepared.insert(key.clone(), prepared);
+        }
+        match self.prepared.get_mut(&key) {
+            Some(Ok(prepared)) => prepared.time(job.shape, lengths).map_err(|error| error.to_string()),
+            Some(Err(reason)) => Err(reason.clone()),
+            None => Err("nothing was compiled".to_owned()),
+        }
+    }
+
+    fn prepare(&self, job: &Job, schedule: Schedule) -> Result<Prepared, String> {
+        let kernel =
+            bind(&job.rule, job.pass, schedule, job.arch).map_err(|illegal| format!("constraints: {illegal}"))?;
+        let artifact = self.compiler.compile(kernel).map_err(|error| error.to_string())?;
+        let cubin = artifact.cubin.as_ref().ok_or_else(|| TimingError::NoMachineCode.to_string())?;
+        let disassembly = self.disassembler.encoded_sass(cubin).map_err(|error| error.to_string())?;
+        Prepared::new(&artifact, &disassembly, self.constants).map_err(|error| error.to_string())
+    }
 }
 
 /// Launches with their times, and their roles where they are asked for; what had to be assumed always.
-fn detail(job: &Job, schedule: Schedule, timing: &Timing, roles: bool) -> String {
+fn detail(job: &Job, shape: &str, schedule: Schedule, timing: &Timing, roles: bool) -> String {
     let several = timing.launches.len() > 1;
     let notes: Vec<&String> = timing.launches.iter().flat_map(|launch| &launch.notes).collect();
     if !roles && !several && notes.is_empty() {
         return String::new();
     }
-    let mut text = format!("\n{} {} {schedule}\n", job.rule.name, job.shape);
+    let mut text = format!("\n{} {shape} {schedule}\n", job.rule.name);
     for launch in &timing.launches {
         text += &format!(
             "  {}: {} to {}, {} blocks, {} resident, {:.1} MB, decided by {}\n",

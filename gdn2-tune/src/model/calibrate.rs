@@ -160,7 +160,7 @@ pub fn calibrate(pairs: &[Pair], start: &Constants) -> Calibrated {
 }
 
 /// Rank correlation.
-fn spearman(a: &[f64], b: &[f64]) -> f64 {
+pub(crate) fn spearman(a: &[f64], b: &[f64]) -> f64 {
     let (a, b) = (ranks(a), ranks(b));
     let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len().max(1) as f64;
     let (mean_a, mean_b) = (mean(&a), mean(&b));

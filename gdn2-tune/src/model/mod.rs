@@ -15,6 +15,7 @@ mod constants;
 mod counts;
 mod stalls;
 
+pub(crate) use calibrate::spearman;
 pub use calibrate::{Calibrated, Pair, calibrate, pairs};
 pub use constants::{Constants, ConstantsError, Sourced};
 pub use counts::{Load, Unit};

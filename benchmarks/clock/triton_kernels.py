@@ -1,0 +1,188 @@
+"""Compiles flash-linear-attention's kernels for a Hopper GPU that is not at hand; writes each launch's cubin and launch file.
+
+    python3 benchmarks/clock/triton_kernels.py gdn --shape 1,8192,16,16 --out DIR [--every | --choices FILE]
+
+A call runs on PyTorch's meta tensors: every kernel launch is caught, compiled for the target, and written down instead.
+With --every each configuration of an autotuned kernel is written, else the one that --choices names. Needs torch, triton
+and flash-linear-attention.
+"""
+
+import argparse
+import json
+import pathlib
+
+import torch
+
+# Libraries ask for the GPU when they are imported.
+torch.cuda.is_available = lambda: True
+torch.cuda.device_count = lambda: 1
+torch.cuda.current_device = lambda: 0
+torch.cuda.get_device_name = lambda *_: "NVIDIA H200"
+torch.cuda.get_device_capability = lambda *_: (9, 0)
+
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.runtime.autotuner import Autotuner
+from triton.runtime.jit import JITFunction
+
+TARGET = GPUTarget("cuda", 90, 32)
+SHARED = 232448  # bytes a block may opt in to, compute capability 9.0
+
+
+class Driver:
+    """What Triton asks of a driver before it launches anything."""
+
+    class utils:
+        @staticmethod
+        def get_device_properties(_device):
+            return {"max_shared_mem": SHARED, "multiprocessor_count": 132, "warpSize": 32, "max_num_regs": 65536}
+
+    def get_current_target(self):
+        return TARGET
+
+    def get_current_device(self):
+        return 0
+
+    def get_current_stream(self, _device=None):
+        return 0
+
+    def get_device_interface(self):
+        return torch.cuda
+
+    def get_active_torch_device(self):
+        return torch.device("meta")
+
+    def map_python_to_cpp_type(self, name):
+        return name
+
+    def is_active(self):
+        return True
+
+
+triton.runtime.driver.set_active(Driver())
+
+
+class Recorder:
+    """Catches launches and writes them."""
+
+    def __init__(self, out, every, choices):
+        self.out, self.every, self.choices = out, every, choices
+        self.launches, self.configs = [], {}
+        self.count = 0
+        self.compile = JITFunction.run
+
+    def autotuned(self, tuner, *args, **kwargs):
+        name = tuner.base_fn.__name__
+        tuner.nargs = dict(zip(tuner.arg_names, args))
+        try:
+            configs = tuner.prune_configs(kwargs)
+        except Exception:
+            configs = tuner.configs
+        named = {str(config): config for config in configs}
+        if not self.every:
+            chosen = self.choices.get(name)
+            named = {chosen: named[chosen]} if chosen in named else dict(list(named.items())[:1])
+        for text, config in named.items():
+            self.config = text
+            try:
+                tuner.fn.run(*args, **{**kwargs, **config.all_kwargs()})
+            except Exception as error:  # what does not compile is no candidate
+                print(f"{name} {text}: {type(error).__name__}: {str(error)[:120]}")
+        self.config = ""
+
+    def launched(self, function, *args, grid, warmup, **kwargs):
+        given = dict(zip(function.arg_names, args)) | {k: v for k, v in kwargs.items() if k in function.arg_names}
+        kernel = self.compile(function, *args, grid=grid, warmup=True, **kwargs)
+        blocks = grid(given | kwargs) if callable(grid) else grid
+        arguments, buffers = [], {}
+        for name, kind in kernel.src.signature.items():
+            if kind == "constexpr":
+                continue
+            value = given[name]
+            if kind.startswith("*"):
+                buffers[name] = {"bytes": int(value.numel() * value.element_size())}
+                arguments.append({"buffer": name})
+            elif kind in ("i32", "u32", "i16", "i8", "u8", "u1", "i1"):
+                arguments.append({"i32": int(value)})
+            elif kind in ("i64", "u64"):
+                arguments.append({"i64": int(value)})
+            else:
+                arguments.append({"f32": float(value)})
+        # Two pointers that Triton appends: global scratch and the profiler's.
+        arguments += [{"pointer": 0}, {"pointer": 0}]
+        stem = f"{self.count:03d}-{function.__name__}"
+        self.count += 1
+        (self.out / f"{stem}.cubin").write_bytes(kernel.asm["cubin"])
+        launch = {
+            "grid": [int(n) for n in blocks],
+            "block": [32 * kernel.metadata.num_warps],
+            "shared_bytes": kernel.metadata.shared,
+            "buffers": buffers,
+            "args": arguments,
+        }
+        (self.out / f"{stem}.json").write_text(json.dumps(launch))
+        self.launches.append({"kernel": function.__name__, "config": getattr(self, "config", ""), "files": stem,
+                              "bytes": sum(b["bytes"] for b in buffers.values())})
+        return kernel
+
+
+def tensor(*shape, dtype=torch.bfloat16):
+    return torch.empty(*shape, dtype=dtype, device="meta")
+
+
+def gdn(batch, tokens, key_heads, value_heads):
+    from fla.ops.gated_delta_rule.chunk import chunk_gated_delta_rule_fwd
+
+    q, k = tensor(batch, tokens, key_heads, 128), tensor(batch, tokens, key_heads, 128)
+    v = tensor(batch, tokens, value_heads, 128)
+    g, beta = tensor(batch, tokens, value_heads, dtype=torch.float32), tensor(batch, tokens, value_heads)
+    chunk_gated_delta_rule_fwd(q, k, v, g, beta, 128**-0.5, None, True)
+
+
+def kda(batch, tokens, heads, _):
+    from fla.ops.kda.chunk import chunk_kda
+
+    q, k, v, g = (tensor(batch, tokens, heads, 128) for _ in range(4))
+    chunk_kda(q, k, v, g, tensor(batch, tokens, heads), safe_gate=True, lower_bound=-5.0)
+
+
+def gdn2(batch, tokens, heads, _):
+    from fla.ops.gdn2.chunk import chunk_gdn2
+
+    q, k, v, g, b, w = (tensor(batch, tokens, heads, 128) for _ in range(6))
+    chunk_gdn2(q, k, v, g, b, w)
+
+
+def gdn_decode(batch, tokens, key_heads, value_heads):
+    from fla.ops.gated_delta_rule import fused_recurrent_gated_delta_rule
+
+    q, k = tensor(batch, tokens, key_heads, 128), tensor(batch, tokens, key_heads, 128)
+    v = tensor(batch, tokens, value_heads, 128)
+    g, beta = tensor(batch, tokens, value_heads, dtype=torch.float32), tensor(batch, tokens, value_heads)
+    state = tensor(batch, value_heads, 128, 128, dtype=torch.float32)
+    fused_recurrent_gated_delta_rule(q, k, v, g, beta=beta, initial_state=state, output_final_state=True)
+
+
+PIPELINES = {function.__name__: function for function in (gdn, kda, gdn2, gdn_decode)}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("pipeline", choices=PIPELINES)
+    parser.add_argument("--shape", required=True, help="B,T,H,HV")
+    parser.add_argument("--out", required=True, type=pathlib.Path)
+    parser.add_argument("--every", action="store_true")
+    parser.add_argument("--choices", type=pathlib.Path)
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    choices = json.loads(args.choices.read_text()) if args.choices else {}
+    recorder = Recorder(args.out, args.every, choices)
+    Autotuner.run = lambda tuner, *a, **k: recorder.autotuned(tuner, *a, **k)
+    JITFunction.run = lambda function, *a, **k: recorder.launched(function, *a, **k)
+    PIPELINES[args.pipeline](*(int(n) for n in args.shape.split(",")))
+    (args.out / "launches.json").write_text(json.dumps(recorder.launches, indent=1))
+    print(f"{len(recorder.launches)} launches in {args.out}")
+
+
+if __name__ == "__main__":
+    main()

@@ -93,7 +93,7 @@ pub enum CliError {
     /// A run that gave nothing.
     #[error(transparent)]
     Run(#[from] gdn2_runtime::engine::RunError),
-    /// A GPU that the time model knows nothing about.
+    /// A GPU that the clock knows nothing about.
     #[error(transparent)]
     Constants(#[from] gdn2_tune::model::ConstantsError),
     /// Published times that cannot be read.

@@ -7,11 +7,12 @@ use comfy_table::{CellAlignment, Table, presets};
 use gdn2_codegen::abi::Tensor;
 use gdn2_codegen::kernel::Pass;
 use gdn2_dsl::{Draw, Regime};
+use gdn2_runtime::artifact::Artifact;
 use gdn2_runtime::device::Device;
-use gdn2_runtime::engine::{Run, execute};
+use gdn2_runtime::engine::{Engine, Run, RunError, Training, execute, forward_for_backward, gradients};
 use gdn2_runtime::problem::Problem;
 use gdn2_runtime::tensors::Case;
-use gdn2_vm::{Class, InstructionCount};
+use gdn2_vm::{Class, InstructionCount, Report};
 use serde::Serialize;
 
 use crate::error::CliError;
@@ -25,7 +26,8 @@ use crate::{Verdict, write};
 /// A stage is a function of the generated CUDA. Instructions are warp instructions of the PTX; shared wavefronts are
 /// passes over the 32 banks, conflicts those beyond the least; sectors are of 32 bytes, no cache assumed. Registers,
 /// spills and static shared memory are the assembler's. The floor is each input read once and each output written once,
-/// states included.
+/// states included. The path is a block's longest, through one warp after another, handed on at barriers and mbarriers,
+/// of all blocks together. Backward is profiled alone, after the forward pass that keeps what it reads.
 #[derive(clap::Args)]
 #[command(after_help = "Example:
   gdn2 profile rules/gdn.gdn2 --pass forward --shape B=1,T=128,H=1 --device vm --source annotated.cu")]
@@ -52,6 +54,8 @@ pub struct Args {
 #[derive(Clone, Debug, Default, Serialize)]
 struct Sum {
     instructions: u64,
+    /// On the longest path of each block.
+    path: u64,
     by_class: BTreeMap<Class, u64>,
     /// With fewer than 32 lanes.
     partial: u64,
@@ -67,6 +71,7 @@ struct Sum {
 impl Sum {
     fn add(&mut self, i: &InstructionCount) {
         self.instructions += i.executed;
+        self.path += i.longest;
         *self.by_class.entry(i.class).or_default() += i.executed;
         self.partial += i.partial;
         self.matrix_fmas += i.matrix_fmas;
@@ -115,6 +120,7 @@ fn rows(sums: &BTreeMap<String, Sum>) -> Table {
     table.set_header([
         "stage",
         "instr",
+        "path",
         "int",
         "float",
         "cvt",
@@ -140,6 +146,7 @@ fn rows(sums: &BTreeMap<String, Sum>) -> Table {
         let mut row = vec![name.clone()];
         let numbers = [
             sum.instructions,
+            sum.path,
             sum.class(Class::Integer),
             sum.class(Class::Float),
             sum.class(Class::Convert),
@@ -168,6 +175,30 @@ fn rows(sums: &BTreeMap<String, Sum>) -> Table {
     table
 }
 
+/// Runs a pass and gives its kernels with a report for each of its launches.
+fn ran(engine: &Engine, run: &Run<'_>, problem: &Problem<'_>) -> Result<(Artifact, Vec<Report>), RunError> {
+    match run.pass {
+        Pass::Forward | Pass::Decode => {
+            let artifact = engine.artifact(run)?;
+            let reports = execute(run, Some(&artifact), problem)?.reports;
+            Ok((artifact, reports))
+        }
+        Pass::ForwardForBackward => {
+            let artifact = engine.artifact(run)?;
+            let training = Training { forward: Some(artifact.clone()), backward: artifact.clone() };
+            let (outcome, _) = forward_for_backward(run, Some(&training), None, problem)?;
+            Ok((artifact, outcome.reports))
+        }
+        Pass::Backward => {
+            let training = engine.training(run)?;
+            let mut reports = gradients(run, Some(&training), problem)?.reports;
+            let forward = training.forward.as_ref().map_or(0, |forward| forward.kernel.launches.len());
+            reports.drain(..forward.min(reports.len()));
+            Ok((training.backward, reports))
+        }
+    }
+}
+
 impl Args {
     pub fn run(&self) -> Result<Verdict, CliError> {
         let rule = self.overrides.apply(self.rule.rule()?)?;
@@ -181,15 +212,14 @@ impl Args {
         let pass = self.target.pass;
         let case = Case::drawn_inputs(&rule, &draw, pass == Pass::Backward)?;
         let run = Run { tokens_per_launch: tokens.max(1), ..self.target.of(&rule, &device) };
-        let artifact = self.target.engine().artifact(&run)?;
-        let problem = Problem::new(&rule, &case).map_err(gdn2_runtime::engine::RunError::from)?;
-        let outcome = execute(&run, Some(&artifact), &problem)?;
+        let problem = Problem::new(&rule, &case).map_err(RunError::from)?;
+        let (artifact, reports) = ran(&self.target.engine(), &run, &problem)?;
 
         let text = &artifact.source.text;
         let lines: Vec<&str> = text.lines().collect();
         let (mut stages, mut by_line, mut total) = (BTreeMap::new(), BTreeMap::new(), Sum::default());
-        let counted = outcome.reports.iter().filter_map(|report| report.counters.as_ref());
-        for i in counted.flat_map(|counters| &counters.instructions) {
+        let counted = || reports.iter().filter_map(|report| report.counters.as_ref());
+        for i in counted().flat_map(|counters| &counters.instructions) {
             let line = i.source.as_ref().map_or(0, |source| source.line);
             let entry: &mut Sum = stages.entry(stage(&lines, line)).or_default();
             entry.add(i);
@@ -200,6 +230,9 @@ impl Args {
         let cost = rule.token_cost();
         let pairs = (batch * tokens * value_heads) as u64;
         // The final states are asked for; the initial ones are read where the case has them.
+        let read: u64 = counted().map(|counters| counters.distinct_read_sectors).sum();
+        let written: u64 = counted().map(|counters| counters.distinct_write_sectors).sum();
+        let stages_of_plan = serde_json::to_value(gdn2_codegen::plan(&rule, pass).stages)?;
         let states = 1 + u64::from(case.tensors.contains_key(&Tensor::InitialState));
         let least = cost.bytes * pairs + states * cost.state_bytes * (batch * value_heads) as u64;
         let floor = serde_json::json!({"global_bytes": least, "multiply_adds": cost.multiply_adds * pairs});
@@ -209,7 +242,8 @@ impl Args {
         let report = if self.json {
             let json = serde_json::json!({
                 "rule": rule.name, "pass": pass, "arch": artifact.kernel.arch, "schedule": artifact.kernel.schedule,
-                "tokens": tokens, "total": total, "stages": stages, "lines": by_line,
+                "tokens": tokens, "total": total, "stages": stages, "lines": by_line, "plan": stages_of_plan,
+                "distinct_read_sectors": read, "distinct_write_sectors": written,
                 "resources": artifact.resources, "floor": floor,
             });
             format!("{json:#}\n")
@@ -223,7 +257,14 @@ impl Args {
                 );
             }
             let moved = total.global_read_bytes + total.global_write_bytes;
-            text += &format!("device memory: {moved} B moved, floor {least} B\n\n{}\n", rows(&stages));
+            let plan: Vec<&str> =
+                stages_of_plan.as_array().into_iter().flatten().filter_map(|stage| stage.as_str()).collect();
+            text += &format!(
+                "plan: {}\ndevice memory: {moved} B moved, {} B distinct in sectors, floor {least} B\n\n{}\n",
+                plan.join(", "),
+                32 * (read + written),
+                rows(&stages)
+            );
             text
         };
         write::stdout(report.as_bytes())?;

@@ -9,7 +9,7 @@ use gdn2_codegen::arch::Arch;
 use gdn2_codegen::bind;
 use gdn2_codegen::kernel::Pass;
 use gdn2_codegen::lookup::{Question, Step};
-use gdn2_codegen::record::{Basis, GPUS, Record, Records, StallSource, Timed, gpu_named, rule_fingerprint};
+use gdn2_codegen::record::{Basis, GPUS, Record, Records, Timed, gpu_named, rule_fingerprint};
 use gdn2_codegen::space::space;
 use gdn2_dsl::Rule;
 use gdn2_runtime::device::cuda::Cuda;
@@ -32,7 +32,7 @@ use crate::target::positive;
 use crate::tune_progress::Watch;
 use crate::{Verdict, compiler, tuned, write};
 
-/// Part of the budget that the model may spend on ordering candidates before they are timed.
+/// Part of the budget that the clock may spend on ordering candidates before they are timed.
 const MODEL_SHARE: f64 = 0.25;
 
 /// Find the best legal schedule for a GPU, with or without the GPU at hand
@@ -63,7 +63,7 @@ pub struct Args {
     /// GPU to tune for: h200, h100, h20, a100, a40, l40s, rtx4090, rtx5090; a CUDA device is its own
     #[arg(long, value_name = "GPU")]
     target: Option<String>,
-    /// cuda:N measures, model predicts from counts, vm counts cycles over the whole shape
+    /// cuda:N measures, model predicts by the clock, vm counts cycles over the whole shape
     #[arg(long, default_value = "model", value_name = "DEVICE")]
     device: Engine,
     /// Wall-clock time, such as 90s, 10m or 1h
@@ -108,9 +108,9 @@ pub struct Args {
 
 #[derive(clap::Subcommand)]
 enum Sub {
-    /// Refit the model's constants on measured times
+    /// Refit a GPU's constants on measured times
     ///
-    /// A sweep on a GPU leaves both in its log: what the model counted and what the GPU took. The constants go to
+    /// A sweep on a GPU leaves both in its log: what was simulated and what the GPU took. The constants go to
     /// constants/GPU.json beside the log, where the next sweep finds them.
     #[command(after_help = "Example:
   gdn2 tune rules/kda.gdn2 --shape B=1,T=8192,H=16 --device cuda:0
@@ -235,7 +235,7 @@ impl Args {
         Ok(stands)
     }
 
-    /// Sweeps; where candidates are timed, the model has its say first, for it orders them.
+    /// Sweeps; where candidates are timed, the clock has its say first, for it orders them.
     fn sweep(&self, job: &Job, gpu: Option<&Cuda>) -> Result<Swept, CliError> {
         let version = self.compiler.bare().nvrtc()?.version();
         let constants = match Constants::of(&job.gpu, Some(&self.records)) {
@@ -252,10 +252,6 @@ impl Args {
                 None => constants.as_ref().map_or(0, Constants::clock_mhz),
             },
             floor_micros: constants.as_ref().map_or(0.0, floor),
-            stalls: constants.as_ref().map(|_| match Nvdisasm::find(&self.compiler.search()) {
-                Ok(_) => StallSource::MachineCode,
-                Err(_) => StallSource::Constants,
-            }),
         };
         let workers = Pool::new(self.worker()?, usize::from(self.workers), self.timeout);
         // A GPU times one candidate at a time; the others are compiled meanwhile.
@@ -409,8 +405,7 @@ fn background(record: &Record) -> String {
         Basis::Measured => "measured".to_owned(),
         Basis::Counted => "counted, no measurement".to_owned(),
         Basis::Predicted => {
-            let stalls = provenance.stalls.map_or_else(String::new, |stalls| format!(", {stalls}"));
-            format!("predicted, error band ±{:.0} %{stalls}", 100.0 * winner.time.spread)
+            format!("predicted by the clock, error band ±{:.0} %", 100.0 * winner.time.spread)
         }
     };
     let beside = match built_in {
@@ -468,7 +463,7 @@ fn refit(measured: &Path, counted: &Path, out: Option<&Path>) -> Result<Verdict,
         )));
     };
     let folder = measured.parent().unwrap_or(Path::new("."));
-    let fitted = calibrate(&pairs, &Constants::of(&gpu, Some(folder))?);
+    let fitted = calibrate(&pairs, &Constants::of(&gpu, Some(folder))?)?;
     let mut json = serde_json::to_vec_pretty(&fitted.constants)?;
     json.push(b'\n');
     let out = out.map_or_else(|| folder.join("constants").join(format!("{gpu}.json")), Path::to_owned);

@@ -181,12 +181,20 @@ impl Sample {
         (0..self.kinds.len()).max_by_key(|kind| count(*kind)).unwrap_or(0)
     }
 
+    /// A block's mean of something over the grid: what was looked at stands for the blocks behind it, the grid's last block
+    /// for itself alone.
+    pub fn mean(&self, of: impl Fn(&Block) -> f64) -> f64 {
+        let last = self.of.len().saturating_sub(1);
+        let each = self.blocks.saturating_sub(1) as f64 / last.max(1) as f64;
+        let weight = |place: usize| if place == last { 1.0 } else { each };
+        let of = |kind: usize| self.kinds.get(kind).map_or(0.0, &of);
+        let sum: f64 = self.of.iter().enumerate().map(|(place, kind)| weight(place) * of(*kind)).sum();
+        sum / (each * last as f64 + 1.0)
+    }
+
     /// Bytes that a mean block moves between its multiprocessor and the level-two cache.
     pub fn block_bytes(&self) -> f64 {
-        let bytes = |kind: &usize| {
-            self.kinds.get(*kind).map_or(0.0, |kind| f64::from(kind.distinct) * 32.0 + kind.bulk_bytes as f64)
-        };
-        self.of.iter().map(bytes).sum::<f64>() / self.of.len().max(1) as f64
+        self.mean(|block| f64::from(block.distinct) * 32.0 + block.bulk_bytes as f64)
     }
 
     /// What was assumed, with how often.

@@ -2,9 +2,10 @@
 //! against the float64 reference, and only then look at its time.
 
 use crate::job::{Engine as Kind, Job};
-use crate::model::{Constants, ConstantsError, LaunchLoad, Load, Stalls, counted_micros, predict, stalls};
+use crate::model::{Clocked, Constants, ConstantsError, LaunchLoad, Load, counted_micros};
 use crate::outcome::{Metric, Outcome, Reason, Sample};
 use crate::tallies::Tallies;
+use crate::timing::{Prepared, TimingError};
 use crate::worker::{Request, Step};
 use gdn2_codegen::abi::{Extents, Tensor};
 use gdn2_codegen::bind;
@@ -22,7 +23,7 @@ use gdn2_runtime::nvrtc::NvrtcError;
 use gdn2_runtime::problem::Problem;
 use gdn2_runtime::tensors::{Case, CaseError};
 use gdn2_runtime::toolchain::Nvdisasm;
-use gdn2_vm::{Check, Module, Report};
+use gdn2_vm::{Check, Report};
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -104,7 +105,7 @@ impl Evaluator {
         }
     }
 
-    /// The same, reading what machine code says of its stalls where there is a disassembler.
+    /// The same with a disassembler, which predictions need.
     pub fn with_disassembler(self, disassembler: Option<Nvdisasm>) -> Evaluator {
         Evaluator { disassembler, ..self }
     }
@@ -157,7 +158,7 @@ impl Evaluator {
     fn on_vm(&mut self, request: &Request, artifact: &Artifact) -> Result<Outcome, Outcome> {
         let job = &request.job;
         let constants = self.constants(&job.gpu).map_err(|error| Outcome::invalid(Reason::Runtime, error))?;
-        let launches = match job.engine {
+        let mut launches = match job.engine {
             Kind::Model => {
                 let full = full(request);
                 // One group of heads: launches that only grouped heads need are counted, too.
@@ -189,13 +190,38 @@ impl Evaluator {
             }
         };
         let time = match job.engine {
-            Kind::Model => {
-                let prediction = predict(&launches, job.compulsory_bytes(), &job.arch.limits(), &constants);
-                Time { micros: prediction.micros, spread: constants.band() }
-            }
+            Kind::Model => self.clocked(request, artifact, &constants, &mut launches)?,
             Kind::Vm | Kind::Cuda(_) => Time { micros: counted_micros(&launches, &constants), spread: 0.0 },
         };
         Ok(Outcome::Correct(Sample { time, metrics: metrics(artifact), launches }))
+    }
+
+    /// The time by the clock, as far off as predictions of published times are; the clock's own figures go to the launches.
+    fn clocked(
+        &self,
+        request: &Request,
+        artifact: &Artifact,
+        constants: &Constants,
+        launches: &mut [LaunchLoad],
+    ) -> Result<Time, Outcome> {
+        let failed = |error: &dyn std::fmt::Display| Outcome::invalid(Reason::Runtime, first_lines(error));
+        let (Some(disassembler), Some(cubin)) = (&self.disassembler, &artifact.cubin) else {
+            return Err(failed(&TimingError::NoMachineCode));
+        };
+        let disassembly = disassembler.encoded_sass(cubin).map_err(|error| failed(&error))?;
+        let prepared = Prepared::new(artifact, &disassembly, constants).map_err(|error| failed(&error))?;
+        let timing = prepared.with_data_sheet().time(request.job.shape, &[]).map_err(|error| failed(&error))?;
+        let (micros, spread) = (timing.micros(), timing.band());
+        for (load, launch) in launches.iter_mut().zip(timing.launches) {
+            load.clocked = Some(Clocked {
+                micros: (launch.low * launch.high).sqrt(),
+                resident: launch.resident,
+                waves: launch.waves,
+                decided: launch.decided.to_string(),
+                launch: launch.clocks,
+            });
+        }
+        Ok(Time { micros, spread })
     }
 
     /// Results first, at a length whose reference is quick; then the time at the job's own shape, warm and cold.
@@ -270,9 +296,7 @@ impl Evaluator {
     ) -> Result<Vec<LaunchLoad>, Outcome> {
         let job = &request.job;
         let mut launches = Vec::new();
-        let mut stalls = self.stalls(artifact)?.into_iter();
         for ((launch, short), long) in artifact.kernel.launches.iter().zip(short).zip(long) {
-            let stalls = stalls.next().unwrap_or_default();
             if !launch.when.holds(job.shape.extents()) {
                 continue;
             }
@@ -286,20 +310,10 @@ impl Evaluator {
                 registers: resources.map_or(0, |entry| entry.registers),
                 shared_bytes: launch.shared_bytes + resources.map_or(0, |entry| entry.static_shared),
                 load: short.extrapolated(long, at, f64::from(job.shape.tokens)).mean(alike),
-                stalls,
+                clocked: None,
             });
         }
         Ok(launches)
-    }
-
-    /// What the machine code of each launch says of its stalls; nothing without a disassembler.
-    fn stalls(&self, artifact: &Artifact) -> Result<Vec<Stalls>, Outcome> {
-        let (Some(disassembler), Some(cubin)) = (&self.disassembler, &artifact.cubin) else { return Ok(Vec::new()) };
-        let failed = |error: &dyn std::fmt::Display| Outcome::invalid(Reason::Runtime, first_lines(error));
-        let sass = disassembler.encoded_sass(cubin).map_err(|error| failed(&error))?;
-        let module = Module::parse(&artifact.ptx).map_err(|error| failed(&error))?;
-        let of = |entry: &str| Some(stalls(&sass, entry, module.instructions(entry)?));
-        Ok(artifact.kernel.launches.iter().map(|launch| of(&launch.entry).unwrap_or_default()).collect())
     }
 
     /// Runs a case on a device and holds its results against the reference.

@@ -1,10 +1,11 @@
 //! What is tuned: a rule's pass for one shape on one GPU, and by which kind of device.
 
 use crate::model::Constants;
+use crate::published::Learnt;
 use gdn2_codegen::abi::Extents;
 use gdn2_codegen::arch::Arch;
 use gdn2_codegen::kernel::Pass;
-use gdn2_codegen::record::{Basis, StallSource, rule_fingerprint, source_fingerprint};
+use gdn2_codegen::record::{Basis, rule_fingerprint, source_fingerprint};
 use gdn2_codegen::schedule::Schedule;
 use gdn2_dsl::Rule;
 use serde::{Deserialize, Serialize};
@@ -48,7 +49,7 @@ impl Shape {
 pub enum Engine {
     /// A CUDA device by ordinal: measured.
     Cuda(u32),
-    /// The time model: predicted from resources and counts.
+    /// The clock: predicted from machine code.
     Model,
     /// The virtual machine, whole shape: counted cycles in place of time.
     Vm,
@@ -116,13 +117,13 @@ pub struct Job {
 impl Job {
     /// Fingerprint of everything that two searches must share for the results of one to stand in the other: the job,
     /// the candidates (`space`) and `compiler` as in a record's provenance, the CUDA text of every legal candidate, and
-    /// what the model knows of the GPU, and of its machine code, where times depend on that.
+    /// what the clock knows of the GPU and of published times, where times depend on that.
     pub fn identity(
         &self,
         space: &str,
         compiler: &str,
         legal: &[Schedule],
-        model: (Option<&Constants>, Option<StallSource>),
+        model: (Option<&Constants>, Option<Learnt>),
     ) -> String {
         let Job { rule, pass, shape, gpu, arch, engine } = self;
         let fingerprint = rule_fingerprint(rule);

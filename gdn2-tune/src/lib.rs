@@ -2,7 +2,8 @@
 //!
 //! A [`job`] is searched by a strategy of [`search`], which asks for candidates; [`sweep`](sweep::sweep) runs them in
 //! [`worker`] processes, keeps every [`outcome`] in an append-only [`log`], lets the two best meet and makes the record
-//! that `gdn2_codegen` looks up afterwards. Without a GPU, [`model`] predicts times from counts of the virtual machine.
+//! that `gdn2_codegen` looks up afterwards. Without a GPU, [`timing`] predicts
+//! times from machine code, as far off as [`published`] ones are.
 
 pub mod evaluate;
 pub mod job;

@@ -65,7 +65,7 @@ pub struct Sample {
     /// What else is known about it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub metrics: Vec<Metric>,
-    /// What the model sees of it, where it was counted: with a measured time beside it, food for calibration.
+    /// What was counted and simulated of it: with a measured time beside it, what constants are refitted on.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub launches: Vec<LaunchLoad>,
 }

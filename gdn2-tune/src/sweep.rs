@@ -4,13 +4,14 @@ use crate::job::{Engine, Job};
 use crate::log::{Contents, Effort, Evaluation, Line, Log, Refusal, Search};
 use crate::model::Constants;
 use crate::outcome::{Outcome, Reason, Sample};
+use crate::published::Learnt;
 use crate::search::{self, Evaluate, Points, Strategy};
 use crate::verdict::{Looks, Podium, podium};
 use crate::worker::{Finished, Pool, Request, Step};
 use gdn2_codegen::bind;
 use gdn2_codegen::kernel::Illegal;
 use gdn2_codegen::record::{
-    Basis, Bucket, Damage, Provenance, Record, StallSource, Time, Timed, rule_fingerprint, source_fingerprint,
+    Basis, Bucket, Damage, Provenance, Record, Time, Timed, rule_fingerprint, source_fingerprint,
 };
 use gdn2_codegen::schedule::{Schedule, ScheduleError};
 use gdn2_codegen::space::{fingerprint, space};
@@ -79,7 +80,7 @@ pub struct Setup<'a> {
     pub budget: Budget,
     /// Compiler and version, for provenance.
     pub compiler: String,
-    /// What the model knows of the GPU, where it is known.
+    /// What the clock knows of the GPU, where it is known.
     pub constants: Option<Constants>,
     /// Driver, clock and floor of the machine tuned for.
     pub machine: Machine,
@@ -87,8 +88,8 @@ pub struct Setup<'a> {
 
 impl Setup<'_> {
     /// What a prediction depends on.
-    fn model(&self) -> (Option<&Constants>, Option<StallSource>) {
-        (self.constants.as_ref(), self.machine.stalls)
+    fn model(&self) -> (Option<&Constants>, Option<Learnt>) {
+        (self.constants.as_ref(), self.constants.as_ref().and_then(|constants| Learnt::of(constants).ok()))
     }
 }
 
@@ -101,8 +102,6 @@ pub struct Machine {
     pub clock_mhz: u32,
     /// The floor, microseconds.
     pub floor_micros: f64,
-    /// Where the model has stalls from, where there is a model.
-    pub stalls: Option<StallSource>,
 }
 
 /// Something to tell whoever watches.
@@ -195,8 +194,8 @@ pub fn sweep(job: &Job, setup: &Setup, watch: &mut dyn FnMut(Event)) -> Result<S
     Ok(Swept { search: identity, record: made?, illegal, legal, floor_micros: setup.machine.floor_micros, at_floor })
 }
 
-/// What the time model said of the candidates in a search of the same log, where there is one: it orders what is yet
-/// to be timed. What the model could not run comes last.
+/// What the clock said of the candidates in a search of the same log, where there is one: it orders what is yet
+/// to be timed. What it could not run comes last.
 fn prior(job: &Job, setup: &Setup, space: &str, log: &Contents, legal: &[Schedule]) -> Option<Vec<f64>> {
     if job.engine == Engine::Model {
         return None;
@@ -369,7 +368,6 @@ impl<'a, 'w> Run<'a, 'w> {
                 driver: self.setup.machine.driver.clone(),
                 clock_mhz: self.setup.machine.clock_mhz,
                 basis: job.engine.basis(),
-                stalls: self.setup.machine.stalls.filter(|_| job.engine.basis() != Basis::Measured),
             },
         })
     }

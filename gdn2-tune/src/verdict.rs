@@ -108,7 +108,7 @@ pub struct Podium<'a> {
 }
 
 /// The winner is the fastest, unless what it gains over the built-in schedule is within the spread of the two, or, for
-/// predictions, within the model's error band.
+/// predictions, within their error band.
 pub fn podium(ranking: &[(Schedule, Sample)], built_in: Schedule, basis: Basis) -> Option<Podium<'_>> {
     let fastest = ranking.first()?;
     let built_in = ranking.iter().find(|(schedule, _)| *schedule == built_in);

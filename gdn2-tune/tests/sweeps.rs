@@ -130,7 +130,7 @@ fn watched(
         budget: Budget { time: None, candidates: None },
         compiler: "NVRTC 13.0".to_owned(),
         constants: None,
-        machine: Machine { driver: None, clock_mhz: 1980, floor_micros: 0.0, stalls: None },
+        machine: Machine { driver: None, clock_mhz: 1980, floor_micros: 0.0 },
     };
     sweep(job, &setup, watch).unwrap()
 }

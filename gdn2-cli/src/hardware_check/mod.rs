@@ -29,7 +29,7 @@ use crate::{Verdict, terminal, write};
 /// Check, compare and tune everything on a GPU, in the minutes one has it
 ///
 /// In order of worth: the virtual machine's opcodes against the hardware; every shipped rule, pass and path against
-/// float64, each twice; the peers that can be imported, side by side; tuning; the time model's constants refitted. A
+/// float64, each twice; the peers that can be imported, side by side; tuning; the clock's constants refitted. A
 /// part gets a share of the minutes, and what it leaves over goes to the next. --device vm rehearses all of it: the same
 /// steps and files, marked as a rehearsal, and no time in them.
 ///

@@ -1,4 +1,4 @@
-//! Sweeps of the most valuable shapes, and the time model held against what they measured.
+//! Sweeps of the most valuable shapes, and the clock held against what they measured.
 
 use std::path::{Path, PathBuf};
 
@@ -60,7 +60,7 @@ pub fn part(setting: &Setting<'_>, clock: Clock) -> Result<Part, CliError> {
     Ok(part)
 }
 
-/// Counts the first sweep's candidates and refits the model's constants to their measured times.
+/// Counts the first sweep's candidates and refits the clock's constants to their measured times.
 pub fn calibration(setting: &Setting<'_>, clock: Clock) -> Result<Part, CliError> {
     let scratch = kept::scratch()?;
     let (records, counted) = (scratch.path().join("tuning"), scratch.path().join("counted.jsonl"));

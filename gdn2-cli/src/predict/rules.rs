@@ -103,7 +103,12 @@ pub(super) fn run(args: &Args, constants: &Constants) -> Result<Verdict, CliErro
         }
     }
     let text = if args.json {
-        let published: Vec<_> = jobs.iter().filter_map(|(job, ..)| published::best(job)).collect();
+        let mut published = Vec::new();
+        for one in jobs.iter().flat_map(|(job, ..)| published::of(job)) {
+            if !published.contains(&one) {
+                published.push(one);
+            }
+        }
         format!("{:#}\n", serde_json::json!({ "rows": rows, "published": published }))
     } else {
         format!("{} on {}: predicted, not measured\n\n{table}\n{details}", args.pass, args.target)

@@ -118,29 +118,10 @@ impl<'de> Deserialize<'de> for Bucket {
 pub enum Basis {
     /// CUDA events on the GPU.
     Measured,
-    /// The time model.
+    /// The clock, from machine code.
     Predicted,
     /// Cycles counted by the virtual machine at the GPU's unit rates: a test of the tuner, not of the kernel.
     Counted,
-}
-
-/// Where a prediction has the clocks between one instruction and the next from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum StallSource {
-    /// The control words of the machine code, where a unit's latency is fixed; constants for the others.
-    MachineCode,
-    /// The GPU's constants alone: no disassembler was at hand.
-    Constants,
-}
-
-impl fmt::Display for StallSource {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            StallSource::MachineCode => "stalls from the machine code",
-            StallSource::Constants => "stalls from constants alone",
-        })
-    }
 }
 
 /// A median with its spread.
@@ -183,9 +164,6 @@ pub struct Provenance {
     pub clock_mhz: u32,
     /// Measured, predicted or counted.
     pub basis: Basis,
-    /// Of predictions and counts, where their stalls are from.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub stalls: Option<StallSource>,
 }
 
 /// The winner of one search.

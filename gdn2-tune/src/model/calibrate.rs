@@ -1,10 +1,11 @@
-//! Refits the constants on measured times: the model's own shape stays, its rates and stalls move to where the squared
-//! error of the logarithm is least.
+//! Refits the constants on measured times: what was simulated stays, and what it is turned into time by moves to where the
+//! squared error of the logarithm is least.
 
-use super::{Constants, LaunchLoad, predict};
+use super::{Constants, Sourced};
 use crate::job::{Engine, Job};
 use crate::log::Contents;
 use crate::outcome::Outcome;
+use crate::published::{self, FitError, Learnt, Rates};
 use gdn2_codegen::record::Basis;
 use gdn2_codegen::schedule::Schedule;
 use std::collections::HashMap;
@@ -16,10 +17,8 @@ pub struct Pair {
     pub gpu: String,
     /// Whether a GPU took the time, or the virtual machine counted it in rehearsal.
     pub measured_by_gpu: bool,
-    /// What the model sees.
-    pub launches: Vec<LaunchLoad>,
-    /// Bytes that must cross memory.
-    pub compulsory_bytes: f64,
+    /// What was simulated.
+    pub launches: Vec<published::Launch>,
     /// What the GPU took, microseconds.
     pub measured: f64,
 }
@@ -39,24 +38,14 @@ pub struct Calibrated {
     pub rank_correlation: f64,
 }
 
-/// What a fit may move, and not further than this factor from where it was.
-const FREE: [&str; 16] = [
-    "dram_bytes",
-    "l2_bytes",
-    "launch",
-    "mma",
-    "stall_barrier",
-    "stall_branch",
-    "stall_convert",
-    "stall_float",
-    "stall_global",
-    "stall_integer",
-    "stall_mbarrier",
-    "stall_mma",
-    "stall_shared",
-    "stall_special",
-    "stall_wgmma_wait",
-    "wgmma",
+/// What a fit may move, and not further than this factor from where it was. The surplus of a warpgroup's products and the
+/// share of memory that is read again are those of published times until then.
+const FREE: [(&str, &str); 5] = [
+    ("again", "share of a copy's rate"),
+    ("clock", "MHz"),
+    ("dram_bytes", "GB/s"),
+    ("launch", "microseconds per launch"),
+    ("wgmma_surplus", "times the data sheet's clocks, beyond them"),
 ];
 const FURTHEST: f64 = 4.0;
 
@@ -83,26 +72,36 @@ pub fn pairs(measured: &Contents, counted: &Contents) -> Vec<Pair> {
             timed.extend(evaluation.outcome.micros().map(|micros| (evaluation.schedule, micros)));
         }
         pairs.extend(timed.into_iter().filter_map(|(schedule, measured)| {
-            let launches = (*loads.get(&schedule)?).clone();
+            let clocked = |launch: &super::LaunchLoad| Some(launch.clocked.as_ref()?.launch.clone());
+            let launches = loads.get(&schedule)?.iter().map(clocked).collect::<Option<Vec<_>>>()?;
             let measured_by_gpu = job.engine.basis() == Basis::Measured;
-            let (gpu, compulsory_bytes) = (job.gpu.clone(), job.compulsory_bytes());
-            Some(Pair { gpu, measured_by_gpu, launches, compulsory_bytes, measured })
+            Some(Pair { gpu: job.gpu.clone(), measured_by_gpu, launches, measured })
         }));
     }
     pairs
 }
 
 /// Coordinate descent in steps of shrinking factors. Few constants, few pairs: simple and the same on every machine.
-pub fn calibrate(pairs: &[Pair], start: &Constants) -> Calibrated {
-    let limits = start.arch.limits();
+///
+/// # Errors
+/// A damaged file of what published times say.
+pub fn calibrate(pairs: &[Pair], start: &Constants) -> Result<Calibrated, FitError> {
+    let mut start = start.clone();
+    let learnt = Learnt::of(&start)?;
+    for (name, value) in [("again", learnt.fit.again), ("wgmma_surplus", learnt.fit.wgmma_surplus)] {
+        let unit = FREE.iter().find(|(free, _)| *free == name).map_or("", |(_, unit)| *unit).to_owned();
+        let shipped = Sourced { value, unit, source: "fitted on published times".to_owned() };
+        start.values.entry(name.to_owned()).or_insert(shipped);
+    }
     let ratio = |pair: &Pair, constants: &Constants| {
-        let predicted = predict(&pair.launches, pair.compulsory_bytes, &limits, constants).micros;
+        let fit = learnt.fit.with(constants);
+        let predicted = Rates::of(constants).middle(&pair.launches, &fit);
         (predicted.max(f64::MIN_POSITIVE) / pair.measured.max(f64::MIN_POSITIVE)).ln()
     };
     // Constants that the pairs say nothing about stay: leaving where one was costs a little.
     let cost = |constants: &Constants| -> f64 {
         let errors: f64 = pairs.iter().map(|pair| ratio(pair, constants).powi(2)).sum();
-        let moved = |name: &&str| (constants.get(name) / start.get(name)).ln().powi(2);
+        let moved = |(name, _): &(&str, &str)| (constants.get(name) / start.get(name)).ln().powi(2);
         errors + 1e-3 * FREE.iter().map(moved).sum::<f64>()
     };
     let mut constants = start.clone();
@@ -110,7 +109,7 @@ pub fn calibrate(pairs: &[Pair], start: &Constants) -> Calibrated {
     let mut step = 1.5;
     while step > 1.005 {
         let mut moved = false;
-        for name in FREE {
+        for (name, _) in FREE {
             for factor in [step, 1.0 / step] {
                 let mut trial = constants.clone();
                 let Some(constant) = trial.values.get_mut(name) else { continue };
@@ -131,7 +130,7 @@ pub fn calibrate(pairs: &[Pair], start: &Constants) -> Calibrated {
         errors.sort_by(f64::total_cmp);
         errors
     };
-    let (before, after) = (errors(start), errors(&constants));
+    let (before, after) = (errors(&start), errors(&constants));
     let quantile = |sorted: &[f64], part: f64| {
         sorted.get(((sorted.len() as f64 * part) as usize).min(sorted.len().saturating_sub(1))).copied().unwrap_or(0.0)
     };
@@ -139,24 +138,25 @@ pub fn calibrate(pairs: &[Pair], start: &Constants) -> Calibrated {
         true => format!("refitted on {} timed candidates", pairs.len()),
         false => format!("refitted on {} candidates counted by the virtual machine: a rehearsal", pairs.len()),
     };
-    for name in FREE {
+    for (name, _) in FREE {
         if let Some(constant) = constants.values.get_mut(name).filter(|constant| constant.value != start.get(name)) {
             constant.source.clone_from(&fitted);
         }
     }
-    if let Some(band) = constants.values.get_mut("band").filter(|_| !pairs.is_empty()) {
-        band.value = quantile(&after, 0.9).max(0.01);
-        band.source = format!("90th percentile of the relative error, {fitted}");
+    if !pairs.is_empty() {
+        let source = format!("90th percentile of the relative error, {fitted}");
+        let band = Sourced { value: quantile(&after, 0.9).max(0.01), unit: "relative error".to_owned(), source };
+        constants.values.insert("band".to_owned(), band);
     }
     let predicted: Vec<f64> = pairs.iter().map(|pair| ratio(pair, &constants).exp() * pair.measured).collect();
     let measured: Vec<f64> = pairs.iter().map(|pair| pair.measured).collect();
-    Calibrated {
+    Ok(Calibrated {
         pairs: pairs.len(),
         error_before: quantile(&before, 0.5),
         error_after: quantile(&after, 0.5),
         rank_correlation: spearman(&predicted, &measured),
         constants,
-    }
+    })
 }
 
 /// Rank correlation.
@@ -180,34 +180,36 @@ fn ranks(values: &[f64]) -> Vec<f64> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use super::super::{Load, Stalls, Unit};
     use super::*;
+    use crate::published::{Launch, Pattern};
 
     /// Times made by a GPU whose constants differ from the shipped ones are met again by the refit.
     #[test]
     fn finds_the_constants_that_made_the_times() {
         let shipped = Constants::shipped("h200").unwrap();
+        let learnt = Learnt::shipped().unwrap();
         let mut truth = shipped.clone();
-        for (name, factor) in [("stall_mma", 2.0), ("stall_shared", 0.6), ("launch", 1.5)] {
+        for (name, factor) in [("clock", 0.8), ("dram_bytes", 0.7), ("launch", 1.5)] {
             truth.values.get_mut(name).unwrap().value *= factor;
         }
-        let pairs: Vec<Pair> = (1..40u32)
+        let fit = published::Fit { again: 0.5, ..learnt.fit };
+        let pairs: Vec<Pair> = (1..60u32)
             .map(|seed| {
-                let mut load = Load::default();
-                load.instructions[Unit::Mma as usize] = f64::from(seed * 7919 % 97) * 100.0;
-                load.instructions[Unit::Shared as usize] = f64::from(seed * 104_729 % 89) * 150.0;
-                load.instructions[Unit::Integer as usize] = f64::from(seed * 1_299_709 % 83) * 200.0;
-                load.longest = load.instructions.map(|count| count / 4.0);
-                let (threads, registers, stalls) = (128, 128, Stalls::default());
-                let launches = vec![LaunchLoad { blocks: 16, threads, registers, shared_bytes: 64_000, load, stalls }];
-                let measured = predict(&launches, 0.0, &truth.arch.limits(), &truth).micros;
-                Pair { gpu: "h200".to_owned(), measured_by_gpu: true, launches, compulsory_bytes: 0.0, measured }
+                let data_sheet = f64::from(seed * 7919 % 97) * 3000.0;
+                let bytes = f64::from(seed * 104_729 % 89) * 3e6;
+                let pattern = if seed % 3 == 0 { Pattern::Again } else { Pattern::Once };
+                let (pipe, chain) = (vec![(2.0, 1.5 * data_sheet)], vec![(3.0, 1.6 * data_sheet)]);
+                let launches = vec![Launch { kernel: String::new(), data_sheet, pipe, chain, bytes, pattern }];
+                let measured = Rates::of(&truth).middle(&launches, &fit);
+                Pair { gpu: "h200".to_owned(), measured_by_gpu: true, launches, measured }
             })
             .collect();
-        let result = calibrate(&pairs, &shipped);
+        let result = calibrate(&pairs, &shipped).unwrap();
         assert!(result.error_before > 0.1 && result.error_after < 0.02, "{result:?}");
         assert!(result.rank_correlation > 0.99, "{}", result.rank_correlation);
-        assert!((result.constants.get("stall_mma") / truth.get("stall_mma") - 1.0).abs() < 0.05);
-        assert!(result.constants.get("band") < shipped.get("band"));
+        assert!((result.constants.get("dram_bytes") / truth.get("dram_bytes") - 1.0).abs() < 0.05, "{result:?}");
+        assert!((result.constants.get("again") / 0.5 - 1.0).abs() < 0.05, "{result:?}");
+        let learnt = Learnt::of(&result.constants).unwrap();
+        assert!(learnt.fit.again < 0.6 && learnt.bands.mma < 0.03, "the refit's own error stands: {learnt:?}");
     }
 }

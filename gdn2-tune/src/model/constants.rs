@@ -1,6 +1,5 @@
 //! Per-GPU constants as committed data: `tuning/constants/<gpu>.json`, every value with its unit and its source.
 
-use super::counts::Unit;
 use gdn2_codegen::arch::Arch;
 use gdn2_runtime::files::{self, Limit};
 use serde::{Deserialize, Serialize};
@@ -29,7 +28,7 @@ pub struct Constants {
     pub values: BTreeMap<String, Sourced>,
 }
 
-/// A GPU that the model knows nothing, or not enough, about.
+/// A GPU that the clock knows nothing, or not enough, about.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConstantsError {
@@ -49,7 +48,7 @@ pub enum ConstantsError {
         /// Why.
         source: serde_json::Error,
     },
-    /// A constant that the model needs and the file lacks.
+    /// A constant that predictions need and the file lacks.
     #[error("constants of {gpu}: `{name}` is missing or not a number above 0")]
     Missing {
         /// Whose.
@@ -70,9 +69,8 @@ const SHIPPED: [(&str, &str); 8] = [
     ("rtx4090", include_str!("../../tuning/constants/rtx4090.json")),
 ];
 
-/// Every constant besides the stalls.
-const NAMES: [&str; 15] = [
-    "band",
+/// Constants that every file has.
+const NAMES: [&str; 14] = [
     "clock",
     "convert_lanes",
     "dram_bytes",
@@ -110,28 +108,27 @@ impl Constants {
         }
     }
 
-    /// Reads a constants file; afterwards every constant the model asks for is there and above 0.
+    /// Reads a constants file; afterwards every constant that predictions ask for is there and above 0.
     pub fn parse(gpu: &str, text: impl AsRef<[u8]>) -> Result<Constants, ConstantsError> {
         let constants: Constants = serde_json::from_slice(text.as_ref())
             .map_err(|source| ConstantsError::Damaged { gpu: gpu.to_owned(), source })?;
-        let stalls = Unit::ALL.iter().map(|unit| stall_name(*unit));
-        let names = NAMES.into_iter().map(str::to_owned).chain(stalls);
-        for name in names {
-            if constants.values.get(&name).is_none_or(|constant| constant.value.is_nan() || constant.value <= 0.0) {
-                return Err(ConstantsError::Missing { gpu: gpu.to_owned(), name });
+        for name in NAMES {
+            if constants.values.get(name).is_none_or(|constant| constant.value.is_nan() || constant.value <= 0.0) {
+                return Err(ConstantsError::Missing { gpu: gpu.to_owned(), name: name.to_owned() });
             }
         }
         Ok(constants)
     }
 
-    /// A constant; those of [`NAMES`] and the stalls are there.
+    /// A constant; those of [`NAMES`] are there.
     pub(crate) fn get(&self, name: &str) -> f64 {
-        self.values.get(name).map_or(f64::NAN, |constant| constant.value)
+        self.refitted(name).unwrap_or(f64::NAN)
     }
 
-    /// Clocks a warp loses to one instruction of a unit, on average, when it runs alone.
-    pub(crate) fn stall(&self, unit: Unit) -> f64 {
-        self.get(&stall_name(unit))
+    /// A constant, where the file has it: a refit adds what published times say elsewhere, `again`, `wgmma_surplus` and
+    /// `band`.
+    pub(crate) fn refitted(&self, name: &str) -> Option<f64> {
+        self.values.get(name).map(|constant| constant.value)
     }
 
     /// Clock, MHz.
@@ -143,16 +140,6 @@ impl Constants {
     pub fn multiprocessors(&self) -> u32 {
         self.get("sms").round() as u32
     }
-
-    /// The model's relative error.
-    pub fn band(&self) -> f64 {
-        self.get("band")
-    }
-}
-
-/// The name of a unit's stall.
-pub(crate) fn stall_name(unit: Unit) -> String {
-    format!("stall_{}", unit.name())
 }
 
 #[cfg(test)]
@@ -167,7 +154,7 @@ mod tests {
             assert_eq!(constants.gpu, gpu);
             assert!(gdn2_codegen::record::GPUS.contains(&(gpu, constants.arch)));
             assert!(constants.values.values().all(|constant| !constant.source.is_empty()), "{gpu}");
-            assert_eq!(constants.values.len(), NAMES.len() + Unit::ALL.len(), "{gpu}: a constant nobody reads");
+            assert_eq!(constants.values.len(), NAMES.len(), "{gpu}: a constant nobody reads");
         }
         let mut halved = Constants::shipped("a100").unwrap();
         halved.values.remove("issue");

@@ -57,25 +57,6 @@ impl Unit {
         Unit::WgmmaWait,
     ];
 
-    /// Its name in the constants, `stall_` before it.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Unit::Integer => "integer",
-            Unit::Float => "float",
-            Unit::Convert => "convert",
-            Unit::Special => "special",
-            Unit::Shared => "shared",
-            Unit::Global => "global",
-            Unit::Shuffle => "shuffle",
-            Unit::Mma => "mma",
-            Unit::Wgmma => "wgmma",
-            Unit::Barrier => "barrier",
-            Unit::Branch => "branch",
-            Unit::Mbarrier => "mbarrier",
-            Unit::WgmmaWait => "wgmma_wait",
-        }
-    }
-
     /// The unit of a PTX instruction; `None` where the machine code has none for it: moves between registers, address
     /// space casts, kernel parameters.
     pub fn of(class: Class, instruction: &str) -> Option<Unit> {
@@ -107,19 +88,11 @@ impl Unit {
     }
 }
 
-/// Warps of a warpgroup.
-const WARPGROUP: f64 = 4.0;
-
 /// The work of one launch, per block.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Load {
     /// Warp instructions by unit, in the order of [`Unit::ALL`], all warps of a block together.
     pub instructions: [f64; UNITS],
-    /// The same on the block's longest path: through one warp after another, handed on at barriers and mbarriers. Where
-    /// warpgroups divide the work, this is the way through the ring that the slowest of them sets the pace of.
-    pub longest: [f64; UNITS],
-    /// Multiply-adds of the warpgroup matrix instructions on the longest path, those of all four warps.
-    pub chained_wgmma: f64,
     /// Multiply-adds of warp matrix instructions.
     pub mma: f64,
     /// Multiply-adds of warpgroup matrix instructions.
@@ -138,16 +111,12 @@ impl Load {
             sector_bytes: 32.0 * (counters.global_read_sectors + counters.global_write_sectors) as f64,
             ..Load::default()
         };
-        for InstructionCount { instruction, class, executed, longest, matrix_fmas, .. } in &counters.instructions {
+        for InstructionCount { instruction, class, executed, matrix_fmas, .. } in &counters.instructions {
             let Some(unit) = Unit::of(*class, instruction) else { continue };
             load.instructions[unit as usize] += *executed as f64;
-            load.longest[unit as usize] += *longest as f64;
             match unit {
                 Unit::Mma => load.mma += *matrix_fmas as f64,
-                Unit::Wgmma => {
-                    load.wgmma += *matrix_fmas as f64;
-                    load.chained_wgmma += WARPGROUP * *longest as f64 * *matrix_fmas as f64 / (*executed).max(1) as f64;
-                }
+                Unit::Wgmma => load.wgmma += *matrix_fmas as f64,
                 _ => {}
             }
         }
@@ -169,20 +138,12 @@ impl Load {
     }
 
     fn counts(&self) -> impl Iterator<Item = f64> {
-        self.instructions.into_iter().chain(self.longest).chain([
-            self.chained_wgmma,
-            self.mma,
-            self.wgmma,
-            self.wavefronts,
-            self.sector_bytes,
-        ])
+        self.instructions.into_iter().chain([self.mma, self.wgmma, self.wavefronts, self.sector_bytes])
     }
 
     fn map(&self, mut change: impl FnMut(f64) -> f64) -> Load {
         Load {
             instructions: self.instructions.map(&mut change),
-            longest: self.longest.map(&mut change),
-            chained_wgmma: change(self.chained_wgmma),
             mma: change(self.mma),
             wgmma: change(self.wgmma),
             wavefronts: change(self.wavefronts),

@@ -27,12 +27,52 @@ pub struct Evidence {
     pub about: [String; 5],
     milliseconds: f64,
     launches: Vec<Launch>,
+    rates: Rates,
+}
+
+/// What turns clocks and bytes into time.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rates {
     /// Clocks a microsecond.
     clock: f64,
     /// Bytes a microsecond.
     dram: f64,
     /// Microseconds of a launch.
     launch: f64,
+}
+
+impl Rates {
+    /// Those of a GPU.
+    pub fn of(constants: &Constants) -> Rates {
+        Rates {
+            clock: constants.get("clock"),
+            dram: constants.get("dram_bytes") * 1e3,
+            launch: constants.get("launch"),
+        }
+    }
+
+    /// Under an explanation: microseconds, those of them that memory decides, those of kernels with products of a
+    /// warpgroup.
+    fn under(&self, launches: &[Launch], explanation: Explanation, fit: &Fit) -> (f64, f64, f64) {
+        let (mut all, mut memory, mut wgmma) = (0.0, 0.0, 0.0);
+        for launch in launches {
+            let clocks = launch.clocks(explanation) / self.clock;
+            let floor = launch.bytes / (self.dram * fit.attained(launch.pattern));
+            all += clocks.max(floor) + self.launch;
+            match () {
+                () if floor > clocks => memory += floor,
+                () if launch.uses_wgmma() => wgmma += clocks,
+                () => {}
+            }
+        }
+        (all, memory, wgmma)
+    }
+
+    /// Microseconds of launches, in the middle of both explanations.
+    pub fn middle(&self, launches: &[Launch], fit: &Fit) -> f64 {
+        let [pipe, chain] = Explanation::both(fit.wgmma_surplus).map(|how| self.under(launches, how, fit).0);
+        (pipe * chain).sqrt()
+    }
 }
 
 /// A prediction of a row, milliseconds.
@@ -52,7 +92,10 @@ pub struct Predicted {
 
 impl Evidence {
     pub(super) fn of(family: &Family, row: &Row, constants: &Constants) -> Option<Evidence> {
-        let launch = if family.kernel_alone { 0.0 } else { constants.get("launch") };
+        let mut rates = Rates::of(constants);
+        if family.kernel_alone {
+            rates.launch = 0.0;
+        }
         (!row.launches.is_empty()).then(|| Evidence {
             family: family.family.clone(),
             fitted: family.fitted,
@@ -65,32 +108,14 @@ impl Evidence {
             ],
             milliseconds: row.milliseconds,
             launches: row.launches.clone(),
-            clock: constants.get("clock"),
-            dram: constants.get("dram_bytes") * 1e3,
-            launch,
+            rates,
         })
-    }
-
-    /// Under an explanation: microseconds, those of them that memory decides, those of kernels with products of a
-    /// warpgroup.
-    fn under(&self, explanation: Explanation, fit: &Fit) -> (f64, f64, f64) {
-        let (mut all, mut memory, mut wgmma) = (0.0, 0.0, 0.0);
-        for launch in &self.launches {
-            let clocks = launch.clocks(explanation) / self.clock;
-            let floor = launch.bytes / (self.dram * fit.attained(launch.pattern));
-            all += clocks.max(floor) + self.launch;
-            match () {
-                () if floor > clocks => memory += floor,
-                () if launch.uses_wgmma() => wgmma += clocks,
-                () => {}
-            }
-        }
-        (all, memory, wgmma)
     }
 
     /// Predicts the row.
     pub fn predicted(&self, fit: &Fit) -> Predicted {
-        let [pipe, chain] = Explanation::both(fit.wgmma_surplus).map(|explanation| self.under(explanation, fit));
+        let under = |how| self.rates.under(&self.launches, how, fit);
+        let [pipe, chain] = Explanation::both(fit.wgmma_surplus).map(under);
         let middle = (pipe.0 * chain.0).sqrt();
         let (memory, wgmma) = ((pipe.1 + chain.1) / 2.0, (pipe.2 + chain.2) / 2.0);
         let kind = match () {
@@ -264,7 +289,7 @@ mod tests {
         let judged = Judged::new(Constants::shipped).unwrap();
         for held in &judged.rows {
             let bytes: f64 = held.row.launches.iter().map(|launch| launch.bytes).sum();
-            let floor = bytes / held.row.dram / 1e3;
+            let floor = bytes / held.row.rates.dram / 1e3;
             let least = held.predicted.pipe.min(held.predicted.chain);
             assert!(floor <= least, "{:?}: {floor} {least}", held.row.about);
         }

@@ -72,9 +72,28 @@ impl Learnt {
     pub fn shipped() -> Result<Learnt, FitError> {
         Ok(serde_json::from_str(SHIPPED)?)
     }
+
+    /// What ships, or where the constants of a GPU were refitted on times it took, what these say.
+    ///
+    /// # Errors
+    /// A damaged file, which a test rules out.
+    pub fn of(constants: &Constants) -> Result<Learnt, FitError> {
+        let Learnt { fit, bands } = Learnt::shipped()?;
+        let bands = match constants.refitted("band") {
+            Some(band) => Bands { memory: band, wgmma: band, mma: band },
+            None => bands,
+        };
+        Ok(Learnt { fit: fit.with(constants), bands })
+    }
 }
 
 impl Fit {
+    /// The same, but for what the constants of a GPU say themselves.
+    pub fn with(&self, constants: &Constants) -> Fit {
+        let or = |name, own| constants.refitted(name).unwrap_or(own);
+        Fit { wgmma_surplus: or("wgmma_surplus", self.wgmma_surplus), again: or("again", self.again) }
+    }
+
     /// The share of a copy's rate that a launch attains of memory.
     pub fn attained(&self, pattern: Pattern) -> f64 {
         match pattern {

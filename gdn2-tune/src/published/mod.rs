@@ -7,7 +7,7 @@
 mod evidence;
 mod fit;
 
-pub use evidence::{Errors, Evidence, Held, Judged, Kind, Predicted, errors};
+pub use evidence::{Errors, Evidence, Held, Judged, Kind, Predicted, Rates, errors};
 pub use fit::{Bands, Fit, FitError, Learnt};
 
 use crate::job::Job;

@@ -9,10 +9,10 @@ pub use table::table;
 
 use crate::job::{Engine, Job};
 use crate::log::{Contents, Search};
-use crate::model::{Constants, ConstantsError, Prediction, predict};
+use crate::model::{Constants, ConstantsError, longest};
 use crate::outcome::{Outcome, Reason, Sample};
 use crate::verdict::{Looks, Podium, podium};
-use gdn2_codegen::record::{Basis, Bucket, StallSource};
+use gdn2_codegen::record::{Basis, Bucket};
 use gdn2_codegen::schedule::{Schedule, ScheduleError};
 use gdn2_codegen::space::space;
 use std::path::Path;
@@ -90,14 +90,6 @@ impl<'a> Findings<'a> {
         self.search.job.engine.basis()
     }
 
-    /// What the model says of a candidate that was counted.
-    fn prediction(&self, sample: &Sample) -> Option<Prediction> {
-        let job = &self.search.job;
-        let limits = job.arch.limits();
-        (!sample.launches.is_empty())
-            .then(|| predict(&sample.launches, job.compulsory_bytes(), &limits, &self.constants))
-    }
-
     /// How many candidates were rejected for each reason, in the order of [`Reason::ALL`].
     fn reasons(&self) -> Vec<(Reason, usize)> {
         let count = |reason| self.rejected.iter().filter(|(_, why, _)| *why == reason).count();
@@ -151,10 +143,10 @@ impl<'a> Findings<'a> {
             let behind = gain(other.1.time.micros, time.micros);
             text.push_str(&format!(" Runner-up: {}, {behind:.1} % slower.", other.0));
         }
-        if let Some(prediction) = self.prediction(&winner.1) {
+        if let Some((_, clocked)) = longest(&winner.1.launches) {
             text.push_str(&format!(
-                " By the model the {} decides the winner's time; blocks on a multiprocessor: {}, waves: {}.",
-                prediction.bound, prediction.resident, prediction.waves
+                " By the clock the winner's time is decided by {}; blocks on a multiprocessor: {}, waves: {}.",
+                clocked.decided, clocked.resident, clocked.waves
             ));
         }
         let floor = self.search.floor_micros;
@@ -172,12 +164,8 @@ impl<'a> Findings<'a> {
         let basis = match self.basis() {
             Basis::Measured => "CUDA events over graph replays".to_owned(),
             Basis::Predicted => {
-                let read = self.ranking.iter().flat_map(|(_, sample)| &sample.launches).any(|l| !l.stalls.is_empty());
-                let stalls = if read { StallSource::MachineCode } else { StallSource::Constants };
-                format!(
-                    "time model, error band ±{:.0} %, {stalls}: a ranking, not a measurement",
-                    100.0 * self.constants.band()
-                )
+                let spread = self.ranking.first().map_or(0.0, |(_, sample)| sample.time.spread);
+                format!("the clock, error band ±{:.0} %: a ranking, not a measurement", 100.0 * spread)
             }
             Basis::Counted => {
                 "cycles counted by the virtual machine: a test of the tuner, not of the kernel".to_owned()

@@ -2,7 +2,7 @@
 
 use super::plot::{self, Mark};
 use super::{Findings, ReportError, micros};
-use crate::model::Bound;
+use crate::model::{Clocked, busiest, longest};
 use gdn2_codegen::schedule::{Backward, Decode, Forward, Schedule};
 use handlebars::Handlebars;
 use serde_json::{Value, json};
@@ -35,8 +35,9 @@ fn view(findings: &Findings) -> Result<Value, ReportError> {
         .iter()
         .take(ROWS)
         .map(|(schedule, sample)| {
-            let prediction = findings.prediction(sample);
-            let launch = prediction.as_ref().and_then(|prediction| sample.launches.get(prediction.longest));
+            let clocked = longest(&sample.launches);
+            let launch = clocked.map_or(sample.launches.first(), |(launch, _)| Some(launch));
+            let of = |say: &dyn Fn(&Clocked) -> String| clocked.map_or(String::new(), |(_, clocked)| say(clocked));
             let role = if *schedule == winner {
                 "winner"
             } else if *schedule == findings.built_in {
@@ -52,11 +53,11 @@ fn view(findings: &Findings) -> Result<Value, ReportError> {
                 "registers": launch.map_or(String::new(), |launch| launch.registers.to_string()),
                 "shared": launch.map_or(String::new(), |launch| format!("{:.0} KB", f64::from(launch.shared_bytes) / 1024.0)),
                 "blocks": launch.map_or(String::new(), |launch| launch.blocks.to_string()),
-                "resident": prediction.as_ref().map_or(String::new(), |p| p.resident.to_string()),
-                "waves": prediction.as_ref().map_or(String::new(), |p| p.waves.to_string()),
-                "chain": prediction.as_ref().map_or(String::new(), |p| clocks(p.chain)),
-                "busiest": prediction.as_ref().map_or(String::new(), |p| clocks(p.busiest)),
-                "bound": prediction.as_ref().map_or(String::new(), |p| p.bound.to_string()),
+                "resident": of(&|clocked| clocked.resident.to_string()),
+                "waves": of(&|clocked| clocked.waves.to_string()),
+                "chain": of(&|clocked| clocks(clocked.micros * findings.constants.get("clock"))),
+                "busiest": launch.map_or(String::new(), |launch| clocks(busiest(launch, &findings.constants).1)),
+                "bound": of(&|clocked| clocked.decided.clone()),
             })
         })
         .collect();
@@ -150,14 +151,14 @@ fn roofline(findings: &Findings, winner: Schedule) -> String {
             // Candidates without matrix work (decode) do the recurrence's own multiply-adds.
             let flop: f64 = sample.launches.iter().map(work).sum();
             let flop = if flop > 0.0 { flop } else { 2.0 * findings.search.job.multiply_adds() };
-            let bound = findings.prediction(sample).map(|prediction| prediction.bound);
+            let decided = longest(&sample.launches).map(|(_, clocked)| clocked.decided.as_str());
             (!sample.launches.is_empty()).then(|| Mark {
                 x: flop / bytes,
                 y: flop / sample.time.micros / 1e6,
-                series: match bound {
-                    Some(Bound::Chain) => 0,
-                    Some(Bound::Memory | Bound::L2) => 1,
-                    _ => 2,
+                series: match decided {
+                    Some("memory") => 1,
+                    Some("wgmma" | "mma") => 2,
+                    _ => 0,
                 },
                 ringed: *schedule == winner,
                 label: format!("{schedule}: {}", micros(sample.time.micros)),
@@ -172,7 +173,7 @@ fn roofline(findings: &Findings, winner: Schedule) -> String {
     if findings.search.job.arch.limits().wgmma.is_some() {
         roofs.push(("warpgroup matrix instructions".to_owned(), rate("wgmma")));
     }
-    let legend = plot::legend("decided by", &["latency chain", "memory", "a unit's throughput"].map(str::to_owned));
+    let legend = plot::legend("decided by", &["instructions and waits", "memory", "matrix units"].map(str::to_owned));
     format!("{}{legend}", plot::roofline(&marks, constants.get("dram_bytes") * 1e9, &roofs))
 }
 

@@ -1,6 +1,7 @@
 //! The report for the terminal.
 
 use super::{Findings, ReportError, micros};
+use crate::model::longest;
 use comfy_table::{CellAlignment, Table, presets};
 use std::fmt::Write as _;
 
@@ -25,7 +26,7 @@ pub fn table(findings: &Findings) -> Result<String, ReportError> {
             micros(sample.time.micros),
             format!("{:.2}", sample.time.micros / best),
             registers.map_or(String::new(), |registers| registers.to_string()),
-            findings.prediction(sample).map_or(String::new(), |prediction| prediction.bound.to_string()),
+            longest(&sample.launches).map_or(String::new(), |(_, clocked)| clocked.decided.clone()),
             match *schedule {
                 schedule if schedule == winner => "winner".to_owned(),
                 schedule if schedule == findings.built_in => "built-in".to_owned(),

@@ -7,10 +7,10 @@ pub use call::{argument, launches_of};
 
 use crate::job::Shape;
 use crate::model::{Constants, ConstantsError};
-use crate::published::{Bands, FitError, Kind, Learnt, Pattern};
+use crate::published::{self, Bands, FitError, Kind, Learnt, Pattern};
 use call::{call, launches, named_bytes};
 use gdn2_clock::gpu::{Explanation, Gpu, GpuError, Latencies, Limits};
-use gdn2_clock::kernel::{ClockError, Decided, Kernel as Machine, RoleTime, Sample, roles};
+use gdn2_clock::kernel::{ClockError, Clocks, Decided, Kernel as Machine, RoleTime, Sample, roles};
 use gdn2_clock::launch::Launch;
 use gdn2_codegen::arch::Arch;
 use gdn2_codegen::kernel::Kernel;
@@ -69,6 +69,10 @@ pub struct LaunchTime {
     pub decided: Decided,
     /// and whose errors its own are like.
     pub kind: Kind,
+    /// Waves of the grid.
+    pub waves: u64,
+    /// Clocks by explanation, as published rows and logs keep them.
+    pub clocks: published::Launch,
     /// Roles and what they wait for, under the slower explanation.
     pub roles: Vec<RoleTime>,
     /// What was assumed.
@@ -172,9 +176,10 @@ pub fn fingerprint(gpu: &Gpu) -> String {
 pub struct Prepared {
     kernel: Kernel,
     machines: Vec<Machine>,
-    constants: Constants,
     gpu: Gpu,
     learnt: Learnt,
+    /// Whether to simulate the data sheet's rate of a warpgroup's products beside both explanations.
+    data_sheet: bool,
     walked: HashMap<Walked, (Launch, Sample)>,
 }
 
@@ -205,13 +210,13 @@ impl Prepared {
             let wrong = |source| TimingError::Clock { entry: launch.entry.clone(), source };
             machines.push(Machine::read(cubin, disassembly, Some(&launch.entry)).map_err(wrong)?);
         }
-        let (gpu, learnt) = (gpu(constants)?, Learnt::shipped()?);
-        Ok(Prepared { kernel, machines, constants: constants.clone(), gpu, learnt, walked: HashMap::new() })
+        let (gpu, learnt) = (gpu(constants)?, Learnt::of(constants)?);
+        Ok(Prepared { kernel, machines, gpu, learnt, data_sheet: false, walked: HashMap::new() })
     }
 
-    /// Whether it was made ready for the same constants.
-    pub fn is_for(&self, constants: &Constants) -> bool {
-        self.constants == *constants
+    /// The same, simulating also the data sheet's rate of a warpgroup's products: what a refit goes back to.
+    pub fn with_data_sheet(self) -> Prepared {
+        Prepared { data_sheet: true, ..self }
     }
 
     /// Times a call: dense rows, or packed sequences of some lengths. Where rows are long two shorter ones are simulated,
@@ -226,13 +231,23 @@ impl Prepared {
             false => vec![shape.tokens],
         };
         let full = call(&self.kernel.rule, shape, lengths, &self.kernel);
+        let shorter = call(
+            &self.kernel.rule,
+            Shape { tokens: runs.first().copied().unwrap_or(shape.tokens), ..shape },
+            &[],
+            &self.kernel,
+        );
+        let shorter = launches(&self.kernel, &shorter, &[])?;
         let mut times = Vec::new();
         for (place, (index, whole)) in launches(&self.kernel, &full, lengths)?.into_iter().enumerate() {
             let (Some(launch), Some(_)) = (self.kernel.launches.get(index), self.machines.get(index)) else { continue };
             let entry = launch.entry.clone();
             let wrong = |source| TimingError::Clock { entry: entry.clone(), source };
+            // More blocks of the same length, not longer ones: these are walked as they are.
+            let grows = shorter.get(place).is_some_and(|(_, short)| short.blocks() != whole.blocks());
+            let runs: &[u32] = if grows { &[shape.tokens] } else { &runs };
             let (mut samples, mut of_packed) = (Vec::new(), Vec::new());
-            for tokens in &runs {
+            for tokens in runs {
                 if lengths.is_empty() {
                     samples.push(self.walk(place, index, Shape { tokens: *tokens, ..shape })?);
                 } else if let Some(machine) = self.machines.get(index) {
@@ -244,7 +259,7 @@ impl Prepared {
                 false => of_packed.iter().collect(),
             };
             let Some(machine) = self.machines.get(index) else { continue };
-            let along = |values: &[f64]| match (values, runs.as_slice()) {
+            let along = |values: &[f64]| match (values, runs) {
                 ([a, b], [from, to]) => {
                     let each = (b - a) / f64::from(to - from);
                     (b + each * f64::from(shape.tokens - to)).max(0.0)
@@ -255,8 +270,7 @@ impl Prepared {
             let each_block: Vec<f64> = samples.iter().map(|(_, sample)| sample.block_bytes()).collect();
             let moved = along(&each_block) * blocks as f64;
             let bytes = moved.min(named_bytes(&full, shape, &self.kernel, index)?);
-            let mut explained = Vec::new();
-            for explanation in explanations(machine, &self.learnt) {
+            let under = |explanation| -> Result<Option<(f64, Clocks)>, TimingError> {
                 let mut totals = Vec::new();
                 let mut last = None;
                 for (short, sample) in &samples {
@@ -264,9 +278,31 @@ impl Prepared {
                     totals.push(clocks.total);
                     last = Some(clocks);
                 }
-                explained.extend(last.map(|last| (along(&totals) / self.gpu.clock, last)));
+                Ok(last.map(|last| (along(&totals), last)))
+            };
+            let pattern = Pattern::of(moved, bytes);
+            let mut clocks = published::Launch {
+                kernel: entry.clone(),
+                data_sheet: 0.0,
+                pipe: Vec::new(),
+                chain: Vec::new(),
+                bytes,
+                pattern,
+            };
+            let mut explained = Vec::new();
+            for explanation in explanations(machine, &self.learnt) {
+                let Some((total, last)) = under(explanation)? else { continue };
+                match explanation {
+                    Explanation::DataSheet => clocks.data_sheet = total,
+                    Explanation::Pipe(times) => clocks.pipe.push((times, total)),
+                    Explanation::Chain(times) => clocks.chain.push((times, total)),
+                }
+                explained.push((total / self.gpu.clock, last));
             }
-            let memory = bytes / (self.gpu.dram * self.learnt.fit.attained(Pattern::of(moved, bytes)));
+            if self.data_sheet && machine.uses_wgmma() {
+                clocks.data_sheet = under(Explanation::DataSheet)?.map_or(0.0, |(total, _)| total);
+            }
+            let memory = bytes / (self.gpu.dram * self.learnt.fit.attained(pattern));
             explained.sort_by(|a, b| a.0.total_cmp(&b.0));
             let (Some((low, _)), Some((high, slower))) = (explained.first(), explained.last()) else { continue };
             let decided = match () {
@@ -278,11 +314,13 @@ impl Prepared {
                 entry,
                 blocks,
                 resident: slower.resident,
+                waves: slower.waves,
                 low: low.max(memory) + self.gpu.launch,
                 high: high.max(memory) + self.gpu.launch,
                 bytes,
                 decided,
                 kind: kind(machine, memory > *high),
+                clocks,
                 roles: roles(&slower.roles),
                 notes: samples.iter().flat_map(|(_, sample)| sample.notes().into_keys()).collect(),
             });

@@ -126,14 +126,16 @@ fn yes() -> bool {
     true
 }
 
-const FILES: [&str; 7] = [
+const FILES: [&str; 9] = [
     include_str!("../../tuning/published/fla_gdn.json"),
     include_str!("../../tuning/published/flash_qla.json"),
+    include_str!("../../tuning/published/flash_qla_slopes.json"),
     include_str!("../../tuning/published/flash_infer.json"),
     include_str!("../../tuning/published/cudnn_kda.json"),
     include_str!("../../tuning/published/fla_kda_h200.json"),
     include_str!("../../tuning/published/fla_kda_h100.json"),
     include_str!("../../tuning/published/fla_gdn2_h100.json"),
+    include_str!("../../tuning/published/fla_decode.json"),
 ];
 
 /// Every family.

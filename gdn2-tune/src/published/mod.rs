@@ -126,7 +126,7 @@ fn yes() -> bool {
     true
 }
 
-const FILES: [&str; 9] = [
+const FILES: [&str; 11] = [
     include_str!("../../tuning/published/fla_gdn.json"),
     include_str!("../../tuning/published/flash_qla.json"),
     include_str!("../../tuning/published/flash_qla_slopes.json"),
@@ -136,6 +136,8 @@ const FILES: [&str; 9] = [
     include_str!("../../tuning/published/fla_kda_h100.json"),
     include_str!("../../tuning/published/fla_gdn2_h100.json"),
     include_str!("../../tuning/published/fla_decode.json"),
+    include_str!("../../tuning/published/flash_qla_backward.json"),
+    include_str!("../../tuning/published/fla_gdn_backward.json"),
 ];
 
 /// Every family.

@@ -371,15 +371,16 @@ class Accelerated(unittest.TestCase):
         model = types.ModuleType("lit_gpt.model")
         model.chunk_gdn2 = official.chunk_gdn2
         names = {"lit_gpt": types.ModuleType("lit_gpt"), "lit_gpt.gdn2_ops": official, "lit_gpt.model": model}
-        with mock.patch.dict(sys.modules, names):
-            places = gdn2.fla.accelerate(["chunk_gdn2"])
-            self.assertEqual(set(places), {"lit_gpt.gdn2_ops.chunk_gdn2", "lit_gpt.model.chunk_gdn2"})
-            d = Draw()
-            o, _ = model.chunk_gdn2(d.q, d.k, d.v, d.channel, d.b, d.w)
-            self.assertLessEqual(error(o, recurrence(d.q, d.k, d.v, d.channel, d.b, d.w)[0]), 1e-7)
-            self.assertEqual(model.chunk_gdn2(d.q, d.k, d.v, d.channel, d.b, d.w, cp_context=1), "the official one")
-            gdn2.fla.restore()
-            self.assertEqual(model.chunk_gdn2(), "the official one")
+        sys.modules.update(names)
+        self.addCleanup(lambda: [sys.modules.pop(name) for name in names])
+        places = gdn2.fla.accelerate(["chunk_gdn2"])
+        self.assertEqual(set(places), {"lit_gpt.gdn2_ops.chunk_gdn2", "lit_gpt.model.chunk_gdn2"})
+        d = Draw()
+        o, _ = model.chunk_gdn2(d.q, d.k, d.v, d.channel, d.b, d.w)
+        self.assertLessEqual(error(o, recurrence(d.q, d.k, d.v, d.channel, d.b, d.w)[0]), 1e-7)
+        self.assertEqual(model.chunk_gdn2(d.q, d.k, d.v, d.channel, d.b, d.w, cp_context=1), "the official one")
+        gdn2.fla.restore()
+        self.assertEqual(model.chunk_gdn2(), "the official one")
 
 
 @unittest.skipIf(torch is None, "torch is not installed")

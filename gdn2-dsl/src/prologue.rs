@@ -154,6 +154,10 @@ impl Prologue {
     /// The tensors that only this rule has, by the name that rules and files give them: parameters, then the logits of
     /// shared values. Whether each has a row per token, its channels, and its storage.
     pub fn named(&self) -> Vec<NamedTensor<'_>> {
+        self.each_named().collect()
+    }
+
+    fn each_named(&self) -> impl Iterator<Item = NamedTensor<'_>> {
         let params = self.params.iter().map(|param| NamedTensor {
             name: &param.name,
             per_token: false,
@@ -167,7 +171,22 @@ impl Prologue {
             axis: shared.axis,
             storage: shared.storage,
         });
-        params.chain(logits).collect()
+        params.chain(logits)
+    }
+
+    /// How many tensors only this rule has.
+    pub fn named_count(&self) -> usize {
+        self.each_named().count()
+    }
+
+    /// One of [`Prologue::named`]; allocates nothing.
+    pub fn named_at(&self, place: usize) -> Option<NamedTensor<'_>> {
+        self.each_named().nth(place)
+    }
+
+    /// The place of a name among [`Prologue::named`]; allocates nothing.
+    pub fn place(&self, name: &str) -> Option<usize> {
+        self.each_named().position(|own| own.name == name)
     }
 
     /// The name of a leaf, `logit` where it is the logit.

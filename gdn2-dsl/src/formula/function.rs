@@ -1,4 +1,5 @@
-//! The functions of formulas, a row each: value, derivative, range. Nothing else in the project knows any of them.
+//! The functions of formulas, a row each: value, derivative, range, and the name of its
+//! kernel text in `templates/formula/`. Nothing else in the project knows any of them.
 
 use super::{Interval, LARGEST, LARGEST_EXPONENT, Node, Op, Tree};
 
@@ -12,6 +13,8 @@ struct Row {
     name: &'static str,
     /// Its name in PyTorch.
     torch: &'static str,
+    /// Its name in kernels.
+    kernel: &'static str,
     /// Its value, finite for every finite number in its domain, without cancellation.
     value: fn(f64) -> f64,
     /// f'(u) as nodes of the tree that holds u.
@@ -30,6 +33,7 @@ static TABLE: [Row; 7] = [
     Row {
         name: "exp",
         torch: "torch.exp",
+        kernel: "gate_exp",
         value: exp,
         derivative: |t, u| call(t, EXP, u),
         range: Interval::exponential,
@@ -37,6 +41,7 @@ static TABLE: [Row; 7] = [
     Row {
         name: "log",
         torch: "torch.log",
+        kernel: "gate_log",
         value: f64::ln,
         derivative: |t, u| {
             let one = t.number(1.0);
@@ -47,6 +52,7 @@ static TABLE: [Row; 7] = [
     Row {
         name: "softplus",
         torch: "torch.nn.functional.softplus",
+        kernel: "gate_softplus",
         value: softplus,
         derivative: |t, u| call(t, SIGMOID, u),
         range: |u| u.rising(softplus, f64::NAN),
@@ -54,6 +60,7 @@ static TABLE: [Row; 7] = [
     Row {
         name: "sigmoid",
         torch: "torch.sigmoid",
+        kernel: "gate_sigmoid",
         value: sigmoid,
         derivative: sigmoid_slope,
         range: |u| u.rising(sigmoid, 0.0),
@@ -61,6 +68,7 @@ static TABLE: [Row; 7] = [
     Row {
         name: "logsigmoid",
         torch: "torch.nn.functional.logsigmoid",
+        kernel: "gate_logsigmoid",
         value: |u| -softplus(-u),
         derivative: |t, u| {
             let minus = t.negated(u);
@@ -68,10 +76,18 @@ static TABLE: [Row; 7] = [
         },
         range: |u| u.rising(|u| -softplus(-u), f64::NAN),
     },
-    Row { name: "silu", torch: "torch.nn.functional.silu", value: silu, derivative: silu_slope, range: silu_range },
+    Row {
+        name: "silu",
+        torch: "torch.nn.functional.silu",
+        kernel: "gate_silu",
+        value: silu,
+        derivative: silu_slope,
+        range: silu_range,
+    },
     Row {
         name: "tanh",
         torch: "torch.tanh",
+        kernel: "gate_tanh",
         value: f64::tanh,
         derivative: |t, u| {
             let two = t.number(2.0);
@@ -113,6 +129,11 @@ impl Function {
     /// Its name in PyTorch.
     pub fn torch_name(self) -> &'static str {
         self.row().torch
+    }
+
+    /// Its name in kernels, a device function of one float32.
+    pub fn kernel_name(self) -> &'static str {
+        self.row().kernel
     }
 
     /// Its value.

@@ -4,6 +4,7 @@
 mod derivative;
 mod function;
 mod interval;
+mod steps;
 pub(crate) mod syntax;
 mod text;
 pub(crate) mod typing;
@@ -12,6 +13,7 @@ use std::hash::{Hash, Hasher};
 
 pub use function::Function;
 pub use interval::Interval;
+pub use steps::Step;
 pub use text::Dialect;
 
 /// Where products, quotients and exponentials saturate, 2⁶³: the product of two such numbers is a finite float32, so
@@ -99,14 +101,15 @@ impl Hash for Number {
 }
 
 impl Node {
-    pub(crate) fn index(self) -> usize {
+    /// Its place among the tree's.
+    pub fn index(self) -> usize {
         self.0 as usize
     }
 }
 
 impl Op {
     /// The nodes it reads.
-    fn operands(self) -> [Option<Node>; 2] {
+    pub fn operands(self) -> [Option<Node>; 2] {
         match self {
             Op::Number(_) | Op::Leaf(_) => [None, None],
             Op::Neg(a) | Op::Call(_, a) => [Some(a), None],

@@ -57,7 +57,7 @@ impl Formula {
 
 impl Tree {
     /// For every node, whether it is the same for all tokens.
-    fn fixed(&self) -> Vec<bool> {
+    pub(super) fn fixed(&self) -> Vec<bool> {
         let mut fixed: Vec<bool> = Vec::with_capacity(self.ops.len());
         for op in &self.ops {
             fixed.push(match op {

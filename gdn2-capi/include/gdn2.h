@@ -44,11 +44,15 @@ typedef struct {
   int64_t slots_len;
   float scale;          /* factor on q; 0 = 1/sqrt(K) unless scale_given */
   int32_t scale_given;  /* not 0: scale is meant as it stands, 0 included */
+  const gdn2_tensor *named; /* parameters f32 [HV] or [HV,channels], then logits of lets, as gdn2_named numbers them */
+  int64_t named_len;
 } gdn2_call;
 
 /* Where gradients go, each shaped as what it is the gradient of, row-major; absent ones are not wanted. */
 typedef struct {
   gdn2_tensor dq, dk, dv, dg, db, dw, d_initial_state;
+  const gdn2_tensor *named; /* of what the rule names itself, as gdn2_named numbers it; NULL = none wanted */
+  int64_t named_len;
 } gdn2_gradients;
 
 /* Loads one rule of a rule file's text. name NULL = the only one. device: "cpu", "cpu:f64", "vm",
@@ -68,6 +72,10 @@ typedef struct {
 } gdn2_rule;
 
 int gdn2_rule_of(const gdn2_kernels *kernels, gdn2_rule *rule);
+
+/* Tensors that a rule names itself: its parameters and then the logits of its lets, in the order of their declaration. The
+ * name of one, NULL beyond the last; valid until the thread's next call. */
+const char *gdn2_named(const gdn2_kernels *kernels, int32_t place);
 
 /* The library's version, such as "0.1.0". */
 const char *gdn2_version(void);
@@ -115,6 +123,8 @@ typedef struct {
   int64_t batch, token, head;
 } gdn2_view;
 
+enum { GDN2_MOST_NAMED = 16 };
+
 /* Tensors in the dtypes that the rule stores them in. Must be zeroed before its fields are set. */
 typedef struct {
   gdn2_view q, k, v, g, b, w, o;
@@ -133,6 +143,8 @@ typedef struct {
     gdn2_view d_o, dq, dk, dv, dg, db, dw;
     uint64_t d_final_state, d_initial_state;
   } gradients; /* gdn2_backward_raw: d_o and d_final_state are read, the others written */
+  gdn2_view named[GDN2_MOST_NAMED];           /* as gdn2_named numbers them; parameters have no strides */
+  gdn2_view named_gradients[GDN2_MOST_NAMED]; /* gdn2_backward_raw: written; 0 = not wanted */
 } gdn2_arguments;
 
 int gdn2_forward_raw(const gdn2_kernels *kernels, void *stream, const gdn2_arguments *call);

@@ -2,7 +2,8 @@
 
 use std::ffi::c_void;
 
-use gdn2::__private::{Call as Inputs, Name};
+use gdn2::__private::{Call as Inputs, Name, Named};
+use gdn2::raw::MOST_NAMED;
 use gdn2::{Axes, Dtype, Offsets, Shape, View, bf16, f16};
 use gdn2_runtime::tensors::CaseError;
 
@@ -52,6 +53,10 @@ pub struct Call {
     pub scale: f32,
     /// Whether `scale` is meant as it stands, 0 included.
     pub scale_given: i32,
+    /// Parameters and logits of `let`s, in the order in which the rule names them.
+    pub named: *const Tensor,
+    /// How many.
+    pub named_len: i64,
 }
 
 /// `gdn2_gradients`.
@@ -72,9 +77,22 @@ pub struct Gradients {
     pub dw: Tensor,
     /// Of the initial state.
     pub d_initial_state: Tensor,
+    /// Of what the rule names itself, in its order.
+    pub named: *const Tensor,
+    /// How many.
+    pub named_len: i64,
 }
 
 impl Gradients {
+    /// Of what the rule names itself.
+    ///
+    /// # Safety
+    /// As `gdn2_gradients` says.
+    pub(crate) unsafe fn own<'a>(&self) -> Result<&'a [Tensor], AbiError> {
+        // SAFETY: passed on.
+        Ok(unsafe { slice(self.named, self.named_len, NAMED) }?.unwrap_or_default())
+    }
+
     /// Each with what it is the gradient of.
     pub(crate) fn named(&self) -> [(&Tensor, Name); 7] {
         [
@@ -151,6 +169,14 @@ pub enum AbiError {
         got: Vec<usize>,
         /// The shape it must have.
         want: Vec<usize>,
+    },
+    /// More tensors than any rule names.
+    #[error("named_len is {got}, no rule names more than {most} tensors itself")]
+    Named {
+        /// How many were given.
+        got: usize,
+        /// How many there may be.
+        most: usize,
     },
     /// A length below 0.
     #[error("{field} is {got}, must not be negative")]
@@ -410,11 +436,21 @@ impl Call {
                 g: self.g.view("g")?,
                 b: self.b.view("b")?,
                 w: self.w.view("w")?,
+                named: views(self.own()?)?,
                 initial_state: self.initial_state.view("initial_state")?,
                 cu_seqlens: offsets.map(Offsets::from),
                 scale: self.scale(),
             })
         }
+    }
+
+    /// What the rule names itself.
+    ///
+    /// # Safety
+    /// As `gdn2_call` says.
+    pub(crate) unsafe fn own<'a>(&self) -> Result<&'a [Tensor], AbiError> {
+        // SAFETY: passed on.
+        Ok(unsafe { slice(self.named, self.named_len, NAMED) }?.unwrap_or_default())
     }
 
     /// The factor on q; `None` where none is given.
@@ -425,6 +461,27 @@ impl Call {
 
 /// The fields of packed sequences: offsets and how many.
 pub(crate) const CU_SEQLENS: [&str; 2] = ["cu_seqlens", "cu_seqlens_len"];
+/// The fields of what a rule names itself.
+pub(crate) const NAMED: [&str; 2] = ["named", "named_len"];
+/// What such a tensor is called where its name is not known.
+pub(crate) const OWN: &str = "a parameter or logit";
+
+/// The views of what a rule names itself.
+///
+/// # Safety
+/// The tensors describe live memory.
+unsafe fn views<'a>(tensors: &[Tensor]) -> Result<Named<'a>, CallError> {
+    if tensors.len() > MOST_NAMED {
+        return Err(AbiError::Named { got: tensors.len(), most: MOST_NAMED }.into());
+    }
+    let mut all = Named::default();
+    for (place, tensor) in all.iter_mut().zip(tensors) {
+        // SAFETY: the caller's promise.
+        *place = unsafe { tensor.view(OWN)? };
+    }
+    Ok(all)
+}
+
 /// The fields of a pool's slots.
 pub(crate) const SLOTS: [&str; 2] = ["slots", "slots_len"];
 

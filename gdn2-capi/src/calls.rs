@@ -5,7 +5,7 @@ use std::ffi::{CStr, CString, c_char, c_int};
 use std::mem::MaybeUninit;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use crate::abi::{AbiError, Call, CallError, Gradients, Sizes, Tensor, aligned, object, optional};
+use crate::abi::{AbiError, Call, CallError, Gradients, OWN, Sizes, Tensor, aligned, object, optional};
 use crate::double;
 use crate::pool::Pool;
 use gdn2::__private::{Arch, Loaded, Tensor as Owned};
@@ -25,7 +25,7 @@ impl From<Loaded> for Kernels {
 
 thread_local! {
     static LAST_ERROR: RefCell<CString> = RefCell::default();
-    static LAST_TEXT: RefCell<CString> = RefCell::default();
+    pub(crate) static LAST_TEXT: RefCell<CString> = RefCell::default();
 }
 
 /// Runs a call; a failure is kept for `gdn2_last_error`. A panic does not cross into C.
@@ -191,6 +191,11 @@ pub unsafe extern "C" fn gdn2_backward(
             for (place, name) in places.named().into_iter().filter(|(place, _)| !place.data.is_null()) {
                 let result = results.get(name).ok_or(AbiError::NoGradient(name.name()))?;
                 write(Some(place), result, name.name())?;
+            }
+            let own = kernels.0.rule().prologue.named();
+            for (at, place) in places.own()?.iter().enumerate().filter(|(_, place)| !place.data.is_null()) {
+                let result = own.get(at).and_then(|own| results.named(own.name)).ok_or(AbiError::NoGradient(OWN))?;
+                write(Some(place), result, OWN)?;
             }
             Ok(())
         }

@@ -1,9 +1,9 @@
 //! What was loaded, for callers who did not write the rule.
 
-use std::ffi::{c_char, c_int};
+use std::ffi::{CString, c_char, c_int};
 
 use crate::abi::{AbiError, aligned, object};
-use crate::calls::{Kernels, guarded};
+use crate::calls::{Kernels, LAST_TEXT, guarded};
 use gdn2_dsl::{Dtype, Gate, Grain, StateLayout, Write};
 
 /// `gdn2_rule`.
@@ -75,6 +75,27 @@ pub unsafe extern "C" fn gdn2_rule_of(kernels: *const Kernels, rule: *mut RuleIn
             state_vk: i32::from(loaded.state == StateLayout::Vk),
         };
         Ok(())
+    })
+}
+
+/// See `include/gdn2.h`.
+///
+/// # Safety
+/// `kernels` is null or came from `gdn2_load`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gdn2_named(kernels: *const Kernels, place: i32) -> *const c_char {
+    let mut name = None;
+    let status = guarded(|| {
+        // SAFETY: the caller's promise.
+        let prologue = &unsafe { object(kernels, "kernels") }?.0.rule().prologue;
+        let own = usize::try_from(place).ok().and_then(|place| prologue.named_at(place));
+        name = own.and_then(|own| CString::new(own.name).ok());
+        Ok(())
+    });
+    let Some(name) = name.filter(|_| status == 0) else { return std::ptr::null() };
+    LAST_TEXT.with(|last| {
+        *last.borrow_mut() = name;
+        last.borrow().as_ptr()
     })
 }
 

@@ -1,13 +1,13 @@
 //! Calls whose tensors are float64, on the device cpu:f64: the definition itself, nothing rounded to what a rule stores.
 
-use crate::abi::{AbiError, CU_SEQLENS, Call, CallError, Gradients, Kind, Tensor, in_words, slice};
+use crate::abi::{AbiError, CU_SEQLENS, Call, CallError, Gradients, Kind, OWN, Tensor, in_words, slice};
 use crate::pool::{Pool, state_shape};
 use gdn2::__private::{Loaded, Name};
 use gdn2::Device;
-use gdn2_dsl::reference;
+use gdn2_dsl::layer;
 use gdn2_dsl::{Dims, Inputs, OutputGradients, Rule, StateLayout};
 use gdn2_runtime::device::Precision;
-use gdn2_runtime::problem::{dims_of, expect_present, shape};
+use gdn2_runtime::problem::{dims_of, expect_present, named_shape, shape};
 use gdn2_runtime::tensors::CaseError;
 use std::collections::BTreeMap;
 
@@ -28,7 +28,7 @@ pub(crate) unsafe fn forward(
     // SAFETY: the caller's promise.
     unsafe {
         let inputs = inputs(rule, call, true)?;
-        let out = reference::forward(rule.combination(), &inputs)?;
+        let out = layer::forward(rule, &inputs)?;
         let (o_shape, state) = shapes(rule, &inputs);
         write(o, "o", &o_shape, &out.o)?;
         write(final_state, "final_state", &state, &turned(rule, out.final_state, false))
@@ -45,7 +45,7 @@ pub(crate) unsafe fn decode(rule: &Rule, call: &Call, state: &Tensor, o: Option<
         let mut states = vec![0.0; pool.shape().iter().product()];
         pool.read(&mut states);
         inputs.initial_state = Some(turned(rule, states, true));
-        let out = reference::forward(rule.combination(), &inputs)?;
+        let out = layer::forward(rule, &inputs)?;
         write(o, "o", &shapes(rule, &inputs).0, &out.o)?;
         pool.write(&turned(rule, out.final_state, false));
         Ok(())
@@ -72,7 +72,8 @@ pub(crate) unsafe fn backward(
                 None => None,
             },
         };
-        let grads = reference::backward(rule.combination(), &inputs, &upstream)?;
+        let mut grads = layer::backward(rule, &inputs, &upstream)?;
+        let named = std::mem::take(&mut grads.named);
         let d_initial_state = inputs.initial_state.is_some().then(|| turned(rule, grads.d_initial_state, false));
         let results = [Some(grads.dq), Some(grads.dk), Some(grads.dv), grads.dg, grads.db, grads.dw, d_initial_state];
         for ((place, name), result) in places.named().into_iter().zip(results) {
@@ -85,6 +86,12 @@ pub(crate) unsafe fn backward(
                 _ => shape(rule, &inputs.dims, name, 0).1.to_vec(),
             };
             write(Some(place), name.name(), &like, &result)?;
+        }
+        let own = rule.prologue.named();
+        for (at, place) in places.own()?.iter().enumerate().filter(|(_, place)| !place.data.is_null()) {
+            let own = own.get(at).ok_or(AbiError::NoGradient(OWN))?;
+            let result = named.get(own.name).ok_or(AbiError::NoGradient(OWN))?;
+            write(Some(place), OWN, &named_shape(own, &inputs.dims), result)?;
         }
         Ok(())
     }
@@ -120,6 +127,11 @@ unsafe fn inputs(rule: &Rule, call: &Call, initial: bool) -> Result<Inputs, Call
         } else {
             None
         };
+        let mut named = BTreeMap::new();
+        for (own, tensor) in rule.prologue.named().iter().zip(call.own()?) {
+            let numbers = read(tensor, OWN, own.letters(), &named_shape(own, &dims))?;
+            named.insert(own.name.to_owned(), numbers);
+        }
         Ok(Inputs {
             dims,
             q: tokens(&call.q, Name::Q)?.unwrap_or_default(),
@@ -128,8 +140,7 @@ unsafe fn inputs(rule: &Rule, call: &Call, initial: bool) -> Result<Inputs, Call
             g: tokens(&call.g, Name::G)?,
             b: tokens(&call.b, Name::B)?,
             w: tokens(&call.w, Name::W)?,
-            // Calls have no place for them: rules with formulas are refused when they are loaded.
-            named: BTreeMap::new(),
+            named,
             initial_state,
             cu_seqlens,
             scale: call.scale().map_or_else(|| Inputs::default_scale(dims.key_dim), f64::from),

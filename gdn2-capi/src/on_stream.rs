@@ -3,9 +3,10 @@
 
 use std::ffi::{c_int, c_void};
 
-use crate::abi::{AbiError, CU_SEQLENS, Call, CallError, Gradients, SLOTS, Tensor, aligned, object, optional};
+use crate::abi::{AbiError, CU_SEQLENS, Call, CallError, Gradients, OWN, SLOTS, Tensor, aligned, object, optional};
 use crate::calls::{Kernels, guarded};
-use gdn2::__private::{Call as Inputs, GradientViews, Loaded, Name};
+use gdn2::__private::{Call as Inputs, GradientViews, Loaded, Name, Named};
+use gdn2::raw::MOST_NAMED;
 use gdn2::{
     Axes, Context, DeviceOffsets, DeviceSlots, Dtype, ForeignMemory, Outputs, Slots, Stored, Stream, View, ViewMut,
 };
@@ -66,6 +67,7 @@ fn view_mut(placed: &mut Option<Placed>) -> Result<Option<ViewMut<'_>>, CallErro
 struct Read {
     needed: [Placed; 3],
     gates: [Option<Placed>; 3],
+    named: Vec<Option<Placed>>,
     initial_state: Option<Placed>,
     offsets: Option<DeviceOffsets>,
     scale: Option<f32>,
@@ -82,6 +84,8 @@ impl Read {
         Ok(Read {
             needed: [needed(&call.q, "q")?, needed(&call.k, "k")?, needed(&call.v, "v")?],
             gates: [place(&call.g, "g")?, place(&call.b, "b")?, place(&call.w, "w")?],
+            // SAFETY: passed on.
+            named: unsafe { call.own() }?.iter().map(|own| place(own, OWN)).collect::<Result<_, _>>()?,
             initial_state: place(&call.initial_state, "initial_state")?,
             // SAFETY: the caller promises offsets that ascend from 0 to the number of tokens.
             offsets: offsets.map(|memory| unsafe { DeviceOffsets::from_memory(Box::new(memory), tokens) }),
@@ -91,6 +95,13 @@ impl Read {
 
     fn inputs(&self) -> Result<Inputs<'_>, CallError> {
         let ([q, k, v], [g, b, w]) = (&self.needed, &self.gates);
+        if self.named.len() > MOST_NAMED {
+            return Err(AbiError::Named { got: self.named.len(), most: MOST_NAMED }.into());
+        }
+        let mut named = Named::default();
+        for (place, own) in named.iter_mut().zip(&self.named) {
+            *place = view(own)?;
+        }
         Ok(Inputs {
             q: q.view()?,
             k: k.view()?,
@@ -98,6 +109,7 @@ impl Read {
             g: view(g)?,
             b: view(b)?,
             w: view(w)?,
+            named,
             initial_state: view(&self.initial_state)?,
             cu_seqlens: self.offsets.as_ref().map(Into::into),
             scale: self.scale,
@@ -282,6 +294,13 @@ pub unsafe extern "C" fn gdn2_backward_on(
             for (place, (tensor, name)) in held.iter_mut().zip(places.named()) {
                 *place = Placed::new(tensor, name.name(), context)?;
             }
+            // SAFETY: the caller's promise.
+            let own = places.own()?.iter().map(|own| Placed::new(own, OWN, context));
+            let mut own = own.collect::<Result<Vec<_>, _>>()?;
+            let mut named = [const { None }; MOST_NAMED];
+            for (place, own) in named.iter_mut().zip(&mut own) {
+                *place = view_mut(own)?;
+            }
             let [dq, dk, dv, dg, db, dw, d_initial] = &mut held;
             let views = GradientViews {
                 tokens: [
@@ -292,6 +311,7 @@ pub unsafe extern "C" fn gdn2_backward_on(
                     (Name::DB, view_mut(db)?),
                     (Name::DW, view_mut(dw)?),
                 ],
+                named,
                 d_initial_state: view_mut(d_initial)?,
             };
             let mut memory = scratch(address, bytes, context)?;

@@ -21,10 +21,12 @@ fn a_c_compiler_sees_the_same_structs() {
     claim("offsetof(gdn2_call, slots)", offset_of!(Call, slots));
     claim("offsetof(gdn2_call, scale)", offset_of!(Call, scale));
     claim("offsetof(gdn2_call, scale_given)", offset_of!(Call, scale_given));
+    claim("offsetof(gdn2_call, named)", offset_of!(Call, named));
     claim("sizeof(gdn2_rule)", size_of::<RuleInfo>());
     claim("offsetof(gdn2_rule, state_vk)", offset_of!(RuleInfo, state_vk));
     claim("sizeof(gdn2_gradients)", size_of::<Gradients>());
     claim("offsetof(gdn2_gradients, d_initial_state)", offset_of!(Gradients, d_initial_state));
+    claim("offsetof(gdn2_gradients, named)", offset_of!(Gradients, named));
     claim("sizeof(gdn2_shape)", size_of::<Sizes>());
     claim("offsetof(gdn2_shape, value_heads)", offset_of!(Sizes, value_heads));
     claim("sizeof(gdn2_arguments)", size_of::<Arguments>());
@@ -33,6 +35,8 @@ fn a_c_compiler_sees_the_same_structs() {
     claim("offsetof(gdn2_arguments, sequences)", offset_of!(Arguments, sequences));
     claim("offsetof(gdn2_arguments, scale)", offset_of!(Arguments, scale));
     claim("offsetof(gdn2_arguments, gradients)", offset_of!(Arguments, gradients));
+    claim("offsetof(gdn2_arguments, named)", offset_of!(Arguments, named));
+    claim("GDN2_MOST_NAMED", gdn2::raw::MOST_NAMED);
 
     let folder = tempfile::tempdir().unwrap();
     let source = folder.path().join("layout.c");

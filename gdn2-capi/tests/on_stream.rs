@@ -115,6 +115,8 @@ fn call([q, k, v, g, b, w, initial_state]: [Tensor; 7]) -> Call {
         slots_len: 0,
         scale: 0.0,
         scale_given: 0,
+        named: ptr::null(),
+        named_len: 0,
     }
 }
 
@@ -168,6 +170,8 @@ fn training_on_a_stream_gives_the_bits_of_the_calls_on_host_memory() {
             db,
             dw,
             d_initial_state,
+            named: ptr::null(),
+            named_len: 0,
         };
         let places = gradients(grads.each_mut().map(Both::host_mut));
         good(gdn2_backward(&plain, &host, &d_o.host(), &d_last.host(), &places));

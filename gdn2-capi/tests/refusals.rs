@@ -89,6 +89,8 @@ impl<T: Copy + From<f32>> Numbers<T> {
             slots_len: 0,
             scale: 0.0,
             scale_given: 0,
+            named: ptr::null(),
+            named_len: 0,
         }
     }
 
@@ -218,6 +220,8 @@ fn float64_passes_through_the_definition_unrounded() {
             db: ABSENT,
             dw: ABSENT,
             d_initial_state: ABSENT,
+            named: ptr::null(),
+            named_len: 0,
         };
         let d_o = tensor(&ones, F64, &[1, 3, 2, 32]);
         assert_eq!(gdn2_backward(plain, &call, &d_o, ptr::null(), &gradients), 0, "{}", said());

@@ -21,7 +21,8 @@ pub fn judge(rows: &mut Rows, engine: &Engine, run: &Run<'_>, seed: u64) -> Resu
     let progress = Progress::new("checking", DRAWS.len());
     for (name, draw) in DRAWS.into_iter().zip(Draw::telling(seed)) {
         progress.step(name);
-        let case = Case::drawn(run.rule, &draw, run.pass == Pass::Backward)?;
+        let mut case = Case::drawn(run.rule, &draw, run.pass == Pass::Backward)?;
+        case.set_named_bars(run.rule, &draw)?;
         rows.judge_by(name, &case, engine, run, |schedule| match schedule {
             Some(schedule) => bars(run.rule, &draw, &case, &schedule),
             // The CPU goes token by token, and nothing is rounded on the way.

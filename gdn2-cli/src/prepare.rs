@@ -4,10 +4,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use gdn2_codegen::committed::{Committed, StampedCubin, StampedPtx, WITH_PTX, committed};
-use gdn2_codegen::kernel::Pass;
 use gdn2_codegen::record::{GPUS, Record, rule_fingerprint};
 use gdn2_codegen::schedule::Schedule;
-use gdn2_codegen::takes;
 use gdn2_dsl::{InSource, Rule, rules_in_source};
 use gdn2_runtime::artifact::Compiler;
 use gdn2_runtime::files::{self, Limit};
@@ -86,8 +84,8 @@ impl Args {
         let sources = sources_below(&self.source)?;
         // A crate may keep its rules in its source alone.
         if sources.is_empty() || self.rules.exists() {
-            // Rules without kernels are shipped for the cpu device.
-            for rule in rules_below(&self.rules)?.into_iter().filter(|rule| takes(rule, Pass::Forward).is_ok()) {
+            // Layers would not fit the folder's limit: their macros carry CUDA, which is compiled where they are loaded.
+            for rule in rules_below(&self.rules)?.into_iter().filter(|rule| rule.prologue.is_empty()) {
                 let compiled = WITH_PTX.contains(&rule.name.as_str());
                 add(rule, compiled)?;
             }

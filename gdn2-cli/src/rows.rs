@@ -75,7 +75,7 @@ impl Rows {
         let outcome = match engine.run(run, case) {
             Ok(outcome) => outcome,
             // A pass without kernels for a whole rule is no schedule among others.
-            Err(RunError::Illegal(illegal)) if gdn2_codegen::takes(run.rule, run.pass).is_ok() => {
+            Err(RunError::Illegal(illegal)) if gdn2_codegen::takes(run.rule).is_ok() => {
                 self.push(name, run.rule.name.clone(), Judged::Illegal(illegal));
                 return Ok(());
             }

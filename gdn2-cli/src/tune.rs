@@ -182,7 +182,7 @@ impl Args {
             return Err(CliError::Usage("packed sequences are predicted, not tuned for: use a dense shape".to_owned()));
         }
         let rule = asked.of(self.overrides.apply(rule.rule()?)?)?;
-        gdn2_codegen::takes(&rule, self.pass)?;
+        gdn2_codegen::takes(&rule)?;
         let gpu = match self.device {
             Engine::Cuda(ordinal) => Some(Cuda::open(ordinal as usize)?),
             Engine::Model | Engine::Vm => None,

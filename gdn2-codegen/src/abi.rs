@@ -145,6 +145,15 @@ pub enum Arg {
     Pointer(Tensor),
     /// A stride in elements (i64).
     Stride(Tensor, Axis),
+    /// Base pointer of a tensor that the rule names itself: a parameter, f32 `[HV]` or `[HV,channels]`, or the logit of a
+    /// `let`, `[B,T,HV]` or `[B,T,HV,channels]`.
+    Named(String),
+    /// A stride of such a logit (i64).
+    NamedStride(String, Axis),
+    /// Base pointer of the gradient of a tensor that the rule names itself, shaped and stored as it.
+    NamedGradient(String),
+    /// A stride of such a logit's gradient (i64).
+    NamedGradientStride(String, Axis),
     /// Slot of each sequence in the initial-state pool: int32 `[N]`, negative = skip; null = sequence index.
     InitialSlots,
     /// Slot of each sequence in the final-state pool, likewise.
@@ -194,10 +203,9 @@ impl Arg {
     /// The machine type that carries this argument.
     pub fn ty(&self) -> ArgType {
         match self {
-            Arg::Pointer(_) | Arg::InitialSlots | Arg::FinalSlots | Arg::CuSeqlens | Arg::Workspace(_) => {
-                ArgType::Pointer
-            }
-            Arg::Stride(..) => ArgType::I64,
+            Arg::Pointer(_) | Arg::Named(_) | Arg::NamedGradient(_) => ArgType::Pointer,
+            Arg::InitialSlots | Arg::FinalSlots | Arg::CuSeqlens | Arg::Workspace(_) => ArgType::Pointer,
+            Arg::Stride(..) | Arg::NamedStride(..) | Arg::NamedGradientStride(..) => ArgType::I64,
             Arg::CuSeqlensIs64 | Arg::Sequences | Arg::Tokens | Arg::KeyHeads | Arg::ValueHeads => ArgType::I32,
             Arg::Scale => ArgType::F32,
         }

@@ -1,34 +1,38 @@
 //! From a rule and a schedule, in whole or in part, to a kernel: the passes behind one door.
 
 use crate::arch::Arch;
-use crate::kernel::{Illegal, Kernel};
+use crate::kernel::{Illegal, Kernel, MOST_NAMED};
 use crate::pass::Pass;
 use crate::plan;
 use crate::schedule::{Backward, Decode, Forward, Matrix, Overrides, Schedule, ScheduleError};
 use crate::{backward, decode, forward};
 use gdn2_dsl::Rule;
 
-/// Whether there are kernels of a pass for what the rule is given.
+/// Most logits of `let`s, so that no launch has more parameters than calls have places for.
+const MOST_LOGITS: usize = 6;
+
+/// Whether there are kernels for what the rule is given.
 ///
 /// # Errors
-/// A rule that computes its gates or normalises its rows, which no kernel does yet.
-pub fn takes(rule: &Rule, pass: Pass) -> Result<(), Illegal> {
-    if rule.prologue.is_empty() {
-        return Ok(());
+/// More parameters and logits than kernels have places for.
+pub fn takes(rule: &Rule) -> Result<(), Illegal> {
+    let named = rule.prologue.named().len();
+    if named > MOST_NAMED {
+        let field = format!("parameters and logits of `let`s: rule `{}`", rule.name);
+        return Err(Illegal::new(&field, format!("{MOST_NAMED} in kernels"), named));
     }
-    Err(Illegal::new(
-        &format!("formulas: rule `{}`", rule.name),
-        format!(
-            "gates and rows that arrive computed, as every {pass} kernel takes them: run this rule on the cpu device, or \
-             compute its gates outside and use a rule without formulas"
-        ),
-        "computes its gates or normalises its rows",
-    ))
+    // A logit comes with strides, and has a gradient with as many.
+    let logits = rule.prologue.named().into_iter().filter(|own| own.per_token).count();
+    if logits > MOST_LOGITS {
+        let field = format!("logits of `let`s: rule `{}`", rule.name);
+        return Err(Illegal::new(&field, format!("{MOST_LOGITS} in kernels"), logits));
+    }
+    Ok(())
 }
 
 /// Fixes every number of one pass of a rule.
 pub fn bind(rule: &Rule, pass: Pass, schedule: Schedule, arch: Arch) -> Result<Kernel, Illegal> {
-    takes(rule, pass)?;
+    takes(rule)?;
     let plan = plan::plan(rule, pass);
     match (pass, schedule) {
         (Pass::Forward | Pass::ForwardForBackward, Schedule::Forward(numbers)) => {

@@ -28,6 +28,9 @@ impl Illegal {
     }
 }
 
+/// Most parameters and logits that a rule with kernels may name.
+pub const MOST_NAMED: usize = 16;
+
 /// What a launch does of its pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -46,8 +49,12 @@ pub enum LaunchRole {
     ReverseScan,
     /// Backward: every chunk's gradients.
     Gradients,
-    /// Backward: sums of dq and dk over value heads that share a key head.
+    /// Backward: sums of dq and dk over value heads that share a key head, and back through their norms.
     HeadSums,
+    /// Backward: from gates' gradients those of logits, and what each chunk gives to parameters.
+    GateGradients,
+    /// Backward: the gradients of parameters, chunks added up.
+    ParamSums,
 }
 
 /// One kernel launch of a pass.

@@ -25,6 +25,7 @@ mod bind;
 mod chunk;
 mod decode;
 mod forward;
+mod gates;
 pub mod kernel;
 mod params;
 pub mod pass;

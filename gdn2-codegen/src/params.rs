@@ -1,8 +1,10 @@
 //! Builds parameter lists, every parameter under the name that all passes use.
 
 use crate::abi::{Arg, Axis, Param, Tensor};
+use crate::gates::{cuda_name, named_logits};
 use crate::pass::Pass;
 use crate::plan::Plan;
+use gdn2_dsl::Rule;
 
 /// Builds a parameter list: pointers, strides and sizes under the names every pass uses.
 #[derive(Debug, Default)]
@@ -30,6 +32,19 @@ impl Params {
         }
     }
 
+    /// Parameters, and logits of `let`s with their strides.
+    pub(crate) fn named(&mut self, rule: &Rule) {
+        for own in rule.prologue.named() {
+            self.push(&cuda_name(rule, own.name), Arg::Named(own.name.to_owned()));
+        }
+        for own in named_logits(rule) {
+            for (axis, suffix) in [(Axis::Batch, "batch"), (Axis::Token, "token"), (Axis::Head, "head")] {
+                let name = format!("{}_{suffix}_stride", cuda_name(rule, own.name));
+                self.push(&name, Arg::NamedStride(own.name.to_owned(), axis));
+            }
+        }
+    }
+
     pub(crate) fn workspaces(&mut self, names: &[&str]) {
         for name in names {
             self.push(name, Arg::Workspace((*name).to_owned()));
@@ -47,7 +62,7 @@ impl Params {
 
 /// The parameters of a kernel that reads every input and writes `o`. Where it does not start from the caller's states, it
 /// finds those it starts from in the workspace `starts`.
-pub(crate) fn inference(plan: &Plan, starts: Option<&str>) -> Vec<Param> {
+pub(crate) fn inference(rule: &Rule, plan: &Plan, starts: Option<&str>) -> Vec<Param> {
     let inputs = [Tensor::Q, Tensor::K, Tensor::V].into_iter().chain(plan.gate_tensors());
     let streams: Vec<Tensor> = inputs.chain([Tensor::O]).collect();
     let mut params = Params::default();
@@ -67,6 +82,7 @@ pub(crate) fn inference(plan: &Plan, starts: Option<&str>) -> Vec<Param> {
     }
     params.push("cu_seqlens", Arg::CuSeqlens);
     params.strides(&streams);
+    params.named(rule);
     params.sizes();
     params.push("scale", Arg::Scale);
     params.list

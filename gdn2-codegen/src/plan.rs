@@ -2,7 +2,9 @@
 //! the only place that looks at a gate's granularity: everything after it sees folds and stages.
 
 use crate::abi::Tensor;
+use crate::gates;
 use crate::pass::Pass;
+use gdn2_dsl::prologue::GateOf;
 use gdn2_dsl::{Dtype, Grain, Rule, Write};
 use serde::Serialize;
 
@@ -66,6 +68,15 @@ pub enum Stage {
     HeadSums,
 }
 
+/// A gate that its rule computes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Computed {
+    /// Whether its formula reads its logit: whether there is a tensor.
+    pub reads_logit: bool,
+    /// How that is stored.
+    pub logit: Dtype,
+}
+
 /// One pass of a rule, before any number is chosen.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Plan {
@@ -79,12 +90,15 @@ pub struct Plan {
     pub write: Fold,
     /// The write gate is the erase gate's tensor.
     pub tied: bool,
-    /// Storage of g.
+    /// Storage of g; as tiles hold it where it is computed.
     pub decay_storage: Dtype,
-    /// Storage of b.
+    /// Storage of b, likewise.
     pub erase_storage: Dtype,
-    /// Storage of w (of b where tied).
+    /// Storage of w (of b where tied), likewise.
     pub write_storage: Dtype,
+    /// Decay, erase and write as the rule computes them.
+    #[serde(skip_serializing_if = "none_computed")]
+    pub computed: [Option<Computed>; 3],
     /// Stages of one chunk, or of one token, in order.
     pub stages: Vec<Stage>,
 }
@@ -97,6 +111,10 @@ const fn fold(gate: GateName, grain: Grain) -> Fold {
         (GateName::Erase | GateName::Write, Grain::Scalar) => Fold::Row,
         (GateName::Decay | GateName::Erase | GateName::Write, Grain::Channel) => Fold::Operand,
     }
+}
+
+fn none_computed(gates: &[Option<Computed>; 3]) -> bool {
+    gates.iter().all(Option::is_none)
 }
 
 /// Plans one pass of a rule.
@@ -119,9 +137,14 @@ pub fn plan(rule: &Rule, pass: Pass) -> Plan {
         erase,
         write,
         tied,
-        decay_storage: rule.decay.storage,
-        erase_storage: rule.erase.storage,
-        write_storage,
+        decay_storage: gates::tile_storage(rule, GateOf::Decay, rule.decay.storage),
+        erase_storage: gates::tile_storage(rule, GateOf::Erase, rule.erase.storage),
+        write_storage: if tied { write_storage } else { gates::tile_storage(rule, GateOf::Write, write_storage) },
+        computed: [
+            gates::computed(rule, GateOf::Decay, rule.decay.storage),
+            gates::computed(rule, GateOf::Erase, rule.erase.storage),
+            gates::computed(rule, GateOf::Write, write_storage),
+        ],
         stages,
     }
 }
@@ -163,6 +186,18 @@ impl Plan {
         plan
     }
 
+    /// The same with computed gates along channels in float32, as their gradients are taken.
+    pub(crate) fn with_wide_gates(&self) -> Plan {
+        let mut plan = self.clone();
+        let storages = [&mut plan.decay_storage, &mut plan.erase_storage, &mut plan.write_storage];
+        for (gate, storage) in GateOf::ALL.into_iter().zip(storages) {
+            if self.computes(gate).is_some() && self.fold(gate) == Fold::Operand {
+                *storage = Dtype::F32;
+            }
+        }
+        plan
+    }
+
     /// Whether a chunk's queries are read, and P made of them.
     pub(crate) fn scores_queries(&self) -> bool {
         self.stages.iter().any(|stage| matches!(stage, Stage::ScoresPair | Stage::ScoresAnchored))
@@ -175,6 +210,9 @@ impl Plan {
             (Tensor::B, self.erase != Fold::Absent),
             (Tensor::W, self.write != Fold::Absent && !self.tied),
         ];
-        present.into_iter().filter_map(|(tensor, there)| there.then_some(tensor)).collect()
+        let given = present.into_iter().zip(self.computed).filter_map(|((tensor, there), computed)| {
+            (there && computed.is_none_or(|computed| computed.reads_logit)).then_some(tensor)
+        });
+        given.collect()
     }
 }

@@ -1,13 +1,13 @@
 //! A rule to its module: typed inputs with documentation, and thin calls into the façade's untyped code.
 
-use gdn2_codegen::kernel::Pass;
+use gdn2_codegen::kernel::{MOST_NAMED, Pass};
 use gdn2_dsl::{Bound, Gate, Grain, Rule, StateLayout, Write};
 use proc_macro2::{Ident, Span, TokenStream};
-use quote::{ToTokens, format_ident, quote_spanned};
+use quote::{format_ident, quote_spanned};
 use syn::{Path, Visibility};
 
 use crate::embed::{entry, kernels, records};
-use crate::fields::{Field, state_shape, token_tensors, variant};
+use crate::fields::{Field, ident, named, state_shape, token_tensors, variant};
 
 /// What one module is made from.
 pub(crate) struct Module<'m> {
@@ -43,7 +43,8 @@ pub(crate) fn module(from: &Module<'_>) -> TokenStream {
     let training = trainable.then(|| training(rule, &tensors, span));
     let forward = forward(rule, &tensors, span);
     let decode = decode(rule, &tensors, span);
-    let candle = candle(rule, &tensors, span);
+    // Candle's operations have no place for what a rule names itself.
+    let candle = rule.prologue.named().is_empty().then(|| candle(rule, &tensors, span));
     let (key_dim, value_dim) = (rule.key_dim as usize, rule.value_dim as usize);
     quote_spanned! { span=>
         #refusal
@@ -106,7 +107,7 @@ pub(crate) fn module(from: &Module<'_>) -> TokenStream {
 /// The calls on candle's tensors, there where the façade's feature is on.
 fn candle(rule: &Rule, tensors: &[Field], span: Span) -> TokenStream {
     let member = |field: &Field| {
-        let (name, doc) = (Ident::new(field.name, span), &field.doc);
+        let (name, doc) = (ident(&field.name, span), &field.doc);
         quote_spanned! { span=> #[doc = #doc] pub #name: &'a __gdn2::CandleTensor, }
     };
     let members: Vec<_> = tensors.iter().map(member).collect();
@@ -181,7 +182,7 @@ fn candle(rule: &Rule, tensors: &[Field], span: Span) -> TokenStream {
 /// Inputs and calls of the chunked forward pass.
 fn forward(rule: &Rule, tensors: &[Field], span: Span) -> TokenStream {
     let members = members(tensors, span);
-    let values = values(tensors, "self", span);
+    let (values, named) = (values(tensors, "self", span), named(tensors, "self", span));
     let state = state_shape(rule);
     let state_doc = format!(
         "State before the first token, `{state}`, f32; none is zeros. N is B, or the number of packed sequences."
@@ -207,6 +208,7 @@ fn forward(rule: &Rule, tensors: &[Field], span: Span) -> TokenStream {
             fn call(self) -> __gdn2::Call<'a> {
                 __gdn2::Call {
                     #(#values)*
+                    #named
                     initial_state: self.initial_state,
                     cu_seqlens: self.cu_seqlens,
                     scale: self.scale,
@@ -282,14 +284,21 @@ fn forward(rule: &Rule, tensors: &[Field], span: Span) -> TokenStream {
 
 /// What training adds: forward that saves, backward, gradients.
 fn training(rule: &Rule, tensors: &[Field], span: Span) -> TokenStream {
-    let grads: Vec<_> = tensors.iter().map(|field| format_ident!("d{}", field.name, span = span)).collect();
-    let docs = tensors.iter().map(|field| format!("Gradient of `{}`, shaped and stored as it.", field.name));
+    let (own, tensors): (Vec<&Field>, Vec<&Field>) = tensors.iter().partition(|field| field.own);
+    let all: Vec<&Field> = tensors.iter().chain(&own).copied().collect();
+    let names_of = |fields: &[&Field]| -> Vec<Ident> {
+        fields.iter().map(|field| format_ident!("d{}", field.name, span = span)).collect()
+    };
+    let (grads, own_grads, every) = (names_of(&tensors), names_of(&own), names_of(&all));
+    let own_names: Vec<&str> = own.iter().map(|field| field.name.as_str()).collect();
+    let no_more = (own.len()..MOST_NAMED).map(|_| quote_spanned! { span=> ::core::option::Option::None, });
+    let docs = all.iter().map(|field| format!("Gradient of `{}`, shaped and stored as it.", field.name));
     let members =
-        grads.iter().zip(docs).map(|(name, doc)| quote_spanned! { span=> #[doc = #doc] pub #name: __gdn2::Tensor, });
+        every.iter().zip(docs).map(|(name, doc)| quote_spanned! { span=> #[doc = #doc] pub #name: __gdn2::Tensor, });
     let names: Vec<_> =
         tensors.iter().map(|field| format_ident!("D{}", field.tensor.to_uppercase(), span = span)).collect();
-    let view_docs = tensors.iter().map(|field| format!("Where the gradient of `{}` is written.", field.name));
-    let views = grads
+    let view_docs = all.iter().map(|field| format!("Where the gradient of `{}` is written.", field.name));
+    let views = every
         .iter()
         .zip(view_docs)
         .map(|(name, doc)| quote_spanned! { span=> #[doc = #doc] pub #name: __gdn2::ViewMut<'a>, });
@@ -347,6 +356,7 @@ fn training(rule: &Rule, tensors: &[Field], span: Span) -> TokenStream {
                 let mut grads = self.loaded.backward(saved, outputs.d_out, outputs.d_final_state)?;
                 ::core::result::Result::Ok(Gradients {
                     #(#grads: grads.take(__gdn2::Name::#names),)*
+                    #(#own_grads: grads.take_named(#own_names),)*
                     d_initial_state: grads.take_initial_state(),
                 })
             }
@@ -384,6 +394,10 @@ fn training(rule: &Rule, tensors: &[Field], span: Span) -> TokenStream {
                         #((__gdn2::Name::#names, ::core::option::Option::Some(gradients.#grads)),)*
                         #(#missing)*
                     ],
+                    named: [
+                        #(::core::option::Option::Some(gradients.#own_grads),)*
+                        #(#no_more)*
+                    ],
                     d_initial_state: gradients.d_initial_state,
                 };
                 self.loaded.backward_on(
@@ -402,7 +416,7 @@ fn training(rule: &Rule, tensors: &[Field], span: Span) -> TokenStream {
 /// Inputs and calls of the decode pass.
 fn decode(rule: &Rule, tensors: &[Field], span: Span) -> TokenStream {
     let members = members(tensors, span);
-    let values = values(tensors, "self", span);
+    let (values, named) = (values(tensors, "self", span), named(tensors, "self", span));
     let doc = format!(
         "Runs one token, or a short run of tokens, per sequence; `state`, `{}`, f32, is read and written in place.",
         state_shape(rule)
@@ -422,6 +436,7 @@ fn decode(rule: &Rule, tensors: &[Field], span: Span) -> TokenStream {
             fn call(self) -> __gdn2::Call<'a> {
                 __gdn2::Call {
                     #(#values)*
+                    #named
                     initial_state: ::core::option::Option::None,
                     cu_seqlens: ::core::option::Option::None,
                     scale: self.scale,
@@ -463,7 +478,7 @@ fn decode(rule: &Rule, tensors: &[Field], span: Span) -> TokenStream {
 /// The tensors as struct fields.
 fn members(tensors: &[Field], span: Span) -> Vec<TokenStream> {
     let member = |field: &Field| {
-        let (name, doc) = (Ident::new(field.name, span), &field.doc);
+        let (name, doc) = (ident(&field.name, span), &field.doc);
         quote_spanned! { span=> #[doc = #doc] pub #name: __gdn2::View<'a>, }
     };
     tensors.iter().map(member).collect()
@@ -473,7 +488,7 @@ fn members(tensors: &[Field], span: Span) -> Vec<TokenStream> {
 fn values(tensors: &[Field], holder: &str, span: Span) -> Vec<TokenStream> {
     let holder = Ident::new(holder, span);
     let given = |field: &Field| {
-        let (name, tensor) = (Ident::new(field.name, span), format_ident!("{}", field.tensor, span = span));
+        let (name, tensor) = (ident(&field.name, span), format_ident!("{}", field.tensor, span = span));
         if field.gate {
             quote_spanned! { span=> #tensor: ::core::option::Option::Some(#holder.#name), }
         } else {
@@ -485,7 +500,7 @@ fn values(tensors: &[Field], holder: &str, span: Span) -> Vec<TokenStream> {
         let gate = Ident::new(gate, span);
         quote_spanned! { span=> #gate: ::core::option::Option::None, }
     });
-    tensors.iter().map(given).chain(empty).collect()
+    tensors.iter().filter(|field| !field.own).map(given).chain(empty).collect()
 }
 
 /// The user's words, then the recurrence and the rule.
@@ -542,7 +557,7 @@ fn describe(rule: &Rule, span: Span) -> TokenStream {
     };
     let state = format_ident!("{state}");
     let (name, doc, key_dim, value_dim) = (&rule.name, &rule.doc, rule.key_dim, rule.value_dim);
-    quote_spanned! { span=>
+    let rule_of_recurrence = quote_spanned! { span=>
         __gdn2::Rule {
             name: ::std::string::String::from(#name),
             doc: ::std::string::String::from(#doc),
@@ -556,8 +571,12 @@ fn describe(rule: &Rule, span: Span) -> TokenStream {
             state: __gdn2::StateLayout::#state,
             prologue: ::core::default::Default::default(),
         }
+    };
+    if rule.prologue.is_empty() {
+        return rule_of_recurrence;
     }
-    .into_token_stream()
+    let text = rule.to_string();
+    quote_spanned! { span=> __gdn2::with_formulas(#rule_of_recurrence, #text) }
 }
 
 #[cfg(test)]

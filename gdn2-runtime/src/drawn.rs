@@ -4,10 +4,10 @@ use crate::problem;
 use crate::tensors::{Array, Case, CaseError, CuSeqlens, state_letters};
 use gdn2_codegen::abi::Tensor;
 use gdn2_codegen::schedule::Schedule;
-use gdn2_dsl::bars::{Bar, Cost, PATTERNS, bar};
+use gdn2_dsl::bars::{Bar, Cost, NAMED_BAR, PATTERNS, bar};
 use gdn2_dsl::prologue::{GateOf, NORM_EPSILON};
 use gdn2_dsl::simulate::Pattern;
-use gdn2_dsl::{Draw, Dtype, InputError, Inputs, Rule, Write, layer, simulate};
+use gdn2_dsl::{Draw, Dtype, Gradients, InputError, Inputs, Rule, Write, layer, simulate};
 use std::collections::BTreeMap;
 
 impl Case {
@@ -45,7 +45,35 @@ impl Case {
         let mut case = Case::drawn(rule, draw, gradients)?;
         let bars = bars_of_any_chunk(rule, draw, &case)?;
         case.set_bars(&bars);
+        case.set_named_bars(rule, draw)?;
         Ok(case)
+    }
+
+    /// Says in the case how far the gradients of what the rule names itself may be off on this draw, whatever the chunk.
+    ///
+    /// # Errors
+    /// A draw whose sizes contradict one another.
+    pub fn set_named_bars(&mut self, rule: &Rule, draw: &Draw) -> Result<(), CaseError> {
+        let mut all: BTreeMap<String, Bar> = BTreeMap::new();
+        let chunks =
+            [16, 64].into_iter().filter(|_| self.tensors.contains_key(&Tensor::DO) && rule.prologue.named_count() > 0);
+        for chunk in chunks {
+            let simulated = simulated_gradients(rule, draw, chunk)?;
+            for own in rule.prologue.named() {
+                let name = format!("d{}", own.name);
+                let Some(exact) = self.named.get(&name) else { continue };
+                let reference: Vec<f64> = exact.data.iter().copied().map(f64::from).collect();
+                let patterns = simulated.iter().filter_map(|found| found.named.get(own.name).cloned());
+                let patterns: Vec<Vec<f64>> = patterns.collect();
+                let Some(cost) = Cost::of(&patterns, &reference) else { continue };
+                let bar = Bar::drawn(NAMED_BAR, &cost);
+                all.entry(name).and_modify(|wider| *wider = wider.or(bar)).or_insert(bar);
+            }
+        }
+        for (name, bar) in all {
+            self.state_bar(&name, bar);
+        }
+        Ok(())
     }
 
     /// Draws inputs, and the gradients backward starts from if asked for, and computes nothing.
@@ -234,14 +262,8 @@ pub fn gradient_bars(rule: &Rule, draw: &Draw, exact: &Case, chunk: u32) -> Resu
 fn all_gradient_bars(rule: &Rule, draw: &Draw, exact: &Case, chunk: u32) -> Result<BTreeMap<Tensor, Bar>, CaseError> {
     const GRADIENTS: [Tensor; 7] =
         [Tensor::DQ, Tensor::DK, Tensor::DV, Tensor::DG, Tensor::DB, Tensor::DW, Tensor::DInitialState];
-    let inputs = draw.inputs(rule);
-    let upstream = draw.output_gradients(rule, &inputs);
-    let made = layer::computed(rule, &inputs).map_err(|error| refused(draw, error))?;
     let mut simulated: Simulated = GRADIENTS.map(|tensor| (tensor, Vec::new())).into();
-    for pattern in patterns(&inputs) {
-        let found = simulate::backward(rule, &made, &upstream, chunk as usize, pattern)
-            .and_then(|found| layer::pulled_back(rule, &inputs, found))
-            .map_err(|error| refused(draw, error))?;
+    for found in simulated_gradients(rule, draw, chunk)? {
         let [dq, dk, dv, state] = [found.dq, found.dk, found.dv, found.d_initial_state].map(Some);
         let all = [dq, dk, dv, found.dg, found.db, found.dw, state];
         for ((_, patterns), numbers) in simulated.iter_mut().zip(all) {
@@ -249,6 +271,19 @@ fn all_gradient_bars(rule: &Rule, draw: &Draw, exact: &Case, chunk: u32) -> Resu
         }
     }
     Ok(limits(rule, exact, simulated))
+}
+
+/// The gradients of a draw under each rounding.
+fn simulated_gradients(rule: &Rule, draw: &Draw, chunk: u32) -> Result<Vec<Gradients>, CaseError> {
+    let inputs = draw.inputs(rule);
+    let upstream = draw.output_gradients(rule, &inputs);
+    let made = layer::computed(rule, &inputs).map_err(|error| refused(draw, error))?;
+    let simulated = patterns(&inputs).map(|pattern| {
+        simulate::backward(rule, &made, &upstream, chunk as usize, pattern)
+            .and_then(|found| layer::pulled_back(rule, &inputs, found))
+            .map_err(|error| refused(draw, error))
+    });
+    simulated.collect()
 }
 
 /// The roundings a draw's bars are taken from. Of many numbers each rounding says as much as several of few.

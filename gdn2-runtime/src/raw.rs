@@ -62,7 +62,14 @@ pub struct Arguments {
     pub scale: f32,
     /// What backward reads and writes beyond that.
     pub gradients: Gradients,
+    /// Parameters and logits of `let`s, in the order in which the rule names them.
+    pub named: [View; MOST_NAMED],
+    /// Their gradients, written.
+    pub named_gradients: [View; MOST_NAMED],
 }
+
+/// Most parameters and logits that a rule with kernels may name.
+pub use gdn2_codegen::kernel::MOST_NAMED;
 
 /// Backward's tensors, shaped as what they are gradients of.
 #[repr(C)]
@@ -111,6 +118,14 @@ pub enum RawError {
     /// A tensor the kernel reads or writes, given as null.
     #[error("{0} is null, the kernel needs it")]
     Null(&'static str),
+    /// A tensor that the rule names itself and that is missing, or from which loads cannot be made.
+    #[error("{tensor} {problem}")]
+    Named {
+        /// Its name.
+        tensor: String,
+        /// What is wrong.
+        problem: String,
+    },
     /// An address or stride that loads cannot be made from.
     #[error("{tensor}: {what} is {bytes} bytes, must be a multiple of {granule}")]
     Misaligned {
@@ -156,6 +171,40 @@ impl Arguments {
         }
         let total_tokens = if self.cu_seqlens == 0 { sequences * tokens } else { tokens };
         Ok(Extents { sequences, total_tokens, key_heads, value_heads })
+    }
+
+    /// The place of a tensor that the rule names itself, or of its gradient.
+    fn own(&self, kernel: &Kernel, arg: &Arg) -> View {
+        let (name, views) = match arg {
+            Arg::Named(name) | Arg::NamedStride(name, _) => (name, &self.named),
+            Arg::NamedGradient(name) | Arg::NamedGradientStride(name, _) => (name, &self.named_gradients),
+            _ => return View::default(),
+        };
+        let place = kernel.rule.prologue.place(name);
+        place.and_then(|place| views.get(place)).copied().unwrap_or_default()
+    }
+
+    /// Presence and alignment of a tensor that the rule names itself.
+    fn check_named(&self, kernel: &Kernel, arg: &Arg, name: &str, extents: Extents) -> Result<(), RawError> {
+        let view = self.own(kernel, arg);
+        let named = |problem: String| RawError::Named { tensor: name.to_owned(), problem };
+        if view.address == 0 {
+            // A gradient may be left out.
+            let needed = matches!(arg, Arg::Named(_)) && extents.total_tokens > 0;
+            return if needed { Err(named("is null, the kernel needs it".to_owned())) } else { Ok(()) };
+        }
+        let Some(own) = kernel.rule.prologue.named().into_iter().find(|own| own.name == name) else { return Ok(()) };
+        let bytes = i128::from(own.storage.bytes());
+        let strided = own.per_token && own.axis.is_some();
+        let strides = [("batch stride", view.batch), ("token stride", view.token), ("head stride", view.head)];
+        let parts = strides.map(|(what, stride)| (what, i128::from(stride) * bytes)).into_iter().filter(|_| strided);
+        let granule = if strided { 16 } else { bytes };
+        for (what, bytes) in parts.chain([("address", i128::from(view.address))]) {
+            if bytes % granule != 0 {
+                return Err(named(format!("{what} is {bytes} bytes, must be a multiple of {granule}")));
+            }
+        }
+        Ok(())
     }
 
     /// A token tensor's place.
@@ -212,6 +261,10 @@ impl Arguments {
     pub fn check(&self, kernel: &Kernel) -> Result<(), RawError> {
         let extents = self.extents()?;
         for param in kernel.launches.iter().flat_map(|launch| &launch.params) {
+            if let Arg::Named(name) | Arg::NamedGradient(name) = &param.arg {
+                self.check_named(kernel, &param.arg, name, extents)?;
+                continue;
+            }
             let Arg::Pointer(tensor) = param.arg else { continue };
             let view = self.view(tensor);
             if view.address == 0 {
@@ -251,6 +304,15 @@ pub fn resolve(kernel: &Kernel, arg: &Arg, call: &Arguments, workspaces: Workspa
         Arg::Stride(tensor, Axis::Batch) => Value::I64(call.view(*tensor).batch),
         Arg::Stride(tensor, Axis::Token) => Value::I64(call.view(*tensor).token),
         Arg::Stride(tensor, Axis::Head) => Value::I64(call.view(*tensor).head),
+        Arg::Named(_) | Arg::NamedGradient(_) => Value::Pointer(call.own(kernel, arg).address),
+        Arg::NamedStride(_, axis) | Arg::NamedGradientStride(_, axis) => {
+            let view = call.own(kernel, arg);
+            Value::I64(match axis {
+                Axis::Batch => view.batch,
+                Axis::Token => view.token,
+                Axis::Head => view.head,
+            })
+        }
         Arg::InitialSlots => Value::Pointer(call.initial_slots),
         Arg::FinalSlots => Value::Pointer(call.final_slots),
         Arg::CuSeqlens => Value::Pointer(call.cu_seqlens),

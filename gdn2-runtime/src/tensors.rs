@@ -362,6 +362,19 @@ impl Case {
         }
     }
 
+    /// Adds one bar to those that the metadata states.
+    pub(crate) fn state_bar(&mut self, name: &str, bar: Bar) {
+        let mut add = |field: &str, number: f64| {
+            let list = self.metadata.entry(field.to_owned()).or_default();
+            let comma = if list.is_empty() { "" } else { "," };
+            *list += &format!("{comma}{name}={number:.6}");
+        };
+        add("bars", bar.bar);
+        if bar.limit > bar.bar {
+            add("limits", bar.limit);
+        }
+    }
+
     /// A tensor's number in a list such as `o=0.008,dg=0.03`, or in a JSON object.
     fn listed(&self, field: &'static str, wanted: &str) -> Result<Option<f64>, CaseError> {
         let Some(text) = self.metadata.get(field) else { return Ok(None) };

@@ -4,10 +4,27 @@
 use crate::error::Error;
 use crate::view::{Data, Offsets, View, rows};
 use gdn2_codegen::abi::Tensor as Name;
+use gdn2_codegen::kernel::MOST_NAMED;
+use gdn2_dsl::prologue::NamedTensor;
 use gdn2_dsl::{Dims, Rule};
 use gdn2_runtime::problem::{self, dims_of, expect_present};
 use gdn2_runtime::tensors::{Array, Case, CaseError, CuSeqlens};
 use std::collections::BTreeMap;
+
+/// What a rule names itself, by its place among the rule's names.
+pub type Named<'a> = [Option<View<'a>>; MOST_NAMED];
+
+/// Tensors that a rule names itself, in its order; no rule with kernels names more than there are places.
+pub fn named<const N: usize>(views: [View<'_>; N]) -> Named<'_> {
+    let mut all = [None; MOST_NAMED];
+    all.iter_mut().zip(views).for_each(|(place, view)| *place = Some(view));
+    all
+}
+
+/// A rule with the formulas of its text, which was printed of a checked one: it reads back.
+pub fn with_formulas(recurrence: Rule, text: &str) -> Rule {
+    gdn2_dsl::parse_file(text).ok().and_then(|mut rules| rules.pop()).unwrap_or(recurrence)
+}
 
 /// Inputs of a forward or decode call.
 #[derive(Clone, Copy, Debug)]
@@ -24,6 +41,8 @@ pub struct Call<'a> {
     pub b: Option<View<'a>>,
     /// Write gate.
     pub w: Option<View<'a>>,
+    /// Parameters and logits of `let`s, in the order in which the rule names them.
+    pub named: Named<'a>,
     /// `[N,HV,K,V]` in the rule's layout; none is zeros.
     pub initial_state: Option<View<'a>>,
     /// Packed sequences.
@@ -54,6 +73,7 @@ impl<'a> Call<'a> {
                 fits(rule, &dims, name, view.shape(), 0)?;
             }
         }
+        let own = named_views(rule, &dims, &self.named)?;
         let sequences = match self.cu_seqlens {
             None => dims.batch,
             Some(Offsets::I32(offsets)) => offsets.len().saturating_sub(1),
@@ -67,13 +87,46 @@ impl<'a> Call<'a> {
             room(name.name(), view.shape.elements().unwrap_or(usize::MAX))?;
             tensors.insert(name, array(name.name(), &view)?);
         }
+        let mut named = BTreeMap::new();
+        for (name, view) in own {
+            room("a parameter or logit", view.shape.elements().unwrap_or(usize::MAX))?;
+            named.insert(name.to_owned(), array("a parameter or logit", &view)?);
+        }
         Ok(Case {
+            named,
             metadata: self.scale.map(|scale| ("scale".to_owned(), scale.to_string())).into_iter().collect(),
             tensors,
             cu_seqlens: self.cu_seqlens.map(offsets).transpose()?,
             ..Case::default()
         })
     }
+}
+
+/// Each tensor that the rule names itself with its view, shapes held against the rule.
+///
+/// # Errors
+/// A tensor too many or too few, or one that does not fit.
+pub(crate) fn named_views<'r, 'a>(
+    rule: &'r Rule,
+    dims: &Dims,
+    given: &Named<'a>,
+) -> Result<Vec<(&'r str, View<'a>)>, Error> {
+    let wrong = |tensor: &str, problem: String| CaseError::Named { tensor: tensor.to_owned(), problem };
+    let own = rule.prologue.named();
+    if given.iter().skip(own.len()).any(Option::is_some) {
+        return Err(wrong("the last of them", format!("rule `{}` has no such parameter or logit", rule.name)).into());
+    }
+    let view = |(own, view): (NamedTensor<'r>, &Option<View<'a>>)| {
+        let (shape, letters) = (problem::named_shape(&own, dims), own.letters());
+        let Some(view) = view else {
+            return Err(wrong(own.name, format!("missing, the rule needs it as {letters} = {shape:?}")).into());
+        };
+        if *view.shape() != *shape {
+            return Err(wrong(own.name, format!("shape {:?}, must be {letters} = {shape:?}", view.shape())).into());
+        }
+        Ok((own.name, *view))
+    };
+    own.into_iter().zip(given).map(view).collect()
 }
 
 /// Refuses a tensor of another shape than the rule and the call's sizes give it; states in the rule's layout.

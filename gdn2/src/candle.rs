@@ -97,7 +97,7 @@ impl Packing {
             return Err(Error::msg("q, k and v are always there"));
         };
         let cu_seqlens = self.cu_seqlens.as_deref().map(Offsets::from);
-        Ok(Call { q, k, v, g, b, w, initial_state, cu_seqlens, scale: self.scale })
+        Ok(Call { q, k, v, g, b, w, initial_state, named: Default::default(), cu_seqlens, scale: self.scale })
     }
 }
 

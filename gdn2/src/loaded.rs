@@ -102,6 +102,7 @@ impl Loaded {
         tuning: &[Tuning],
         gpu: Arc<dyn Gpu>,
     ) -> Result<Loaded, Error> {
+        gdn2_codegen::takes(&rule).map_err(RunError::from)?;
         let (arch, context) = (gpu.arch(), gpu.context());
         let bank = Bank::new(&rule, arch, Some(gpu), Source::Embedded(embedded), tuning)?;
         let shared = Shared { rule, device: Device::vm(), bank: Some(bank), context: Some(context) };
@@ -109,8 +110,7 @@ impl Loaded {
     }
 
     fn on(rule: Rule, source: Source, tuning: &[Tuning], device: &Device, arch: Option<Arch>) -> Result<Loaded, Error> {
-        // Calls have no place for parameters, on the CPU either.
-        gdn2_codegen::takes(&rule, Pass::Forward).map_err(RunError::from)?;
+        gdn2_codegen::takes(&rule).map_err(RunError::from)?;
         let (arch, gpu): (Arch, Option<Arc<dyn Gpu>>) = match device {
             Device::Cuda(gpu) => (gpu.arch(), Some(Arc::new(gpu.clone()))),
             Device::Cpu(_) | Device::Vm(_) => (arch.unwrap_or(OLDEST), None),
@@ -270,10 +270,17 @@ impl Loaded {
         let training = bank.as_ref().map(|bank| bank.training(problem.extents())).transpose()?;
         let run = Run::new(rule, Pass::Backward, device);
         let kernels = training.map(|trained| &trained.kernels);
-        let tensors = engine::gradients_from(&run, kernels, &problem, saved.kept.as_ref())?.tensors;
+        let Outcome { tensors, named, .. } = engine::gradients_from(&run, kernels, &problem, saved.kept.as_ref())?;
         let narrow =
             |(name, array): (Name, Array)| Ok((name, Tensor::from_f32(&array.shape, array.data, problem.dtype(name))?));
-        Ok(Gradients(tensors.into_iter().map(narrow).collect::<Result<_, Error>>()?))
+        let mut own = BTreeMap::new();
+        for tensor in rule.prologue.named() {
+            if let Some(array) = named.get(&format!("d{}", tensor.name)) {
+                let gradient = Tensor::from_f32(&array.shape, array.data.clone(), tensor.storage)?;
+                own.insert(tensor.name.to_owned(), gradient);
+            }
+        }
+        Ok(Gradients { tensors: tensors.into_iter().map(narrow).collect::<Result<_, Error>>()?, named: own })
     }
 
     /// One token or a short run of them; the states of the pool are read and written in place.
@@ -427,22 +434,36 @@ pub struct Saved {
 /// The gradients of a call, by the names of files.
 #[doc(hidden)]
 #[derive(Debug)]
-pub struct Gradients(BTreeMap<Name, Tensor>);
+pub struct Gradients {
+    tensors: BTreeMap<Name, Tensor>,
+    /// Of what the rule names itself, by those names.
+    named: BTreeMap<String, Tensor>,
+}
 
 impl Gradients {
     /// The gradient of a tensor, where the rule has it.
     pub fn get(&self, name: Name) -> Option<&Tensor> {
-        self.0.get(&name)
+        self.tensors.get(&name)
     }
 
     /// Takes the gradient of a tensor that the rule has: there is one for each.
     pub fn take(&mut self, name: Name) -> Tensor {
-        self.0.remove(&name).unwrap_or_default()
+        self.tensors.remove(&name).unwrap_or_default()
+    }
+
+    /// The gradient of a tensor that the rule names itself, by that name.
+    pub fn named(&self, name: &str) -> Option<&Tensor> {
+        self.named.get(name)
+    }
+
+    /// Takes it.
+    pub fn take_named(&mut self, name: &str) -> Tensor {
+        self.named.remove(name).unwrap_or_default()
     }
 
     /// Takes the gradient of the initial state, which is there where the call had one.
     pub fn take_initial_state(&mut self) -> Option<Tensor> {
-        self.0.remove(&Name::DInitialState)
+        self.tensors.remove(&Name::DInitialState)
     }
 }
 

@@ -13,6 +13,7 @@ use crate::place::Placed;
 use crate::view::{Slots, View, ViewMut};
 use cudarc::driver::CudaStream;
 use gdn2_codegen::abi::Tensor as Name;
+use gdn2_codegen::kernel::MOST_NAMED;
 use gdn2_dsl::Dtype;
 
 /// What a forward call on a stream gives where it was not told where to write.
@@ -30,6 +31,8 @@ pub struct DeviceOutput {
 pub struct GradientViews<'a> {
     /// Gradients of the tensors with a row per token that the rule has.
     pub tokens: [(Name, Option<ViewMut<'a>>); 6],
+    /// Gradients of what the rule names itself, in its order; none is not asked for.
+    pub named: [Option<ViewMut<'a>>; MOST_NAMED],
     /// Gradient of the initial state.
     pub d_initial_state: Option<ViewMut<'a>>,
 }
@@ -126,6 +129,11 @@ impl Loaded {
         for (name, view) in &mut gradients.tokens {
             if let Some(view) = view {
                 placed.write(*name, view)?;
+            }
+        }
+        for (place, view) in gradients.named.iter_mut().enumerate() {
+            if let Some(view) = view {
+                placed.write_named(place, view)?;
             }
         }
         if let Some(view) = &mut gradients.d_initial_state {

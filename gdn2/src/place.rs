@@ -1,12 +1,13 @@
 //! A call on device memory: every tensor checked and written into the one raw call that all engines launch from. Nothing
 //! here allocates unless something is wrong.
 
-use crate::call::{Call, fits};
+use crate::call::{Call, Named, fits, named_views};
 use crate::device::{DeviceMemory, Guard, Stored, Stream};
 use crate::error::Error;
 use crate::shape::Axes;
 use crate::view::{Data, DataMut, Offsets, Slots, View, ViewMut};
 use gdn2_codegen::abi::Tensor as Name;
+use gdn2_codegen::kernel::MOST_NAMED;
 use gdn2_dsl::{Dims, Dtype, Rule};
 use gdn2_runtime::device::launch::Context;
 use gdn2_runtime::problem::{self, dims_of, expect_present};
@@ -14,7 +15,7 @@ use gdn2_runtime::raw::{self, Arguments};
 use gdn2_runtime::tensors::CaseError;
 
 /// More tensors than any call has.
-const MOST_TENSORS: usize = 24;
+const MOST_TENSORS: usize = 24 + 2 * MOST_NAMED;
 
 /// A call on a stream as it takes shape; dropped after the launch, it orders later work after it.
 pub(crate) struct Placed<'r, 's> {
@@ -56,6 +57,12 @@ impl<'r, 's> Placed<'r, 's> {
         for (name, view) in call.tokens() {
             if let (true, Some(view)) = (expect_present(rule, name, view.is_some())?, view) {
                 placed.read(name, view)?;
+            }
+        }
+        placed.expect_named(&call.named)?;
+        for (place, view) in call.named.iter().enumerate() {
+            if let Some(view) = view {
+                placed.read_named(place, *view)?;
             }
         }
         Ok(placed)
@@ -108,6 +115,61 @@ impl<'r, 's> Placed<'r, 's> {
         let strides = view.strides;
         let address = self.written(name.name(), view)?;
         self.set(name, address, strides);
+        Ok(())
+    }
+
+    /// As many tensors as the rule names itself.
+    fn expect_named(&self, given: &Named<'_>) -> Result<(), Error> {
+        let wanted = self.rule.prologue.named_count();
+        if given.iter().enumerate().all(|(place, view)| view.is_some() == (place < wanted)) {
+            return Ok(());
+        }
+        // Allocates, for something is wrong.
+        named_views(self.rule, &self.dims, given).map(|_| ())
+    }
+
+    /// A parameter or logit, by its place among the rule's names.
+    fn read_named(&mut self, place: usize, view: View<'s>) -> Result<(), Error> {
+        let Data::Device(memory, dtype) = view.data else { return Err(Error::HostMemory("a parameter or logit")) };
+        self.fits_named(place, view.shape, view.strides, dtype)?;
+        self.same_context("a parameter or logit", memory.context())?;
+        let (address, guard) = memory.read(self.stream);
+        self.hold(guard);
+        if let Some(field) = self.arguments.named.get_mut(place) {
+            *field = raw_view(address, view.strides);
+        }
+        Ok(())
+    }
+
+    /// Where the gradient of one is written.
+    pub fn write_named(&mut self, place: usize, view: &'s mut ViewMut<'_>) -> Result<(), Error> {
+        self.fits_named(place, view.shape, view.strides, view.dtype())?;
+        let strides = view.strides;
+        let address = self.written("the gradient of a parameter or logit", view)?;
+        if let Some(field) = self.arguments.named_gradients.get_mut(place) {
+            *field = raw_view(address, strides);
+        }
+        Ok(())
+    }
+
+    fn fits_named(&self, place: usize, shape: Axes, strides: Axes, dtype: Dtype) -> Result<(), Error> {
+        let Some(own) = self.rule.prologue.named_at(place) else {
+            let problem = format!("rule `{}` has no such parameter or logit", self.rule.name);
+            return Err(CaseError::Named { tensor: "the last of them".to_owned(), problem }.into());
+        };
+        let wrong = |problem: String| Err(CaseError::Named { tensor: own.name.to_owned(), problem }.into());
+        let Dims { batch, tokens, value_heads, .. } = self.dims;
+        let channels = own.axis.map(|axis| axis.channels(self.rule) as usize);
+        let rows = [batch, tokens].into_iter().filter(|_| own.per_token).chain([value_heads]);
+        if !rows.chain(channels).eq(shape.as_slice().iter().copied()) {
+            return wrong(format!("shape {:?}, must be {}", shape.as_slice(), own.shape(self.rule)));
+        }
+        if dtype != own.storage {
+            return wrong(format!("stored as {dtype}, must be {}: no call on a stream converts", own.storage));
+        }
+        if !own.per_token && shape.row_major().as_slice() != strides.as_slice() {
+            return wrong("must be row-major: copy the tensor".to_owned());
+        }
         Ok(())
     }
 
@@ -190,9 +252,8 @@ impl<'r, 's> Placed<'r, 's> {
     }
 
     fn set(&mut self, name: Name, address: u64, strides: Axes) {
-        let stride = |axis: usize| strides.as_slice().get(axis).map_or(0, |stride| *stride as i64);
         if let Some(field) = self.arguments.view_mut(name) {
-            *field = raw::View { address, batch: stride(0), token: stride(1), head: stride(2) };
+            *field = raw_view(address, strides);
         }
     }
 
@@ -228,6 +289,12 @@ impl<'r, 's> Placed<'r, 's> {
         }
         Err(Error::RowMajor { field: name.name(), shape, strides })
     }
+}
+
+/// A tensor of tokens as raw calls take it.
+fn raw_view(address: u64, strides: Axes) -> raw::View {
+    let stride = |axis: usize| strides.as_slice().get(axis).map_or(0, |stride| *stride as i64);
+    raw::View { address, batch: stride(0), token: stride(1), head: stride(2) }
 }
 
 /// A size that was found to fit.

@@ -1,6 +1,6 @@
 //! What the generated modules name. Not for anybody else: no promise of stability.
 
-pub use crate::call::Call;
+pub use crate::call::{Call, Named, named, with_formulas};
 pub use crate::device::{DeviceMemoryMut, Stream};
 pub use crate::embedded::{Embedded, Tuning};
 pub use crate::error::Error;

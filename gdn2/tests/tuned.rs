@@ -202,7 +202,18 @@ fn a_record_in_segments_is_for_calls_with_scratch_memory() {
     let (keys, values, gates) = (draw(T * 32, 31, -0.25), draw(T * HV * 64, 17, -0.25), draw(T * HV, 13, 0.25));
     fn call<'a>(keys: View<'a>, v: View<'a>, gates: View<'a>) -> Call<'a> {
         let (q, k, b) = (keys, keys, Some(gates));
-        Call { q, k, v, g: None, b, w: None, initial_state: None, cu_seqlens: None, scale: None }
+        Call {
+            q,
+            k,
+            v,
+            g: None,
+            b,
+            w: None,
+            named: Default::default(),
+            initial_state: None,
+            cu_seqlens: None,
+            scale: None,
+        }
     }
     let host = View::new(&keys, [1, T, 1, 32]).unwrap();
     let [host_values, host_gates] =

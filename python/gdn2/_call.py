@@ -111,7 +111,14 @@ def integers(field: str, values: Any) -> Any:
 class Call:
     """The inputs of a call, described. It keeps what the description points to."""
 
-    def __init__(self, tensors: dict[str, Any], cu_seqlens: Any, slots: Any, scale: float | None) -> None:
+    def __init__(
+        self,
+        tensors: dict[str, Any],
+        cu_seqlens: Any,
+        slots: Any,
+        scale: float | None,
+        named: dict[str, Any] | None = None,
+    ) -> None:
         for name in ("q", "k", "v"):
             if tensors[name] is None:
                 raise Error(f"{name} must be given, with axes [batch, tokens, heads, channels]")
@@ -121,6 +128,10 @@ class Call:
         for name in ("q", "k", "v"):
             if tensors[name].ndim != 4:
                 raise Error(f"{name} has {tensors[name].ndim} axes, must be [batch, tokens, heads, channels]")
+        self.named = named or {}
+        if self.named:
+            self.own = self.described(self.named)
+            self.struct.named, self.struct.named_len = self.own, len(self.own)
         self.sequences = tensors["v"].shape[0]
         if cu_seqlens is not None:
             self.cu_seqlens = self._table("cu_seqlens", cu_seqlens, "int64")
@@ -133,6 +144,10 @@ class Call:
     def describe(self, array: Any, name: str) -> _library.Tensor:
         """The C description of an array of this call."""
         return describe(array, name, self.gpu)
+
+    def described(self, arrays: dict[str, Any]) -> Any:
+        """The C descriptions of arrays, one after the other."""
+        return (_library.Tensor * len(arrays))(*(self.describe(array, name) for name, array in arrays.items()))
 
     def _table(self, field: str, values: Any, dtype: str) -> Any:
         """Integers of a field where the call's tensors are."""

@@ -39,13 +39,18 @@ class Call(ctypes.Structure):
         ("slots_len", ctypes.c_int64),
         ("scale", ctypes.c_float),
         ("scale_given", ctypes.c_int32),
+        ("named", ctypes.POINTER(Tensor)),
+        ("named_len", ctypes.c_int64),
     ]
 
 
 class Gradients(ctypes.Structure):
     """`gdn2_gradients`."""
 
-    _fields_ = [(name, Tensor) for name in ("dq", "dk", "dv", "dg", "db", "dw", "d_initial_state")]
+    _fields_ = [(name, Tensor) for name in ("dq", "dk", "dv", "dg", "db", "dw", "d_initial_state")] + [
+        ("named", ctypes.POINTER(Tensor)),
+        ("named_len", ctypes.c_int64),
+    ]
 
 
 class Shape(ctypes.Structure):
@@ -100,6 +105,7 @@ def opened() -> ctypes.CDLL:
     }.items():
         getattr(lib, f"gdn2_{function}").argtypes = arguments
     lib.gdn2_explain.argtypes, lib.gdn2_explain.restype = [pointer, Shape], text
+    lib.gdn2_named.argtypes, lib.gdn2_named.restype = [pointer, ctypes.c_int32], text
     lib.gdn2_last_error.restype = text
     lib.gdn2_version.restype = text
     return lib

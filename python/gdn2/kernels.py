@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import itertools
 import os
 import pathlib
 import threading
@@ -111,17 +112,19 @@ class Kernels:
         initial_state: Any = None,
         cu_seqlens: Any = None,
         scale: float | None = None,
+        named: dict[str, Any] | None = None,
     ) -> tuple[Any, Any]:
-        """The chunked forward pass: o in v's dtype, and the final states in float32. `b` is beta where tied.
+        """The chunked forward pass: o in v's dtype, and the final states in float32. `b` is beta where tied; `named` are
+        the parameters and logits that the rule names itself, by those names.
 
         On tensors of PyTorch it is differentiable; under autocast they are converted to what the rule stores.
         """
         tensors = dict(zip(INPUTS, (q, k, v, g, b, w, initial_state)))
-        if is_torch(v):
+        if is_torch(v) and not self.names:
             from . import ops
 
             return ops.forward(self, tensors, cu_seqlens, scale)
-        call = self.call(tensors, cu_seqlens, None, scale)
+        call = self.call(tensors, cu_seqlens, None, scale, named)
         return self.run_forward(call, False)[:2]
 
     def backward(
@@ -137,14 +140,17 @@ class Kernels:
         cu_seqlens: Any = None,
         scale: float | None = None,
         d_final_state: Any = None,
+        named: dict[str, Any] | None = None,
     ) -> dict[str, Any]:
         """Gradients of sum(o·d_o) + sum(final_state·d_final_state), by name: dq, dk, dv, and dg, db, dw and
-        d_initial_state where the call has what they are gradients of. It runs forward first."""
+        d_initial_state where the call has what they are gradients of; `d` before the names of `named`. It runs forward
+        first."""
         tensors = dict(zip(INPUTS, (q, k, v, g, b, w, initial_state)))
         tensors = {name: array.detach() if is_torch(array) else array for name, array in tensors.items()}
-        call = self.call(tensors, cu_seqlens, None, scale)
+        call = self.call(tensors, cu_seqlens, None, scale, named)
         wanted = [name for name, array in zip(GRADIENTS, tensors.values()) if array is not None]
         scratch = self.run_forward(call, True)[2] if call.gpu else None
+        wanted += [f"d{name}" for name in self.names]
         return dict(zip(wanted, self.run_backward(call, scratch, d_o, d_final_state, wanted)))
 
     def decode(
@@ -158,17 +164,18 @@ class Kernels:
         w: Any = None,
         slots: Any = None,
         scale: float | None = None,
+        named: dict[str, Any] | None = None,
     ) -> Any:
         """One token, or a short run of tokens, per sequence; `state` is float32 and updated in place. Gives o.
 
         `slots` names each sequence's state in a pool, negative skips the sequence; without it state n is sequence n's.
         """
         tensors = dict(zip(INPUTS, (q, k, v, g, b, w, None)))
-        if is_torch(v):
+        if is_torch(v) and not self.names:
             from . import ops
 
             return ops.decode(self, state, tensors, slots, scale)
-        call = self.call(tensors, None, slots, scale)
+        call = self.call(tensors, None, slots, scale, named)
         return self.run_decode(call, state)
 
     def warmup(self, sequences: int, total_tokens: int, key_heads: int, value_heads: int) -> None:
@@ -185,11 +192,33 @@ class Kernels:
 
     # What follows is for gdn2.ops: calls whose outputs are the caller's to wrap.
 
-    def call(self, tensors: dict[str, Any], cu_seqlens: Any, slots: Any, scale: float | None) -> Call:
+    @functools.cached_property
+    def names(self) -> list[str]:
+        """The parameters and logits that the rule names itself, in its order."""
+        named = (_library.library.gdn2_named(self._handle, place) for place in itertools.count())
+        return [name.decode() for name in itertools.takewhile(lambda name: name is not None, named)]
+
+    def _own(self, named: dict[str, Any] | None, v: Any) -> dict[str, Any]:
+        """What the rule names itself, in its order."""
+        given = named or {}
+        if set(given) != set(self.names):
+            raise Error(f"named holds {sorted(given)}, the rule names {self.names}")
+        if self.names and is_torch(v):
+            raise Error("calls on tensors of PyTorch have no place for parameters yet: use numpy arrays")
+        return {name: given[name] for name in self.names}
+
+    def call(
+        self,
+        tensors: dict[str, Any],
+        cu_seqlens: Any,
+        slots: Any,
+        scale: float | None,
+        named: dict[str, Any] | None = None,
+    ) -> Call:
         """The inputs of a call, held against the rule."""
         for name, array in tensors.items():
             self.expect_dtype(name, array, tensors["v"])
-        call = Call(tensors, cu_seqlens, slots, scale)
+        call = Call(tensors, cu_seqlens, slots, scale, self._own(named, tensors["v"]))
         if call.gpu is not None and not self.device.startswith("cuda"):
             raise Error(f"v is on {call.gpu}, these kernels on {self.device}: load them with device={str(call.gpu)!r}")
         return call
@@ -226,12 +255,16 @@ class Kernels:
             self.expect_dtype(name, array, v)
         if d_o is None or tuple(d_o.shape) != tuple(v.shape):
             raise Error(f"d_o: shape {None if d_o is None else tuple(d_o.shape)}, must be o's, {tuple(v.shape)}")
-        inputs = [call.tensors[INPUTS[GRADIENTS.index(name)]] for name in wanted]
-        grads = [empty_like(array, array.shape) for array in inputs]
-        places = {name: call.describe(grad, name) for name, grad in zip(wanted, grads)}
+        own = {f"d{name}": array for name, array in call.named.items()}
+        inputs = [own[name] if name in own else call.tensors[INPUTS[GRADIENTS.index(name)]] for name in wanted]
+        grads = dict(zip(wanted, (empty_like(array, array.shape) for array in inputs)))
+        places = _library.Gradients(**{name: call.describe(grads[name], name) for name in wanted if name not in own})
+        if own:
+            described = call.described({name: grads[name] for name in own})
+            places.named, places.named_len = described, len(described)
         given = call.describe(d_o, "d_o"), call.describe(d_final_state, "d_final_state")
-        call.run("backward", self._handle, *given, _library.Gradients(**places), *room(scratch))
-        return grads
+        call.run("backward", self._handle, *given, places, *room(scratch))
+        return list(grads.values())
 
     def run_decode(self, call: Call, state: Any) -> Any:
         """o; the states are updated in place."""

@@ -14,7 +14,6 @@ mod tuning;
 
 use std::path::{Path, PathBuf};
 
-use gdn2_codegen::pass::Pass;
 use gdn2_runtime::device::Device;
 use gdn2_runtime::device::cuda::Cuda;
 
@@ -150,7 +149,7 @@ fn rule_files(folder: &Path) -> Result<Vec<PathBuf>, CliError> {
     // What no kernel takes has nothing to check on a GPU; a file with mistakes is for its step to report.
     files.retain(|path| {
         let rules = Selection::file(path.clone()).rules();
-        rules.map_or(true, |rules| rules.iter().all(|rule| gdn2_codegen::takes(rule, Pass::Forward).is_ok()))
+        rules.map_or(true, |rules| rules.iter().all(|rule| gdn2_codegen::takes(rule).is_ok()))
     });
     Ok(files)
 }

@@ -42,7 +42,7 @@ pub(super) fn run(args: &Args, constants: &Constants) -> Result<Verdict, CliErro
     for rule in &args.rules {
         for rule in rule.rules()? {
             let rule = args.overrides.apply(rule)?;
-            gdn2_codegen::takes(&rule, args.pass)?;
+            gdn2_codegen::takes(&rule)?;
             for asked in &args.shape {
                 let (rule, shape) = (asked.of(rule.clone())?, asked.shape);
                 let sequences = asked.lengths.len().max(shape.batch as usize) as u64;

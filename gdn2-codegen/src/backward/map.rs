@@ -2,6 +2,7 @@
 
 use crate::chunk::numbers::{WARP_ROWS, decay_threads, token_vectors};
 use crate::forward::mma::shared_map;
+use crate::gates::{fixed, fixed_bytes};
 use crate::plan::{Fold, Plan};
 use crate::schedule::{Backward, Scan};
 use crate::shared::{Region, shared_bytes};
@@ -122,6 +123,9 @@ pub(crate) fn gradient_map(rule: &Rule, plan: &Plan, numbers: Backward) -> Vec<R
         Fold::Absent | Fold::Row => 0,
     };
     map.place("decay_tail", tail);
+    for part in fixed(rule, plan) {
+        map.place(&part.name, fixed_bytes(rule, &part));
+    }
     let value_rows = rule.value_dim.div_ceil(WARP_ROWS) * chunk * 4;
     map.place("value_rows", when(plan.write == Fold::Row, value_rows));
     let (regions, end) = (map.regions, map.end);

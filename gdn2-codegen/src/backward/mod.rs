@@ -5,9 +5,11 @@
 //!
 //! Chooses what a schedule leaves open, checks it against the architecture, lays out shared memory and parameters.
 
+mod gates;
 mod map;
 mod print;
 
+pub(crate) use gates::values_name;
 pub(crate) use print::view;
 
 use crate::abi::{Arg, Condition, Extent, Factor, Param, Tensor, Workspace};
@@ -21,6 +23,7 @@ use crate::plan::{self, Plan};
 use crate::schedule::{Backward, Overrides, Scan, Schedule};
 use crate::shared::{ALIGNMENT, Region, shared_bytes};
 use gdn2_dsl::Rule;
+use gdn2_dsl::prologue::GateOf;
 use map::{Slices, gradient_map, scan_map, scan_plan};
 
 /// Registers a thread of the gradient launch needs beyond its accumulators and words.
@@ -74,6 +77,9 @@ pub(crate) fn bind(rule: &Rule, plan: Plan, numbers: Backward, arch: Arch) -> Re
     let per_sequence =
         |split: u32| Extent { factors: vec![Factor::Sequences, Factor::ValueHeads], times: u64::from(split) };
     let chunks = Factor::Chunks { chunk: numbers.scan.chunk };
+    // Rows that are normalised take their gradients through the sums over heads, one or several.
+    let normalised = rule.prologue.normalises_q() || rule.prologue.normalises_k();
+    let heads_when = if normalised { Condition::Always } else { Condition::GroupedHeads };
     let launch = |role: LaunchRole, params: Vec<Param>, grid: Extent, threads: u32, shared: Vec<Region>| Launch {
         role,
         entry: format!("{}_{}", rule.name, suffix(role)),
@@ -83,29 +89,42 @@ pub(crate) fn bind(rule: &Rule, plan: Plan, numbers: Backward, arch: Arch) -> Re
         shared_bytes: shared_bytes(&shared),
         shared_alignment: ALIGNMENT,
         shared,
-        when: if role == LaunchRole::HeadSums { Condition::GroupedHeads } else { Condition::Always },
+        when: if role == LaunchRole::HeadSums { heads_when } else { Condition::Always },
     };
     let mut launches = Vec::new();
     if numbers.recompute == 1 {
         let shared = shared_map(rule, &plan, numbers.scan);
         let grid = per_sequence(numbers.scan.value_split);
-        let params = recompute_params(&plan);
+        let params = recompute_params(rule, &plan);
         launches.push(launch(LaunchRole::RecomputedStates, params, grid, numbers.scan.warps * 32, shared));
     }
     let shared = scan_map(rule, &plan, numbers.scan);
     let grid = per_sequence(numbers.scan.value_split);
-    launches.push(launch(LaunchRole::ReverseScan, scan_params(&plan), grid, numbers.scan.warps * 32, shared));
+    launches.push(launch(LaunchRole::ReverseScan, scan_params(rule, &plan), grid, numbers.scan.warps * 32, shared));
     let grid = Extent { factors: vec![chunks, Factor::ValueHeads], times: 1 };
     let threads = numbers.gradient_warps * 32;
-    let shared = gradient_map(rule, &plan, numbers);
-    launches.push(launch(LaunchRole::Gradients, gradient_params(&plan), grid, threads, shared));
+    let shared = gradient_map(rule, &plan.with_wide_gates(), numbers);
+    launches.push(launch(LaunchRole::Gradients, gradient_params(rule, &plan), grid, threads, shared));
     let grid = Extent { factors: vec![Factor::TotalTokens, Factor::KeyHeads], times: 1 };
-    launches.push(launch(LaunchRole::HeadSums, head_params(), grid, HEAD_THREADS, Vec::new()));
+    launches.push(launch(LaunchRole::HeadSums, head_params(rule), grid, HEAD_THREADS, Vec::new()));
+    let mut workspaces = Vec::new();
+    if GateOf::ALL.iter().any(|gate| plan.computes(*gate).is_some()) {
+        let grid = Extent { factors: vec![chunks, Factor::ValueHeads], times: 1 };
+        let shared = gates::gate_map(rule, numbers.scan.chunk);
+        let params = gates::gate_params(rule, &plan);
+        launches.push(launch(LaunchRole::GateGradients, params, grid, gates::THREADS, shared));
+        if !rule.prologue.params().is_empty() {
+            let grid = Extent { factors: vec![Factor::ValueHeads], times: 1 };
+            let params = gates::sum_params(rule);
+            launches.push(launch(LaunchRole::ParamSums, params, grid, gates::THREADS, gates::sum_map()));
+        }
+        workspaces = gates::workspaces(rule, &plan, numbers.scan.chunk);
+    }
     let heads = |name: &str| Workspace {
         name: name.to_owned(),
         bytes: Extent { factors: vec![Factor::TotalTokens, Factor::ValueHeads], times: u64::from(rule.key_dim) * 4 },
         saved: false,
-        when: Condition::GroupedHeads,
+        when: heads_when,
     };
     let mut states = states(rule, numbers.scan.chunk);
     states.saved = numbers.recompute == 0;
@@ -117,7 +136,7 @@ pub(crate) fn bind(rule: &Rule, plan: Plan, numbers: Backward, arch: Arch) -> Re
         schedule: Schedule::Backward(numbers),
         arch,
         launches,
-        workspaces: vec![states, dstates, heads("dq_heads"), heads("dk_heads")],
+        workspaces: [states, dstates, heads("dq_heads"), heads("dk_heads")].into_iter().chain(workspaces).collect(),
     })
 }
 
@@ -127,6 +146,8 @@ fn suffix(role: LaunchRole) -> &'static str {
         LaunchRole::RecomputedStates => "backward_recompute",
         LaunchRole::ReverseScan => "backward_states",
         LaunchRole::HeadSums => "backward_heads",
+        LaunchRole::GateGradients => "backward_gates",
+        LaunchRole::ParamSums => "backward_params",
         _ => "backward_gradients",
     }
 }
@@ -160,7 +181,7 @@ fn check(rule: &Rule, plan: &Plan, numbers: Backward, arch: Arch) -> Result<(), 
     if registers > granted {
         return Err(Illegal::new("gradient registers", format!("{granted} per thread at {warps} warps"), registers));
     }
-    shared.push(("backward_gradients", shared_bytes(&gradient_map(rule, plan, numbers))));
+    shared.push(("backward_gradients", shared_bytes(&gradient_map(rule, &plan.with_wide_gates(), numbers))));
     for (launch, bytes) in shared {
         if bytes > limits.shared_per_block {
             let field = format!("shared memory of {launch}");
@@ -170,7 +191,7 @@ fn check(rule: &Rule, plan: &Plan, numbers: Backward, arch: Arch) -> Result<(), 
     Ok(())
 }
 
-fn recompute_params(plan: &Plan) -> Vec<Param> {
+fn recompute_params(rule: &Rule, plan: &Plan) -> Vec<Param> {
     let tensors: Vec<Tensor> = [Tensor::Q, Tensor::K, Tensor::V].into_iter().chain(plan.gate_tensors()).collect();
     let mut params = Params::default();
     params.pointers(&tensors);
@@ -178,11 +199,12 @@ fn recompute_params(plan: &Plan) -> Vec<Param> {
     params.workspaces(&["states"]);
     params.push("cu_seqlens", Arg::CuSeqlens);
     params.strides(&tensors);
+    params.named(rule);
     params.sizes();
     params.list
 }
 
-fn scan_params(plan: &Plan) -> Vec<Param> {
+fn scan_params(rule: &Rule, plan: &Plan) -> Vec<Param> {
     let tensors: Vec<Tensor> =
         [Tensor::Q, Tensor::K].into_iter().chain(scan_plan(plan).gate_tensors()).chain([Tensor::DO]).collect();
     let mut params = Params::default();
@@ -191,27 +213,36 @@ fn scan_params(plan: &Plan) -> Vec<Param> {
     params.workspaces(&["dstates"]);
     params.push("cu_seqlens", Arg::CuSeqlens);
     params.strides(&tensors);
+    params.named(rule);
     params.sizes();
     params.push("scale", Arg::Scale);
     params.list
 }
 
-fn gradient_params(plan: &Plan) -> Vec<Param> {
+fn gradient_params(rule: &Rule, plan: &Plan) -> Vec<Param> {
     let inputs: Vec<Tensor> = [Tensor::Q, Tensor::K, Tensor::V].into_iter().chain(plan.gate_tensors()).collect();
-    let gradients: Vec<Tensor> = inputs.iter().copied().map(Tensor::gradient).collect();
+    // Gradients of computed gates go through memory to where they are pulled back.
+    let values: Vec<GateOf> = GateOf::ALL.into_iter().filter(|gate| plan.computes(*gate).is_some()).collect();
+    let is_value = |tensor: &Tensor| values.iter().any(|gate| gate.tensor() == tensor.name());
+    let gradients: Vec<Tensor> =
+        inputs.iter().copied().filter(|tensor| !is_value(tensor)).map(Tensor::gradient).collect();
     let tensors: Vec<Tensor> = inputs.into_iter().chain([Tensor::DO]).chain(gradients).collect();
     let mut params = Params::default();
     params.pointers(&tensors);
     params.workspaces(&["states", "dstates", "dq_heads", "dk_heads"]);
+    for gate in values {
+        params.workspaces(&[gates::values_name(gate)]);
+    }
     params.push("cu_seqlens", Arg::CuSeqlens);
     params.strides(&tensors);
+    params.named(rule);
     params.sizes();
     params.push("scale", Arg::Scale);
     params.list
 }
 
-fn head_params() -> Vec<Param> {
-    let tensors = [Tensor::DQ, Tensor::DK];
+fn head_params(rule: &Rule) -> Vec<Param> {
+    let tensors: Vec<Tensor> = normalised(rule).into_iter().chain([Tensor::DQ, Tensor::DK]).collect();
     let mut params = Params::default();
     params.pointers(&tensors);
     params.workspaces(&["dq_heads", "dk_heads"]);
@@ -220,4 +251,10 @@ fn head_params() -> Vec<Param> {
     params.push("key_heads", Arg::KeyHeads);
     params.push("value_heads", Arg::ValueHeads);
     params.list
+}
+
+/// Rows whose gradients go back through their norms.
+pub(crate) fn normalised(rule: &Rule) -> Vec<Tensor> {
+    let rows = [(Tensor::Q, rule.prologue.normalises_q()), (Tensor::K, rule.prologue.normalises_k())];
+    rows.into_iter().filter_map(|(tensor, normalised)| normalised.then_some(tensor)).collect()
 }

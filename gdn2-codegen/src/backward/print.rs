@@ -3,16 +3,17 @@
 use super::map::{Slices, gradient_numbers, scan_plan};
 use crate::abi::Tensor;
 use crate::chunk::numbers::{WARP_ROWS, block_tiles, decay_threads};
-use crate::chunk::text::{Own, Text};
+use crate::chunk::text::{Logits, Own, Text};
 use crate::forward;
 use crate::kernel::{Kernel, Launch, LaunchRole};
-use crate::plan::Fold;
+use crate::plan::{Fold, Plan};
 use crate::print::regions::region_meaning;
 use crate::print::signature::{
     describe, describe_write, extend, params, regions, rows, shared_name, storage, type_name,
 };
 use crate::schedule::{Backward, Scan};
 use crate::shared::Region;
+use gdn2_dsl::prologue::GateOf;
 use gdn2_dsl::{Dtype, StateLayout};
 use serde_json::{Value, json};
 
@@ -26,6 +27,8 @@ pub(crate) fn view(kernel: &Kernel, numbers: Backward, launch: &Launch) -> (&'st
         LaunchRole::RecomputedStates => forward::view_mma(kernel, numbers.scan, launch),
         LaunchRole::ReverseScan => (STATES, states(kernel, numbers, launch)),
         LaunchRole::HeadSums => (HEADS, heads(kernel, launch)),
+        LaunchRole::GateGradients => super::gates::gate_view(kernel, numbers.scan.chunk, launch),
+        LaunchRole::ParamSums => super::gates::sum_view(kernel, numbers.scan.chunk, launch),
         _ => (GRADIENTS, gradients(kernel, numbers, launch)),
     }
 }
@@ -79,6 +82,7 @@ fn states(kernel: &Kernel, numbers: Backward, launch: &Launch) -> Value {
     let mut heads: Vec<String> =
         [Tensor::Q, Tensor::K].into_iter().chain(plan.gate_tensors()).map(|tensor| row(tensor, "")).collect();
     heads.push(row(Tensor::DO, " + value"));
+    heads.extend(text.logit_rows());
     let mut prologue = vec!["copy_tiles(chunks - 1);".to_owned(), "copy_values(chunks - 1);".to_owned()];
     prologue.extend((1..numbers.scan.stages).map(|stage| format!("copy_tiles(chunks - 1 - {stage});")));
     let (values, tiles) = ("copy_values(chunk - 1);".to_owned(), "copy_tiles(chunk - STAGES);".to_owned());
@@ -92,6 +96,7 @@ fn states(kernel: &Kernel, numbers: Backward, launch: &Launch) -> Value {
         prologue.extend(fetches.into_iter().map(|line| format!("  {line}")));
         prologue.push("}".to_owned());
     }
+    prologue.extend(text.fixed());
     let mut next = text.fetches(Some("(first - CHUNK)"), "CHUNK");
     for line in &mut next {
         *line = format!("if (chunk > 0) {line}");
@@ -112,40 +117,54 @@ fn states(kernel: &Kernel, numbers: Backward, launch: &Launch) -> Value {
         "stages": numbers.scan.stages, "value_split": numbers.scan.value_split,
         "value_tiles": block_tiles(&kernel.rule, text.scan),
         "state_key_stride": state_key_stride, "state_value_stride": state_value_stride,
-        "aliases": aliases, "rows": heads,
+        "aliases": aliases, "formulas": text.functions(), "rows": heads,
         "copy_tiles": text.copies(&text.tile_tensors()),
         "copy_values": ["copy_slice(SMEM_DO, d_o_rows + first * d_o_token_stride, d_o_token_stride, exist);"],
         "token_gates": text.token_gates(),
         "prologue": prologue, "chunk_tiles": text.chunk_tiles(), "next_copies": next_copies,
-        "calls": text.in_place(format!("copy_wait<{tiles_pending}>();"), last, next),
+        "calls": text.in_place(format!("copy_wait<{tiles_pending}>();"), "work.length - first", last, next),
         "values_pending": numbers.scan.stages - 1, "grad_slice": "SMEM_DO",
     });
     extend(common(kernel, text.scan, launch), more)
 }
 
 fn gradients(kernel: &Kernel, numbers: Backward, launch: &Launch) -> Value {
+    let kernel = &Kernel { plan: kernel.plan.with_wide_gates(), ..kernel.clone() };
     let text = Text { kernel, scan: gradient_numbers(numbers) };
     let plan = &kernel.plan;
     let inputs: Vec<Tensor> = [Tensor::Q, Tensor::K, Tensor::V].into_iter().chain(plan.gate_tensors()).collect();
-    let outputs: Vec<Tensor> = inputs.iter().copied().map(Tensor::gradient).collect();
+    let gates = GateOf::ALL.into_iter().zip([Tensor::DG, Tensor::DB, Tensor::DW]);
+    let gates = gates.filter(|(gate, _)| plan.has(*gate)).map(|(_, tensor)| tensor);
+    let outputs: Vec<Tensor> = [Tensor::DQ, Tensor::DK, Tensor::DV].into_iter().chain(gates).collect();
     // dv and a channel-wise dw leave as they are made, the rest at the end.
-    let early = |tensor: &Tensor| *tensor == Tensor::DV || *tensor == Tensor::DW && plan.write == Fold::Operand;
+    let straddles = straddles(plan);
+    let early = |tensor: &Tensor| match tensor {
+        Tensor::DV => true,
+        Tensor::DW => plan.write == Fold::Operand,
+        // State terms of a computed decay are noted early.
+        Tensor::DG => straddles,
+        _ => false,
+    };
     let (first, last): (Vec<Tensor>, Vec<Tensor>) = outputs.into_iter().partition(early);
-    let heads: Vec<String> =
-        inputs.iter().copied().chain([Tensor::DO]).chain(first).map(|tensor| row(tensor, "")).collect();
-    let gradient_heads: Vec<String> = last.into_iter().map(|tensor| row(tensor, "")).collect();
-    let copies = text.tile_tensors().into_iter().map(|tensor| {
+    let gradient_row = |tensor: Tensor| text.value_rows(tensor).unwrap_or_else(|| vec![row(tensor, "")]);
+    let mut heads: Vec<String> = inputs.iter().copied().chain([Tensor::DO]).map(|tensor| row(tensor, "")).collect();
+    heads.extend(first.into_iter().flat_map(gradient_row));
+    heads.extend(text.logit_rows());
+    let gradient_heads: Vec<String> = last.into_iter().flat_map(gradient_row).collect();
+    let copied = text.tile_tensors().into_iter().filter(|tensor| text.is_copied(*tensor));
+    let copies = copied.map(|tensor| {
         let name = tensor.name();
         let ty = storage(kernel, tensor);
         format!("copy_tile<{ty}, KEY>({}, {name}_rows, {name}_token_stride, exist);", shared_name(name))
     });
     let mut token_gates = text.token_gates();
-    let tokens = text.token_tensors();
-    if !tokens.is_empty() {
+    let fetches = text.fetches(None, "exist");
+    if !fetches.is_empty() {
         token_gates.push("if (warp == 0) {".to_owned());
-        token_gates.extend(text.fetches(None, "exist").into_iter().map(|line| format!("  {line}")));
+        token_gates.extend(fetches.into_iter().map(|line| format!("  {line}")));
         token_gates.push("}".to_owned());
     }
+    token_gates.extend(text.fixed());
     let left = match (plan.erase, plan.decay) {
         (Fold::Absent | Fold::Pair, _) => "",
         (Fold::Row, Fold::Absent | Fold::Pair | Fold::Row) => "k_tile",
@@ -158,6 +177,7 @@ fn gradients(kernel: &Kernel, numbers: Backward, launch: &Launch) -> Value {
         .collect();
     calls.extend(text.calls(Own {
         wait: "copy_wait<0>();".to_owned(),
+        logits: Logits { in_memory: true, token: "t", exist: "exist" },
         left: left.to_owned(),
         scales_in_place: false,
         scaled: format!("scale_ends<Element>(left, k_tile, {}, SMEM_END_KEYS);", text.sums()),
@@ -171,14 +191,15 @@ fn gradients(kernel: &Kernel, numbers: Backward, launch: &Launch) -> Value {
         "grid": format!("(total_tokens / {} + sequences) * value_heads", numbers.scan.chunk),
         "value_tiles": numbers.value_tiles,
         "value_blocks": kernel.rule.value_dim.div_ceil(WARP_ROWS).div_ceil(numbers.value_tiles),
-        "aliases": policies.aliases(), "rows": heads,
+        "aliases": policies.aliases(), "formulas": text.functions(), "rows": heads,
+        "grouped": if super::normalised(&kernel.rule).is_empty() { "key_heads != value_heads" } else { "true" },
         "gradient_rows": gradient_heads,
         "copy_tiles": copies.collect::<Vec<_>>(), "token_gates": token_gates, "calls": calls,
         "writes_wait": writes_wait(launch), "policies": policies.policies(), "write_gate": policies.write_gate(),
         "grad_slice": "SMEM_DO",
         "end_keys": if plan.decay == Fold::Operand { "SMEM_END_KEYS" } else { "k_tile" },
         "sum_pairs": policies.sum_pairs(),
-        "finish": policies.finish(), "store": policies.store(),
+        "state_terms": policies.state_terms(), "finish": policies.finish(), "store": policies.store(),
         "write": policies.write(slices.count),
     });
     extend(common(kernel, text.scan, launch), more)
@@ -192,6 +213,12 @@ fn writes_wait(launch: &Launch) -> Vec<&'static str> {
     let meet = |a: &Region, b: &Region| a.offset < b.offset + b.bytes && b.offset < a.offset + a.bytes;
     let covered = regions(["n", "dr"]).any(|write| regions(["end_keys", "e"]).any(|read| meet(write, read)));
     if covered { vec!["__syncthreads();"] } else { Vec::new() }
+}
+
+/// Whether a decay's gradient is summed from what straddles each token: a formula would multiply what a difference of rounded
+/// sums leaves.
+fn straddles(plan: &Plan) -> bool {
+    plan.decay == Fold::Operand && plan.computes(GateOf::Decay).is_some()
 }
 
 /// Which of the device code's alternatives a rule's gradients take.
@@ -228,6 +255,7 @@ impl Policies<'_> {
             Fold::Pair => {
                 "TokenDecayGradient<Element, SMEM_DECAY_IN, SMEM_DECAY_OUT, SMEM_DECAY_ROWS, SMEM_DECAY_TAIL>"
             }
+            Fold::Operand if straddles(plan) => "StraddleDecayGradient<Element, SMEM_DECAY_TAIL>",
             Fold::Operand => "ChannelDecayGradient<Element, SMEM_DECAY_TAIL>",
         };
         let pair_totals = match plan.decay {
@@ -261,7 +289,11 @@ impl Policies<'_> {
             Fold::Operand => "{}, b_tile, SMEM_E",
             Fold::Row | Fold::Absent | Fold::Pair => "",
         };
-        let key_decay = if plan.decay == Fold::Operand { self.text.sums() } else { "" };
+        let key_decay = match plan.decay {
+            Fold::Operand if straddles(plan) => format!("{{{}}}", self.text.sums()),
+            Fold::Operand => self.text.sums().to_owned(),
+            Fold::Absent | Fold::Pair | Fold::Row => String::new(),
+        };
         let pair_totals = if plan.decay == Fold::Pair { "left, q_tile, k_tile" } else { "" };
         vec![
             format!("const Erased erased{{{}}};", self.left),
@@ -274,10 +306,8 @@ impl Policies<'_> {
 
     fn write_gate(&self) -> Vec<String> {
         if self.text.kernel.plan.write == Fold::Operand {
-            vec![
-                "WriteGate write{{}, dw_rows + value, dw_token_stride, exist};".to_owned(),
-                "write.w.fetch(w_rows + value, w_token_stride, exist);".to_owned(),
-            ]
+            let fetch = self.text.fetch_write();
+            vec!["WriteGate write{{}, dw_rows + value, dw_token_stride, exist};".to_owned(), fetch]
         } else {
             vec!["const WriteGate write{};".to_owned()]
         }
@@ -296,9 +326,27 @@ impl Policies<'_> {
         }
     }
 
+    /// Where pairs give a decay its gradient one by one, what states give is noted before they are added.
+    fn state_terms(&self) -> Vec<&'static str> {
+        let line =
+            "key_decay.note_states(sums, left_sums, key_left, task, q_tile, k_tile, dg_rows, dg_token_stride, exist);";
+        if straddles(&self.text.kernel.plan) { vec![line] } else { Vec::new() }
+    }
+
     fn finish(&self) -> Vec<String> {
-        let token_erase = self.text.kernel.plan.erase == Fold::Row;
-        if token_erase { vec!["key_left.finish(left_words, task, SMEM_ERASE_ROWS);".to_owned()] } else { Vec::new() }
+        let plan = &self.text.kernel.plan;
+        let mut lines = Vec::new();
+        if plan.erase == Fold::Row {
+            lines.push("key_left.finish(left_words, task, SMEM_ERASE_ROWS);".to_owned());
+        }
+        if straddles(plan) {
+            let erased = if plan.erase == Fold::Absent { "NoErased" } else { "Erased" };
+            lines.push(format!(
+                "straddle_pairs<Element, {erased}Anchored>(decay_words, key_left, task, q_tile, k_tile, SMEM_DP, {});",
+                self.text.sums()
+            ));
+        }
+        lines
     }
 
     fn store(&self) -> Vec<String> {
@@ -347,9 +395,24 @@ impl Policies<'_> {
 
 fn heads(kernel: &Kernel, launch: &Launch) -> Value {
     debug_assert_ne!(kernel.rule.dtype, Dtype::F32);
+    let normalised = super::normalised(&kernel.rule);
+    let sum = |tensor: Tensor| {
+        let (name, gradient) = (tensor.name(), tensor.gradient().name());
+        let row = |name: &str| {
+            format!("{name} + batch * {name}_batch_stride + row * {name}_token_stride + key_head * {name}_head_stride")
+        };
+        let heads = format!("static_cast<const float*>({gradient}_heads)");
+        let call = if normalised.contains(&tensor) {
+            format!("sum_normed_heads({heads}, {}, {},", row(name), row(gradient))
+        } else {
+            format!("sum_heads({heads}, {},", row(gradient))
+        };
+        vec![call, "          token, key_head, group, value_heads);".to_owned()]
+    };
+    let sums = [sum(Tensor::Q), sum(Tensor::K)].concat();
     json!({
         "entry": launch.entry, "rule": kernel.rule.name, "grid": "total_tokens * key_heads",
         "key": kernel.rule.key_dim, "threads": launch.block, "element": type_name(kernel.rule.dtype),
-        "params": params(kernel, launch),
+        "params": params(kernel, launch), "sums": sums,
     })
 }

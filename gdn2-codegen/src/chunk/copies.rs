@@ -32,7 +32,7 @@ impl Text<'_> {
         let gates = self.kernel.plan.gate_tensors();
         let tensors = [Tensor::Q, Tensor::K, Tensor::V].into_iter().chain(gates);
         let tensors: Vec<Tensor> = tensors.chain((!self.recomputes()).then_some(Tensor::O)).collect();
-        self.rows_of(&tensors)
+        self.rows_of(&tensors).into_iter().chain(self.logit_rows()).collect()
     }
 
     /// Where the rows of these tensors begin.
@@ -51,6 +51,7 @@ impl Text<'_> {
     pub(crate) fn copies(&self, tensors: &[Tensor]) -> Vec<String> {
         tensors
             .iter()
+            .filter(|tensor| self.is_read(**tensor))
             .map(|&tensor| {
                 let (name, ty) = (tensor.name(), storage(self.kernel, tensor));
                 let bytes = self.stage_bytes(tensor);
@@ -85,7 +86,7 @@ impl Text<'_> {
             let (name, slices) = (tensor.name(), shared_name(tensor.name()));
             format!("copy_slice({slices}, {name}_rows + first * {name}_token_stride, {name}_token_stride, {exist});")
         };
-        self.slice_tensors().iter().map(copy).collect()
+        self.slice_tensors().iter().filter(|tensor| self.is_read(**tensor)).map(copy).collect()
     }
 
     /// Before a chunk's slices are read. A thread reads the 16-bit numbers it copied itself; only f32 gates cross lanes.
@@ -93,7 +94,7 @@ impl Text<'_> {
         let pending = self.scan.stages - 1;
         // With one stage the wait for the chunk's tiles has covered the slices, which were asked for before them.
         let wait = (pending > 0).then(|| format!("copy_wait<{pending}>();"));
-        wait.into_iter().chain(self.values_read()).collect()
+        wait.into_iter().chain(self.write_slice()).chain(self.values_read()).collect()
     }
 
     /// Before copies overwrite what other lanes have read.
@@ -104,17 +105,18 @@ impl Text<'_> {
 
     /// What carries each token gate from one chunk to the next.
     pub(crate) fn token_gates(&self) -> Vec<String> {
-        self.token_tensors().iter().map(|tensor| format!("TokenGate {}_gate;", tensor.name())).collect()
+        let gates = self.token_tensors().into_iter().map(|tensor| tensor.name().to_owned());
+        gates.chain(self.token_logits()).map(|name| format!("TokenGate {name}_gate;")).collect()
     }
 
     /// Fetches of token gates, `first` being what is added to the rows' start.
     pub(crate) fn fetches(&self, first: Option<&str>, exist: &str) -> Vec<String> {
-        let fetch = |tensor: &Tensor| {
-            let name = tensor.name();
+        let fetch = |name: String| {
             let shift = first.map_or_else(String::new, |first| format!(" + {first} * {name}_token_stride"));
             format!("{name}_gate.fetch({name}_rows{shift}, {name}_token_stride, {exist});")
         };
-        self.token_tensors().iter().map(fetch).collect()
+        let gates = self.token_tensors().into_iter().filter(|tensor| self.is_read(*tensor));
+        gates.map(|tensor| tensor.name().to_owned()).chain(self.token_logits()).map(fetch).collect()
     }
 
     /// Copies of the first chunks.
@@ -122,6 +124,7 @@ impl Text<'_> {
         let mut lines = vec!["copy_tiles(0);".to_owned(), "copy_values(0);".to_owned()];
         lines.extend((1..self.scan.stages).map(|stage| format!("copy_tiles({stage});")));
         lines.extend(self.first_fetches());
+        lines.extend(self.fixed());
         lines
     }
 

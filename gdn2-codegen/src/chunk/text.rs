@@ -8,6 +8,7 @@ use crate::plan::{Fold, Stage};
 use crate::print::signature::{shared_name, type_name};
 use crate::schedule::Scan;
 use gdn2_dsl::Dtype;
+use gdn2_dsl::prologue::GateOf;
 use serde_json::{Value, json};
 
 pub(crate) struct Text<'a> {
@@ -15,10 +16,23 @@ pub(crate) struct Text<'a> {
     pub(crate) scan: Scan,
 }
 
+/// Where the formulas of a chunk find their logits, and how many of its tokens there are.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Logits {
+    /// A gate's own lie in memory, not in a tile.
+    pub(crate) in_memory: bool,
+    /// A token of the chunk, counted from where rows begin.
+    pub(crate) token: &'static str,
+    /// Tokens from the chunk's first to the sequence's end.
+    pub(crate) exist: &'static str,
+}
+
 /// What a pass does its own way among the stages of a chunk.
 pub(crate) struct Own {
     /// Waits for the chunk's tiles.
     pub(crate) wait: String,
+    /// Where formulas find logits.
+    pub(crate) logits: Logits,
     /// Where the residual finds its left operand.
     pub(crate) left: String,
     /// Whether the scaled operands go over those that the scores read.
@@ -129,9 +143,16 @@ impl Text<'_> {
 
     /// The stages of a chunk as forward takes them, up to the point where only S is waited for. `wait` waits for the
     /// chunk's tiles.
-    pub(crate) fn in_place(&self, wait: String, last: Vec<String>, fetches: Vec<String>) -> Vec<String> {
+    pub(crate) fn in_place(
+        &self,
+        wait: String,
+        exist: &'static str,
+        last: Vec<String>,
+        fetches: Vec<String>,
+    ) -> Vec<String> {
         self.calls(Own {
             wait,
+            logits: Logits { in_memory: false, token: "(first + t)", exist },
             left: self.left_tile(),
             scales_in_place: true,
             scaled: format!(
@@ -150,9 +171,14 @@ impl Text<'_> {
         let sync = || "__syncthreads();".to_owned();
         let mut lines = vec![own.wait];
         if !self.token_tensors().is_empty() {
-            lines.extend(self.token_calls(own.fetches));
+            lines.extend(self.token_calls(own.logits, own.fetches));
         }
         lines.push(sync());
+        let computed = self.compute(own.logits);
+        if !computed.is_empty() {
+            lines.extend(computed);
+            lines.push(sync());
+        }
         let tile = own.left;
         let left = match (plan.erase, plan.decay) {
             (Fold::Row, Fold::Operand) => format!("{{}}, {tile}"),
@@ -170,9 +196,13 @@ impl Text<'_> {
             match stage {
                 Stage::TokenGates | Stage::TokenDecay | Stage::EraseOperand => {}
                 Stage::ChannelDecay => {
-                    let storage = type_name(plan.decay_storage);
+                    // A computed decay lies where its sums will.
+                    let (storage, tile) = match plan.computes(GateOf::Decay) {
+                        Some(_) => ("float", sums),
+                        None => (type_name(plan.decay_storage), "g_tile"),
+                    };
                     let totals = shared_name("totals");
-                    lines.push(format!("channel_decay<{storage}>(g_tile, {sums}, {totals});"));
+                    lines.push(format!("channel_decay<{storage}>({tile}, {sums}, {totals});"));
                     lines.push(sync());
                 }
                 Stage::ScoresPair => {
@@ -206,8 +236,8 @@ impl Text<'_> {
         lines
     }
 
-    fn token_calls(&self, fetches: Vec<String>) -> Vec<String> {
-        let mut lines = Vec::new();
+    fn token_calls(&self, logits: Logits, fetches: Vec<String>) -> Vec<String> {
+        let mut lines = self.compute_tokens(logits);
         let (into, out) = (shared_name("decay_in"), shared_name("decay_out"));
         let store =
             |at: &str, gate: &str| format!("store_tokens({at}, [&](int r, int) {{ return {gate}.value[r]; }});");

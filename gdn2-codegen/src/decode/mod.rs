@@ -5,17 +5,20 @@
 //! sums over K go through the lanes of a warp and then through shared memory, once per token. A row of state is read
 //! and written in 128 neighbouring bytes (64 where a block has only 16 values), a lane's share of it in 16.
 
+mod computed;
 mod print;
 
 pub(crate) use print::view;
 
 use crate::abi::{Condition, Extent, Factor};
 use crate::arch::Arch;
+use crate::gates::{fixed, fixed_bytes};
 use crate::kernel::{Illegal, Kernel, Launch, LaunchRole};
 use crate::params::inference;
 use crate::plan::{Fold, Plan};
 use crate::schedule::{Decode, Overrides, Schedule};
 use crate::shared::{ALIGNMENT, Region, shared_bytes};
+use gdn2_dsl::prologue::GateOf;
 use gdn2_dsl::{Dtype, Rule, StateLayout};
 
 /// Registers a thread needs beyond its state, the inputs of two tokens and a token's sums: factors and addresses.
@@ -116,11 +119,11 @@ pub(crate) fn complete(rule: &Rule, given: &Overrides) -> Decode {
 /// Fixes every number of the decode pass.
 pub(crate) fn bind(rule: &Rule, plan: Plan, numbers: Decode, arch: Arch) -> Result<Kernel, Illegal> {
     let division = check(rule, &plan, numbers, arch)?;
-    let shared = shared_map(&plan, division);
+    let shared = shared_map(rule, &plan, division);
     let launch = Launch {
         role: LaunchRole::Whole,
         entry: format!("{}_decode", rule.name),
-        params: inference(&plan, None),
+        params: inference(rule, &plan, None),
         grid: Extent { factors: vec![Factor::Sequences, Factor::ValueHeads], times: u64::from(numbers.value_split) },
         block: numbers.warps * 32,
         shared_bytes: shared_bytes(&shared),
@@ -183,7 +186,13 @@ fn registers(rule: &Rule, plan: &Plan, division: Division) -> u32 {
         + words(plan.decay, keys, plan.decay_storage)
         + words(plan.erase, keys, plan.erase_storage)
         + if plan.tied { 0 } else { words(plan.write, values, plan.write_storage) };
-    keys * values + 2 * token + 4 * values + OVERHEAD_REGISTERS
+    // Computed gates and normalised rows are held beside what they are made of.
+    let along = |gate: GateOf, numbers: u32| {
+        let there = plan.computes(gate).is_some();
+        if there && plan.fold(gate) == Fold::Operand { numbers } else { 0 }
+    };
+    let computed = along(GateOf::Decay, keys) + along(GateOf::Erase, keys) + along(GateOf::Write, values);
+    keys * values + 2 * token + computed + 4 * values + OVERHEAD_REGISTERS
 }
 
 /// Blocks the registers of a streaming multiprocessor are to hold. The compiler is told: left to itself it spills where
@@ -194,8 +203,8 @@ pub(crate) fn resident_blocks(rule: &Rule, plan: &Plan, numbers: Decode, arch: A
     (limits.registers_per_block / (registers * numbers.warps * 32)).clamp(1, RESIDENT_BLOCKS_MAX)
 }
 
-/// The map of dynamic shared memory: each warp's sums, two buffers.
-fn shared_map(plan: &Plan, division: Division) -> Vec<Region> {
+/// The map of dynamic shared memory: each warp's sums, two buffers; fixed parts of formulas.
+fn shared_map(rule: &Rule, plan: &Plan, division: Division) -> Vec<Region> {
     let sums = 2 * division.key_warps * division.block_values() * 4;
     let dots = (2 * division.key_warps * division.value_warps * 4).next_multiple_of(16);
     let erases = plan.erase != Fold::Absent;
@@ -205,6 +214,10 @@ fn shared_map(plan: &Plan, division: Division) -> Vec<Region> {
             let offset = shared_bytes(&map);
             map.push(Region { name: name.to_owned(), offset, bytes });
         }
+    }
+    for part in fixed(rule, plan) {
+        let offset = shared_bytes(&map);
+        map.push(Region { name: part.name.clone(), offset, bytes: fixed_bytes(rule, &part) });
     }
     map
 }

@@ -1,5 +1,6 @@
 //! What `decode/decode.cu.hbs` prints: every number, name, type and call of a decode kernel as a ready string.
 
+use super::computed::Computing;
 use super::{Division, Lanes, resident_blocks};
 use crate::abi::Tensor;
 use crate::kernel::{Kernel, Launch};
@@ -21,6 +22,7 @@ pub(crate) fn view(kernel: &Kernel, numbers: Decode, launch: &Launch) -> (&'stat
         StateLayout::Vk => (1, key_lanes),
     };
     let tensors = inputs(plan);
+    let computing = Computing { kernel };
     let view = json!({
         "entry": launch.entry, "rule": rule.name, "arch": kernel.arch.target(),
         "schedule": kernel.schedule.to_string(),
@@ -40,16 +42,19 @@ pub(crate) fn view(kernel: &Kernel, numbers: Decode, launch: &Launch) -> (&'stat
         },
         "token_update": if plan.stages.contains(&Stage::TokenDelta) { "delta" } else { "write" },
         "element": type_name(rule.dtype), "advance": advance(plan),
-        "token": tensors.iter().map(|&tensor| token_field(kernel, tensor)).collect::<Vec<_>>(),
-        "loads": tensors.iter().map(|&tensor| load(plan, tensor)).collect::<Vec<_>>(),
+        "token": tensors.iter().map(|&tensor| token_field(kernel, tensor)).chain(computing.token_fields()).collect::<Vec<_>>(),
+        "loads": tensors.iter().map(|&tensor| load(plan, tensor)).chain(computing.loads()).collect::<Vec<_>>(),
+        "formulas": computing.declarations(), "fixed": computing.fixed(), "compute": computing.lines(),
+        "inputs": computing.inputs(),
         "params": params(kernel, launch),
-        "rows": tensors.iter().chain([&Tensor::O]).map(|&tensor| format!("{};", rows(tensor))).collect::<Vec<_>>(),
+        "rows": tensors.iter().chain([&Tensor::O]).map(|&tensor| format!("{};", rows(tensor))).chain(computing.rows()).collect::<Vec<_>>(),
     });
     (TEMPLATE, view)
 }
 
 fn region_meaning(region: &str) -> &'static str {
     match region {
+        name if name.starts_with("fixed_") => "a part of a formula that is the same for all tokens",
         "read" => "each warp's sums of the state read by q, two buffers",
         "erased" => "each warp's sums of the state read by e, two buffers",
         _ => "each warp's share of k . q, two buffers",

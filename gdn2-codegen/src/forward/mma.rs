@@ -1,6 +1,7 @@
 //! Shared memory of the forward pass on mma.sync, which backward's scans share.
 
 use crate::chunk::numbers::{WARP_ROWS, decay_threads, own_erase_operand, token_vectors};
+use crate::gates::{fixed, fixed_bytes};
 use crate::plan::{Fold, Plan};
 use crate::schedule::Scan;
 use crate::shared::{Region, shared_bytes};
@@ -38,5 +39,8 @@ pub(crate) fn shared_map(rule: &Rule, plan: &Plan, scan: Scan) -> Vec<Region> {
     }
     place(channels(plan.decay), "totals", decay_threads(rule, scan) * key * 4);
     place(channels(plan.decay), "state_decay", key * 4);
+    for part in fixed(rule, plan) {
+        place(true, &part.name, fixed_bytes(rule, &part));
+    }
     map
 }

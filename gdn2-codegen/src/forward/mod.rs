@@ -104,7 +104,7 @@ pub(crate) fn bind(rule: &Rule, plan: Plan, numbers: Forward, arch: Arch) -> Res
             Pass::ForwardForBackward => format!("{}_forward_for_backward", rule.name),
             Pass::Forward | Pass::Backward | Pass::Decode => format!("{}_forward", rule.name),
         },
-        params: inference(&plan, (numbers.segments > 1).then_some(STARTS)),
+        params: inference(rule, &plan, (numbers.segments > 1).then_some(STARTS)),
         grid: Extent {
             factors: vec![Factor::Sequences, Factor::ValueHeads],
             times: u64::from(numbers.scan.value_split * numbers.segments),
@@ -134,6 +134,9 @@ pub(crate) fn bind(rule: &Rule, plan: Plan, numbers: Forward, arch: Arch) -> Res
 }
 
 fn check(rule: &Rule, plan: &Plan, numbers: Forward, arch: Arch) -> Result<(), Illegal> {
+    if numbers.matrix == Matrix::Wgmma && !rule.prologue.is_empty() {
+        return Err(Illegal::new("matrix", "mma for a rule that computes its gates or normalises its rows", "wgmma"));
+    }
     if numbers.matrix == Matrix::Wgmma {
         return wgmma::check(rule, plan, numbers, arch);
     }

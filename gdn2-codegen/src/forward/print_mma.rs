@@ -6,7 +6,7 @@ use crate::chunk::text::Text;
 use crate::kernel::{Kernel, Launch};
 use crate::pass::Pass;
 use crate::print::regions::region_meaning;
-use crate::print::signature::{describe, describe_write, params, regions};
+use crate::print::signature::{describe, describe_write, extend, params, regions};
 use crate::schedule::Scan;
 use gdn2_dsl::StateLayout;
 use serde_json::{Value, json};
@@ -43,12 +43,12 @@ pub(crate) fn view(kernel: &Kernel, scan: Scan, launch: &Launch) -> (&'static st
         "aliases": text.aliases(), "params": params(kernel, launch), "rows": text.rows(),
         "copy_tiles": text.copies(&text.tile_tensors()), "copy_values": text.copy_values("exist"),
         "token_gates": text.token_gates(), "prologue": text.prologue(), "chunk_tiles": text.chunk_tiles(),
-        "calls": text.in_place(text.tiles_wait(), text.forward_last(), text.fetches(Some("(first + CHUNK)"), "exist - CHUNK")),
+        "calls": text.in_place(text.tiles_wait(), "exist", text.forward_last(), text.fetches(Some("(first + CHUNK)"), "exist - CHUNK")),
         "values_wait": text.values_wait(), "values_read": text.values_read(), "keep": text.keep(), "advance": text.advance(), "initial_slots": text.slots(), "finish": text.finish(),
         "open": text.scope(&format!("namespace {}_parts {{", launch.entry)),
         "close": text.scope(&format!("}}  // namespace {}_parts", launch.entry)),
     });
-    (TEMPLATE, view)
+    (TEMPLATE, extend(view, json!({ "formulas": text.functions() })))
 }
 
 fn every_warp_active(kernel: &Kernel, scan: Scan) -> bool {

@@ -5,7 +5,7 @@ use crate::abi::{Arg, Param, Tensor};
 use crate::kernel::{Kernel, Launch};
 use crate::plan::{Fold, Plan};
 use crate::shared::Region;
-use gdn2_dsl::Dtype;
+use gdn2_dsl::{Dtype, Write};
 use serde_json::{Value, json};
 
 /// A dtype's name in the device code.
@@ -57,14 +57,23 @@ pub(crate) fn regions(launch: &Launch, meaning: fn(&str) -> &'static str) -> Vec
 
 /// The device type a tensor is stored in.
 pub(crate) fn storage(kernel: &Kernel, tensor: Tensor) -> &'static str {
-    let plan = &kernel.plan;
+    let rule = &kernel.rule;
     type_name(match tensor {
-        Tensor::G | Tensor::DG => plan.decay_storage,
-        Tensor::B | Tensor::DB => plan.erase_storage,
-        Tensor::W | Tensor::DW => plan.write_storage,
+        Tensor::G | Tensor::DG => rule.decay.storage,
+        Tensor::B | Tensor::DB => rule.erase.storage,
+        Tensor::W | Tensor::DW => match rule.write {
+            Write::Own(gate) => gate.storage,
+            Write::Tied => rule.erase.storage,
+        },
         Tensor::InitialState | Tensor::FinalState | Tensor::DInitialState | Tensor::DFinalState => Dtype::F32,
         _ => kernel.rule.dtype,
     })
+}
+
+/// The device type of a tensor that the rule names itself.
+pub(crate) fn named_storage(kernel: &Kernel, name: &str) -> &'static str {
+    let named = kernel.rule.prologue.named();
+    type_name(named.into_iter().find(|own| own.name == name).map_or(Dtype::F32, |own| own.storage))
 }
 
 /// The parameter list, a line each.
@@ -77,10 +86,12 @@ pub(crate) fn params(kernel: &Kernel, launch: &Launch) -> Vec<String> {
             Arg::Pointer(Tensor::FinalState) => "float* ".to_owned(),
             Arg::Pointer(tensor) if tensor.is_output() => format!("{}* __restrict__ ", storage(kernel, *tensor)),
             Arg::Pointer(tensor) => format!("const {}* __restrict__ ", storage(kernel, *tensor)),
+            Arg::Named(name) => format!("const {}* __restrict__ ", named_storage(kernel, name)),
+            Arg::NamedGradient(name) => format!("{}* __restrict__ ", named_storage(kernel, name)),
             Arg::InitialSlots | Arg::FinalSlots => "const int* __restrict__ ".to_owned(),
             Arg::CuSeqlens => "const void* __restrict__ ".to_owned(),
             Arg::Workspace(_) => "void* ".to_owned(),
-            Arg::Stride(..) => "i64 ".to_owned(),
+            Arg::Stride(..) | Arg::NamedStride(..) | Arg::NamedGradientStride(..) => "i64 ".to_owned(),
             Arg::CuSeqlensIs64 | Arg::Sequences | Arg::Tokens | Arg::KeyHeads | Arg::ValueHeads => "int ".to_owned(),
             Arg::Scale => "float ".to_owned(),
         };
@@ -99,5 +110,13 @@ pub(crate) fn rows(tensor: Tensor) -> String {
     format!(
         "auto* const {name}_rows = work.rows({name}, {name}_batch_stride, {name}_token_stride, {name}_head_stride, \
          work.{head})"
+    )
+}
+
+/// The same of a `let`'s logit.
+pub(crate) fn named_rows(name: &str) -> String {
+    format!(
+        "auto* const {name}_rows = work.rows({name}, {name}_batch_stride, {name}_token_stride, {name}_head_stride, \
+         work.value_head)"
     )
 }

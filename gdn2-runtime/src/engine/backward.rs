@@ -1,6 +1,6 @@
 //! Backward of a case: forward first where it keeps what backward reads, then the gradients, all in one session.
 
-use super::kernels::{self, Steps, at, note, offset_tables, upload};
+use super::kernels::{self, Steps, at, named_at, note, offset_tables, upload};
 use super::{Engine, Outcome, Run, RunError, array};
 use crate::artifact::Artifact;
 use crate::device::Device;
@@ -143,10 +143,18 @@ pub fn gradients_from(
             *field = view;
         }
     }
+    let named = problem.rule().prologue.named();
+    for (own, view) in named.iter().zip(&mut call.named_gradients) {
+        let elements: usize = named_shape(own, &problem.dims()).iter().product();
+        let address = session.poisoned(own.name, elements * own.storage.bytes() as usize)?;
+        *view = named_at(problem, own, address);
+    }
     session.time(run.repeats, run.cold);
     reports.extend(session.launch(&call)?);
     let written = GRADIENTS.map(|tensor| call.view_mut(tensor).map_or(0, |view| view.address));
-    note(&mut reports, session.unwritten(written.into_iter().chain([call.gradients.d_initial_state])));
+    let own = call.named_gradients.iter().map(|view| view.address);
+    let given = [call.gradients.d_initial_state].into_iter().chain(own);
+    note(&mut reports, session.unwritten(written.into_iter().chain(given)));
     let mut tensors = BTreeMap::new();
     for tensor in GRADIENTS {
         if let Some(view) = call.view_mut(tensor).copied().filter(|view| view.address != 0) {
@@ -158,8 +166,14 @@ pub fn gradients_from(
         let pool = storage::decode(&session.read(call.gradients.d_initial_state)?, Dtype::F32);
         tensors.insert(Tensor::DInitialState, array(problem, Tensor::DInitialState, pool));
     }
+    let mut gradients = BTreeMap::new();
+    for (own, view) in named.iter().zip(&call.named_gradients) {
+        let data = storage::decode(&session.read(view.address)?, own.storage);
+        let shape = named_shape(own, &problem.dims());
+        gradients.insert(format!("d{}", own.name), Array { shape, data, stored: Dtype::F32 });
+    }
     let kernel = Some((backward.kernel.arch, backward.kernel.schedule));
-    Ok(Outcome { tensors, named: BTreeMap::new(), kernel, reports, milliseconds: session.milliseconds().to_vec() })
+    Ok(Outcome { tensors, named: gradients, kernel, reports, milliseconds: session.milliseconds().to_vec() })
 }
 
 /// Whether the gradient of the initial state is asked for: where a state is given, or, for a sequence that starts from

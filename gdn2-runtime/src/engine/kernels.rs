@@ -8,6 +8,7 @@ use crate::raw::{Arguments, View};
 use crate::storage;
 use gdn2_codegen::abi::Tensor;
 use gdn2_codegen::kernel::Pass;
+use gdn2_dsl::prologue::NamedTensor;
 use gdn2_dsl::{Dims, Dtype};
 use gdn2_vm::{Finding, Report};
 use std::collections::BTreeMap;
@@ -148,6 +149,13 @@ pub(super) fn upload(session: &mut Session, problem: &Problem<'_>, steps: &Steps
             *field = view;
         }
     }
+    for (own, place) in problem.rule().prologue.named().into_iter().zip(0..) {
+        let Some(array) = problem.case().named.get(own.name) else { continue };
+        let width = array.data.len() / (batch * tokens).max(1);
+        let values = if own.per_token { steps.arranged(array.data.clone(), width) } else { array.data.clone() };
+        let address = session.upload(own.name, &storage::encode(values.into_iter(), own.storage))?;
+        call.named[place] = named_at(problem, &own, address);
+    }
     let mut table = |name, slots: &Option<Vec<i32>>| match slots {
         Some(slots) => session.upload(name, &slots.iter().flat_map(|slot| slot.to_le_bytes()).collect::<Vec<u8>>()),
         None => Ok(0),
@@ -162,6 +170,14 @@ pub(super) fn at(problem: &Problem<'_>, tensor: Tensor, address: u64) -> View {
     let (heads, channels) = layout(problem, tensor);
     let (token, head) = ((heads * channels) as i64, channels as i64);
     View { address, batch: token * problem.dims().tokens as i64, token, head }
+}
+
+/// A tensor that the rule names itself, laid out densely from an address.
+pub(super) fn named_at(problem: &Problem<'_>, own: &NamedTensor<'_>, address: u64) -> View {
+    let Dims { tokens, value_heads, .. } = problem.dims();
+    let head = own.axis.map_or(1, |axis| i64::from(axis.channels(problem.rule())));
+    let token = head * value_heads as i64;
+    View { address, batch: token * tokens as i64, token, head }
 }
 
 /// Heads and channels of a token tensor; a scalar gate has one channel.
@@ -185,6 +201,10 @@ fn at_row(mut call: Arguments, problem: &Problem<'_>, step: &Step) -> Arguments 
         if let Some(view) = call.view_mut(tensor).filter(|view| view.address != 0) {
             view.address = view.address.wrapping_add_signed(view.token * step.row as i64 * bytes);
         }
+    }
+    for (own, view) in problem.rule().prologue.named().iter().zip(&mut call.named).filter(|(own, _)| own.per_token) {
+        let bytes = i64::from(own.storage.bytes());
+        view.address = view.address.wrapping_add_signed(view.token * step.row as i64 * bytes);
     }
     call.tokens = int(step.tokens);
     call

@@ -1,0 +1,226 @@
+//! Kernels that compute their gates and normalise their rows, on the virtual machine: shipped layers on fresh inputs, the
+//! oracle's cases by the bars they state, and formulas nobody wrote. Every run takes a share, which changes with the seed;
+//! `GDN2_TEST_FORMULAS=N` takes N of each.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed unwrap is a failed test")]
+
+use std::sync::LazyLock;
+
+use gdn2_codegen::arch::Arch;
+use gdn2_codegen::kernel::Pass;
+use gdn2_dsl::bars::{Bar, Verdict};
+use gdn2_dsl::{Draw, Rule, parse_file};
+use gdn2_runtime::device::Device;
+use gdn2_runtime::device::vm::Settings;
+use gdn2_runtime::drawn::bars;
+use gdn2_runtime::engine::{Engine, Outcome, Run, RunError};
+use gdn2_runtime::judge::{judge, judge_named};
+use gdn2_runtime::tensors::Case;
+use gdn2_tests::draws::runner;
+use gdn2_tests::seed::{again, seed_of};
+use gdn2_tests::{engine, files_below, root};
+use gdn2_vm::Check;
+use proptest::prelude::*;
+use proptest::test_runner::TestError;
+
+const PASSES: [Pass; 3] = [Pass::Forward, Pass::Decode, Pass::Backward];
+const ARCHES: [Arch; 2] = [Arch::Sm80, Arch::Sm90a];
+const CHUNKS: [&str; 3] = ["chunk=16", "chunk=32", "chunk=64"];
+
+static ENGINE: LazyLock<Engine> = LazyLock::new(engine);
+
+/// How many of a kind this run takes.
+fn share(usual: u64) -> u64 {
+    std::env::var("GDN2_TEST_FORMULAS").ok().and_then(|text| text.parse().ok()).unwrap_or(usual)
+}
+
+fn pick<T: Copy>(from: &[T], draw: u64) -> T {
+    from[(seed_of(draw) % from.len() as u64) as usize]
+}
+
+fn layers() -> Vec<Rule> {
+    let read = |path| parse_file(&std::fs::read_to_string(path).unwrap()).unwrap();
+    let rules = files_below("rules").unwrap().into_iter().flat_map(read);
+    rules.filter(|rule: &Rule| !rule.prologue.is_empty()).collect()
+}
+
+fn checked() -> Device {
+    Device::Vm(Settings { check: Check::Full, ..Settings::default() })
+}
+
+/// What is wrong with an outcome, given bars; gradients of what the rule names itself have the case's.
+fn wrong(
+    case: &Case,
+    outcome: &Outcome,
+    bars: impl IntoIterator<Item = (gdn2_codegen::abi::Tensor, Bar)>,
+) -> Option<String> {
+    if let Some(finding) = outcome.reports.iter().flat_map(|report| &report.findings).next() {
+        return Some(finding.to_string());
+    }
+    for (tensor, bar) in bars {
+        match judge(tensor, outcome, case, bar) {
+            Ok(Some(judged)) if judged.verdict == Verdict::Failed => return Some(format!("{judged:?}")),
+            Ok(_) => {}
+            Err(error) => return Some(error.to_string()),
+        }
+    }
+    for name in outcome.named.keys() {
+        match judge_named(name, outcome, case) {
+            Ok(Some((deviation, bar, Verdict::Failed))) => return Some(format!("{name}: {deviation:?}, {bar:?}")),
+            Ok(_) => {}
+            Err(error) => return Some(error.to_string()),
+        }
+    }
+    None
+}
+
+/// Runs a draw through a kernel; anything wrong is the error.
+fn agrees(run: &Run<'_>, draw: &Draw) -> Result<(), String> {
+    let what = || format!("{}{:?} {} {draw:?}; {}", run.rule, run.pass, run.schedule, again());
+    let mut case = Case::drawn(run.rule, draw, run.pass == Pass::Backward).unwrap();
+    case.set_named_bars(run.rule, draw).unwrap();
+    let outcome = ENGINE.run(run, &case).map_err(|error| format!("{error}: {}", what()))?;
+    let (_, schedule) = outcome.kernel.unwrap();
+    let bars = bars(run.rule, draw, &case, &schedule).unwrap();
+    wrong(&case, &outcome, bars).map_or(Ok(()), |wrong| Err(format!("{wrong}: {}", what())))
+}
+
+#[test]
+fn layers_agree_with_the_definition_on_fresh_inputs() {
+    let (layers, device) = (layers(), checked());
+    assert!(layers.len() >= 9);
+    let mut failures = Vec::new();
+    for at in 0..share(3) {
+        let of = |what: u64| 16 * at + what;
+        let index = (seed_of(of(0)) % layers.len() as u64) as usize;
+        let (keys, values) = (pick(&[16, 32, 48, 64, 80, 128], of(1)), pick(&[16, 32, 64, 96, 128], of(2)));
+        let rule = layers[index].with_dims(keys, values).unwrap();
+        let (arch, pass) = (pick(&ARCHES, of(3)), pick(&PASSES, of(4)));
+        let schedule = if pass == Pass::Decode { "" } else { pick(&CHUNKS, of(5)) };
+        println!("{} K = {keys}, V = {values}, {pass} {arch} {schedule}", rule.name);
+        let run = Run { arch: Some(arch), schedule, tokens_per_launch: 3, ..Run::new(&rule, pass, &device) };
+        let draw = &Draw::telling(seed_of(of(6)))[(seed_of(of(7)) % 3) as usize];
+        failures.extend(agrees(&run, draw).err());
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+#[test]
+fn the_oracles_cases_pass_by_their_bars() {
+    // A clone without the oracle beside it has no such cases.
+    let Ok(entries) = std::fs::read_dir(root().join("../shared/oracle-gates")) else { return };
+    let mut paths: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+    paths.retain(|path| path.extension().is_some_and(|end| end == "safetensors"));
+    paths.sort();
+    let device = checked();
+    let mut failures = Vec::new();
+    for at in 0..share(3) {
+        let of = |what: u64| 1 << 32 | (16 * at + what);
+        let path = &paths[(seed_of(of(0)) % paths.len() as u64) as usize];
+        let case = Case::load(path).unwrap();
+        let rule = case.rule().unwrap();
+        let (arch, pass) = (pick(&ARCHES, of(1)), pick(&PASSES, of(2)));
+        let schedule = if pass == Pass::Decode { "" } else { pick(&CHUNKS, of(3)) };
+        println!("{} {pass} {arch} {schedule}", rule.name);
+        let run = Run { arch: Some(arch), schedule, ..Run::new(&rule, pass, &device) };
+        let outcome = ENGINE.run(&run, &case).unwrap();
+        let bars = outcome.tensors.keys().filter_map(|tensor| Some((*tensor, case.bar(*tensor).unwrap()?)));
+        let wrong = wrong(&case, &outcome, bars.collect::<Vec<_>>());
+        failures.extend(wrong.map(|wrong| format!("{} {pass} {arch} {schedule}: {wrong}; {}", rule.name, again())));
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+/// A formula of one gate: a tree over names, brackets everywhere.
+fn trees(names: &'static [&'static str]) -> impl Strategy<Value = String> {
+    let leaf = prop_oneof![
+        4 => prop::sample::select(names).prop_map(str::to_owned),
+        1 => prop::sample::select(vec!["0.25", "1", "2", "16"]).prop_map(str::to_owned),
+    ];
+    leaf.prop_recursive(5, 24, 2, |inner| {
+        let functions = prop::sample::select(vec!["exp", "softplus", "sigmoid", "logsigmoid", "silu", "tanh"]);
+        let symbols = prop::sample::select(vec!["+", "-", "*"]);
+        prop_oneof![
+            1 => inner.clone().prop_map(|a| format!("-({a})")),
+            1 => inner.clone().prop_map(|a| format!("log(1 + softplus({a}))")),
+            1 => (inner.clone(), inner.clone()).prop_map(|(a, b)| format!("({a}) / (1 + exp({b}))")),
+            4 => (symbols, inner.clone(), inner.clone()).prop_map(|(symbol, a, b)| format!("({a}) {symbol} ({b})")),
+            4 => (functions, inner).prop_map(|(function, a)| format!("{function}({a})")),
+        ]
+    })
+}
+
+/// Rules of every grain whose gates are random trees inside what keeps a state from growing: every name is read by one of
+/// them, `let`s of both grains by gates of both.
+fn random_rules() -> impl Strategy<Value = String> {
+    (
+        (trees(&["x", "a"]), trees(&["x", "a", "c", "s"]), trees(&["x", "a", "s"]), any::<[bool; 3]>()),
+        (trees(&["x", "a", "c", "s", "z"]), trees(&["x", "a", "s"]), trees(&["x", "a", "e", "s"])),
+        (prop::sample::select(vec!["-softplus", "-sigmoid", "logsigmoid", "-5 * sigmoid"]), any::<[bool; 3]>()),
+        prop::sample::select(vec![
+            "key_dim: 32; value_dim: 16;",
+            "key_dim: 16; value_dim: 48;",
+            "key_dim: 64; value_dim: 32;",
+        ]),
+    )
+        .prop_map(|((s, z, scalar, norms), (decay, erase, write), (outer, wide), dims)| {
+            let norm = |on: bool, row: &str| if on { format!("{row}: l2norm; ") } else { String::new() };
+            let mut text = format!("rule random {{ {}{}", norm(norms[0], "q"), norm(true, "k"));
+            text += &format!("param a: head; let s: scalar = tanh(x + a + tanh({s})); ");
+            if wide[0] {
+                text += &format!("param c: channel; let z: channel = tanh(x * c + tanh({z}) + s); ");
+                text += &format!("decay: channel = {outer}(0.5 * tanh({decay}) + x + z); ");
+            } else {
+                text += &format!("decay: scalar = {outer}(0.5 * tanh({scalar}) + s + a); ");
+            }
+            text += &match (wide[0] && wide[1], norms[1]) {
+                (true, _) => format!("erase: channel = sigmoid(x + tanh({decay}) * c); "),
+                (false, true) => format!("erase: channel = sigmoid(x + tanh({erase})); "),
+                (false, false) => format!("erase: scalar = sigmoid(s + tanh({scalar})); "),
+            };
+            if wide[2] {
+                text += &format!("param e: channel; write: channel = 2 * tanh(x + e + tanh({write}) + s); ");
+            } else {
+                text += &format!("write: scalar = silu(x + s + tanh({erase})); ");
+            }
+            text + dims + " dtype: bf16; }"
+        })
+}
+
+#[test]
+fn formulas_nobody_wrote_run_forward_and_backward() {
+    let device = checked();
+    let count = u32::try_from(share(2)).unwrap();
+    let draws = (random_rules(), any::<u64>(), any::<prop::sample::Index>(), any::<prop::sample::Index>());
+    let ran = runner(count).run(&draws, |(text, seed, arch, draw)| {
+        let found = parse_file(&text);
+        // What is refused is refused with words, which other tests look at.
+        let Ok(rule) = found.map(|mut rules| rules.remove(0)) else { return Err(TestCaseError::reject("refused")) };
+        println!("{rule}");
+        for pass in [Pass::Forward, Pass::Backward] {
+            let run = Run {
+                arch: Some(*arch.get(&ARCHES)),
+                schedule: CHUNKS[draw.index(CHUNKS.len())],
+                ..Run::new(&rule, pass, &device)
+            };
+            let draw = Draw { regime: gdn2_dsl::Regime::Mild, ..Draw::new(1, 40, 1, 2, seed) };
+            agrees(&run, &draw).map_err(TestCaseError::fail)?;
+        }
+        Ok(())
+    });
+    match ran {
+        Ok(()) => {}
+        Err(TestError::Fail(reason, (text, ..))) => panic!("{reason}\n{text}"),
+        Err(error) => panic!("{error}"),
+    }
+}
+
+#[test]
+fn a_schedule_on_wgmma_is_refused_with_words() {
+    let rule = layers().remove(0);
+    let device = Device::vm();
+    let run = Run { arch: Some(Arch::Sm90a), schedule: "matrix=wgmma", ..Run::new(&rule, Pass::Forward, &device) };
+    let error = ENGINE.artifact(&run).unwrap_err();
+    assert!(matches!(&error, RunError::Illegal(illegal) if illegal.field == "matrix"), "{error}");
+    let built_in = ENGINE.artifact(&Run { schedule: "", ..run }).unwrap();
+    assert!(built_in.source.text.contains("// Not on wgmma: illegal: matrix"), "{}", built_in.source.text);
+}

@@ -72,7 +72,8 @@ fn wrong(name: &str, case: &Case, pass: Pass, arch: Arch, schedule: &str) -> Vec
         let pairs = ours.data.iter().zip(exact);
         let error = pairs.map(|(&ours, &exact)| square(f64::from(ours) - f64::from(exact))).sum::<f64>().sqrt() / rms;
         println!("{name} {} {arch} {schedule} {tensor:?}: {error:.5}", pass.name());
-        (error.is_nan() || error > MOST).then(|| format!("{name} {} {arch} {schedule} {tensor:?}: {error}", pass.name()))
+        (error.is_nan() || error > MOST)
+            .then(|| format!("{name} {} {arch} {schedule} {tensor:?}: {error}", pass.name()))
     });
     findings.chain(errors).collect()
 }

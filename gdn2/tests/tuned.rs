@@ -54,7 +54,6 @@ fn record(rule: &Rule, pass: Pass, (heads, tokens): (u64, u64), text: &str) -> R
             driver: None,
             clock_mhz: 1980,
             basis: Basis::Measured,
-            stalls: None,
         },
     }
 }

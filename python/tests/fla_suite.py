@@ -97,10 +97,12 @@ def in_place():
     # The run of the plain functions, as the files call it: no backend of other packages is tried.
     os.environ["FLA_DISABLE_BACKEND_DISPATCH"] = "1"
     fla.utils.device = "cpu"
-    for module in list(sys.modules.values()):
-        if module.__name__.startswith("fla.ops."):
-            for name, own in list(vars(module).items()):
-                if name.startswith("naive_recurrent_") and callable(own) and not hasattr(own, "__wrapped__"):
+    for rule in ("gdn2", "kda", "gated_delta_rule", "delta_rule"):
+        naive = importlib.import_module(f"fla.ops.{rule}.naive")
+        for module in (naive, importlib.import_module(f"fla.ops.{rule}")):
+            for name in [name for name in vars(naive) if name.startswith("naive_recurrent_")]:
+                own = getattr(module, name, None)
+                if own is not None and not hasattr(own, "__wrapped__"):
                     setattr(module, name, by_token(own))
     fla.ops.kda.gate.fused_kda_gate = fused_kda_gate
     fla.ops.gated_delta_rule.gate.fused_gdn_gate = fused_gdn_gate

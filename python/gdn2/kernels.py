@@ -72,6 +72,9 @@ class Kernels:
         self._handle = _handle(text, name, device)
         self._rule = _library.Rule()
         checked(_library.library.gdn2_rule_of(self._handle, self._rule))
+        # The parameters and logits that the rule names itself, in its order. Found here: torch.compile sees no call of C.
+        named = (_library.library.gdn2_named(self._handle, place) for place in itertools.count())
+        self.names = [name.decode() for name in itertools.takewhile(lambda name: name is not None, named)]
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Kernels, (self.text, self.name, self.device)
@@ -120,7 +123,7 @@ class Kernels:
         On tensors of PyTorch it is differentiable; under autocast they are converted to what the rule stores.
         """
         tensors = dict(zip(INPUTS, (q, k, v, g, b, w, initial_state)))
-        if is_torch(v) and not self.names:
+        if is_torch(v) and not self.names and not named:
             from . import ops
 
             return ops.forward(self, tensors, cu_seqlens, scale)
@@ -171,7 +174,7 @@ class Kernels:
         `slots` names each sequence's state in a pool, negative skips the sequence; without it state n is sequence n's.
         """
         tensors = dict(zip(INPUTS, (q, k, v, g, b, w, None)))
-        if is_torch(v) and not self.names:
+        if is_torch(v) and not self.names and not named:
             from . import ops
 
             return ops.decode(self, state, tensors, slots, scale)
@@ -191,12 +194,6 @@ class Kernels:
         return text.decode()
 
     # What follows is for gdn2.ops: calls whose outputs are the caller's to wrap.
-
-    @functools.cached_property
-    def names(self) -> list[str]:
-        """The parameters and logits that the rule names itself, in its order."""
-        named = (_library.library.gdn2_named(self._handle, place) for place in itertools.count())
-        return [name.decode() for name in itertools.takewhile(lambda name: name is not None, named)]
 
     def _own(self, named: dict[str, Any] | None, v: Any) -> dict[str, Any]:
         """What the rule names itself, in its order."""

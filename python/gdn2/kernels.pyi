@@ -19,6 +19,7 @@ class Kernels:
     text: str
     name: str | None
     device: str
+    names: list[str]
     _rule: Rule
     def __init__(self, text: str, name: str | None = None, device: str = "cpu") -> None: ...
     def __reduce__(self) -> tuple[Any, ...]: ...
@@ -38,6 +39,7 @@ class Kernels:
         initial_state: Array | None = None,
         cu_seqlens: Positions | None = None,
         scale: float | None = None,
+        named: dict[str, Array] | None = None,
     ) -> tuple[Array, Array]: ...
     def backward(
         self,
@@ -52,6 +54,7 @@ class Kernels:
         cu_seqlens: Positions | None = None,
         scale: float | None = None,
         d_final_state: Array | None = None,
+        named: dict[str, Array] | None = None,
     ) -> dict[str, Array]: ...
     def decode(
         self,
@@ -64,10 +67,18 @@ class Kernels:
         w: Array | None = None,
         slots: Positions | None = None,
         scale: float | None = None,
+        named: dict[str, Array] | None = None,
     ) -> Array: ...
     def warmup(self, sequences: int, total_tokens: int, key_heads: int, value_heads: int) -> None: ...
     def explain(self, sequences: int, total_tokens: int, key_heads: int, value_heads: int) -> str: ...
-    def call(self, tensors: dict[str, Any], cu_seqlens: Any, slots: Any, scale: float | None) -> Call: ...
+    def call(
+        self,
+        tensors: dict[str, Any],
+        cu_seqlens: Any,
+        slots: Any,
+        scale: float | None,
+        named: dict[str, Any] | None = None,
+    ) -> Call: ...
     def expect_dtype(self, name: str, tensor: Any, v: Any) -> None: ...
     def run_forward(self, call: Call, training: bool) -> tuple[Any, Any, Any]: ...
     def run_backward(self, call: Call, scratch: Any, d_o: Any, d_final_state: Any, wanted: list[str]) -> list[Any]: ...

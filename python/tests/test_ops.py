@@ -165,6 +165,11 @@ class Operators(unittest.TestCase):
         with self.assertRaisesRegex(gdn2.Error, "cu_seqlens requires gradients"):
             self.kernels.forward(**tensors, cu_seqlens=torch.zeros(3, requires_grad=True))
 
+    def test_parameters_that_a_rule_does_not_have_are_named(self):
+        tensors = {name: x.detach() for name, x in drawn(self.kernels).items()}
+        with self.assertRaisesRegex(gdn2.Error, r"named holds \['a_log'\], the rule names \[\]"):
+            self.kernels.forward(**tensors, named={"a_log": torch.zeros(2)})
+
     def test_no_tokens_have_empty_gradients(self):
         for device in ("cpu", "cpu:f64", "vm"):
             kernels = gdn2.load(RULE, device=device)

@@ -35,6 +35,41 @@ def rule_of(case, metadata):
     }}"""
 
 
+class Formulas(unittest.TestCase):
+    """Parameters by name: a decay from its formula is that decay given."""
+
+    SIZES = "key_dim: 16; value_dim: 16; dtype: bf16;"
+
+    def setUp(self):
+        rng = np.random.default_rng()
+        self.retnet = gdn2.load(
+            f"rule r {{ param a_log: head; decay: scalar = -exp(a_log); erase: none; write: none; {self.SIZES} }}",
+            device="cpu:f64",
+        )
+        self.given = gdn2.load(f"rule r {{ decay: scalar; erase: none; write: none; {self.SIZES} }}", device="cpu:f64")
+        self.rows = {name: rng.standard_normal((2, 5, 3, 16)) for name in ("q", "k", "v")}
+        self.d_o, self.a_log = rng.standard_normal((2, 5, 3, 16)), rng.standard_normal(3)
+        self.g = np.broadcast_to(-np.exp(self.a_log), (2, 5, 3)).copy()
+
+    def test_a_formula_gives_what_its_decays_give(self):
+        self.assertEqual(self.retnet.names, ["a_log"])
+        o, state = self.retnet.forward(**self.rows, named={"a_log": self.a_log})
+        want, want_state = self.given.forward(**self.rows, g=self.g)
+        np.testing.assert_allclose(o, want, rtol=1e-12)
+        np.testing.assert_allclose(state, want_state, rtol=1e-12)
+
+    def test_a_parameters_gradient_is_the_chain_rules(self):
+        got = self.retnet.backward(self.d_o, **self.rows, named={"a_log": self.a_log})
+        want = self.given.backward(self.d_o, **self.rows, g=self.g)
+        np.testing.assert_allclose(got["dq"], want["dq"], rtol=1e-9)
+        np.testing.assert_allclose(got["da_log"], (want["dg"] * self.g).sum((0, 1)), rtol=1e-9)
+
+    def test_names_that_the_rule_lacks_and_has_are_told(self):
+        for named in (None, {"a": self.a_log}, {"a_log": self.a_log, "more": self.a_log}):
+            with self.assertRaisesRegex(gdn2.Error, "the rule names \\['a_log'\\]"):
+                self.retnet.forward(**self.rows, named=named)
+
+
 class Numpy(unittest.TestCase):
     def setUp(self):
         self.case, metadata = read_case(CASES / "gdn2_d32_grouped.safetensors")

@@ -6,7 +6,6 @@
 //   rows I after columns J     a token of I takes the rows from it to I's end, a token of J the columns before it, blocks
 //                              between all of it
 //   a block's own pairs        the same of each level of its halving
-// State terms need none of this and go by reverse sums as they are; until they do they lie where dg will.
 #pragma once
 
 #include "numbers.cuh"
@@ -220,37 +219,82 @@ DEVICE void straddle_pairs(Words& words, const Erase& erase, const KeyTask& task
 #pragma unroll
     for (int n = 0; n < 2; ++n) {
 #pragma unroll
-      for (int half = 0; half < 2; ++half) words.dg[g * 2 + n][half] = dg.of[n][half];
+      for (int half = 0; half < 2; ++half) words.dg[g * 2 + n][half] = sum_two(words.dg[g * 2 + n][half], dg.of[n][half]);
     }
   }
 }
 
-// State terms are noted in memory, in float32, before pairs are added to the same sums.
+// State terms: what rows i >= t read of the state before the chunk, what tokens j < t gave to the state after it, and what
+// passed from one to the other. Rows' terms wait in memory, in float32, for their reverse sum; those of tokens before are
+// summed forward, for the difference of two sums would leave rounding where decay is strong. TAIL has a row more than blocks,
+// for what passed through.
 template <typename Element, int TAIL>
 struct StraddleDecayGradient : ChannelDecayGradient<Element, TAIL> {
   using Base = ChannelDecayGradient<Element, TAIL>;
   using Words = typename Base::Words;
+  struct Tail : Base::Tail {
+    typename Base::Tail passed;
+  };
+
+  METHOD void overlap(Tail& tail, const KeyTask& task, int kept, int kept_grad, int tiles) const {
+    Base::overlap(tail.passed, task, kept, kept_grad, tiles);
+  }
+  METHOD void raise(Tail& tail, float factor) const {
+    Base::raise(tail, factor);
+    Base::raise(tail.passed, factor);
+  }
+  METHOD void close_tail(const Tail& tail, const KeyTask& task) const {
+    const int lane = lane_index();
+    Base::close_tail(tail, task);
+#pragma unroll
+    for (int n = 0; n < SLICE_GROUPS * 2; ++n) {
+      const int d = (task.group * 2 + n) * 8 + lane * 2;
+      if (task.row == 0 && n < task.groups * 2 && lane < 4) at<float2>(TAIL + (BLOCKS * KEY + d) * 4) = tail.passed.sum[n];
+    }
+  }
 
   template <typename Erase>
-  METHOD void note_states(const KeySums& sums, const typename Erase::Sums& left, const Erase& erase, const KeyTask& task, int q,
-                          int k, float* rows, i64 stride, int exist) const {
-    each_pair(task, [&](int n, int half, int i, int d) {
-      const float2 query = Neighbours<Element>::load(q, i, d), key = Neighbours<Element>::load(k, i, d);
-      const float2 share = decay_share(sums, left, erase, n, half, i, d, query, key);
-      if (i < exist) *reinterpret_cast<float2*>(rows + i * stride + d) = share;
-    });
+  METHOD void note_states(Words& words, const KeySums& sums, const typename Erase::Sums& left, const Erase& erase,
+                          const KeyTask& task, int q, int k, float* rows, i64 stride, int exist) const {
+    const int lane = lane_index();
+#pragma unroll
+    for (int n = 0; n < SLICE_GROUPS * 2; ++n) {
+      if (n >= task.groups * 2) break;
+      float2 given[2];
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const int i = task.row + half * 8 + lane / 4, d = (task.group * 2 + n) * 8 + lane % 4 * 2;
+        const float2 query = Neighbours<Element>::load(q, i, d), key = Neighbours<Element>::load(k, i, d);
+        const float2 read = erase.add({query.x * sums.q[n][half * 2], query.y * sums.q[n][half * 2 + 1]}, left, n, half, i, d, key);
+        if (i < exist) *reinterpret_cast<float2*>(rows + i * stride + d) = read;
+        given[half] = {key.x * sums.k[n][half * 2], key.y * sums.k[n][half * 2 + 1]};
+      }
+      words.dg[n][0] = sum_before(given[0], 8);
+      words.dg[n][1] = sum_two(sum_before(given[1], 8), sum_rows(given[0]));
+    }
   }
   METHOD void note(Words&, int, int, float2) const {}
 
-  // dg_t: state terms of i >= t, the tail, and pairs; a channel to a thread. Tokens that do not exist have no state terms.
+  // A channel to a thread.
   METHOD void write(float* rows, i64 stride, int exist) const {
     for (int d = thread_index(); d < KEY; d += THREADS) {
-      float sum = 0.0f;
-      for (int block = 0; block < BLOCKS; ++block) sum += at<float>(TAIL + (block * KEY + d) * 4);
-#pragma unroll 8
-      for (int t = exist - 1; t >= 0; --t) {
-        sum += rows[t * stride + d];
-        rows[t * stride + d] = sum + at<float>(Base::prefix + Tile<KEY, 4>::offset(t, d));
+      float before[BLOCKS];
+      float given = at<float>(TAIL + (BLOCKS * KEY + d) * 4);
+#pragma unroll
+      for (int block = 0; block < BLOCKS; ++block) {
+        before[block] = given;
+        given += at<float>(TAIL + (block * KEY + d) * 4);
+      }
+      float read = 0.0f;
+#pragma unroll
+      for (int block = BLOCKS - 1; block >= 0; --block) {
+#pragma unroll 4
+        for (int t = block * 16 + 15; t >= block * 16; --t) {
+          if (t < exist) {
+            read += rows[t * stride + d];
+            rows[t * stride + d] = read + before[block] + at<float>(Base::prefix + Tile<KEY, 4>::offset(t, d));
+          }
+        }
       }
     }
   }

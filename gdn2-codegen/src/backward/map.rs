@@ -6,6 +6,7 @@ use crate::gates::{fixed, fixed_bytes};
 use crate::plan::{Fold, Plan};
 use crate::schedule::{Backward, Scan};
 use crate::shared::{Region, shared_bytes};
+use gdn2_dsl::prologue::GateOf;
 use gdn2_dsl::{Dtype, Rule};
 
 /// How the warps of the gradient launch divide K among them. A warp serves 16 tokens and one slice; no slice is empty, for
@@ -118,7 +119,8 @@ pub(crate) fn gradient_map(rule: &Rule, plan: &Plan, numbers: Backward) -> Vec<R
     map.place("erase_rows", when(plan.erase == Fold::Row, rows));
     map.place("decay_rows", when(plan.decay == Fold::Pair, rows + chunk / 16 * chunk * 4));
     let tail = match plan.decay {
-        Fold::Operand => chunk / 16 * key * 4,
+        // Where pairs are summed one by one, what passes from state to state has a row of its own.
+        Fold::Operand => (chunk / 16 + u32::from(straddles(plan))) * key * 4,
         Fold::Pair => (warps * 4).next_multiple_of(16),
         Fold::Absent | Fold::Row => 0,
     };
@@ -137,6 +139,12 @@ fn closed(mut regions: Vec<Region>, end: u32) -> Vec<Region> {
     regions.sort_by_key(|region| (region.offset + region.bytes, region.offset));
     debug_assert_eq!(shared_bytes(&regions), end);
     regions
+}
+
+/// Whether a decay's gradient is summed from what straddles each token: a formula would multiply what a difference of rounded
+/// sums leaves.
+pub(crate) fn straddles(plan: &Plan) -> bool {
+    plan.decay == Fold::Operand && plan.computes(GateOf::Decay).is_some()
 }
 
 /// The gradient launch's numbers, as the stages of a scan count them.

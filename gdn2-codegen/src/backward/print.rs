@@ -1,12 +1,12 @@
 //! What the backward templates print. The stages up to the factors are forward's; what follows them is here.
 
-use super::map::{Slices, gradient_numbers, scan_plan};
+use super::map::{Slices, gradient_numbers, scan_plan, straddles};
 use crate::abi::Tensor;
 use crate::chunk::numbers::{WARP_ROWS, block_tiles, decay_threads};
 use crate::chunk::text::{Logits, Own, Text};
 use crate::forward;
 use crate::kernel::{Kernel, Launch, LaunchRole};
-use crate::plan::{Fold, Plan};
+use crate::plan::Fold;
 use crate::print::regions::region_meaning;
 use crate::print::signature::{
     describe, describe_write, extend, params, regions, rows, shared_name, storage, type_name,
@@ -215,12 +215,6 @@ fn writes_wait(launch: &Launch) -> Vec<&'static str> {
     if covered { vec!["__syncthreads();"] } else { Vec::new() }
 }
 
-/// Whether a decay's gradient is summed from what straddles each token: a formula would multiply what a difference of rounded
-/// sums leaves.
-fn straddles(plan: &Plan) -> bool {
-    plan.decay == Fold::Operand && plan.computes(GateOf::Decay).is_some()
-}
-
 /// Which of the device code's alternatives a rule's gradients take.
 struct Policies<'a> {
     text: &'a Text<'a>,
@@ -328,8 +322,7 @@ impl Policies<'_> {
 
     /// Where pairs give a decay its gradient one by one, what states give is noted before they are added.
     fn state_terms(&self) -> Vec<&'static str> {
-        let line =
-            "key_decay.note_states(sums, left_sums, key_left, task, q_tile, k_tile, dg_rows, dg_token_stride, exist);";
+        let line = "key_decay.note_states(decay_words, sums, left_sums, key_left, task, q_tile, k_tile, dg_rows, dg_token_stride, exist);";
         if straddles(&self.text.kernel.plan) { vec![line] } else { Vec::new() }
     }
 

@@ -1,4 +1,4 @@
-// source b8bd9be85b71e83f808c3f9b38f8132c45a30f6360e7af19385a497d35ee1d82
+// source 902228850df2241bec8b655288841a7663d6069453a552c8b53e2360a253feb3
 // gdn_forward: the chunked forward pass of rule `gdn` on sm_90a, chunk=64,value_split=1,warps=8,stages=2,matrix=wgmma.
 //
 //   S_t = (I - k_t e_t^T) Diag(exp g_t) S_(t-1) + k_t z_t^T     e = b k     z = w v     o_t = scale S_t^T q_t
@@ -213,6 +213,7 @@ DEVICE void pin(u32 (&x)[N][4]) {
 #pragma unroll
   for (int n = 0; n < N; ++n) asm volatile("" : "+r"(x[n][0]), "+r"(x[n][1]), "+r"(x[n][2]), "+r"(x[n][3])::"memory");
 }
+DEVICE void pin(u32 (&x)[4]) { asm volatile("" : "+r"(x[0]), "+r"(x[1]), "+r"(x[2]), "+r"(x[3])::"memory"); }
 DEVICE void products_begin() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 DEVICE void products_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
 
@@ -328,7 +329,12 @@ DEVICE float load_number(const T* address) {
 
 // 16x16 blocks of a tile, between shared memory and the registers of a warp.
 
-// Writes the four 8x8 matrices of a block, each lane's address that of a row.
+// Reads and writes the four 8x8 matrices of a block, each lane's address that of a row.
+DEVICE void load_matrices(u32 (&block)[4], u32 address) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+               : "=r"(block[0]), "=r"(block[1]), "=r"(block[2]), "=r"(block[3])
+               : "r"(address));
+}
 DEVICE void store_matrices(const u32 (&block)[4], u32 address) {
   asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1,%2,%3,%4};" ::"r"(address), "r"(block[0]),
                "r"(block[1]), "r"(block[2]), "r"(block[3])
@@ -347,13 +353,10 @@ struct RowCursor {
 
   // Of the block whose first column is `col`, `down` rows below.
   METHOD u32 place(int col, int down) const {
-    return (first ^ (col / 8 % T::SPAN * 16)) + (col / 8 / T::SPAN * T::BLOCK + down * T::ROW);
+    const u32 unit = static_cast<u32>(col) / 8;
+    return (first ^ (unit % T::SPAN * 16)) + (unit / T::SPAN * T::BLOCK + down * T::ROW);
   }
-  METHOD void load(u32 (&block)[4], int col, int down = 0) const {
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
-                 : "=r"(block[0]), "=r"(block[1]), "=r"(block[2]), "=r"(block[3])
-                 : "r"(place(col, down)));
-  }
+  METHOD void load(u32 (&block)[4], int col, int down = 0) const { load_matrices(block, place(col, down)); }
   METHOD void load_transposed(u32 (&block)[4], int col, int down = 0) const {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
                  : "=r"(block[0]), "=r"(block[1]), "=r"(block[2]), "=r"(block[3])
@@ -849,17 +852,27 @@ DEVICE void scale_scores(RowsOfL<typename Cfg::Element>& l, const float (&p)[CHU
   }
 }
 
-// A chunk's factors.
 template <class Cfg>
-DEVICE void make_chunk_factors(const Buffer<Cfg>& buffer, int, float scale) {
-  using Element = typename Cfg::Element;
-  if constexpr (Cfg::ERASE == CHANNEL) make_erased(buffer);
-  RowsOfL<Element> l;
-  float p[CHUNK / 8][4];
-  raw_scores<Cfg>(p, l.sum, buffer);
-  if (warp_index() < BLOCKS) scale_scores<Cfg>(l, p, buffer, scale);
-  if constexpr (Cfg::ERASE) solve_rows<Element>(l, buffer.m());
-}
+struct ChunkFactors {
+  METHOD ChunkFactors() {
+    // Nothing else is ever written there.
+    for (Stage stage; stage.parity == 0; stage.advance()) {
+      const Buffer<Cfg> buffer(stage);
+      if constexpr (Cfg::OUTPUTS) clear_above(buffer.p());
+      if constexpr (Cfg::ERASE) clear_above(buffer.m());
+    }
+  }
+
+  METHOD void make(const Buffer<Cfg>& buffer, float scale) const {
+    using Element = typename Cfg::Element;
+    if constexpr (Cfg::ERASE == CHANNEL) make_erased(buffer);
+    RowsOfL<Element> l;
+    float p[CHUNK / 8][4];
+    raw_scores<Cfg>(p, l.sum, buffer);
+    if (warp_index() < BLOCKS) scale_scores<Cfg>(l, p, buffer, scale);
+    if constexpr (Cfg::ERASE) solve_rows<Element>(l, buffer.m());
+  }
+};
 
 // Copies of the load warpgroup, from rows of one head of a tensor into tiles.
 
@@ -1056,20 +1069,13 @@ DEVICE void load_chunks(const Q& q, const K& k, const V& v, const G& g, const B&
 
 template <class Cfg>
 DEVICE void make_factors(int length, float scale) {
-  if constexpr (Cfg::DECAY != CHANNEL) {
-    // Nothing else is ever written there.
-    for (Stage stage; stage.parity == 0; stage.advance()) {
-      const Buffer<Cfg> buffer(stage);
-      if constexpr (Cfg::OUTPUTS) clear_above(buffer.p());
-      if constexpr (Cfg::ERASE) clear_above(buffer.m());
-    }
-  }
+  ChunkFactors<Cfg> factors;
   Stage stage;
 #pragma unroll 1
-  for (int first = 0, chunk = 0; first < length; first += CHUNK, ++chunk) {
+  for (int first = 0; first < length; first += CHUNK) {
     const Buffer<Cfg> buffer(stage);
     buffer.full().wait(stage.parity);
-    if constexpr (Cfg::DECAY == CHANNEL || Cfg::OUTPUTS || Cfg::ERASE) make_chunk_factors<Cfg>(buffer, chunk, scale);
+    if constexpr (Cfg::DECAY == CHANNEL || Cfg::OUTPUTS || Cfg::ERASE) factors.make(buffer, scale);
     fence_async();
     buffer.ready().arrive();
     stage.advance();
@@ -1223,10 +1229,6 @@ DEVICE void multiply_columns(float (&s)[KEY / 8][4], const u32 (&n)[CHUNK / 16][
   for (int t = 0; t < CHUNK / 16; ++t) multiply<1>(s, n[t], k.step(t), true);
 }
 
-// What queries read of S is scaled by itself, before what they read of the chunk is added; by channels S is scaled instead.
-template <class Cfg>
-constexpr bool READ_IS_SCALED = Cfg::OUTPUTS && Cfg::DECAY != CHANNEL;
-
 // What of S each token erases, and what each query reads of it, into sums that are groups of products of their own. The
 // operand of S is made in parts of Cfg::STEPS steps, as many as registers ask for; each waits for the part before.
 template <class Cfg, int FROM = 0>
@@ -1244,8 +1246,7 @@ DEVICE void read_state(float (&n)[CHUNK / 8][4], float (&out)[CHUNK / 8][4], con
       if constexpr (LAST && Cfg::OUTPUTS) products_commit();
     }
     if constexpr (Cfg::OUTPUTS) multiply_rows<FROM>(out, entering, ByColumns<KEY>(buffer.queries()), FROM > 0);
-    // Where nothing waits for them alone, they end with what the chunk adds.
-    if constexpr (!LAST || Cfg::ERASE || READ_IS_SCALED<Cfg>) products_commit();
+    products_commit();
     if constexpr (!LAST) {
       if constexpr (Cfg::OUTPUTS && Cfg::ERASE) products_wait<0>(out, n);
       else if constexpr (Cfg::OUTPUTS) products_wait<0>(out);
@@ -1253,6 +1254,68 @@ DEVICE void read_state(float (&n)[CHUNK / 8][4], float (&out)[CHUNK / 8][4], con
     }
   }
   if constexpr (!LAST) read_state<Cfg, FROM + Cfg::STEPS>(n, out, s, buffer);
+}
+
+// S as the operand of two products, the second of which comes late, when sums and operands of others are spent: accumulators
+// for both at once would be registers too many beside factors of every channel. Made in parts of Cfg::STEPS steps where
+// registers are shorter still, and then known only after the wait for it.
+template <class Cfg>
+struct Entering {
+  using Element = typename Cfg::Element;
+  enum : int { STEPS = KEY / 16, WHOLE = Cfg::STEPS >= STEPS };
+  u32 operand[WHOLE ? STEPS : Cfg::STEPS][4];
+
+  METHOD void take(const float (&s)[KEY / 8][4]) {
+    to_operands<Element>(operand, s);
+    pin(operand);
+  }
+  // The last step's part lies in shared memory meanwhile; each lane has its own place.
+  METHOD void put_by(int place) const {
+    const u32(&a)[4] = operand[STEPS - 1];
+    at<uint4>(place) = {a[0], a[1], a[2], a[3]};
+  }
+  METHOD void fetch(int place) {
+    const uint4 a = at<uint4>(place);
+    u32(&to)[4] = operand[STEPS - 1];
+    to[0] = a.x, to[1] = a.y, to[2] = a.z, to[3] = a.w;
+    pin(to);
+  }
+  // Begins sum (+)= S times the rows of a tile, where S is whole.
+  METHOD void read_whole(float (&sum)[CHUNK / 8][4], const ByColumns<KEY>& tile, bool keep) const {
+    products_begin();
+    multiply_rows(sum, operand, tile, keep);
+    products_commit();
+  }
+  // Begins sum = S times the rows of a tile. Each part waits for the one before.
+  template <int FROM = 0>
+  METHOD void read_parts(float (&sum)[CHUNK / 8][4], const float (&s)[KEY / 8][4], const ByColumns<KEY>& tile) {
+    to_operands<Element, FROM>(operand, s);
+    pin(operand);
+    products_begin();
+    multiply_rows<FROM>(sum, operand, tile, FROM > 0);
+    products_commit();
+    if constexpr (FROM + Cfg::STEPS < STEPS) {
+      products_wait<0>(sum);
+      read_parts<FROM + Cfg::STEPS>(sum, s, tile);
+    }
+  }
+};
+
+// The decay of S over a chunk.
+template <class Cfg>
+DEVICE void decay_state(float (&s)[KEY / 8][4], const Buffer<Cfg>& buffer, int lane) {
+  if constexpr (Cfg::DECAY == TOKEN) scale_all(s, at<float>(buffer.chunk_decay()));
+  if constexpr (Cfg::DECAY == CHANNEL) {
+#pragma unroll
+    for (int d = 0; d < KEY / 16; ++d) {
+      const float4 f = at<float4>(buffer.chunk_decay() + d * 64 + lane % 4 * 16);
+#pragma unroll
+      for (int c = 0; c < 4; ++c) {
+        s[d * 2][c] *= c % 2 ? f.y : f.x;
+        s[d * 2 + 1][c] *= c % 2 ? f.w : f.z;
+      }
+    }
+  }
 }
 
 // A warp's 16 value rows of v, w and o: of a chunk's tile in shared memory, and of device memory.
@@ -1318,6 +1381,7 @@ DEVICE void store_outputs(const float (&out)[CHUNK / 8][4], int place, Element* 
                  : "=r"(x[0]), "=r"(x[1]), "=r"(x[2]), "=r"(x[3])
                  : "r"(from + t % 2 * 512)
                  : "memory");
+    if constexpr (CHUNK == 16) __syncwarp();  // one place: nothing else parts these reads from the next chunk's outputs
     if (t * 16 + lane / 2 < exist) *reinterpret_cast<uint4*>(row) = {x[0], x[1], x[2], x[3]};
     row += 16 * stride;
   }
@@ -1387,84 +1451,149 @@ DEVICE void subtract_held(float (&r)[CHUNK / 8][4], const Buffer<Cfg>& buffer, i
   }
 }
 
+// N = M R, R being in `n`, begins.
+template <class Cfg>
+DEVICE void begin_writes(float (&n)[CHUNK / 8][4], u32 (&r)[CHUNK / 16][4], const Buffer<Cfg>& buffer) {
+  to_operands<typename Cfg::Element>(r, n);
+  pin(r);
+  products_begin();
+  multiply_rows(n, r, ByColumns<CHUNK>(buffer.m()), false);
+  products_commit();
+}
+
 // Keeps S as it enters a chunk, where backward wants it.
 struct KeepsNothing {
   template <typename Element>
   METHOD void operator()(const State<Element>&, int) const {}
 };
 
+// A chunk, queries' reads of S early: as S enters, beside what is erased of it.
+template <class Cfg, typename Wait>
+DEVICE void advance_early(State<typename Cfg::Element>& state, float (&out)[CHUNK / 8][4], const Buffer<Cfg>& buffer,
+                          const Wait& values_wait, float scale, int warp, int lane) {
+  using Element = typename Cfg::Element;
+  constexpr bool MOVES = Unit<Element>::MOVES;
+  float n[CHUNK / 8][4];
+  u32 writes[CHUNK / 16][4];
+  if constexpr (MOVES) {
+    values_wait();
+    choose_unit(state, buffer, warp, lane);
+  }
+  if constexpr (Cfg::OUTPUTS || Cfg::ERASE) read_state<Cfg>(n, out, state.s, buffer);
+  if constexpr (!MOVES) values_wait();
+  if constexpr (Cfg::ERASE) products_wait<Cfg::OUTPUTS>(n);
+  subtract_held(n, buffer, warp, lane, state.unit.down());
+  if constexpr (Cfg::WRITE == CHANNEL && Values<typename Cfg::Write>::ALONE) __syncwarp();
+  Barrier{Cfg::SMEM_VALUES_READ}.arrive_alone();
+  if constexpr (Cfg::ERASE) begin_writes(n, writes, buffer);
+  // While they are under way: the decay of S, and of what queries read of it.
+  if constexpr (Cfg::OUTPUTS) products_wait<Cfg::ERASE ? 1 : 0>(out);
+  decay_state(state.s, buffer, lane);
+  if constexpr (Cfg::OUTPUTS && Cfg::DECAY == TOKEN) {
+    scale_columns(out, Columns(buffer.vector(Cfg::SMEM_QUERY), lane));
+  } else if constexpr (Cfg::OUTPUTS) {
+    scale_all(out, scale);
+  }
+  if constexpr (Cfg::ERASE) products_wait<0>(n);
+  to_operands<Element>(writes, n);
+  u32 decayed[CHUNK / 16][4];
+  if constexpr (Cfg::DECAY == TOKEN) {
+    scale_columns(n, Columns(buffer.vector(Cfg::SMEM_DECAY_OUT), lane));
+    to_operands<Element>(decayed, n);
+    pin(decayed);
+  }
+  // Every lane has read the buffer's vectors; outputs bring the lanes together later.
+  if constexpr (!Cfg::OUTPUTS) __syncwarp();
+  if constexpr (Cfg::OUTPUTS || Cfg::DECAY != TOKEN) pin(writes);
+  if constexpr (Cfg::OUTPUTS) pin(out);
+  pin(state.s);
+  products_begin();
+  if constexpr (Cfg::OUTPUTS) {
+    multiply_rows(out, writes, ByColumns<CHUNK>(buffer.p()), true);
+    products_commit();
+  }
+  if constexpr (Cfg::DECAY == TOKEN) multiply_columns(state.s, decayed, ByRows<KEY>(buffer.keys()));
+  else multiply_columns(state.s, writes, ByRows<KEY>(buffer.keys()));
+  products_commit();
+  if constexpr (Cfg::OUTPUTS) {
+    products_wait<1>(out);
+    if constexpr (MOVES) scale_all(out, state.unit.up());
+  }
+}
+
+// A chunk, queries' reads of S late. `place`: 16 bytes of each lane's own, where registers are short.
+template <class Cfg, typename Wait>
+DEVICE void advance_late(State<typename Cfg::Element>& state, float (&out)[CHUNK / 8][4], const Buffer<Cfg>& buffer,
+                         const Wait& values_wait, float scale, int place, int warp, int lane) {
+  using Element = typename Cfg::Element;
+  constexpr bool MOVES = Unit<Element>::MOVES, WHOLE = Entering<Cfg>::WHOLE, SHORT = Cfg::OUTPUTS && WHOLE && CHUNK > 32;
+  float n[CHUNK / 8][4];
+  u32 writes[CHUNK / 16][4];
+  if constexpr (MOVES) {
+    values_wait();
+    choose_unit(state, buffer, warp, lane);
+  }
+  Entering<Cfg> entering;
+  if constexpr (WHOLE && (Cfg::OUTPUTS || Cfg::ERASE)) entering.take(state.s);
+  if constexpr (SHORT) entering.put_by(place);
+  if constexpr (Cfg::ERASE && WHOLE) entering.read_whole(n, ByColumns<KEY>(buffer.erased()), false);
+  else if constexpr (Cfg::ERASE) entering.read_parts(n, state.s, ByColumns<KEY>(buffer.erased()));
+  if constexpr (!MOVES) values_wait();
+  if constexpr (Cfg::ERASE) products_wait<0>(n);
+  subtract_held(n, buffer, warp, lane, state.unit.down());
+  if constexpr (Cfg::WRITE == CHANNEL && Values<typename Cfg::Write>::ALONE) __syncwarp();
+  Barrier{Cfg::SMEM_VALUES_READ}.arrive_alone();
+  if constexpr (Cfg::ERASE) begin_writes(n, writes, buffer);
+  if constexpr (WHOLE) decay_state(state.s, buffer, lane);
+  if constexpr (Cfg::ERASE) products_wait<0>(n);
+  to_operands<Element>(writes, n);
+  pin(writes);
+  if constexpr (!WHOLE) {
+    if constexpr (Cfg::OUTPUTS) entering.read_parts(out, state.s, ByColumns<KEY>(buffer.queries()));
+    decay_state(state.s, buffer, lane);
+  }
+  // Every lane has read the buffer's vectors; outputs bring the lanes together later.
+  if constexpr (!Cfg::OUTPUTS) __syncwarp();
+  pin(state.s);
+  products_begin();
+  multiply_columns(state.s, writes, ByRows<KEY>(buffer.keys()));
+  if constexpr (Cfg::OUTPUTS) multiply_rows(out, writes, ByColumns<CHUNK>(buffer.p()), !WHOLE);
+  products_commit();
+  if constexpr (SHORT) {
+    products_wait<0>(out, state.s);
+    entering.fetch(place);
+    __syncwarp();  // every lane has its part, over which outputs come
+  }
+  if constexpr (Cfg::OUTPUTS && WHOLE) entering.read_whole(out, ByColumns<KEY>(buffer.queries()), true);
+  if constexpr (Cfg::OUTPUTS) {
+    products_wait<0>(out, state.s);
+    scale_all(out, scale * state.unit.up());
+  } else {
+    products_wait<0>(state.s);
+  }
+}
+
 // From chunk to chunk of `length` tokens. Rows of o are the warp's own values'; `keep` sees the state of each chunk.
 template <class Cfg, typename Keep>
 DEVICE void advance_chunks(State<typename Cfg::Element>& state, typename Cfg::Element* o_rows, i64 o_stride, int length,
                            float scale, const Keep& keep) {
-  using Element = typename Cfg::Element;
   const int warp = warp_index() - STATE_WARP;
+  int place = 0;  // of outputs on their way
+  if constexpr (Cfg::OUTPUTS) place = Cfg::SMEM_OUT + warp * OUT_BYTES;
   Stage stage;
 #pragma unroll 1
   for (int first = 0, chunk = 0; first < length; first += CHUNK, ++chunk) {
     const Buffer<Cfg> buffer(stage);
     keep(state, chunk);
     buffer.ready().wait(stage.parity);
+    const auto values_wait = [&] { Barrier{Cfg::SMEM_VALUES}.wait(chunk % 2); };
     const int lane = lane_index();
-    float n[CHUNK / 8][4], out[CHUNK / 8][4];
-    u32 writes[CHUNK / 16][4];
-    constexpr bool MOVES = Unit<Element>::MOVES;
-    auto values_wait = [&] { Barrier{Cfg::SMEM_VALUES}.wait(chunk % 2); };
-    if constexpr (MOVES) {
-      values_wait();
-      choose_unit(state, buffer, warp, lane);
-    }
-    if constexpr (Cfg::OUTPUTS || Cfg::ERASE) read_state<Cfg>(n, out, state.s, buffer);
-    if constexpr (!MOVES) values_wait();
-    if constexpr (Cfg::ERASE) products_wait<Cfg::OUTPUTS>(n);
-    subtract_held(n, buffer, warp, lane, state.unit.down());
-    if constexpr (Cfg::WRITE == CHANNEL && Values<typename Cfg::Write>::ALONE) __syncwarp();
-    Barrier{Cfg::SMEM_VALUES_READ}.arrive_alone();
-    if constexpr (Cfg::ERASE) {
-      to_operands<Element>(writes, n);
-      pin(writes);
-      products_begin();
-      multiply_rows(n, writes, ByColumns<CHUNK>(buffer.m()), false);
-      products_commit();
-    }
-    // While they are under way: the decay of S, and of what queries read of it.
-    constexpr bool SCALED = READ_IS_SCALED<Cfg>;
-    if constexpr (SCALED) products_wait<Cfg::ERASE ? 1 : 0>(out);
-    if constexpr (Cfg::DECAY == TOKEN) scale_all(state.s, at<float>(buffer.chunk_decay()));
-    if constexpr (Cfg::DECAY == CHANNEL) scale_columns(state.s, Columns(buffer.chunk_decay(), lane));
-    if constexpr (SCALED && Cfg::DECAY == TOKEN) {
-      scale_columns(out, Columns(buffer.vector(Cfg::SMEM_QUERY), lane));
-    } else if constexpr (SCALED) {
-      scale_all(out, scale);
-    }
-    if constexpr (Cfg::ERASE) products_wait<0>(n);
-    to_operands<Element>(writes, n);
-    u32 decayed[CHUNK / 16][4];
-    if constexpr (Cfg::DECAY == TOKEN) {
-      scale_columns(n, Columns(buffer.vector(Cfg::SMEM_DECAY_OUT), lane));
-      to_operands<Element>(decayed, n);
-      pin(decayed);
-    }
-    // Every lane has read the buffer's vectors; outputs bring the lanes together later.
-    if constexpr (!Cfg::OUTPUTS) __syncwarp();
-    if constexpr (Cfg::OUTPUTS || Cfg::DECAY != TOKEN) pin(writes);
-    if constexpr (Cfg::OUTPUTS) pin(out);
-    pin(state.s);
-    products_begin();
-    if constexpr (Cfg::OUTPUTS) {
-      multiply_rows(out, writes, ByColumns<CHUNK>(buffer.p()), true);
-      products_commit();
-    }
-    if constexpr (Cfg::DECAY == TOKEN) multiply_columns(state.s, decayed, ByRows<KEY>(buffer.keys()));
-    else multiply_columns(state.s, writes, ByRows<KEY>(buffer.keys()));
-    products_commit();
-    if constexpr (Cfg::OUTPUTS) {
-      products_wait<1>(out);
-      if constexpr (Cfg::DECAY == CHANNEL) scale_all(out, scale * state.unit.up());
-      else if constexpr (MOVES) scale_all(out, state.unit.up());
-      store_outputs(out, Cfg::SMEM_OUT + warp * OUT_BYTES, o_rows + first * o_stride, o_stride, length - first, lane);
-    }
-    products_wait<0>(state.s);
+    float out[CHUNK / 8][4];
+    constexpr bool LATE = Cfg::DECAY == CHANNEL;
+    if constexpr (LATE) advance_late(state, out, buffer, values_wait, scale, place + lane * 16, warp, lane);
+    else advance_early(state, out, buffer, values_wait, scale, warp, lane);
+    if constexpr (Cfg::OUTPUTS) store_outputs(out, place, o_rows + first * o_stride, o_stride, length - first, lane);
+    if constexpr (!LATE) products_wait<0>(state.s);
     buffer.empty().arrive_alone();
     stage.advance();
   }

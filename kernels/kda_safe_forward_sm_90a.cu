@@ -1,4 +1,4 @@
-// source 4903db4b858cff1a7f06823530599561103c6f58b9b01a49b0e104ede150ad8c
+// source a44b4e58d4890101810084a8c357107562fb09844e4667025da34bf1556e7d29
 // kda_safe_forward: the chunked forward pass of rule `kda_safe` on sm_90a, chunk=64,value_split=1,warps=8,stages=2,matrix=wgmma.
 //
 //   S_t = (I - k_t e_t^T) Diag(exp g_t) S_(t-1) + k_t z_t^T     e = b k     z = w v     o_t = scale S_t^T q_t
@@ -170,67 +170,6 @@ DEVICE void multiply(float (&d)[16][4], const u32 (&a)[4], u64 b, bool keep) {
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(static_cast<int>(keep)), "n"(MAJOR));
 }
 
-// Dynamic shared memory, `shared`, by byte offsets. A kernel's own text declares it, with the map that names offsets.
-
-template <typename T>
-DEVICE T& at(int offset) {
-  return *reinterpret_cast<T*>(shared + offset);
-}
-
-DEVICE u32 shared_address(int offset) {
-  return static_cast<u32>(__cvta_generic_to_shared(shared)) + offset;
-}
-
-// Warpgroup products: operands in shared memory as descriptors name them, and the order of registers about them.
-//
-// Products are asynchronous: their registers are pinned before they start and after they are waited for, or the compiler
-// would move what it computes across.
-
-template <int N>
-DEVICE void pin(float (&x)[N][4]) {
-#pragma unroll
-  for (int n = 0; n < N; ++n) asm volatile("" : "+f"(x[n][0]), "+f"(x[n][1]), "+f"(x[n][2]), "+f"(x[n][3])::"memory");
-}
-template <int N>
-DEVICE void pin(u32 (&x)[N][4]) {
-#pragma unroll
-  for (int n = 0; n < N; ++n) asm volatile("" : "+r"(x[n][0]), "+r"(x[n][1]), "+r"(x[n][2]), "+r"(x[n][3])::"memory");
-}
-DEVICE void products_begin() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
-DEVICE void products_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
-
-// Waits until at most PENDING of the latest groups are under way, of which none of `sums` is a part.
-template <int PENDING, typename... Sums>
-DEVICE void products_wait(Sums&... sums) {
-  asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(PENDING) : "memory");
-  (pin(sums), ...);
-}
-
-// Ordinary writes up to here are seen by products that start after this is known.
-DEVICE void fence_async() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
-
-// A tile [CHUNK][COLS] as an operand whose depth is its columns: step s is columns 16 s and on.
-template <int COLS>
-struct ByColumns {
-  using T = Tile<COLS, 2>;
-  u64 first;
-  METHOD explicit ByColumns(int tile)
-      : first(static_cast<u64>(shared_address(tile) >> 4) | 1ull << 16 | static_cast<u64>(T::ROW / 2) << 32 |
-              static_cast<u64>(T::SWIZZLE) << 62) {}
-  METHOD u64 step(int s) const { return first + (s * 32 / T::ROW * T::BLOCK + s * 32 % T::ROW) / 16; }
-};
-
-// A tile [CHUNK][COLS] as an operand whose depth is its rows: step s is rows 16 s and on.
-template <int COLS>
-struct ByRows {
-  using T = Tile<COLS, 2>;
-  u64 first;
-  METHOD explicit ByRows(int tile)
-      : first(static_cast<u64>(shared_address(tile) >> 4) | static_cast<u64>(T::BLOCK / 16) << 16 |
-              static_cast<u64>(T::ROW / 2) << 32 | static_cast<u64>(T::SWIZZLE) << 62) {}
-  METHOD u64 step(int s) const { return first + s * T::ROW; }
-};
-
 // Indices of a thread, element types and the instructions on them.
 
 // Volatile, and read once by each stage: the compiler would otherwise compute every stage's addresses before the loop
@@ -309,9 +248,25 @@ DEVICE float load_number(const T* address) {
   return T::low(address->bits);
 }
 
+// Dynamic shared memory, `shared`, by byte offsets. A kernel's own text declares it, with the map that names offsets.
+
+template <typename T>
+DEVICE T& at(int offset) {
+  return *reinterpret_cast<T*>(shared + offset);
+}
+
+DEVICE u32 shared_address(int offset) {
+  return static_cast<u32>(__cvta_generic_to_shared(shared)) + offset;
+}
+
 // 16x16 blocks of a tile, between shared memory and the registers of a warp.
 
-// Writes the four 8x8 matrices of a block, each lane's address that of a row.
+// Reads and writes the four 8x8 matrices of a block, each lane's address that of a row.
+DEVICE void load_matrices(u32 (&block)[4], u32 address) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+               : "=r"(block[0]), "=r"(block[1]), "=r"(block[2]), "=r"(block[3])
+               : "r"(address));
+}
 DEVICE void store_matrices(const u32 (&block)[4], u32 address) {
   asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1,%2,%3,%4};" ::"r"(address), "r"(block[0]),
                "r"(block[1]), "r"(block[2]), "r"(block[3])
@@ -330,13 +285,10 @@ struct RowCursor {
 
   // Of the block whose first column is `col`, `down` rows below.
   METHOD u32 place(int col, int down) const {
-    return (first ^ (col / 8 % T::SPAN * 16)) + (col / 8 / T::SPAN * T::BLOCK + down * T::ROW);
+    const u32 unit = static_cast<u32>(col) / 8;
+    return (first ^ (unit % T::SPAN * 16)) + (unit / T::SPAN * T::BLOCK + down * T::ROW);
   }
-  METHOD void load(u32 (&block)[4], int col, int down = 0) const {
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
-                 : "=r"(block[0]), "=r"(block[1]), "=r"(block[2]), "=r"(block[3])
-                 : "r"(place(col, down)));
-  }
+  METHOD void load(u32 (&block)[4], int col, int down = 0) const { load_matrices(block, place(col, down)); }
   METHOD void load_transposed(u32 (&block)[4], int col, int down = 0) const {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
                  : "=r"(block[0]), "=r"(block[1]), "=r"(block[2]), "=r"(block[3])
@@ -640,73 +592,316 @@ DEVICE void solve_rows(const Rows& l, int m) {
   }
 }
 
+// Exponents of a block's decays over runs of its tokens, by products: rows that count a run's tokens, times the logs of
+// the decays. Nothing is subtracted, so they are exact at any decay, and no decay is above 1.
+//
+// A fragment's rows are tokens, the later half in reverse: of a lane's two tokens, rows g = lane / 4 and 8 on,
+//
+//   g                  0   1   2   3   4   5   6   7
+//   row g, token       0   1   2   3   4   5   6   7
+//   row g + 8, token  15  14  13  12  11  10   9   8
+//
+// one is in the later half of its group of 2, 4 or 8 tokens and the other in the earlier half of its own, at every level.
+
+// The token of a block that is row `row` of a fragment.
+DEVICE int token_of(int row) { return row < 8 ? row : 23 - row; }
+
+// A stronger decay forgets no more than e^-104, and infinity times 0 would be no number.
+constexpr float STRONGEST = -104.0f;
+
+// Pairs of 16-bit numbers, and products of sixteen tokens or of eight, d = 0 to begin with.
+template <typename T>
+struct Pairs;
+template <>
+struct Pairs<Bf16> {
+  enum : u32 { ONE = 0x3f80 };
+  static METHOD u32 times(u32 x, u32 y) {
+    u32 z;
+    asm("mul.rn.bf16x2 %0, %1, %2;" : "=r"(z) : "r"(x), "r"(y));
+    return z;
+  }
+  // Not below `STRONGEST`.
+  static METHOD u32 bounded(u32 x) {
+    u32 z;
+    asm("max.bf16x2 %0, %1, %2;" : "=r"(z) : "r"(x), "r"(0xc2d0c2d0u));
+    return z;
+  }
+  static METHOD void begin(float (&d)[4], const u32 (&a)[4], u32 b0, u32 b1) {
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%10,%10,%10,%10};"
+        : "=f"(d[0]), "=f"(d[1]), "=f"(d[2]), "=f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1), "f"(0.0f));
+  }
+  static METHOD void begin(float (&d)[4], const u32 (&a)[2], u32 b) {
+    asm("mma.sync.aligned.m16n8k8.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5}, {%6}, {%7,%7,%7,%7};"
+        : "=f"(d[0]), "=f"(d[1]), "=f"(d[2]), "=f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(b), "f"(0.0f));
+  }
+  static METHOD void add(float (&d)[4], const u32 (&a)[2], u32 b) {
+    asm("mma.sync.aligned.m16n8k8.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5}, {%6}, {%0,%1,%2,%3};"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(b));
+  }
+};
+template <>
+struct Pairs<F16> {
+  enum : u32 { ONE = 0x3c00 };
+  static METHOD u32 times(u32 x, u32 y) {
+    u32 z;
+    asm("mul.rn.f16x2 %0, %1, %2;" : "=r"(z) : "r"(x), "r"(y));
+    return z;
+  }
+  static METHOD u32 bounded(u32 x) {
+    u32 z;
+    asm("max.f16x2 %0, %1, %2;" : "=r"(z) : "r"(x), "r"(0xd680d680u));
+    return z;
+  }
+  static METHOD void begin(float (&d)[4], const u32 (&a)[4], u32 b0, u32 b1) {
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%10,%10,%10,%10};"
+        : "=f"(d[0]), "=f"(d[1]), "=f"(d[2]), "=f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1), "f"(0.0f));
+  }
+  static METHOD void begin(float (&d)[4], const u32 (&a)[2], u32 b) {
+    asm("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5}, {%6}, {%7,%7,%7,%7};"
+        : "=f"(d[0]), "=f"(d[1]), "=f"(d[2]), "=f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(b), "f"(0.0f));
+  }
+};
+
+// The logs of a block's decays over 16 channels, stored as T: two right operands of eight channels.
+template <typename T>
+struct Logs {
+  enum : u32 { ONE = Pairs<T>::ONE };
+  u32 pairs[4];
+
+  // Of eight, the tokens in one register of lane % 4.
+  static METHOD int token(int lane, int second) { return lane * 2 + second; }
+
+  METHOD void load(const RowCursor<KEY>& tile, int, int, int d, int) { tile.load_transposed(pairs, d); }
+  METHOD void bound() {
+#pragma unroll
+    for (int p = 0; p < 4; ++p) pairs[p] = Pairs<T>::bounded(pairs[p]);
+  }
+  // Over eight channels, what is counted of the block's tokens.
+  METHOD void sum(float (&e)[4], int n, const u32 (&a)[4]) const { Pairs<T>::begin(e, a, pairs[n * 2], pairs[n * 2 + 1]); }
+  // The same of one half's.
+  METHOD void sum(float (&e)[4], int n, int half, const u32 (&a)[2]) const { Pairs<T>::begin(e, a, pairs[n * 2 + half]); }
+};
+// Float32 as a sum of two operands.
+template <>
+struct Logs<float> {
+  enum : u32 { ONE = Pairs<Bf16>::ONE };
+  float stored[4][2];
+  u32 high[4], low[4];
+
+  static METHOD int token(int lane, int second) { return lane + second * 4; }
+
+  METHOD void load(const RowCursor<KEY>&, int tile, int first, int d, int lane) {
+#pragma unroll
+    for (int n = 0; n < 2; ++n) {
+      // Rows a multiple of four apart: their units are exchanged alike.
+      const int column = tile + Tile<KEY, 4>::offset(first + lane % 4, d + n * 8 + lane / 4);
+#pragma unroll
+      for (int t = 0; t < 4; ++t) stored[n * 2 + t / 2][t % 2] = at<float>(column + t * 4 * Tile<KEY, 4>::ROW);
+    }
+  }
+  METHOD void bound() {
+#pragma unroll
+    for (int p = 0; p < 4; ++p) {
+      const Halved<Bf16> x(fmaxf(stored[p][0], STRONGEST), fmaxf(stored[p][1], STRONGEST));
+      high[p] = x.high;
+      low[p] = x.low;
+    }
+  }
+  METHOD void sum(float (&e)[4], int n, const u32 (&a)[4]) const {
+    Pairs<Bf16>::begin(e, a, high[n * 2], high[n * 2 + 1]);
+    Bf16::mma(e, a, low[n * 2], low[n * 2 + 1]);
+  }
+  METHOD void sum(float (&e)[4], int n, int half, const u32 (&a)[2]) const {
+    Pairs<Bf16>::begin(e, a, high[n * 2 + half]);
+    Pairs<Bf16>::add(e, a, low[n * 2 + half]);
+  }
+};
+
+// A decay from its natural log.
+DEVICE float decay_of(float log) { return exp2(log * 1.4426950408889634f); }
+
+// Tokens from `from` on and before `to`.
+struct Run {
+  int from, to;
+  METHOD bool has(int token) const { return token >= from && token < to; }
+};
+
+// A left operand of N registers: ones for tokens that count. A row's tokens are in the order of right operands: two that
+// `Logs` have in one register, then eight on.
+template <typename T, int N>
+struct Counts {
+  u32 ones[N];
+
+  METHOD void set(int i, int half, Run run, int lane) {
+    const int first = half * 8 + Logs<T>::token(lane % 4, 0), second = half * 8 + Logs<T>::token(lane % 4, 1);
+    ones[i] = (run.has(first) ? Logs<T>::ONE : 0) | (run.has(second) ? Logs<T>::ONE << 16 : 0);
+  }
+};
+
+// What counts for a lane's two tokens, for logs stored as T.
+template <typename T>
+struct Runs {
+  // In groups of 8, 4, 2: of the token in a later half, since that half's start; of the other, until its own half's end.
+  Counts<T, 4> fours, twos, ones;
+  // Of the first token until the block's end, of the second since its start.
+  Counts<T, 4> across;
+  // Within each half: of the first since its start, and until its end; of the second until the end, and since the start.
+  Counts<T, 2> first, second;
+
+  METHOD explicit Runs(int lane) {
+    const int row = lane / 4;
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      level<4>(fours, half, lane);
+      level<2>(twos, half, lane);
+      level<1>(ones, half, lane);
+      across.set(half * 2, half, {row + 1, 16}, lane);
+      across.set(half * 2 + 1, half, {0, 16 - row}, lane);
+    }
+    first.set(0, 0, {0, row + 1}, lane);
+    first.set(1, 0, {row + 1, 8}, lane);
+    second.set(0, 1, {16 - row, 16}, lane);
+    second.set(1, 1, {8, 16 - row}, lane);
+  }
+
+ private:
+  template <int SIZE>
+  static METHOD void level(Counts<T, 4>& a, int half, int lane) {
+    const int row = lane / 4, later = row & SIZE ? row : 15 - row, earlier = 15 - later;
+    a.set(half * 2, half, {later & -SIZE, later + 1}, lane);
+    a.set(half * 2 + 1, half, {earlier + 1, (earlier | (SIZE - 1)) + 1}, lane);
+  }
+};
+
+// Warpgroup products: operands in shared memory as descriptors name them, and the order of registers about them.
+//
+// Products are asynchronous: their registers are pinned before they start and after they are waited for, or the compiler
+// would move what it computes across.
+
+template <int N>
+DEVICE void pin(float (&x)[N][4]) {
+#pragma unroll
+  for (int n = 0; n < N; ++n) asm volatile("" : "+f"(x[n][0]), "+f"(x[n][1]), "+f"(x[n][2]), "+f"(x[n][3])::"memory");
+}
+template <int N>
+DEVICE void pin(u32 (&x)[N][4]) {
+#pragma unroll
+  for (int n = 0; n < N; ++n) asm volatile("" : "+r"(x[n][0]), "+r"(x[n][1]), "+r"(x[n][2]), "+r"(x[n][3])::"memory");
+}
+DEVICE void pin(u32 (&x)[4]) { asm volatile("" : "+r"(x[0]), "+r"(x[1]), "+r"(x[2]), "+r"(x[3])::"memory"); }
+DEVICE void products_begin() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
+DEVICE void products_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
+
+// Waits until at most PENDING of the latest groups are under way, of which none of `sums` is a part.
+template <int PENDING, typename... Sums>
+DEVICE void products_wait(Sums&... sums) {
+  asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(PENDING) : "memory");
+  (pin(sums), ...);
+}
+
+// Ordinary writes up to here are seen by products that start after this is known.
+DEVICE void fence_async() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+
+// A tile [CHUNK][COLS] as an operand whose depth is its columns: step s is columns 16 s and on.
+template <int COLS>
+struct ByColumns {
+  using T = Tile<COLS, 2>;
+  u64 first;
+  METHOD explicit ByColumns(int tile)
+      : first(static_cast<u64>(shared_address(tile) >> 4) | 1ull << 16 | static_cast<u64>(T::ROW / 2) << 32 |
+              static_cast<u64>(T::SWIZZLE) << 62) {}
+  METHOD u64 step(int s) const { return first + (s * 32 / T::ROW * T::BLOCK + s * 32 % T::ROW) / 16; }
+};
+
+// A tile [CHUNK][COLS] as an operand whose depth is its rows: step s is rows 16 s and on.
+template <int COLS>
+struct ByRows {
+  using T = Tile<COLS, 2>;
+  u64 first;
+  METHOD explicit ByRows(int tile)
+      : first(static_cast<u64>(shared_address(tile) >> 4) | static_cast<u64>(T::BLOCK / 16) << 16 |
+              static_cast<u64>(T::ROW / 2) << 32 | static_cast<u64>(T::SWIZZLE) << 62) {}
+  METHOD u64 step(int s) const { return first + s * T::ROW; }
+};
+
 // Everything of a chunk that no state enters, where every channel decays at its own rate, up to the inverse. With D(j, i)
 // a channel's decay after token j through token i:
 //   L_ij = row_i * sum_d e_id k_jd D_d(j, i)   i > j     P_ij = sum_d q_id k_jd D_d(j, i)   i >= j
 //   Q^_i = q_i D(start, i)     E^_i = e_i D(start, i)     K^_j = k_j D(j, end)
 //
-// Two tokens meet in the smallest group of 2, 4, 8, ... tokens that holds both, and D(j, i) is split at its middle: the
-// later token is scaled by the decays since the middle, the earlier by those until then, and a product of matrices serves
-// all pairs that meet at a level. From level to level a token's decays grow by that of the neighbouring group. Those of
-// single tokens alone are exponentiated, and nothing is ever above 1.
+// D(j, i) is split at a token between the two: the later is scaled by the decays since then, the earlier by those until
+// then, and a product of matrices serves all pairs that are split alike. In a block of 16 tokens, two meet in the smallest
+// group of 2, 4, 8 or 16 that holds both, and are split at its middle. Of two blocks, they are split at the later one's
+// start, and keys are scaled by the decays of the blocks between as well.
 //
-// A warp serves the block of 16 tokens of its index, 16 channels at a time, as fragments: its groups of up to 8 tokens
-// lie across lanes, its halves in the same lane, wider groups across warps, which pass on keys and decays. The later half
-// lies in reverse: of a lane's two tokens one is then the later in its group and one the earlier, at every level, and one
-// product serves both halves. Its entries below the diagonal are the earlier half's, those above the later half's.
+// A warp serves the block of 16 tokens of its index, 16 channels at a time, as fragments. Keys that are scaled to their
+// block's end, and the decays of whole blocks, pass between warps.
 
-// The token of a block that is row `row` of a fragment.
-DEVICE int token_of(int row) { return row < 8 ? row : 23 - row; }
+DEVICE float4 times(float4 x, float4 y) { return {x.x * y.x, x.y * y.y, x.z * y.z, x.w * y.w}; }
 
+// A block over 16 channels, as operands: queries as a left one, keys and what is erased as right ones.
+//
+//            channels 0 ..  8 ..             0 ..  8 ..
+//   rows 0 ..    q[0]  q[2]                  k[0]  k[1]
+//        8 ..    q[1]  q[3]                  k[2]  k[3]
+struct Operands {
+  u32 q[4], k[4], e[4];
+};
+
+// A lane's place in such a right operand, its rows in the order of fragments.
 template <int COLS>
-DEVICE void store_tokens(const u32 (&block)[4], int tile, int first, int col, int lane) {
-  const int row = first + token_of(lane % 16);
-  store_matrices(block, shared_address(tile + Tile<COLS, 2>::offset(row, col + lane / 16 * 8)));
+DEVICE RowCursor<COLS> right_rows(int tile, int first, int lane) {
+  return RowCursor<COLS>(tile, first + token_of(lane / 16 * 8 + lane % 8) - lane % 16, lane % 16 + lane / 8 % 2 * 16);
 }
 
-// Eight columns of a block's fragment, of a tile stored as T: a lane's two tokens, at channels d + 2 (lane % 4) and the
-// next.
-template <typename T>
-struct Tokens {
-  u32 bits[2];
-  METHOD Tokens(int tile, int first, int d, int lane) {
-    asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0,%1}, [%2];"
-                 : "=r"(bits[0]), "=r"(bits[1])
-                 : "r"(shared_address(tile + Tile<KEY, 2>::offset(first + token_of(lane % 16), d))));
-  }
-  METHOD float2 pair(int half) const { return {T::low(bits[half]), T::high(bits[half])}; }
-};
-template <>
-struct Tokens<float> {
-  int tile, first, d, lane;
-  METHOD Tokens(int tile, int first, int d, int lane) : tile(tile), first(first), d(d), lane(lane) {}
-  METHOD float2 pair(int half) const {
-    return load_pair<KEY>(tile, first + token_of(lane / 4 + half * 8), d, 0, lane);
-  }
-};
+// Factors of a block's operands: of both halves of the rows, of both of the channels.
+template <typename Element>
+struct Factors {
+  u32 by[2][2];
 
-DEVICE float2 times(float2 x, float2 y) { return {x.x * y.x, x.y * y.y}; }
-DEVICE float4 times(float4 x, float4 y) { return {x.x * y.x, x.y * y.y, x.z * y.z, x.w * y.w}; }
-DEVICE float2 pick(bool first, float2 x, float2 y) { return {first ? x.x : y.x, first ? x.y : y.y}; }
-
-// e from keys: the same, or times a gate per channel.
-struct NoGates {
-  METHOD NoGates(int, int, int, int) {}
-  METHOD float2 erased(int, float2 k) const { return k; }
-};
-template <typename T>
-struct ChannelGates : Tokens<T> {
-  using Tokens<T>::Tokens;
-  METHOD float2 erased(int half, float2 k) const { return times(this->pair(half), k); }
+  METHOD explicit Factors(const float (&x)[2][4], float4 y) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      by[half][0] = Element::pack(x[0][half * 2] * y.x, x[0][half * 2 + 1] * y.y);
+      by[half][1] = Element::pack(x[1][half * 2] * y.z, x[1][half * 2 + 1] * y.w);
+    }
+  }
+  METHOD explicit Factors(const float (&x)[2][4]) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      by[half][0] = Element::pack(x[0][half * 2], x[0][half * 2 + 1]);
+      by[half][1] = Element::pack(x[1][half * 2], x[1][half * 2 + 1]);
+    }
+  }
+  METHOD void left(u32 (&to)[4], const u32 (&x)[4]) const {
+#pragma unroll
+    for (int p = 0; p < 4; ++p) to[p] = Pairs<Element>::times(x[p], by[p % 2][p / 2]);
+  }
+  METHOD void right(u32 (&to)[4], const u32 (&x)[4]) const {
+#pragma unroll
+    for (int p = 0; p < 4; ++p) to[p] = Pairs<Element>::times(x[p], by[p / 2][p % 2]);
+  }
+  // From a right operand to a left one.
+  METHOD void turned(u32 (&to)[4], const u32 (&x)[4]) const {
+#pragma unroll
+    for (int p = 0; p < 4; ++p) to[p] = Pairs<Element>::times(x[p % 2 * 2 + p / 2], by[p % 2][p / 2]);
+  }
 };
 
 // What the erase gate is to a block: what keys are multiplied by, and what rows of L are scaled by.
 template <class Cfg, int GRAIN = Cfg::ERASE>
 struct Erasure {
   enum : int { ERASES = GRAIN != ABSENT };
-  using Gates = NoGates;
   const Buffer<Cfg>& buffer;
-  METHOD int gates() const { return 0; }
+  METHOD void erased(u32 (&e)[4], const u32 (&k)[4], u32, int, int, int) const {
+#pragma unroll
+    for (int p = 0; p < 4; ++p) e[p] = k[p];
+  }
   METHOD float row(int i) const {
     if constexpr (GRAIN == TOKEN) return at<float>(buffer.vector(Cfg::SMEM_BETA) + i * 4);
     else return 1.0f;
@@ -715,251 +910,72 @@ struct Erasure {
 template <class Cfg>
 struct Erasure<Cfg, CHANNEL> {
   enum : int { ERASES = 1 };
-  using Gates = ChannelGates<typename Cfg::Erase>;
+  using Element = typename Cfg::Element;
+  using Gate = typename Cfg::Erase;
   const Buffer<Cfg>& buffer;
-  METHOD int gates() const { return buffer.gates(); }
+  // `place` is that of the keys.
+  METHOD void erased(u32 (&e)[4], const u32 (&k)[4], u32 place, int first, int d, int lane) const {
+    u32 b[4];
+    if constexpr (sizeof(Gate) == 2) load_matrices(b, place + (buffer.gates() - buffer.keys()));
+#pragma unroll
+    for (int p = 0; p < 4; ++p) {
+      float2 gate;
+      if constexpr (sizeof(Gate) == 2) gate = {Gate::low(b[p]), Gate::high(b[p])};
+      else gate = load_pair<KEY>(buffer.gates(), first + token_of(lane / 4 + p / 2 * 8), d, p % 2 * 2, lane);
+      e[p] = Element::pack(gate.x * Element::low(k[p]), gate.y * Element::high(k[p]));
+    }
+  }
   METHOD float row(int) const { return 1.0f; }
 };
 
 // What a warp gathers over the channels, as sums in accumulator layout: rows are those of fragments, columns tokens in
-// their order. A product's first eight rows are queries and its last eight what is erased, or it is one of two.
+// their order. A product's first eight rows are queries and its last eight what is erased, but for `own` and `far`.
 struct Scores {
-  float near[4];         // of each half with itself, columns as fragments have them
-  float halves[4];       // of the later half with the earlier
-  float own[2];          // the lane's share of q_i k_i
-  float last[4][4];      // with the block before, in a group of 32: queries over 16 keys, what is erased over them
-  float first[2][4][4];  // with the two blocks before the group
+  float near[4];                                // of each half with itself, columns as fragments have them
+  float halves[4];                              // of the later half with the earlier
+  float own[2][4];                              // queries with each half's keys, where only q_i k_i counts
+  float far[BLOCKS > 1 ? BLOCKS - 1 : 1][4][4];  // with an earlier block: queries over 16 keys, what is erased over them
 };
 
-// d[16][8] += a[16][8] b[8][8], float32 sums.
-template <typename Element>
-struct EightDeep;
-template <>
-struct EightDeep<Bf16> {
-  static METHOD void mma(float (&d)[4], u32 a0, u32 a1, u32 b) {
-    asm("mma.sync.aligned.m16n8k8.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5}, {%6}, {%0,%1,%2,%3};"
-        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-        : "r"(a0), "r"(a1), "r"(b));
-  }
-};
-template <>
-struct EightDeep<F16> {
-  static METHOD void mma(float (&d)[4], u32 a0, u32 a1, u32 b) {
-    asm("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5}, {%6}, {%0,%1,%2,%3};"
-        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-        : "r"(a0), "r"(a1), "r"(b));
-  }
-};
-
-template <typename Element>
-DEVICE u32 scaled(u32 pair, float2 by) {
-  return Element::pack(Element::low(pair) * by.x, Element::high(pair) * by.y);
-}
-
-// A lane's two tokens over two channels, that of the earlier half first, and their decays within their groups: since the
-// group's start, and until its end.
-template <typename Element, bool QUERIES, typename Left>
-struct Group {
-  u32 query[2], key[2];
-  float2 erased[2], since[2], until[2];
-
-  METHOD u32 later_query(u32 q, float2 decay) const { return QUERIES ? scaled<Element>(q, decay) : 0; }
-  METHOD u32 later_erased(float2 e, float2 decay) const {
-    return Left::ERASES ? Element::pack(e.x * decay.x, e.y * decay.y) : 0;
-  }
-
-  // Groups of SIZE rows, whose tokens meet where their rows first differ in SIZE / 2; then groups twice as wide.
-  template <int SIZE>
-  METHOD void score(float (&sum)[4], int lane) {
-    const bool later = lane / 4 & (SIZE / 2);  // the earlier half's token is; the later half's then is not
-    const float2 begun = pick(later, since[0], since[1]);
-    const u32 earlier = later ? key[1] : key[0];
-    EightDeep<Element>::mma(sum, later_query(later ? query[0] : query[1], begun),
-                            later_erased(pick(later, erased[0], erased[1]), begun),
-                            // A group of one token has no decay to come.
-                            SIZE == 2 ? earlier : scaled<Element>(earlier, pick(later, until[1], until[0])));
-    float2 other[2];
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const float2 whole = times(since[half], until[half]);
-      other[half] = {__shfl_xor_sync(0xffffffffu, whole.x, SIZE * 2), __shfl_xor_sync(0xffffffffu, whole.y, SIZE * 2)};
-    }
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      if (half == 0 ? later : !later) since[half] = times(since[half], other[half]);
-      else until[half] = times(until[half], other[half]);
-    }
-  }
-
-  // The later half over the earlier; then the block, and its decay.
-  METHOD float2 score_halves(float (&sum)[4]) {
-    const u32 earlier = scaled<Element>(key[0], until[0]);
-    EightDeep<Element>::mma(sum, later_query(query[1], since[1]), later_erased(erased[1], since[1]), earlier);
-    const float2 whole[2] = {times(since[0], until[0]), times(since[1], until[1])};
-    since[1] = times(since[1], whole[0]);
-    until[0] = times(until[0], whole[1]);
-    return times(whole[0], whole[1]);
-  }
-};
-
-// A block's operands over 16 channels: queries, what is erased, keys.
-struct Operands {
-  u32 q[4], e[4], k[4];
-};
-
-// A block's pairs scaled by a decay of each channel.
-template <typename Element>
-DEVICE void scale_block(u32 (&block)[4], float4 by) {
-#pragma unroll
-  for (int p = 0; p < 4; ++p) block[p] = scaled<Element>(block[p], p < 2 ? float2{by.x, by.y} : float2{by.z, by.w});
-}
-
-// The two warps of a pair of blocks meet.
-DEVICE void pair_sync(int pair) {
-  if (BLOCKS == 2 || pair == 0) asm volatile("bar.sync 2, 64;" ::: "memory");
-  else asm volatile("bar.sync 3, 64;" ::: "memory");
-}
-
-// What warps pass on, each lane to the same lanes of others, in one of two buffers.
+// What warps pass on, as one lane sees it, in one of two buffers: the `turn`th.
 template <class Cfg>
 struct Passed {
-  // A block's keys: those of a pair's first block, then of the first pair's two. They arrive in the order of tokens.
-  static METHOD void give_keys(const u32 (&k)[4], int buffer, int slot, int lane) {
-    at<uint2>(keys(buffer, slot) + lane * 8) = {k[0], k[2]};
-    at<uint2>(keys(buffer, slot) + 256 + (lane ^ 28) * 8) = {k[1], k[3]};
-  }
-  static METHOD uint4 take_keys(int buffer, int slot, int lane) {
-    const uint2 near = at<uint2>(keys(buffer, slot) + lane * 8), far = at<uint2>(keys(buffer, slot) + 256 + lane * 8);
-    return {near.x, near.y, far.x, far.y};
-  }
-  static METHOD int keys(int buffer, int slot) { return Cfg::SMEM_PASSED_KEYS + (buffer * BLOCKS + slot) * 512; }
+  enum : int { KEYS = 512, DECAYS = 64 };  // bytes of a block's
+  u32 to = 0, from = 0;  // its own block's keys, and where other blocks' begin: rows of eight channels, tokens in their order
+  int decays = 0;
 
-  // The decays of a group of tokens, of blocks and then of pairs of blocks, over the lane's channels: 2 (lane % 4), the
-  // next, and those eight on.
-  static METHOD float4& decay(int buffer, int group, int lane) {
-    return at<float4>(Cfg::SMEM_PASSED_DECAYS + (buffer * (BLOCKS + BLOCKS / 2) + group) * 64 + lane % 4 * 16);
+  METHOD Passed(int block, int lane) {
+    if constexpr (BLOCKS > 1) {
+      const int first = Cfg::SMEM_PASSED_KEYS + lane / 8 % 2 * 256, row = lane / 16 * 8 + lane % 8;
+      to = shared_address(first + block * KEYS + token_of(row) * 16);
+      from = shared_address(first + row * 16);
+      decays = Cfg::SMEM_PASSED_DECAYS + lane % 4 * 16;
+    }
   }
+
+  METHOD void give_keys(const u32 (&k)[4], int turn) const { store_matrices(k, to + turn * (BLOCKS * KEYS)); }
+  METHOD void take_keys(u32 (&k)[4], int block, int turn) const {
+    load_matrices(k, from + (turn * (BLOCKS * KEYS) + block * KEYS));
+  }
+  // The decay of a block over the lane's channels: 2 (lane % 4), the next, and those eight on.
+  METHOD float4& decay(int block, int turn) const { return at<float4>(decays + (turn * (BLOCKS * DECAYS) + block * DECAYS)); }
 };
 
-// Scores of a block with an earlier one whose keys were passed on.
-template <typename Element, bool QUERIES, typename Left>
-DEVICE void add_scores(float (&sum)[4][4], const Operands& x, uint4 k) {
-  if (QUERIES) {
-    Element::mma(sum[0], x.q, k.x, k.y);
-    Element::mma(sum[1], x.q, k.z, k.w);
-  }
-  if (Left::ERASES) {
-    Element::mma(sum[2], x.e, k.x, k.y);
-    Element::mma(sum[3], x.e, k.z, k.w);
-  }
-}
+// The warps that have a block meet.
+DEVICE void blocks_sync() { asm volatile("bar.sync 2, %0;" ::"n"(BLOCKS * 32) : "memory"); }
 
-// The block by itself, over 16 channels: its decay.
-template <typename Element, typename Decay, bool QUERIES, typename Left>
-DEVICE float4 score_block(Operands& x, float (&near)[3][4], Scores& scores, const Left& left, int q, int k, int g, int first,
-                          int d, int lane) {
-  float2 whole[2];
-#pragma unroll
-  for (int n = 0; n < 2; ++n) {
-    const Tokens<Decay> decays(g, first, d + n * 8, lane);
-    const Tokens<Element> keys(k, first, d + n * 8, lane);
-    const typename Left::Gates gates(left.gates(), first, d + n * 8, lane);
-    Group<Element, QUERIES, Left> group;
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const float2 decay = decays.pair(half);
-      group.key[half] = keys.bits[half];
-      group.erased[half] = gates.erased(half, keys.pair(half));
-      group.since[half] = {exp2(log2_decay(decay.x)), exp2(log2_decay(decay.y))};
-      group.until[half] = {1.0f, 1.0f};
-    }
-    if constexpr (QUERIES) {
-      const Tokens<Element> queries(q, first, d + n * 8, lane);
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        const float2 query = queries.pair(half), key = keys.pair(half);
-        group.query[half] = queries.bits[half];
-        scores.own[half] += query.x * key.x + query.y * key.y;
-      }
-    }
-    group.template score<2>(near[0], lane);
-    group.template score<4>(near[1], lane);
-    group.template score<8>(near[2], lane);
-    whole[n] = group.score_halves(scores.halves);
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const int p = n * 2 + half;
-      x.q[p] = group.later_query(group.query[half], group.since[half]);
-      x.e[p] = group.later_erased(group.erased[half], group.since[half]);
-      x.k[p] = scaled<Element>(group.key[half], group.until[half]);
-    }
-  }
-  return {whole[0].x, whole[0].y, whole[1].x, whole[1].y};
-}
+// A step's factors of a block's tokens, since the block's start and until its end.
+struct Ends {
+  float since[2][4], until[2][4];
 
-template <class Cfg, typename Left>
-DEVICE Scores channel_scores(const Left& left, const Buffer<Cfg>& tiles, int chunk) {
-  using Element = typename Cfg::Element;
-  using Passes = Passed<Cfg>;
-  constexpr bool QUERIES = Cfg::OUTPUTS;
-  Scores scores = {};
-  const int k = tiles.keys(), q = tiles.queries();
-  const int block = warp_index(), first = block * 16, pair = block / 2;
-  int lane = lane_index();
-  if (block >= BLOCKS) return scores;
-  float near[3][4] = {};
-#pragma unroll 1
-  for (int d = 0; d < KEY; d += 16) {
-    const int buffer = (chunk * (KEY / 16) + d / 16) % 2;
-    asm volatile("" : "+r"(lane));  // or addresses held through the loop would be registers too many
-    Operands x;
-    // Over the widest group so far.
-    float4 decay = score_block<Element, typename Cfg::Decay, QUERIES>(x, near, scores, left, q, k, tiles.decays(), first, d, lane);
-    if constexpr (BLOCKS > 1) {
-      const bool later = block % 2;
-      if (!later) Passes::give_keys(x.k, buffer, pair, lane);
-      if (lane < 4) Passes::decay(buffer, block, lane) = decay;
-      pair_sync(pair);
-      const float4 other = Passes::decay(buffer, block ^ 1, lane);
-      decay = times(decay, other);
-      if (later) {
-        add_scores<Element, QUERIES, Left>(scores.last, x, Passes::take_keys(buffer, pair, lane));
-        scale_block<Element>(x.q, other);
-        scale_block<Element>(x.e, other);
-      } else {
-        scale_block<Element>(x.k, other);
-      }
-    }
-    if constexpr (BLOCKS > 2) {
-      if (pair == 0) Passes::give_keys(x.k, buffer, 2 + block, lane);
-      if (block % 2 == 0 && lane < 4) Passes::decay(buffer, BLOCKS + pair, lane) = decay;
-      group_sync();
-      const float4 other = Passes::decay(buffer, BLOCKS + 1 - pair, lane);
-      decay = times(decay, other);
-      if (pair == 1) {
-        add_scores<Element, QUERIES, Left>(scores.first[0], x, Passes::take_keys(buffer, 2, lane));
-        add_scores<Element, QUERIES, Left>(scores.first[1], x, Passes::take_keys(buffer, 3, lane));
-        scale_block<Element>(x.q, other);
-        scale_block<Element>(x.e, other);
-      } else {
-        scale_block<Element>(x.k, other);
-      }
-    }
-    store_tokens<KEY>(x.k, k, first, d, lane);
-    if (QUERIES) store_tokens<KEY>(x.q, q, first, d, lane);
-    if (Left::ERASES) store_tokens<KEY>(x.e, tiles.erased(), first, d, lane);
-    if (block == 0 && lane < 8) {
-      const bool far = lane >= 4;
-      at<float2>(tiles.chunk_decay() + (d + lane * 2) * 4) = {far ? decay.z : decay.x, far ? decay.w : decay.y};
-    }
-  }
-  if (BLOCKS == 1) __syncwarp();  // several have met since they read what comes to lie over decays
-#pragma unroll
-  for (int c = 0; c < 4; ++c) {
-    const int apart = lane / 4 ^ (lane % 4 * 2 + c % 2);  // rows, in the highest bit of which tokens meet
-    scores.near[c] = apart >= 4 ? near[2][c] : apart >= 2 ? near[1][c] : near[0][c];
-  }
-  return scores;
+  // The block's decay, in lanes that have its last token.
+  METHOD float4 whole() const { return {since[0][2], since[0][3], since[1][2], since[1][3]}; }
+};
+
+template <int COLS>
+DEVICE void store_tokens(const u32 (&block)[4], int tile, int first, int col, int lane) {
+  const int row = first + token_of(lane % 16);
+  store_matrices(block, shared_address(tile + Tile<COLS, 2>::offset(row, col + lane / 16 * 8)));
 }
 
 template <typename Element>
@@ -974,26 +990,19 @@ template <typename Element>
 DEVICE void store_query_scores(const Scores& scores, int p) {
   const int block = warp_index(), lane = lane_index();
   if (block >= BLOCKS) return;
-  float own[2] = {scores.own[0], scores.own[1]};
-#pragma unroll
-  for (int step = 1; step < 4; step *= 2) {
-    own[0] += __shfl_xor_sync(0xffffffffu, own[0], step);
-    own[1] += __shfl_xor_sync(0xffffffffu, own[1], step);
-  }
-  const float(&near)[4] = scores.near;
+  const float(&near)[4] = scores.near, (&own)[2][4] = scores.own;
   const int below = lane / 4 - lane % 4 * 2;  // the diagonal, the first of the lane's two entries
-  const float earlier[2] = {below > 0 ? near[0] : below == 0 ? own[0] : 0.0f,
-                            below > 1 ? near[1] : below == 1 ? own[0] : 0.0f};
-  const float later[2] = {below < 0 ? near[0] : below == 0 ? own[1] : 0.0f,
-                          below < 1 ? near[1] : below == 1 ? own[1] : 0.0f};
+  const float earlier[2] = {below > 0 ? near[0] : below == 0 ? own[0][0] : 0.0f,
+                            below > 1 ? near[1] : below == 1 ? own[0][1] : 0.0f};
+  const float later[2] = {below < 0 ? near[0] : below == 0 ? own[1][2] : 0.0f,
+                          below < 1 ? near[1] : below == 1 ? own[1][3] : 0.0f};
   const u32 turned = Element::pack(later[1], later[0]);
   const u32 pairs[4] = {Element::pack(earlier[0], earlier[1]), Element::pack(scores.halves[0], scores.halves[1]), 0,
                         __shfl_xor_sync(0xffffffffu, turned, 3)};
   store_tokens<CHUNK>(pairs, p, block * 16, block * 16, lane);
-  if (block % 2) store_scores<Element>(scores.last, p, block * 16, block * 16 - 16, lane);
-  if (block >= 2) {
-    store_scores<Element>(scores.first[0], p, block * 16, 0, lane);
-    store_scores<Element>(scores.first[1], p, block * 16, 16, lane);
+#pragma unroll
+  for (int other = 0; other + 1 < BLOCKS; ++other) {
+    if (other < block) store_scores<Element>(scores.far[other], p, block * 16, other * 16, lane);
   }
 }
 
@@ -1018,35 +1027,202 @@ struct TurnedRowsOfL {
 
   // Block `other` left of the warp's own as an operand, high and low.
   METHOD void operand(u32 (&high)[4], u32 (&low)[4], int other) const {
-    const bool last = other % 2 == 0 && warp_index() == other + 1;
 #pragma unroll
     for (int p = 0; p < 4; ++p) {
-      const float(&x)[4] = scores.last[2 + p / 2], (&y)[4] = scores.first[other % 2][2 + p / 2];
+      const float(&sum)[4] = scores.far[other][2 + p / 2];
       const int c = p % 2 * 2;
-      const Halved<Element> l((last ? x[c] : y[c]) * row[p % 2], (last ? x[c + 1] : y[c + 1]) * row[p % 2]);
+      const Halved<Element> l(sum[c] * row[p % 2], sum[c + 1] * row[p % 2]);
       high[p] = p % 2 ? __shfl_xor_sync(0xffffffffu, l.high, 28) : l.high;
       low[p] = p % 2 ? __shfl_xor_sync(0xffffffffu, l.low, 28) : l.low;
     }
   }
 };
 
-// A chunk's factors.
 template <class Cfg>
-DEVICE void make_chunk_factors(const Buffer<Cfg>& buffer, int chunk, float) {
+struct ChunkFactors {
   using Element = typename Cfg::Element;
-  const Erasure<Cfg> left{buffer};
-  const Scores scores = channel_scores(left, buffer, chunk);
-  if constexpr (Cfg::OUTPUTS) {
-    clear_above(buffer.p());
-    store_query_scores<Element>(scores, buffer.p());
+  using Decay = typename Cfg::Decay;
+  using Left = Erasure<Cfg>;
+  enum : int { QUERIES = Cfg::OUTPUTS, ERASES = Left::ERASES };
+  Runs<Decay> runs;
+  Passed<Cfg> passed;
+  int begins = 0;  // in which of two buffers
+
+  METHOD ChunkFactors() : runs(lane_index()), passed(warp_index(), lane_index()) {}
+
+  // Groups of 2 SIZE tokens: those of later halves with those of earlier ones.
+  template <int SIZE>
+  METHOD void score(float (&sum)[4], const Logs<Decay>& logs, const Operands& x, const Counts<Decay, 4>& run, int lane) const {
+    const bool later = lane / 4 & SIZE;  // the first half's token is; the second half's then is not
+    u32 a[4], b[2];
+#pragma unroll
+    for (int n = 0; n < 2; ++n) {
+      float e[4];
+      logs.sum(e, n, run.ones);
+      const u32 begun = Element::pack(decay_of(e[0]), decay_of(e[1]));
+      a[n * 2] = QUERIES ? Pairs<Element>::times(later ? x.q[n * 2] : x.q[n * 2 + 1], begun) : 0;
+      a[n * 2 + 1] = ERASES ? Pairs<Element>::times(later ? x.e[n] : x.e[n + 2], begun) : 0;
+      b[n] = later ? x.k[n + 2] : x.k[n];
+      // A group of one token has no decay to come.
+      if (SIZE > 1) b[n] = Pairs<Element>::times(b[n], Element::pack(decay_of(e[2]), decay_of(e[3])));
+    }
+    Element::mma(sum, a, b[0], b[1]);
   }
-  if constexpr (Cfg::ERASE) {
-    clear_above(buffer.m());
-    // A warp without a block has rows like the last one's, of which nothing comes.
-    const int block = min(warp_index(), BLOCKS - 1);
-    solve_rows<Element>(TurnedRowsOfL<Element, Erasure<Cfg>>(scores, left, block, lane_index()), buffer.m());
+
+  // The block by itself, over 16 channels.
+  METHOD void score_block(Scores& scores, float (&near)[3][4], Ends& ends, const Logs<Decay>& logs, const Operands& x,
+                          int lane) const {
+    score<4>(near[2], logs, x, runs.fours, lane);
+    score<2>(near[1], logs, x, runs.twos, lane);
+    score<1>(near[0], logs, x, runs.ones, lane);
+    u32 a[4], b[2];
+#pragma unroll
+    for (int n = 0; n < 2; ++n) {
+      float first[4], second[4], across[4];
+      logs.sum(first, n, 0, runs.first.ones);
+      logs.sum(second, n, 1, runs.second.ones);
+      logs.sum(across, n, runs.across.ones);
+      const u32 begun = Element::pack(decay_of(second[2]), decay_of(second[3]));
+      a[n * 2] = QUERIES ? Pairs<Element>::times(x.q[n * 2 + 1], begun) : 0;
+      a[n * 2 + 1] = ERASES ? Pairs<Element>::times(x.e[n + 2], begun) : 0;
+      b[n] = Pairs<Element>::times(x.k[n], Element::pack(decay_of(first[2]), decay_of(first[3])));
+#pragma unroll
+      for (int c = 0; c < 2; ++c) {
+        ends.since[n][c] = decay_of(first[c]);
+        ends.until[n][c] = decay_of(across[c]);
+        ends.since[n][c + 2] = decay_of(across[c + 2]);
+        ends.until[n][c + 2] = decay_of(second[c]);
+      }
+    }
+    Element::mma(scores.halves, a, b[0], b[1]);
+    if constexpr (QUERIES) {
+      Element::mma(scores.own[0], x.q, x.k[0], x.k[1]);
+      Element::mma(scores.own[1], x.q, x.k[2], x.k[3]);
+    }
   }
-}
+
+  // A block's queries and what it erases, over 16 channels: with earlier blocks' keys, split at the block's start, and scaled
+  // from the chunk's start on, where they lie.
+  template <int BLOCK>
+  METHOD void score_others(Scores& scores, const Ends& ends, const Operands& x, int turn, u32 query, u32 erased) const {
+    float4 before = {1.0f, 1.0f, 1.0f, 1.0f};
+    u32 between[BLOCK + 1][2], q[4], e[4], scaled[4];
+#pragma unroll
+    for (int other = BLOCK - 1; other >= 0; --other) {
+      between[other][0] = Element::pack(before.x, before.y);
+      between[other][1] = Element::pack(before.z, before.w);
+      before = times(before, passed.decay(other, turn));
+    }
+    const Factors<Element> own(ends.since), all(ends.since, before);
+    if constexpr (QUERIES) {
+      if (BLOCK > 0) own.left(q, x.q);
+      all.left(scaled, x.q);
+      store_matrices(scaled, query);
+    }
+    if constexpr (ERASES) {
+      if (BLOCK > 0) own.turned(e, x.e);
+      all.right(scaled, x.e);
+      store_matrices(scaled, erased);
+    }
+#pragma unroll
+    for (int other = BLOCK - 1; other >= 0; --other) {
+      u32 k[4];
+      passed.take_keys(k, other, turn);
+#pragma unroll
+      for (int p = 0; p < 4; ++p) {
+        if (other + 1 < BLOCK) k[p] = Pairs<Element>::times(k[p], between[other][p % 2]);
+      }
+      float(&sum)[4][4] = scores.far[other];
+#pragma unroll
+      for (int n = 0; n < 2; ++n) {
+        if (QUERIES) Element::mma(sum[n], q, k[n * 2], k[n * 2 + 1]);
+        if (ERASES) Element::mma(sum[n + 2], e, k[n * 2], k[n * 2 + 1]);
+      }
+    }
+  }
+
+  // The chunk's decay, from lanes that have its last token.
+  static METHOD void store_decay(const Buffer<Cfg>& tiles, float4 decay, int d, int lane) {
+    if (lane < 4) at<float4>(tiles.chunk_decay() + d * 4 + lane * 16) = decay;
+  }
+
+  // All channels of a block.
+  template <int BLOCK>
+  METHOD void score_channels(Scores& scores, const Left& left, const Buffer<Cfg>& tiles) {
+    constexpr int FIRST = BLOCK * 16;
+    int lane = lane_index();
+    const RowCursor<KEY> queries(tiles.queries(), FIRST + token_of(lane % 16) - lane % 16, lane);
+    const RowCursor<KEY> keys = right_rows<KEY>(tiles.keys(), FIRST, lane), decays(tiles.decays(), FIRST, lane);
+    const int erased = tiles.erased() - tiles.keys();
+    float near[3][4] = {};
+    Logs<Decay> logs;
+    logs.load(decays, tiles.decays(), FIRST, 0, lane);
+#pragma unroll 1
+    for (int d = 0; d < KEY; d += 16) {
+      const int turn = (d / 16 + begins) % 2;
+      asm volatile("" : "+r"(lane));  // or addresses held through the loop would be registers too many
+      const u32 key = keys.place(d, 0), query = queries.place(d, 0);
+      Operands x;
+      load_matrices(x.k, key);
+      if (QUERIES) load_matrices(x.q, query);
+      logs.bound();
+      left.erased(x.e, x.k, key, FIRST, d, lane);
+      Ends ends;
+      score_block(scores, near, ends, logs, x, lane);
+      const Factors<Element> until(ends.until);
+      u32 scaled[4];
+      until.right(scaled, x.k);
+      if constexpr (BLOCK + 1 == BLOCKS) store_matrices(scaled, key);
+      else passed.give_keys(scaled, turn);
+      if constexpr (BLOCKS > 1) {
+        if (lane < 4) passed.decay(BLOCK, turn) = ends.whole();
+        blocks_sync();
+      }
+      score_others<BLOCK>(scores, ends, x, turn, query, key + erased);
+      if constexpr (BLOCK + 1 < BLOCKS) {
+        float4 after = passed.decay(BLOCK + 1, turn);
+#pragma unroll
+        for (int other = BLOCK + 2; other < BLOCKS; ++other) after = times(after, passed.decay(other, turn));
+        Factors<Element>(ends.until, after).right(scaled, x.k);
+        store_matrices(scaled, key);
+        if constexpr (BLOCK == 0) store_decay(tiles, times(ends.whole(), after), d, lane);
+      } else if constexpr (BLOCK == 0) {
+        store_decay(tiles, ends.whole(), d, lane);
+      }
+      if (d + 16 < KEY) logs.load(decays, tiles.decays(), FIRST, d + 16, lane);
+    }
+    if (BLOCKS == 1) __syncwarp();  // several have met since they read what comes to lie over decays
+#pragma unroll
+    for (int c = 0; c < 4; ++c) {
+      const int apart = lane / 4 ^ (lane % 4 * 2 + c % 2);  // rows, in the highest bit of which tokens meet
+      scores.near[c] = apart >= 4 ? near[2][c] : apart >= 2 ? near[1][c] : near[0][c];
+    }
+  }
+
+  // A copy of the loop to each warp: branches would cost as much as what they choose.
+  template <int BLOCK = 0>
+  METHOD void score_own(Scores& scores, const Left& left, const Buffer<Cfg>& tiles) {
+    if (warp_index() == BLOCK) score_channels<BLOCK>(scores, left, tiles);
+    else if constexpr (BLOCK + 1 < BLOCKS) score_own<BLOCK + 1>(scores, left, tiles);
+  }
+
+  METHOD void make(const Buffer<Cfg>& buffer, float) {
+    const Left left{buffer};
+    Scores sums = {};
+    score_own(sums, left, buffer);
+    begins = (begins + KEY / 16) % 2;
+    if constexpr (QUERIES) {
+      clear_above(buffer.p());
+      store_query_scores<Element>(sums, buffer.p());
+    }
+    if constexpr (ERASES) {
+      clear_above(buffer.m());
+      // A warp without a block has rows like the last one's, of which nothing comes.
+      const int block = min(warp_index(), BLOCKS - 1);
+      solve_rows<Element>(TurnedRowsOfL<Element, Left>(sums, left, block, lane_index()), buffer.m());
+    }
+  }
+};
 
 // Copies of the load warpgroup, from rows of one head of a tensor into tiles.
 
@@ -1243,20 +1419,13 @@ DEVICE void load_chunks(const Q& q, const K& k, const V& v, const G& g, const B&
 
 template <class Cfg>
 DEVICE void make_factors(int length, float scale) {
-  if constexpr (Cfg::DECAY != CHANNEL) {
-    // Nothing else is ever written there.
-    for (Stage stage; stage.parity == 0; stage.advance()) {
-      const Buffer<Cfg> buffer(stage);
-      if constexpr (Cfg::OUTPUTS) clear_above(buffer.p());
-      if constexpr (Cfg::ERASE) clear_above(buffer.m());
-    }
-  }
+  ChunkFactors<Cfg> factors;
   Stage stage;
 #pragma unroll 1
-  for (int first = 0, chunk = 0; first < length; first += CHUNK, ++chunk) {
+  for (int first = 0; first < length; first += CHUNK) {
     const Buffer<Cfg> buffer(stage);
     buffer.full().wait(stage.parity);
-    if constexpr (Cfg::DECAY == CHANNEL || Cfg::OUTPUTS || Cfg::ERASE) make_chunk_factors<Cfg>(buffer, chunk, scale);
+    if constexpr (Cfg::DECAY == CHANNEL || Cfg::OUTPUTS || Cfg::ERASE) factors.make(buffer, scale);
     fence_async();
     buffer.ready().arrive();
     stage.advance();
@@ -1410,10 +1579,6 @@ DEVICE void multiply_columns(float (&s)[KEY / 8][4], const u32 (&n)[CHUNK / 16][
   for (int t = 0; t < CHUNK / 16; ++t) multiply<1>(s, n[t], k.step(t), true);
 }
 
-// What queries read of S is scaled by itself, before what they read of the chunk is added; by channels S is scaled instead.
-template <class Cfg>
-constexpr bool READ_IS_SCALED = Cfg::OUTPUTS && Cfg::DECAY != CHANNEL;
-
 // What of S each token erases, and what each query reads of it, into sums that are groups of products of their own. The
 // operand of S is made in parts of Cfg::STEPS steps, as many as registers ask for; each waits for the part before.
 template <class Cfg, int FROM = 0>
@@ -1431,8 +1596,7 @@ DEVICE void read_state(float (&n)[CHUNK / 8][4], float (&out)[CHUNK / 8][4], con
       if constexpr (LAST && Cfg::OUTPUTS) products_commit();
     }
     if constexpr (Cfg::OUTPUTS) multiply_rows<FROM>(out, entering, ByColumns<KEY>(buffer.queries()), FROM > 0);
-    // Where nothing waits for them alone, they end with what the chunk adds.
-    if constexpr (!LAST || Cfg::ERASE || READ_IS_SCALED<Cfg>) products_commit();
+    products_commit();
     if constexpr (!LAST) {
       if constexpr (Cfg::OUTPUTS && Cfg::ERASE) products_wait<0>(out, n);
       else if constexpr (Cfg::OUTPUTS) products_wait<0>(out);
@@ -1440,6 +1604,68 @@ DEVICE void read_state(float (&n)[CHUNK / 8][4], float (&out)[CHUNK / 8][4], con
     }
   }
   if constexpr (!LAST) read_state<Cfg, FROM + Cfg::STEPS>(n, out, s, buffer);
+}
+
+// S as the operand of two products, the second of which comes late, when sums and operands of others are spent: accumulators
+// for both at once would be registers too many beside factors of every channel. Made in parts of Cfg::STEPS steps where
+// registers are shorter still, and then known only after the wait for it.
+template <class Cfg>
+struct Entering {
+  using Element = typename Cfg::Element;
+  enum : int { STEPS = KEY / 16, WHOLE = Cfg::STEPS >= STEPS };
+  u32 operand[WHOLE ? STEPS : Cfg::STEPS][4];
+
+  METHOD void take(const float (&s)[KEY / 8][4]) {
+    to_operands<Element>(operand, s);
+    pin(operand);
+  }
+  // The last step's part lies in shared memory meanwhile; each lane has its own place.
+  METHOD void put_by(int place) const {
+    const u32(&a)[4] = operand[STEPS - 1];
+    at<uint4>(place) = {a[0], a[1], a[2], a[3]};
+  }
+  METHOD void fetch(int place) {
+    const uint4 a = at<uint4>(place);
+    u32(&to)[4] = operand[STEPS - 1];
+    to[0] = a.x, to[1] = a.y, to[2] = a.z, to[3] = a.w;
+    pin(to);
+  }
+  // Begins sum (+)= S times the rows of a tile, where S is whole.
+  METHOD void read_whole(float (&sum)[CHUNK / 8][4], const ByColumns<KEY>& tile, bool keep) const {
+    products_begin();
+    multiply_rows(sum, operand, tile, keep);
+    products_commit();
+  }
+  // Begins sum = S times the rows of a tile. Each part waits for the one before.
+  template <int FROM = 0>
+  METHOD void read_parts(float (&sum)[CHUNK / 8][4], const float (&s)[KEY / 8][4], const ByColumns<KEY>& tile) {
+    to_operands<Element, FROM>(operand, s);
+    pin(operand);
+    products_begin();
+    multiply_rows<FROM>(sum, operand, tile, FROM > 0);
+    products_commit();
+    if constexpr (FROM + Cfg::STEPS < STEPS) {
+      products_wait<0>(sum);
+      read_parts<FROM + Cfg::STEPS>(sum, s, tile);
+    }
+  }
+};
+
+// The decay of S over a chunk.
+template <class Cfg>
+DEVICE void decay_state(float (&s)[KEY / 8][4], const Buffer<Cfg>& buffer, int lane) {
+  if constexpr (Cfg::DECAY == TOKEN) scale_all(s, at<float>(buffer.chunk_decay()));
+  if constexpr (Cfg::DECAY == CHANNEL) {
+#pragma unroll
+    for (int d = 0; d < KEY / 16; ++d) {
+      const float4 f = at<float4>(buffer.chunk_decay() + d * 64 + lane % 4 * 16);
+#pragma unroll
+      for (int c = 0; c < 4; ++c) {
+        s[d * 2][c] *= c % 2 ? f.y : f.x;
+        s[d * 2 + 1][c] *= c % 2 ? f.w : f.z;
+      }
+    }
+  }
 }
 
 // A warp's 16 value rows of v, w and o: of a chunk's tile in shared memory, and of device memory.
@@ -1505,6 +1731,7 @@ DEVICE void store_outputs(const float (&out)[CHUNK / 8][4], int place, Element* 
                  : "=r"(x[0]), "=r"(x[1]), "=r"(x[2]), "=r"(x[3])
                  : "r"(from + t % 2 * 512)
                  : "memory");
+    if constexpr (CHUNK == 16) __syncwarp();  // one place: nothing else parts these reads from the next chunk's outputs
     if (t * 16 + lane / 2 < exist) *reinterpret_cast<uint4*>(row) = {x[0], x[1], x[2], x[3]};
     row += 16 * stride;
   }
@@ -1574,84 +1801,149 @@ DEVICE void subtract_held(float (&r)[CHUNK / 8][4], const Buffer<Cfg>& buffer, i
   }
 }
 
+// N = M R, R being in `n`, begins.
+template <class Cfg>
+DEVICE void begin_writes(float (&n)[CHUNK / 8][4], u32 (&r)[CHUNK / 16][4], const Buffer<Cfg>& buffer) {
+  to_operands<typename Cfg::Element>(r, n);
+  pin(r);
+  products_begin();
+  multiply_rows(n, r, ByColumns<CHUNK>(buffer.m()), false);
+  products_commit();
+}
+
 // Keeps S as it enters a chunk, where backward wants it.
 struct KeepsNothing {
   template <typename Element>
   METHOD void operator()(const State<Element>&, int) const {}
 };
 
+// A chunk, queries' reads of S early: as S enters, beside what is erased of it.
+template <class Cfg, typename Wait>
+DEVICE void advance_early(State<typename Cfg::Element>& state, float (&out)[CHUNK / 8][4], const Buffer<Cfg>& buffer,
+                          const Wait& values_wait, float scale, int warp, int lane) {
+  using Element = typename Cfg::Element;
+  constexpr bool MOVES = Unit<Element>::MOVES;
+  float n[CHUNK / 8][4];
+  u32 writes[CHUNK / 16][4];
+  if constexpr (MOVES) {
+    values_wait();
+    choose_unit(state, buffer, warp, lane);
+  }
+  if constexpr (Cfg::OUTPUTS || Cfg::ERASE) read_state<Cfg>(n, out, state.s, buffer);
+  if constexpr (!MOVES) values_wait();
+  if constexpr (Cfg::ERASE) products_wait<Cfg::OUTPUTS>(n);
+  subtract_held(n, buffer, warp, lane, state.unit.down());
+  if constexpr (Cfg::WRITE == CHANNEL && Values<typename Cfg::Write>::ALONE) __syncwarp();
+  Barrier{Cfg::SMEM_VALUES_READ}.arrive_alone();
+  if constexpr (Cfg::ERASE) begin_writes(n, writes, buffer);
+  // While they are under way: the decay of S, and of what queries read of it.
+  if constexpr (Cfg::OUTPUTS) products_wait<Cfg::ERASE ? 1 : 0>(out);
+  decay_state(state.s, buffer, lane);
+  if constexpr (Cfg::OUTPUTS && Cfg::DECAY == TOKEN) {
+    scale_columns(out, Columns(buffer.vector(Cfg::SMEM_QUERY), lane));
+  } else if constexpr (Cfg::OUTPUTS) {
+    scale_all(out, scale);
+  }
+  if constexpr (Cfg::ERASE) products_wait<0>(n);
+  to_operands<Element>(writes, n);
+  u32 decayed[CHUNK / 16][4];
+  if constexpr (Cfg::DECAY == TOKEN) {
+    scale_columns(n, Columns(buffer.vector(Cfg::SMEM_DECAY_OUT), lane));
+    to_operands<Element>(decayed, n);
+    pin(decayed);
+  }
+  // Every lane has read the buffer's vectors; outputs bring the lanes together later.
+  if constexpr (!Cfg::OUTPUTS) __syncwarp();
+  if constexpr (Cfg::OUTPUTS || Cfg::DECAY != TOKEN) pin(writes);
+  if constexpr (Cfg::OUTPUTS) pin(out);
+  pin(state.s);
+  products_begin();
+  if constexpr (Cfg::OUTPUTS) {
+    multiply_rows(out, writes, ByColumns<CHUNK>(buffer.p()), true);
+    products_commit();
+  }
+  if constexpr (Cfg::DECAY == TOKEN) multiply_columns(state.s, decayed, ByRows<KEY>(buffer.keys()));
+  else multiply_columns(state.s, writes, ByRows<KEY>(buffer.keys()));
+  products_commit();
+  if constexpr (Cfg::OUTPUTS) {
+    products_wait<1>(out);
+    if constexpr (MOVES) scale_all(out, state.unit.up());
+  }
+}
+
+// A chunk, queries' reads of S late. `place`: 16 bytes of each lane's own, where registers are short.
+template <class Cfg, typename Wait>
+DEVICE void advance_late(State<typename Cfg::Element>& state, float (&out)[CHUNK / 8][4], const Buffer<Cfg>& buffer,
+                         const Wait& values_wait, float scale, int place, int warp, int lane) {
+  using Element = typename Cfg::Element;
+  constexpr bool MOVES = Unit<Element>::MOVES, WHOLE = Entering<Cfg>::WHOLE, SHORT = Cfg::OUTPUTS && WHOLE && CHUNK > 32;
+  float n[CHUNK / 8][4];
+  u32 writes[CHUNK / 16][4];
+  if constexpr (MOVES) {
+    values_wait();
+    choose_unit(state, buffer, warp, lane);
+  }
+  Entering<Cfg> entering;
+  if constexpr (WHOLE && (Cfg::OUTPUTS || Cfg::ERASE)) entering.take(state.s);
+  if constexpr (SHORT) entering.put_by(place);
+  if constexpr (Cfg::ERASE && WHOLE) entering.read_whole(n, ByColumns<KEY>(buffer.erased()), false);
+  else if constexpr (Cfg::ERASE) entering.read_parts(n, state.s, ByColumns<KEY>(buffer.erased()));
+  if constexpr (!MOVES) values_wait();
+  if constexpr (Cfg::ERASE) products_wait<0>(n);
+  subtract_held(n, buffer, warp, lane, state.unit.down());
+  if constexpr (Cfg::WRITE == CHANNEL && Values<typename Cfg::Write>::ALONE) __syncwarp();
+  Barrier{Cfg::SMEM_VALUES_READ}.arrive_alone();
+  if constexpr (Cfg::ERASE) begin_writes(n, writes, buffer);
+  if constexpr (WHOLE) decay_state(state.s, buffer, lane);
+  if constexpr (Cfg::ERASE) products_wait<0>(n);
+  to_operands<Element>(writes, n);
+  pin(writes);
+  if constexpr (!WHOLE) {
+    if constexpr (Cfg::OUTPUTS) entering.read_parts(out, state.s, ByColumns<KEY>(buffer.queries()));
+    decay_state(state.s, buffer, lane);
+  }
+  // Every lane has read the buffer's vectors; outputs bring the lanes together later.
+  if constexpr (!Cfg::OUTPUTS) __syncwarp();
+  pin(state.s);
+  products_begin();
+  multiply_columns(state.s, writes, ByRows<KEY>(buffer.keys()));
+  if constexpr (Cfg::OUTPUTS) multiply_rows(out, writes, ByColumns<CHUNK>(buffer.p()), !WHOLE);
+  products_commit();
+  if constexpr (SHORT) {
+    products_wait<0>(out, state.s);
+    entering.fetch(place);
+    __syncwarp();  // every lane has its part, over which outputs come
+  }
+  if constexpr (Cfg::OUTPUTS && WHOLE) entering.read_whole(out, ByColumns<KEY>(buffer.queries()), true);
+  if constexpr (Cfg::OUTPUTS) {
+    products_wait<0>(out, state.s);
+    scale_all(out, scale * state.unit.up());
+  } else {
+    products_wait<0>(state.s);
+  }
+}
+
 // From chunk to chunk of `length` tokens. Rows of o are the warp's own values'; `keep` sees the state of each chunk.
 template <class Cfg, typename Keep>
 DEVICE void advance_chunks(State<typename Cfg::Element>& state, typename Cfg::Element* o_rows, i64 o_stride, int length,
                            float scale, const Keep& keep) {
-  using Element = typename Cfg::Element;
   const int warp = warp_index() - STATE_WARP;
+  int place = 0;  // of outputs on their way
+  if constexpr (Cfg::OUTPUTS) place = Cfg::SMEM_OUT + warp * OUT_BYTES;
   Stage stage;
 #pragma unroll 1
   for (int first = 0, chunk = 0; first < length; first += CHUNK, ++chunk) {
     const Buffer<Cfg> buffer(stage);
     keep(state, chunk);
     buffer.ready().wait(stage.parity);
+    const auto values_wait = [&] { Barrier{Cfg::SMEM_VALUES}.wait(chunk % 2); };
     const int lane = lane_index();
-    float n[CHUNK / 8][4], out[CHUNK / 8][4];
-    u32 writes[CHUNK / 16][4];
-    constexpr bool MOVES = Unit<Element>::MOVES;
-    auto values_wait = [&] { Barrier{Cfg::SMEM_VALUES}.wait(chunk % 2); };
-    if constexpr (MOVES) {
-      values_wait();
-      choose_unit(state, buffer, warp, lane);
-    }
-    if constexpr (Cfg::OUTPUTS || Cfg::ERASE) read_state<Cfg>(n, out, state.s, buffer);
-    if constexpr (!MOVES) values_wait();
-    if constexpr (Cfg::ERASE) products_wait<Cfg::OUTPUTS>(n);
-    subtract_held(n, buffer, warp, lane, state.unit.down());
-    if constexpr (Cfg::WRITE == CHANNEL && Values<typename Cfg::Write>::ALONE) __syncwarp();
-    Barrier{Cfg::SMEM_VALUES_READ}.arrive_alone();
-    if constexpr (Cfg::ERASE) {
-      to_operands<Element>(writes, n);
-      pin(writes);
-      products_begin();
-      multiply_rows(n, writes, ByColumns<CHUNK>(buffer.m()), false);
-      products_commit();
-    }
-    // While they are under way: the decay of S, and of what queries read of it.
-    constexpr bool SCALED = READ_IS_SCALED<Cfg>;
-    if constexpr (SCALED) products_wait<Cfg::ERASE ? 1 : 0>(out);
-    if constexpr (Cfg::DECAY == TOKEN) scale_all(state.s, at<float>(buffer.chunk_decay()));
-    if constexpr (Cfg::DECAY == CHANNEL) scale_columns(state.s, Columns(buffer.chunk_decay(), lane));
-    if constexpr (SCALED && Cfg::DECAY == TOKEN) {
-      scale_columns(out, Columns(buffer.vector(Cfg::SMEM_QUERY), lane));
-    } else if constexpr (SCALED) {
-      scale_all(out, scale);
-    }
-    if constexpr (Cfg::ERASE) products_wait<0>(n);
-    to_operands<Element>(writes, n);
-    u32 decayed[CHUNK / 16][4];
-    if constexpr (Cfg::DECAY == TOKEN) {
-      scale_columns(n, Columns(buffer.vector(Cfg::SMEM_DECAY_OUT), lane));
-      to_operands<Element>(decayed, n);
-      pin(decayed);
-    }
-    // Every lane has read the buffer's vectors; outputs bring the lanes together later.
-    if constexpr (!Cfg::OUTPUTS) __syncwarp();
-    if constexpr (Cfg::OUTPUTS || Cfg::DECAY != TOKEN) pin(writes);
-    if constexpr (Cfg::OUTPUTS) pin(out);
-    pin(state.s);
-    products_begin();
-    if constexpr (Cfg::OUTPUTS) {
-      multiply_rows(out, writes, ByColumns<CHUNK>(buffer.p()), true);
-      products_commit();
-    }
-    if constexpr (Cfg::DECAY == TOKEN) multiply_columns(state.s, decayed, ByRows<KEY>(buffer.keys()));
-    else multiply_columns(state.s, writes, ByRows<KEY>(buffer.keys()));
-    products_commit();
-    if constexpr (Cfg::OUTPUTS) {
-      products_wait<1>(out);
-      if constexpr (Cfg::DECAY == CHANNEL) scale_all(out, scale * state.unit.up());
-      else if constexpr (MOVES) scale_all(out, state.unit.up());
-      store_outputs(out, Cfg::SMEM_OUT + warp * OUT_BYTES, o_rows + first * o_stride, o_stride, length - first, lane);
-    }
-    products_wait<0>(state.s);
+    float out[CHUNK / 8][4];
+    constexpr bool LATE = Cfg::DECAY == CHANNEL;
+    if constexpr (LATE) advance_late(state, out, buffer, values_wait, scale, place + lane * 16, warp, lane);
+    else advance_early(state, out, buffer, values_wait, scale, warp, lane);
+    if constexpr (Cfg::OUTPUTS) store_outputs(out, place, o_rows + first * o_stride, o_stride, length - first, lane);
+    if constexpr (!LATE) products_wait<0>(state.s);
     buffer.empty().arrive_alone();
     stage.advance();
   }
@@ -1671,9 +1963,9 @@ struct Cfg {
     OUTPUTS = 1,  // queries are read, outputs written
     OWN_ERASED = 1,  // what is erased has a tile of its own
     OVER_DECAYS = 1,  // P and M lie where decays lay
-    STEPS = 3,  // of 16 channels, that S enters products by at once
+    STEPS = 8,  // of 16 channels, that S enters products by at once
   };
-  // Dynamic shared memory, 195392 bytes.
+  // Dynamic shared memory, 195136 bytes.
   enum : int {
     SMEM_Q = 0,  // queries, then scaled queries, 32768 bytes
     SMEM_K = 32768,  // keys, then scaled keys, 32768 bytes
@@ -1685,12 +1977,12 @@ struct Cfg {
     SMEM_RESIDUAL = 188928,  // what the erased of S is scaled by in R, 512 bytes
     SMEM_CHUNK_DECAY = 189440,  // decay over the chunk, 1024 bytes
     SMEM_PASSED_KEYS = 190464,  // scaled keys that warps pass on, a step and the next, 4096 bytes
-    SMEM_PASSED_DECAYS = 194560,  // decays that warps pass on, a step and the next, 768 bytes
-    SMEM_FULL = 195328,  // barriers: a stage is copied, 16 bytes
-    SMEM_READY = 195344,  // barriers: a stage's factors are made, 16 bytes
-    SMEM_EMPTY = 195360,  // barriers: a stage is read, 16 bytes
-    SMEM_VALUES = 195376,  // barrier: a chunk's values are copied, 8 bytes
-    SMEM_VALUES_READ = 195384,  // barrier: a chunk's values are read, 8 bytes
+    SMEM_PASSED_DECAYS = 194560,  // decays that warps pass on, a step and the next, 512 bytes
+    SMEM_FULL = 195072,  // barriers: a stage is copied, 16 bytes
+    SMEM_READY = 195088,  // barriers: a stage's factors are made, 16 bytes
+    SMEM_EMPTY = 195104,  // barriers: a stage is read, 16 bytes
+    SMEM_VALUES = 195120,  // barrier: a chunk's values are copied, 8 bytes
+    SMEM_VALUES_READ = 195128,  // barrier: a chunk's values are read, 8 bytes
   };
 };
 
@@ -1751,12 +2043,12 @@ kda_safe_forward(
   }
 
   if (warp_index() / 4 == 0) {
-    asm volatile("setmaxnreg.dec.sync.aligned.u32 120;");
+    asm volatile("setmaxnreg.inc.sync.aligned.u32 152;");
     make_factors<Cfg>(work.length, scale);
     return;
   }
 
-  asm volatile("setmaxnreg.inc.sync.aligned.u32 184;");
+  asm volatile("setmaxnreg.inc.sync.aligned.u32 168;");
   const int value = work.value_block * VALUES + (warp_index() - STATE_WARP) * 16;
   Element* const o_rows = work.rows(o, o_batch_stride, o_token_stride, o_head_stride, work.value_head) + value;
   const i64 o_stride = o_token_stride;

@@ -34,8 +34,12 @@ const OVERHEAD_REGISTERS: u32 = 44;
 /// Registers per thread that the factor warpgroup gets at least.
 const FACTOR_REGISTERS: u32 = 104;
 
-/// The same where channels decay: 66 sums, and what it carries along.
-const SCAN_REGISTERS: u32 = 120;
+/// The same where channels decay: 72 sums, 20 operands that count tokens, and a step's own.
+const SCAN_REGISTERS: u32 = 152;
+
+/// Registers a state thread needs there beyond the state, its rounded copy, an accumulator over a chunk and, rounded, what
+/// the chunk writes.
+const SCAN_OVERHEAD_REGISTERS: u32 = 24;
 
 /// Registers a product takes beside its sums, all of which a thread must have as it is launched.
 const PRODUCT_REGISTERS: u32 = 30;
@@ -94,14 +98,20 @@ pub(crate) fn part_steps(rule: &Rule, parts: u32) -> u32 {
 }
 
 /// Registers of a state thread that makes its operand of S in `parts`: S, the operand, two accumulators over a chunk.
-fn wanted(rule: &Rule, scan: Scan, parts: u32) -> u32 {
-    rule.key_dim / 2 + part_steps(rule, parts) * 4 + scan.chunk + OVERHEAD_REGISTERS
+/// Where channels decay queries read S only when what the chunk writes is known, and one accumulator serves both.
+fn wanted(rule: &Rule, plan: &Plan, scan: Scan, parts: u32) -> u32 {
+    let held = rule.key_dim / 2 + part_steps(rule, parts) * 4;
+    if plan.decay == Fold::Operand {
+        held + scan.chunk / 2 + scan.chunk / 4 + SCAN_OVERHEAD_REGISTERS
+    } else {
+        held + scan.chunk + OVERHEAD_REGISTERS
+    }
 }
 
 /// In how many parts the operand of S is made: as few as the registers allow.
 pub(crate) fn parts(rule: &Rule, plan: &Plan, scan: Scan, arch: Arch) -> u32 {
     let granted = registers(plan, scan, arch).map_or(0, |registers| registers.state);
-    (1..PARTS).find(|&parts| wanted(rule, scan, parts) <= granted).unwrap_or(PARTS)
+    (1..PARTS).find(|&parts| wanted(rule, plan, scan, parts) <= granted).unwrap_or(PARTS)
 }
 
 pub(crate) fn check(rule: &Rule, plan: &Plan, numbers: Forward, arch: Arch) -> Result<(), Illegal> {
@@ -143,7 +153,7 @@ pub(crate) fn check(rule: &Rule, plan: &Plan, numbers: Forward, arch: Arch) -> R
     if widest > launch {
         return Err(Illegal::new("registers", format!("{launch} per thread as launched with {warps} warps"), widest));
     }
-    let wanted = wanted(rule, scan, parts(rule, plan, scan, arch));
+    let wanted = wanted(rule, plan, scan, parts(rule, plan, scan, arch));
     let granted = registers(plan, scan, arch).map_or(0, |registers| registers.state);
     if wanted > granted {
         return Err(Illegal::new("registers", format!("{granted} per state thread at {warps} warps"), wanted));
@@ -213,7 +223,7 @@ pub(crate) fn shared_map(rule: &Rule, plan: &Plan, scan: Scan) -> Vec<Region> {
     let blocks = chunk / 16;
     let passes = channels(plan.decay) && blocks > 1;
     place(passes, "passed_keys", 2 * blocks * BLOCK_KEYS, 16);
-    place(passes, "passed_decays", 2 * (blocks + blocks / 2) * BLOCK_DECAYS, 16);
+    place(passes, "passed_decays", 2 * blocks * BLOCK_DECAYS, 16);
     for name in ["full", "ready", "empty"] {
         place(true, name, stages * 8, 8);
     }

@@ -75,6 +75,7 @@ const FILES: &[(&str, &str)] = files![
     "forward/wgmma/channel_scores.cuh",
     "forward/wgmma/copies.cuh",
     "forward/wgmma/erased.cuh",
+    "forward/wgmma/exponents.cuh",
     "forward/wgmma/factors.cuh",
     "forward/wgmma/kept.cuh",
     "forward/wgmma/load.cuh",

@@ -5,7 +5,12 @@
 #include "ptx/elements.cuh"
 #include "ptx/shared.cuh"
 
-// Writes the four 8x8 matrices of a block, each lane's address that of a row.
+// Reads and writes the four 8x8 matrices of a block, each lane's address that of a row.
+DEVICE void load_matrices(u32 (&block)[4], u32 address) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+               : "=r"(block[0]), "=r"(block[1]), "=r"(block[2]), "=r"(block[3])
+               : "r"(address));
+}
 DEVICE void store_matrices(const u32 (&block)[4], u32 address) {
   asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1,%2,%3,%4};" ::"r"(address), "r"(block[0]),
                "r"(block[1]), "r"(block[2]), "r"(block[3])
@@ -24,13 +29,10 @@ struct RowCursor {
 
   // Of the block whose first column is `col`, `down` rows below.
   METHOD u32 place(int col, int down) const {
-    return (first ^ (col / 8 % T::SPAN * 16)) + (col / 8 / T::SPAN * T::BLOCK + down * T::ROW);
+    const u32 unit = static_cast<u32>(col) / 8;
+    return (first ^ (unit % T::SPAN * 16)) + (unit / T::SPAN * T::BLOCK + down * T::ROW);
   }
-  METHOD void load(u32 (&block)[4], int col, int down = 0) const {
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
-                 : "=r"(block[0]), "=r"(block[1]), "=r"(block[2]), "=r"(block[3])
-                 : "r"(place(col, down)));
-  }
+  METHOD void load(u32 (&block)[4], int col, int down = 0) const { load_matrices(block, place(col, down)); }
   METHOD void load_transposed(u32 (&block)[4], int col, int down = 0) const {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
                  : "=r"(block[0]), "=r"(block[1]), "=r"(block[2]), "=r"(block[3])

@@ -3,73 +3,80 @@
 //   L_ij = row_i * sum_d e_id k_jd D_d(j, i)   i > j     P_ij = sum_d q_id k_jd D_d(j, i)   i >= j
 //   Q^_i = q_i D(start, i)     E^_i = e_i D(start, i)     K^_j = k_j D(j, end)
 //
-// Two tokens meet in the smallest group of 2, 4, 8, ... tokens that holds both, and D(j, i) is split at its middle: the
-// later token is scaled by the decays since the middle, the earlier by those until then, and a product of matrices serves
-// all pairs that meet at a level. From level to level a token's decays grow by that of the neighbouring group. Those of
-// single tokens alone are exponentiated, and nothing is ever above 1.
+// D(j, i) is split at a token between the two: the later is scaled by the decays since then, the earlier by those until
+// then, and a product of matrices serves all pairs that are split alike. In a block of 16 tokens, two meet in the smallest
+// group of 2, 4, 8 or 16 that holds both, and are split at its middle. Of two blocks, they are split at the later one's
+// start, and keys are scaled by the decays of the blocks between as well.
 //
-// A warp serves the block of 16 tokens of its index, 16 channels at a time, as fragments: its groups of up to 8 tokens
-// lie across lanes, its halves in the same lane, wider groups across warps, which pass on keys and decays. The later half
-// lies in reverse: of a lane's two tokens one is then the later in its group and one the earlier, at every level, and one
-// product serves both halves. Its entries below the diagonal are the earlier half's, those above the later half's.
+// A warp serves the block of 16 tokens of its index, 16 channels at a time, as fragments. Keys that are scaled to their
+// block's end, and the decays of whole blocks, pass between warps.
 #pragma once
 
+#include "forward/wgmma/exponents.cuh"
 #include "forward/wgmma/products.cuh"
 #include "forward/wgmma/solve_rows.cuh"
 #include "numbers.cuh"
 
-// The token of a block that is row `row` of a fragment.
-DEVICE int token_of(int row) { return row < 8 ? row : 23 - row; }
+DEVICE float4 times(float4 x, float4 y) { return {x.x * y.x, x.y * y.y, x.z * y.z, x.w * y.w}; }
 
+// A block over 16 channels, as operands: queries as a left one, keys and what is erased as right ones.
+//
+//            channels 0 ..  8 ..             0 ..  8 ..
+//   rows 0 ..    q[0]  q[2]                  k[0]  k[1]
+//        8 ..    q[1]  q[3]                  k[2]  k[3]
+struct Operands {
+  u32 q[4], k[4], e[4];
+};
+
+// A lane's place in such a right operand, its rows in the order of fragments.
 template <int COLS>
-DEVICE void store_tokens(const u32 (&block)[4], int tile, int first, int col, int lane) {
-  const int row = first + token_of(lane % 16);
-  store_matrices(block, shared_address(tile + Tile<COLS, 2>::offset(row, col + lane / 16 * 8)));
+DEVICE RowCursor<COLS> right_rows(int tile, int first, int lane) {
+  return RowCursor<COLS>(tile, first + token_of(lane / 16 * 8 + lane % 8) - lane % 16, lane % 16 + lane / 8 % 2 * 16);
 }
 
-// Eight columns of a block's fragment, of a tile stored as T: a lane's two tokens, at channels d + 2 (lane % 4) and the
-// next.
-template <typename T>
-struct Tokens {
-  u32 bits[2];
-  METHOD Tokens(int tile, int first, int d, int lane) {
-    asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0,%1}, [%2];"
-                 : "=r"(bits[0]), "=r"(bits[1])
-                 : "r"(shared_address(tile + Tile<KEY, 2>::offset(first + token_of(lane % 16), d))));
-  }
-  METHOD float2 pair(int half) const { return {T::low(bits[half]), T::high(bits[half])}; }
-};
-template <>
-struct Tokens<float> {
-  int tile, first, d, lane;
-  METHOD Tokens(int tile, int first, int d, int lane) : tile(tile), first(first), d(d), lane(lane) {}
-  METHOD float2 pair(int half) const {
-    return load_pair<KEY>(tile, first + token_of(lane / 4 + half * 8), d, 0, lane);
-  }
-};
+// Factors of a block's operands: of both halves of the rows, of both of the channels.
+template <typename Element>
+struct Factors {
+  u32 by[2][2];
 
-DEVICE float2 times(float2 x, float2 y) { return {x.x * y.x, x.y * y.y}; }
-DEVICE float4 times(float4 x, float4 y) { return {x.x * y.x, x.y * y.y, x.z * y.z, x.w * y.w}; }
-DEVICE float2 pick(bool first, float2 x, float2 y) { return {first ? x.x : y.x, first ? x.y : y.y}; }
-
-// e from keys: the same, or times a gate per channel.
-struct NoGates {
-  METHOD NoGates(int, int, int, int) {}
-  METHOD float2 erased(int, float2 k) const { return k; }
-};
-template <typename T>
-struct ChannelGates : Tokens<T> {
-  using Tokens<T>::Tokens;
-  METHOD float2 erased(int half, float2 k) const { return times(this->pair(half), k); }
+  METHOD explicit Factors(const float (&x)[2][4], float4 y) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      by[half][0] = Element::pack(x[0][half * 2] * y.x, x[0][half * 2 + 1] * y.y);
+      by[half][1] = Element::pack(x[1][half * 2] * y.z, x[1][half * 2 + 1] * y.w);
+    }
+  }
+  METHOD explicit Factors(const float (&x)[2][4]) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      by[half][0] = Element::pack(x[0][half * 2], x[0][half * 2 + 1]);
+      by[half][1] = Element::pack(x[1][half * 2], x[1][half * 2 + 1]);
+    }
+  }
+  METHOD void left(u32 (&to)[4], const u32 (&x)[4]) const {
+#pragma unroll
+    for (int p = 0; p < 4; ++p) to[p] = Pairs<Element>::times(x[p], by[p % 2][p / 2]);
+  }
+  METHOD void right(u32 (&to)[4], const u32 (&x)[4]) const {
+#pragma unroll
+    for (int p = 0; p < 4; ++p) to[p] = Pairs<Element>::times(x[p], by[p / 2][p % 2]);
+  }
+  // From a right operand to a left one.
+  METHOD void turned(u32 (&to)[4], const u32 (&x)[4]) const {
+#pragma unroll
+    for (int p = 0; p < 4; ++p) to[p] = Pairs<Element>::times(x[p % 2 * 2 + p / 2], by[p % 2][p / 2]);
+  }
 };
 
 // What the erase gate is to a block: what keys are multiplied by, and what rows of L are scaled by.
 template <class Cfg, int GRAIN = Cfg::ERASE>
 struct Erasure {
   enum : int { ERASES = GRAIN != ABSENT };
-  using Gates = NoGates;
   const Buffer<Cfg>& buffer;
-  METHOD int gates() const { return 0; }
+  METHOD void erased(u32 (&e)[4], const u32 (&k)[4], u32, int, int, int) const {
+#pragma unroll
+    for (int p = 0; p < 4; ++p) e[p] = k[p];
+  }
   METHOD float row(int i) const {
     if constexpr (GRAIN == TOKEN) return at<float>(buffer.vector(Cfg::SMEM_BETA) + i * 4);
     else return 1.0f;
@@ -78,251 +85,72 @@ struct Erasure {
 template <class Cfg>
 struct Erasure<Cfg, CHANNEL> {
   enum : int { ERASES = 1 };
-  using Gates = ChannelGates<typename Cfg::Erase>;
+  using Element = typename Cfg::Element;
+  using Gate = typename Cfg::Erase;
   const Buffer<Cfg>& buffer;
-  METHOD int gates() const { return buffer.gates(); }
+  // `place` is that of the keys.
+  METHOD void erased(u32 (&e)[4], const u32 (&k)[4], u32 place, int first, int d, int lane) const {
+    u32 b[4];
+    if constexpr (sizeof(Gate) == 2) load_matrices(b, place + (buffer.gates() - buffer.keys()));
+#pragma unroll
+    for (int p = 0; p < 4; ++p) {
+      float2 gate;
+      if constexpr (sizeof(Gate) == 2) gate = {Gate::low(b[p]), Gate::high(b[p])};
+      else gate = load_pair<KEY>(buffer.gates(), first + token_of(lane / 4 + p / 2 * 8), d, p % 2 * 2, lane);
+      e[p] = Element::pack(gate.x * Element::low(k[p]), gate.y * Element::high(k[p]));
+    }
+  }
   METHOD float row(int) const { return 1.0f; }
 };
 
 // What a warp gathers over the channels, as sums in accumulator layout: rows are those of fragments, columns tokens in
-// their order. A product's first eight rows are queries and its last eight what is erased, or it is one of two.
+// their order. A product's first eight rows are queries and its last eight what is erased, but for `own` and `far`.
 struct Scores {
-  float near[4];         // of each half with itself, columns as fragments have them
-  float halves[4];       // of the later half with the earlier
-  float own[2];          // the lane's share of q_i k_i
-  float last[4][4];      // with the block before, in a group of 32: queries over 16 keys, what is erased over them
-  float first[2][4][4];  // with the two blocks before the group
+  float near[4];                                // of each half with itself, columns as fragments have them
+  float halves[4];                              // of the later half with the earlier
+  float own[2][4];                              // queries with each half's keys, where only q_i k_i counts
+  float far[BLOCKS > 1 ? BLOCKS - 1 : 1][4][4];  // with an earlier block: queries over 16 keys, what is erased over them
 };
 
-// d[16][8] += a[16][8] b[8][8], float32 sums.
-template <typename Element>
-struct EightDeep;
-template <>
-struct EightDeep<Bf16> {
-  static METHOD void mma(float (&d)[4], u32 a0, u32 a1, u32 b) {
-    asm("mma.sync.aligned.m16n8k8.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5}, {%6}, {%0,%1,%2,%3};"
-        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-        : "r"(a0), "r"(a1), "r"(b));
-  }
-};
-template <>
-struct EightDeep<F16> {
-  static METHOD void mma(float (&d)[4], u32 a0, u32 a1, u32 b) {
-    asm("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5}, {%6}, {%0,%1,%2,%3};"
-        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-        : "r"(a0), "r"(a1), "r"(b));
-  }
-};
-
-template <typename Element>
-DEVICE u32 scaled(u32 pair, float2 by) {
-  return Element::pack(Element::low(pair) * by.x, Element::high(pair) * by.y);
-}
-
-// A lane's two tokens over two channels, that of the earlier half first, and their decays within their groups: since the
-// group's start, and until its end.
-template <typename Element, bool QUERIES, typename Left>
-struct Group {
-  u32 query[2], key[2];
-  float2 erased[2], since[2], until[2];
-
-  METHOD u32 later_query(u32 q, float2 decay) const { return QUERIES ? scaled<Element>(q, decay) : 0; }
-  METHOD u32 later_erased(float2 e, float2 decay) const {
-    return Left::ERASES ? Element::pack(e.x * decay.x, e.y * decay.y) : 0;
-  }
-
-  // Groups of SIZE rows, whose tokens meet where their rows first differ in SIZE / 2; then groups twice as wide.
-  template <int SIZE>
-  METHOD void score(float (&sum)[4], int lane) {
-    const bool later = lane / 4 & (SIZE / 2);  // the earlier half's token is; the later half's then is not
-    const float2 begun = pick(later, since[0], since[1]);
-    const u32 earlier = later ? key[1] : key[0];
-    EightDeep<Element>::mma(sum, later_query(later ? query[0] : query[1], begun),
-                            later_erased(pick(later, erased[0], erased[1]), begun),
-                            // A group of one token has no decay to come.
-                            SIZE == 2 ? earlier : scaled<Element>(earlier, pick(later, until[1], until[0])));
-    float2 other[2];
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const float2 whole = times(since[half], until[half]);
-      other[half] = {__shfl_xor_sync(0xffffffffu, whole.x, SIZE * 2), __shfl_xor_sync(0xffffffffu, whole.y, SIZE * 2)};
-    }
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      if (half == 0 ? later : !later) since[half] = times(since[half], other[half]);
-      else until[half] = times(until[half], other[half]);
-    }
-  }
-
-  // The later half over the earlier; then the block, and its decay.
-  METHOD float2 score_halves(float (&sum)[4]) {
-    const u32 earlier = scaled<Element>(key[0], until[0]);
-    EightDeep<Element>::mma(sum, later_query(query[1], since[1]), later_erased(erased[1], since[1]), earlier);
-    const float2 whole[2] = {times(since[0], until[0]), times(since[1], until[1])};
-    since[1] = times(since[1], whole[0]);
-    until[0] = times(until[0], whole[1]);
-    return times(whole[0], whole[1]);
-  }
-};
-
-// A block's operands over 16 channels: queries, what is erased, keys.
-struct Operands {
-  u32 q[4], e[4], k[4];
-};
-
-// A block's pairs scaled by a decay of each channel.
-template <typename Element>
-DEVICE void scale_block(u32 (&block)[4], float4 by) {
-#pragma unroll
-  for (int p = 0; p < 4; ++p) block[p] = scaled<Element>(block[p], p < 2 ? float2{by.x, by.y} : float2{by.z, by.w});
-}
-
-// The two warps of a pair of blocks meet.
-DEVICE void pair_sync(int pair) {
-  if (BLOCKS == 2 || pair == 0) asm volatile("bar.sync 2, 64;" ::: "memory");
-  else asm volatile("bar.sync 3, 64;" ::: "memory");
-}
-
-// What warps pass on, each lane to the same lanes of others, in one of two buffers.
+// What warps pass on, as one lane sees it, in one of two buffers: the `turn`th.
 template <class Cfg>
 struct Passed {
-  // A block's keys: those of a pair's first block, then of the first pair's two. They arrive in the order of tokens.
-  static METHOD void give_keys(const u32 (&k)[4], int buffer, int slot, int lane) {
-    at<uint2>(keys(buffer, slot) + lane * 8) = {k[0], k[2]};
-    at<uint2>(keys(buffer, slot) + 256 + (lane ^ 28) * 8) = {k[1], k[3]};
-  }
-  static METHOD uint4 take_keys(int buffer, int slot, int lane) {
-    const uint2 near = at<uint2>(keys(buffer, slot) + lane * 8), far = at<uint2>(keys(buffer, slot) + 256 + lane * 8);
-    return {near.x, near.y, far.x, far.y};
-  }
-  static METHOD int keys(int buffer, int slot) { return Cfg::SMEM_PASSED_KEYS + (buffer * BLOCKS + slot) * 512; }
+  enum : int { KEYS = 512, DECAYS = 64 };  // bytes of a block's
+  u32 to = 0, from = 0;  // its own block's keys, and where other blocks' begin: rows of eight channels, tokens in their order
+  int decays = 0;
 
-  // The decays of a group of tokens, of blocks and then of pairs of blocks, over the lane's channels: 2 (lane % 4), the
-  // next, and those eight on.
-  static METHOD float4& decay(int buffer, int group, int lane) {
-    return at<float4>(Cfg::SMEM_PASSED_DECAYS + (buffer * (BLOCKS + BLOCKS / 2) + group) * 64 + lane % 4 * 16);
+  METHOD Passed(int block, int lane) {
+    if constexpr (BLOCKS > 1) {
+      const int first = Cfg::SMEM_PASSED_KEYS + lane / 8 % 2 * 256, row = lane / 16 * 8 + lane % 8;
+      to = shared_address(first + block * KEYS + token_of(row) * 16);
+      from = shared_address(first + row * 16);
+      decays = Cfg::SMEM_PASSED_DECAYS + lane % 4 * 16;
+    }
   }
+
+  METHOD void give_keys(const u32 (&k)[4], int turn) const { store_matrices(k, to + turn * (BLOCKS * KEYS)); }
+  METHOD void take_keys(u32 (&k)[4], int block, int turn) const {
+    load_matrices(k, from + (turn * (BLOCKS * KEYS) + block * KEYS));
+  }
+  // The decay of a block over the lane's channels: 2 (lane % 4), the next, and those eight on.
+  METHOD float4& decay(int block, int turn) const { return at<float4>(decays + (turn * (BLOCKS * DECAYS) + block * DECAYS)); }
 };
 
-// Scores of a block with an earlier one whose keys were passed on.
-template <typename Element, bool QUERIES, typename Left>
-DEVICE void add_scores(float (&sum)[4][4], const Operands& x, uint4 k) {
-  if (QUERIES) {
-    Element::mma(sum[0], x.q, k.x, k.y);
-    Element::mma(sum[1], x.q, k.z, k.w);
-  }
-  if (Left::ERASES) {
-    Element::mma(sum[2], x.e, k.x, k.y);
-    Element::mma(sum[3], x.e, k.z, k.w);
-  }
-}
+// The warps that have a block meet.
+DEVICE void blocks_sync() { asm volatile("bar.sync 2, %0;" ::"n"(BLOCKS * 32) : "memory"); }
 
-// The block by itself, over 16 channels: its decay.
-template <typename Element, typename Decay, bool QUERIES, typename Left>
-DEVICE float4 score_block(Operands& x, float (&near)[3][4], Scores& scores, const Left& left, int q, int k, int g, int first,
-                          int d, int lane) {
-  float2 whole[2];
-#pragma unroll
-  for (int n = 0; n < 2; ++n) {
-    const Tokens<Decay> decays(g, first, d + n * 8, lane);
-    const Tokens<Element> keys(k, first, d + n * 8, lane);
-    const typename Left::Gates gates(left.gates(), first, d + n * 8, lane);
-    Group<Element, QUERIES, Left> group;
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const float2 decay = decays.pair(half);
-      group.key[half] = keys.bits[half];
-      group.erased[half] = gates.erased(half, keys.pair(half));
-      group.since[half] = {exp2(log2_decay(decay.x)), exp2(log2_decay(decay.y))};
-      group.until[half] = {1.0f, 1.0f};
-    }
-    if constexpr (QUERIES) {
-      const Tokens<Element> queries(q, first, d + n * 8, lane);
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        const float2 query = queries.pair(half), key = keys.pair(half);
-        group.query[half] = queries.bits[half];
-        scores.own[half] += query.x * key.x + query.y * key.y;
-      }
-    }
-    group.template score<2>(near[0], lane);
-    group.template score<4>(near[1], lane);
-    group.template score<8>(near[2], lane);
-    whole[n] = group.score_halves(scores.halves);
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const int p = n * 2 + half;
-      x.q[p] = group.later_query(group.query[half], group.since[half]);
-      x.e[p] = group.later_erased(group.erased[half], group.since[half]);
-      x.k[p] = scaled<Element>(group.key[half], group.until[half]);
-    }
-  }
-  return {whole[0].x, whole[0].y, whole[1].x, whole[1].y};
-}
+// A step's factors of a block's tokens, since the block's start and until its end.
+struct Ends {
+  float since[2][4], until[2][4];
 
-template <class Cfg, typename Left>
-DEVICE Scores channel_scores(const Left& left, const Buffer<Cfg>& tiles, int chunk) {
-  using Element = typename Cfg::Element;
-  using Passes = Passed<Cfg>;
-  constexpr bool QUERIES = Cfg::OUTPUTS;
-  Scores scores = {};
-  const int k = tiles.keys(), q = tiles.queries();
-  const int block = warp_index(), first = block * 16, pair = block / 2;
-  int lane = lane_index();
-  if (block >= BLOCKS) return scores;
-  float near[3][4] = {};
-#pragma unroll 1
-  for (int d = 0; d < KEY; d += 16) {
-    const int buffer = (chunk * (KEY / 16) + d / 16) % 2;
-    asm volatile("" : "+r"(lane));  // or addresses held through the loop would be registers too many
-    Operands x;
-    // Over the widest group so far.
-    float4 decay = score_block<Element, typename Cfg::Decay, QUERIES>(x, near, scores, left, q, k, tiles.decays(), first, d, lane);
-    if constexpr (BLOCKS > 1) {
-      const bool later = block % 2;
-      if (!later) Passes::give_keys(x.k, buffer, pair, lane);
-      if (lane < 4) Passes::decay(buffer, block, lane) = decay;
-      pair_sync(pair);
-      const float4 other = Passes::decay(buffer, block ^ 1, lane);
-      decay = times(decay, other);
-      if (later) {
-        add_scores<Element, QUERIES, Left>(scores.last, x, Passes::take_keys(buffer, pair, lane));
-        scale_block<Element>(x.q, other);
-        scale_block<Element>(x.e, other);
-      } else {
-        scale_block<Element>(x.k, other);
-      }
-    }
-    if constexpr (BLOCKS > 2) {
-      if (pair == 0) Passes::give_keys(x.k, buffer, 2 + block, lane);
-      if (block % 2 == 0 && lane < 4) Passes::decay(buffer, BLOCKS + pair, lane) = decay;
-      group_sync();
-      const float4 other = Passes::decay(buffer, BLOCKS + 1 - pair, lane);
-      decay = times(decay, other);
-      if (pair == 1) {
-        add_scores<Element, QUERIES, Left>(scores.first[0], x, Passes::take_keys(buffer, 2, lane));
-        add_scores<Element, QUERIES, Left>(scores.first[1], x, Passes::take_keys(buffer, 3, lane));
-        scale_block<Element>(x.q, other);
-        scale_block<Element>(x.e, other);
-      } else {
-        scale_block<Element>(x.k, other);
-      }
-    }
-    store_tokens<KEY>(x.k, k, first, d, lane);
-    if (QUERIES) store_tokens<KEY>(x.q, q, first, d, lane);
-    if (Left::ERASES) store_tokens<KEY>(x.e, tiles.erased(), first, d, lane);
-    if (block == 0 && lane < 8) {
-      const bool far = lane >= 4;
-      at<float2>(tiles.chunk_decay() + (d + lane * 2) * 4) = {far ? decay.z : decay.x, far ? decay.w : decay.y};
-    }
-  }
-  if (BLOCKS == 1) __syncwarp();  // several have met since they read what comes to lie over decays
-#pragma unroll
-  for (int c = 0; c < 4; ++c) {
-    const int apart = lane / 4 ^ (lane % 4 * 2 + c % 2);  // rows, in the highest bit of which tokens meet
-    scores.near[c] = apart >= 4 ? near[2][c] : apart >= 2 ? near[1][c] : near[0][c];
-  }
-  return scores;
+  // The block's decay, in lanes that have its last token.
+  METHOD float4 whole() const { return {since[0][2], since[0][3], since[1][2], since[1][3]}; }
+};
+
+template <int COLS>
+DEVICE void store_tokens(const u32 (&block)[4], int tile, int first, int col, int lane) {
+  const int row = first + token_of(lane % 16);
+  store_matrices(block, shared_address(tile + Tile<COLS, 2>::offset(row, col + lane / 16 * 8)));
 }
 
 template <typename Element>
@@ -337,26 +165,19 @@ template <typename Element>
 DEVICE void store_query_scores(const Scores& scores, int p) {
   const int block = warp_index(), lane = lane_index();
   if (block >= BLOCKS) return;
-  float own[2] = {scores.own[0], scores.own[1]};
-#pragma unroll
-  for (int step = 1; step < 4; step *= 2) {
-    own[0] += __shfl_xor_sync(0xffffffffu, own[0], step);
-    own[1] += __shfl_xor_sync(0xffffffffu, own[1], step);
-  }
-  const float(&near)[4] = scores.near;
+  const float(&near)[4] = scores.near, (&own)[2][4] = scores.own;
   const int below = lane / 4 - lane % 4 * 2;  // the diagonal, the first of the lane's two entries
-  const float earlier[2] = {below > 0 ? near[0] : below == 0 ? own[0] : 0.0f,
-                            below > 1 ? near[1] : below == 1 ? own[0] : 0.0f};
-  const float later[2] = {below < 0 ? near[0] : below == 0 ? own[1] : 0.0f,
-                          below < 1 ? near[1] : below == 1 ? own[1] : 0.0f};
+  const float earlier[2] = {below > 0 ? near[0] : below == 0 ? own[0][0] : 0.0f,
+                            below > 1 ? near[1] : below == 1 ? own[0][1] : 0.0f};
+  const float later[2] = {below < 0 ? near[0] : below == 0 ? own[1][2] : 0.0f,
+                          below < 1 ? near[1] : below == 1 ? own[1][3] : 0.0f};
   const u32 turned = Element::pack(later[1], later[0]);
   const u32 pairs[4] = {Element::pack(earlier[0], earlier[1]), Element::pack(scores.halves[0], scores.halves[1]), 0,
                         __shfl_xor_sync(0xffffffffu, turned, 3)};
   store_tokens<CHUNK>(pairs, p, block * 16, block * 16, lane);
-  if (block % 2) store_scores<Element>(scores.last, p, block * 16, block * 16 - 16, lane);
-  if (block >= 2) {
-    store_scores<Element>(scores.first[0], p, block * 16, 0, lane);
-    store_scores<Element>(scores.first[1], p, block * 16, 16, lane);
+#pragma unroll
+  for (int other = 0; other + 1 < BLOCKS; ++other) {
+    if (other < block) store_scores<Element>(scores.far[other], p, block * 16, other * 16, lane);
   }
 }
 
@@ -381,32 +202,199 @@ struct TurnedRowsOfL {
 
   // Block `other` left of the warp's own as an operand, high and low.
   METHOD void operand(u32 (&high)[4], u32 (&low)[4], int other) const {
-    const bool last = other % 2 == 0 && warp_index() == other + 1;
 #pragma unroll
     for (int p = 0; p < 4; ++p) {
-      const float(&x)[4] = scores.last[2 + p / 2], (&y)[4] = scores.first[other % 2][2 + p / 2];
+      const float(&sum)[4] = scores.far[other][2 + p / 2];
       const int c = p % 2 * 2;
-      const Halved<Element> l((last ? x[c] : y[c]) * row[p % 2], (last ? x[c + 1] : y[c + 1]) * row[p % 2]);
+      const Halved<Element> l(sum[c] * row[p % 2], sum[c + 1] * row[p % 2]);
       high[p] = p % 2 ? __shfl_xor_sync(0xffffffffu, l.high, 28) : l.high;
       low[p] = p % 2 ? __shfl_xor_sync(0xffffffffu, l.low, 28) : l.low;
     }
   }
 };
 
-// A chunk's factors.
 template <class Cfg>
-DEVICE void make_chunk_factors(const Buffer<Cfg>& buffer, int chunk, float) {
+struct ChunkFactors {
   using Element = typename Cfg::Element;
-  const Erasure<Cfg> left{buffer};
-  const Scores scores = channel_scores(left, buffer, chunk);
-  if constexpr (Cfg::OUTPUTS) {
-    clear_above(buffer.p());
-    store_query_scores<Element>(scores, buffer.p());
+  using Decay = typename Cfg::Decay;
+  using Left = Erasure<Cfg>;
+  enum : int { QUERIES = Cfg::OUTPUTS, ERASES = Left::ERASES };
+  Runs<Decay> runs;
+  Passed<Cfg> passed;
+  int begins = 0;  // in which of two buffers
+
+  METHOD ChunkFactors() : runs(lane_index()), passed(warp_index(), lane_index()) {}
+
+  // Groups of 2 SIZE tokens: those of later halves with those of earlier ones.
+  template <int SIZE>
+  METHOD void score(float (&sum)[4], const Logs<Decay>& logs, const Operands& x, const Counts<Decay, 4>& run, int lane) const {
+    const bool later = lane / 4 & SIZE;  // the first half's token is; the second half's then is not
+    u32 a[4], b[2];
+#pragma unroll
+    for (int n = 0; n < 2; ++n) {
+      float e[4];
+      logs.sum(e, n, run.ones);
+      const u32 begun = Element::pack(decay_of(e[0]), decay_of(e[1]));
+      a[n * 2] = QUERIES ? Pairs<Element>::times(later ? x.q[n * 2] : x.q[n * 2 + 1], begun) : 0;
+      a[n * 2 + 1] = ERASES ? Pairs<Element>::times(later ? x.e[n] : x.e[n + 2], begun) : 0;
+      b[n] = later ? x.k[n + 2] : x.k[n];
+      // A group of one token has no decay to come.
+      if (SIZE > 1) b[n] = Pairs<Element>::times(b[n], Element::pack(decay_of(e[2]), decay_of(e[3])));
+    }
+    Element::mma(sum, a, b[0], b[1]);
   }
-  if constexpr (Cfg::ERASE) {
-    clear_above(buffer.m());
-    // A warp without a block has rows like the last one's, of which nothing comes.
-    const int block = min(warp_index(), BLOCKS - 1);
-    solve_rows<Element>(TurnedRowsOfL<Element, Erasure<Cfg>>(scores, left, block, lane_index()), buffer.m());
+
+  // The block by itself, over 16 channels.
+  METHOD void score_block(Scores& scores, float (&near)[3][4], Ends& ends, const Logs<Decay>& logs, const Operands& x,
+                          int lane) const {
+    score<4>(near[2], logs, x, runs.fours, lane);
+    score<2>(near[1], logs, x, runs.twos, lane);
+    score<1>(near[0], logs, x, runs.ones, lane);
+    u32 a[4], b[2];
+#pragma unroll
+    for (int n = 0; n < 2; ++n) {
+      float first[4], second[4], across[4];
+      logs.sum(first, n, 0, runs.first.ones);
+      logs.sum(second, n, 1, runs.second.ones);
+      logs.sum(across, n, runs.across.ones);
+      const u32 begun = Element::pack(decay_of(second[2]), decay_of(second[3]));
+      a[n * 2] = QUERIES ? Pairs<Element>::times(x.q[n * 2 + 1], begun) : 0;
+      a[n * 2 + 1] = ERASES ? Pairs<Element>::times(x.e[n + 2], begun) : 0;
+      b[n] = Pairs<Element>::times(x.k[n], Element::pack(decay_of(first[2]), decay_of(first[3])));
+#pragma unroll
+      for (int c = 0; c < 2; ++c) {
+        ends.since[n][c] = decay_of(first[c]);
+        ends.until[n][c] = decay_of(across[c]);
+        ends.since[n][c + 2] = decay_of(across[c + 2]);
+        ends.until[n][c + 2] = decay_of(second[c]);
+      }
+    }
+    Element::mma(scores.halves, a, b[0], b[1]);
+    if constexpr (QUERIES) {
+      Element::mma(scores.own[0], x.q, x.k[0], x.k[1]);
+      Element::mma(scores.own[1], x.q, x.k[2], x.k[3]);
+    }
   }
-}
+
+  // A block's queries and what it erases, over 16 channels: with earlier blocks' keys, split at the block's start, and scaled
+  // from the chunk's start on, where they lie.
+  template <int BLOCK>
+  METHOD void score_others(Scores& scores, const Ends& ends, const Operands& x, int turn, u32 query, u32 erased) const {
+    float4 before = {1.0f, 1.0f, 1.0f, 1.0f};
+    u32 between[BLOCK + 1][2], q[4], e[4], scaled[4];
+#pragma unroll
+    for (int other = BLOCK - 1; other >= 0; --other) {
+      between[other][0] = Element::pack(before.x, before.y);
+      between[other][1] = Element::pack(before.z, before.w);
+      before = times(before, passed.decay(other, turn));
+    }
+    const Factors<Element> own(ends.since), all(ends.since, before);
+    if constexpr (QUERIES) {
+      if (BLOCK > 0) own.left(q, x.q);
+      all.left(scaled, x.q);
+      store_matrices(scaled, query);
+    }
+    if constexpr (ERASES) {
+      if (BLOCK > 0) own.turned(e, x.e);
+      all.right(scaled, x.e);
+      store_matrices(scaled, erased);
+    }
+#pragma unroll
+    for (int other = BLOCK - 1; other >= 0; --other) {
+      u32 k[4];
+      passed.take_keys(k, other, turn);
+#pragma unroll
+      for (int p = 0; p < 4; ++p) {
+        if (other + 1 < BLOCK) k[p] = Pairs<Element>::times(k[p], between[other][p % 2]);
+      }
+      float(&sum)[4][4] = scores.far[other];
+#pragma unroll
+      for (int n = 0; n < 2; ++n) {
+        if (QUERIES) Element::mma(sum[n], q, k[n * 2], k[n * 2 + 1]);
+        if (ERASES) Element::mma(sum[n + 2], e, k[n * 2], k[n * 2 + 1]);
+      }
+    }
+  }
+
+  // The chunk's decay, from lanes that have its last token.
+  static METHOD void store_decay(const Buffer<Cfg>& tiles, float4 decay, int d, int lane) {
+    if (lane < 4) at<float4>(tiles.chunk_decay() + d * 4 + lane * 16) = decay;
+  }
+
+  // All channels of a block.
+  template <int BLOCK>
+  METHOD void score_channels(Scores& scores, const Left& left, const Buffer<Cfg>& tiles) {
+    constexpr int FIRST = BLOCK * 16;
+    int lane = lane_index();
+    const RowCursor<KEY> queries(tiles.queries(), FIRST + token_of(lane % 16) - lane % 16, lane);
+    const RowCursor<KEY> keys = right_rows<KEY>(tiles.keys(), FIRST, lane), decays(tiles.decays(), FIRST, lane);
+    const int erased = tiles.erased() - tiles.keys();
+    float near[3][4] = {};
+    Logs<Decay> logs;
+    logs.load(decays, tiles.decays(), FIRST, 0, lane);
+#pragma unroll 1
+    for (int d = 0; d < KEY; d += 16) {
+      const int turn = (d / 16 + begins) % 2;
+      asm volatile("" : "+r"(lane));  // or addresses held through the loop would be registers too many
+      const u32 key = keys.place(d, 0), query = queries.place(d, 0);
+      Operands x;
+      load_matrices(x.k, key);
+      if (QUERIES) load_matrices(x.q, query);
+      logs.bound();
+      left.erased(x.e, x.k, key, FIRST, d, lane);
+      Ends ends;
+      score_block(scores, near, ends, logs, x, lane);
+      const Factors<Element> until(ends.until);
+      u32 scaled[4];
+      until.right(scaled, x.k);
+      if constexpr (BLOCK + 1 == BLOCKS) store_matrices(scaled, key);
+      else passed.give_keys(scaled, turn);
+      if constexpr (BLOCKS > 1) {
+        if (lane < 4) passed.decay(BLOCK, turn) = ends.whole();
+        blocks_sync();
+      }
+      score_others<BLOCK>(scores, ends, x, turn, query, key + erased);
+      if constexpr (BLOCK + 1 < BLOCKS) {
+        float4 after = passed.decay(BLOCK + 1, turn);
+#pragma unroll
+        for (int other = BLOCK + 2; other < BLOCKS; ++other) after = times(after, passed.decay(other, turn));
+        Factors<Element>(ends.until, after).right(scaled, x.k);
+        store_matrices(scaled, key);
+        if constexpr (BLOCK == 0) store_decay(tiles, times(ends.whole(), after), d, lane);
+      } else if constexpr (BLOCK == 0) {
+        store_decay(tiles, ends.whole(), d, lane);
+      }
+      if (d + 16 < KEY) logs.load(decays, tiles.decays(), FIRST, d + 16, lane);
+    }
+    if (BLOCKS == 1) __syncwarp();  // several have met since they read what comes to lie over decays
+#pragma unroll
+    for (int c = 0; c < 4; ++c) {
+      const int apart = lane / 4 ^ (lane % 4 * 2 + c % 2);  // rows, in the highest bit of which tokens meet
+      scores.near[c] = apart >= 4 ? near[2][c] : apart >= 2 ? near[1][c] : near[0][c];
+    }
+  }
+
+  // A copy of the loop to each warp: branches would cost as much as what they choose.
+  template <int BLOCK = 0>
+  METHOD void score_own(Scores& scores, const Left& left, const Buffer<Cfg>& tiles) {
+    if (warp_index() == BLOCK) score_channels<BLOCK>(scores, left, tiles);
+    else if constexpr (BLOCK + 1 < BLOCKS) score_own<BLOCK + 1>(scores, left, tiles);
+  }
+
+  METHOD void make(const Buffer<Cfg>& buffer, float) {
+    const Left left{buffer};
+    Scores sums = {};
+    score_own(sums, left, buffer);
+    begins = (begins + KEY / 16) % 2;
+    if constexpr (QUERIES) {
+      clear_above(buffer.p());
+      store_query_scores<Element>(sums, buffer.p());
+    }
+    if constexpr (ERASES) {
+      clear_above(buffer.m());
+      // A warp without a block has rows like the last one's, of which nothing comes.
+      const int block = min(warp_index(), BLOCKS - 1);
+      solve_rows<Element>(TurnedRowsOfL<Element, Left>(sums, left, block, lane_index()), buffer.m());
+    }
+  }
+};

@@ -8,20 +8,13 @@
 
 template <class Cfg>
 DEVICE void make_factors(int length, float scale) {
-  if constexpr (Cfg::DECAY != CHANNEL) {
-    // Nothing else is ever written there.
-    for (Stage stage; stage.parity == 0; stage.advance()) {
-      const Buffer<Cfg> buffer(stage);
-      if constexpr (Cfg::OUTPUTS) clear_above(buffer.p());
-      if constexpr (Cfg::ERASE) clear_above(buffer.m());
-    }
-  }
+  ChunkFactors<Cfg> factors;
   Stage stage;
 #pragma unroll 1
-  for (int first = 0, chunk = 0; first < length; first += CHUNK, ++chunk) {
+  for (int first = 0; first < length; first += CHUNK) {
     const Buffer<Cfg> buffer(stage);
     buffer.full().wait(stage.parity);
-    if constexpr (Cfg::DECAY == CHANNEL || Cfg::OUTPUTS || Cfg::ERASE) make_chunk_factors<Cfg>(buffer, chunk, scale);
+    if constexpr (Cfg::DECAY == CHANNEL || Cfg::OUTPUTS || Cfg::ERASE) factors.make(buffer, scale);
     fence_async();
     buffer.ready().arrive();
     stage.advance();

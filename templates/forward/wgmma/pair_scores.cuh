@@ -193,14 +193,24 @@ DEVICE void scale_scores(RowsOfL<typename Cfg::Element>& l, const float (&p)[CHU
   }
 }
 
-// A chunk's factors.
 template <class Cfg>
-DEVICE void make_chunk_factors(const Buffer<Cfg>& buffer, int, float scale) {
-  using Element = typename Cfg::Element;
-  if constexpr (Cfg::ERASE == CHANNEL) make_erased(buffer);
-  RowsOfL<Element> l;
-  float p[CHUNK / 8][4];
-  raw_scores<Cfg>(p, l.sum, buffer);
-  if (warp_index() < BLOCKS) scale_scores<Cfg>(l, p, buffer, scale);
-  if constexpr (Cfg::ERASE) solve_rows<Element>(l, buffer.m());
-}
+struct ChunkFactors {
+  METHOD ChunkFactors() {
+    // Nothing else is ever written there.
+    for (Stage stage; stage.parity == 0; stage.advance()) {
+      const Buffer<Cfg> buffer(stage);
+      if constexpr (Cfg::OUTPUTS) clear_above(buffer.p());
+      if constexpr (Cfg::ERASE) clear_above(buffer.m());
+    }
+  }
+
+  METHOD void make(const Buffer<Cfg>& buffer, float scale) const {
+    using Element = typename Cfg::Element;
+    if constexpr (Cfg::ERASE == CHANNEL) make_erased(buffer);
+    RowsOfL<Element> l;
+    float p[CHUNK / 8][4];
+    raw_scores<Cfg>(p, l.sum, buffer);
+    if (warp_index() < BLOCKS) scale_scores<Cfg>(l, p, buffer, scale);
+    if constexpr (Cfg::ERASE) solve_rows<Element>(l, buffer.m());
+  }
+};

@@ -91,10 +91,6 @@ DEVICE void multiply_columns(float (&s)[KEY / 8][4], const u32 (&n)[CHUNK / 16][
   for (int t = 0; t < CHUNK / 16; ++t) multiply<1>(s, n[t], k.step(t), true);
 }
 
-// What queries read of S is scaled by itself, before what they read of the chunk is added; by channels S is scaled instead.
-template <class Cfg>
-constexpr bool READ_IS_SCALED = Cfg::OUTPUTS && Cfg::DECAY != CHANNEL;
-
 // What of S each token erases, and what each query reads of it, into sums that are groups of products of their own. The
 // operand of S is made in parts of Cfg::STEPS steps, as many as registers ask for; each waits for the part before.
 template <class Cfg, int FROM = 0>
@@ -112,8 +108,7 @@ DEVICE void read_state(float (&n)[CHUNK / 8][4], float (&out)[CHUNK / 8][4], con
       if constexpr (LAST && Cfg::OUTPUTS) products_commit();
     }
     if constexpr (Cfg::OUTPUTS) multiply_rows<FROM>(out, entering, ByColumns<KEY>(buffer.queries()), FROM > 0);
-    // Where nothing waits for them alone, they end with what the chunk adds.
-    if constexpr (!LAST || Cfg::ERASE || READ_IS_SCALED<Cfg>) products_commit();
+    products_commit();
     if constexpr (!LAST) {
       if constexpr (Cfg::OUTPUTS && Cfg::ERASE) products_wait<0>(out, n);
       else if constexpr (Cfg::OUTPUTS) products_wait<0>(out);
@@ -121,4 +116,66 @@ DEVICE void read_state(float (&n)[CHUNK / 8][4], float (&out)[CHUNK / 8][4], con
     }
   }
   if constexpr (!LAST) read_state<Cfg, FROM + Cfg::STEPS>(n, out, s, buffer);
+}
+
+// S as the operand of two products, the second of which comes late, when sums and operands of others are spent: accumulators
+// for both at once would be registers too many beside factors of every channel. Made in parts of Cfg::STEPS steps where
+// registers are shorter still, and then known only after the wait for it.
+template <class Cfg>
+struct Entering {
+  using Element = typename Cfg::Element;
+  enum : int { STEPS = KEY / 16, WHOLE = Cfg::STEPS >= STEPS };
+  u32 operand[WHOLE ? STEPS : Cfg::STEPS][4];
+
+  METHOD void take(const float (&s)[KEY / 8][4]) {
+    to_operands<Element>(operand, s);
+    pin(operand);
+  }
+  // The last step's part lies in shared memory meanwhile; each lane has its own place.
+  METHOD void put_by(int place) const {
+    const u32(&a)[4] = operand[STEPS - 1];
+    at<uint4>(place) = {a[0], a[1], a[2], a[3]};
+  }
+  METHOD void fetch(int place) {
+    const uint4 a = at<uint4>(place);
+    u32(&to)[4] = operand[STEPS - 1];
+    to[0] = a.x, to[1] = a.y, to[2] = a.z, to[3] = a.w;
+    pin(to);
+  }
+  // Begins sum (+)= S times the rows of a tile, where S is whole.
+  METHOD void read_whole(float (&sum)[CHUNK / 8][4], const ByColumns<KEY>& tile, bool keep) const {
+    products_begin();
+    multiply_rows(sum, operand, tile, keep);
+    products_commit();
+  }
+  // Begins sum = S times the rows of a tile. Each part waits for the one before.
+  template <int FROM = 0>
+  METHOD void read_parts(float (&sum)[CHUNK / 8][4], const float (&s)[KEY / 8][4], const ByColumns<KEY>& tile) {
+    to_operands<Element, FROM>(operand, s);
+    pin(operand);
+    products_begin();
+    multiply_rows<FROM>(sum, operand, tile, FROM > 0);
+    products_commit();
+    if constexpr (FROM + Cfg::STEPS < STEPS) {
+      products_wait<0>(sum);
+      read_parts<FROM + Cfg::STEPS>(sum, s, tile);
+    }
+  }
+};
+
+// The decay of S over a chunk.
+template <class Cfg>
+DEVICE void decay_state(float (&s)[KEY / 8][4], const Buffer<Cfg>& buffer, int lane) {
+  if constexpr (Cfg::DECAY == TOKEN) scale_all(s, at<float>(buffer.chunk_decay()));
+  if constexpr (Cfg::DECAY == CHANNEL) {
+#pragma unroll
+    for (int d = 0; d < KEY / 16; ++d) {
+      const float4 f = at<float4>(buffer.chunk_decay() + d * 64 + lane % 4 * 16);
+#pragma unroll
+      for (int c = 0; c < 4; ++c) {
+        s[d * 2][c] *= c % 2 ? f.y : f.x;
+        s[d * 2 + 1][c] *= c % 2 ? f.w : f.z;
+      }
+    }
+  }
 }

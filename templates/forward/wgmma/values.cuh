@@ -66,6 +66,7 @@ DEVICE void store_outputs(const float (&out)[CHUNK / 8][4], int place, Element* 
                  : "=r"(x[0]), "=r"(x[1]), "=r"(x[2]), "=r"(x[3])
                  : "r"(from + t % 2 * 512)
                  : "memory");
+    if constexpr (CHUNK == 16) __syncwarp();  // one place: nothing else parts these reads from the next chunk's outputs
     if (t * 16 + lane / 2 < exist) *reinterpret_cast<uint4*>(row) = {x[0], x[1], x[2], x[3]};
     row += 16 * stride;
   }

@@ -196,7 +196,10 @@ fn schedules(args: &Args, rule: &Rule, arch: Arch, segments: u64) -> Result<Vec<
         texts.push(format!("matrix=wgmma,segments={segments}"));
     }
     let of = |text: &String| Ok(Schedule::from_overrides(rule, args.pass, arch, text)?);
-    texts.iter().map(of).collect()
+    let all = texts.iter().map(of).collect::<Result<Vec<_>, CliError>>()?;
+    // What nobody asked for is not refused aloud.
+    let legal: Vec<Schedule> = all.iter().copied().filter(|one| bind(rule, args.pass, *one, arch).is_ok()).collect();
+    Ok(if args.schedule.is_empty() && !legal.is_empty() { legal } else { all })
 }
 
 /// Into how many parts a sequence goes where each could have that many multiprocessors: a power of two up to 8.

@@ -44,6 +44,15 @@ pub(super) fn call(rule: &Rule, shape: Shape, lengths: &[u32], kernel: &Kernel) 
             *view = View { address: address(), batch: tokens * token, token, head };
         }
     }
+    for (place, own) in rule.prologue.named().into_iter().enumerate() {
+        let head = own.axis.map_or(1, |axis| i64::from(axis.channels(rule)));
+        let token = i64::from(shape.value_heads) * head;
+        for views in [&mut call.named, &mut call.named_gradients] {
+            if let Some(view) = views.get_mut(place) {
+                *view = View { address: address(), batch: tokens * token, token, head };
+            }
+        }
+    }
     debug_assert!(call.check(kernel).is_ok());
     call
 }
@@ -145,6 +154,7 @@ pub(super) fn named_bytes(call: &Arguments, shape: Shape, kernel: &Kernel, index
         .iter()
         .map(|param| match &param.arg {
             Arg::Pointer(tensor) => tensor_bytes(rule, shape, call, *tensor),
+            Arg::Named(name) | Arg::NamedGradient(name) => own_bytes(rule, shape, name),
             Arg::Workspace(name) => {
                 let place = kernel.workspaces.iter().position(|workspace| workspace.name == *name);
                 place.and_then(|place| workspaces.get(place)).map_or(0.0, |bytes| *bytes as f64)
@@ -152,4 +162,13 @@ pub(super) fn named_bytes(call: &Arguments, shape: Shape, kernel: &Kernel, index
             _ => 0.0,
         })
         .sum())
+}
+
+/// Bytes of a tensor that the rule names itself.
+fn own_bytes(rule: &Rule, shape: Shape, name: &str) -> f64 {
+    let named = rule.prologue.named();
+    let Some(own) = named.iter().find(|own| own.name == name) else { return 0.0 };
+    let tokens = if own.per_token { f64::from(shape.batch) * f64::from(shape.tokens) } else { 1.0 };
+    let head = own.axis.map_or(1.0, |axis| f64::from(axis.channels(rule)));
+    tokens * f64::from(shape.value_heads) * head * f64::from(own.storage.bytes())
 }

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use gdn2_codegen::abi::Tensor;
+use gdn2_codegen::arch::Arch;
 use gdn2_codegen::pass::Pass;
 use gdn2_dsl::bars::Deviation;
 use gdn2_dsl::{Draw, Regime, Rule, parse_file};
@@ -100,16 +101,16 @@ fn drawn_cases_of_shipped_layers_come_back_from_their_files() {
 }
 
 #[test]
-fn kernels_refuse_what_they_cannot_compute() {
+fn wgmma_refuses_gates_that_it_cannot_compute() {
     for rule in layers() {
-        let case = Case::drawn(&rule.with_dims(16, 16).unwrap(), &Draw::new(1, 4, 1, 1, 1), true).unwrap();
-        for pass in PASSES {
-            let rule = rule.with_dims(16, 16).unwrap();
-            let error = engine().run(&Run::new(&rule, pass, &Device::vm()), &case).unwrap_err();
-            let words = error.to_string();
-            assert!(matches!(error, RunError::Illegal(_)), "{words}");
-            assert!(words.contains(&rule.name) && words.contains("run this rule on the cpu device"), "{words}");
-        }
+        let rule = rule.with_dims(64, 64).unwrap();
+        let case = Case::drawn_inputs(&rule, &Draw::new(1, 4, 1, 1, 1), false).unwrap();
+        let (device, arch) = (Device::vm(), Some(Arch::Sm90a));
+        let run = Run { arch, schedule: "matrix=wgmma", ..Run::new(&rule, Pass::Forward, &device) };
+        let error = engine().run(&run, &case).unwrap_err();
+        let words = error.to_string();
+        assert!(matches!(error, RunError::Illegal(_)), "{words}");
+        assert!(words.contains("matrix") && words.contains("mma for a rule that computes its gates"), "{words}");
     }
 }
 

@@ -1,4 +1,4 @@
-// source 11614aa19f0370480288e3ce4bd615613474e9e1079bd2ac89bd215cb12f458b
+// source 1d08b286730b8fceb46f0cb9d541a91ad4d84fbc4b81f1084be9b601b2ebe9ff
 // gdn2_forward_for_backward: the chunked forward pass of rule `gdn2` on sm_80, chunk=32,value_split=1,warps=8,stages=2.
 //
 //   S_t = (I - k_t e_t^T) Diag(exp g_t) S_(t-1) + k_t z_t^T     e = b k     z = w v     o_t = scale S_t^T q_t
@@ -1095,9 +1095,9 @@ DEVICE void advance_state(State<Element>& state, const float (&n)[CHUNK / 8][4],
   state.template advance<Decay>(writes, k, lane);
 }
 
-// States kept in memory as matrix operands: of each 16 value rows and 16 channels, one 16-byte word to a lane, so that
-// a warp moves 512 neighbouring bytes at a time. [value tiles][KEY / 16][32 lanes], rounded to the operand type, and behind
-// each tile its unit's exponent where there is one.
+// Where states are kept in memory, as matrix operands in the order of mma.m16n8k16's warps: of each 16 value rows and 16
+// channels, one 16-byte word to a lane, so that a warp moves 512 neighbouring bytes at a time. [value tiles][KEY / 16][32
+// lanes], rounded to the operand type, and behind each tile its unit's exponent where there is one.
 
 enum : int {
   KEPT_TILE = KEY / 16 * 512,  // bytes of a value tile
@@ -1107,18 +1107,12 @@ enum : int {
 template <typename Element>
 constexpr int KEPT_WORDS = KEPT_TILE / 16 + Unit<Element>::MOVES;
 
-template <typename Element>
-DEVICE void keep_state(State<Element>& state, uint4* words) {
-  const int lane = lane_index();
+// Keeps the exponent of a tile's unit, which is the one that suits these numbers.
+template <typename Element, int N>
+DEVICE void keep_unit(Unit<Element>& unit, float (&x)[N][4], uint4* words) {
   if constexpr (Unit<Element>::MOVES) {
-    state.unit.fit(state.s);
-    if (lane == 0) words[KEPT_TILE / 16] = {static_cast<u32>(state.unit.exponent), 0, 0, 0};
-  }
-#pragma unroll
-  for (int d = 0; d < KEY / 16; ++d) {
-    u32 a[4];
-    to_operand<Element, One>(a, state.s, d, lane);
-    words[d * 32 + lane] = {a[0], a[1], a[2], a[3]};
+    unit.fit(x);
+    if (lane_index() == 0) words[KEPT_TILE / 16] = {static_cast<u32>(unit.exponent), 0, 0, 0};
   }
 }
 
@@ -1131,6 +1125,20 @@ template <typename Element>
 DEVICE uint4* kept_words(void* workspace, i64 slot, int value_head, int value_heads, int tile) {
   const i64 index = (slot * value_heads + value_head) * ((VALUE + 15) / 16) + tile;
   return static_cast<uint4*>(workspace) + index * KEPT_WORDS<Element>;
+}
+
+// Keeps the states of mma.sync's warps in memory.
+
+template <typename Element>
+DEVICE void keep_state(State<Element>& state, uint4* words) {
+  const int lane = lane_index();
+  keep_unit(state.unit, state.s, words);
+#pragma unroll
+  for (int d = 0; d < KEY / 16; ++d) {
+    u32 a[4];
+    to_operand<Element, One>(a, state.s, d, lane);
+    words[d * 32 + lane] = {a[0], a[1], a[2], a[3]};
+  }
 }
 
 using Element = Bf16;

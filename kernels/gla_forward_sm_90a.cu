@@ -1,4 +1,4 @@
-// source 7e14cbeb2b4f66eb914e7c1e6e372f632769a4660a9f7e0283c64cf2a9cfef14
+// source 0de9ddf458ef40d28f0fc5af020d8f61e7fb254ee45142ebc803c164f75ae43d
 // gla_forward: the chunked forward pass of rule `gla` on sm_90a, chunk=64,value_split=1,warps=8,stages=2,matrix=wgmma.
 //
 //   S_t = (I - k_t e_t^T) Diag(exp g_t) S_(t-1) + k_t z_t^T     e = b k     z = w v     o_t = scale S_t^T q_t
@@ -609,7 +609,8 @@ DEVICE int token_of(int row) { return row < 8 ? row : 23 - row; }
 // A stronger decay forgets no more than e^-104, and infinity times 0 would be no number.
 constexpr float STRONGEST = -104.0f;
 
-// Pairs of 16-bit numbers, and products of sixteen tokens or of eight, d = 0 to begin with.
+// Pairs of 16-bit numbers; and of bfloat16, which decays are stored or taken apart as, products of sixteen tokens or of
+// eight, d = 0 to begin with.
 template <typename T>
 struct Pairs;
 template <>
@@ -644,26 +645,10 @@ struct Pairs<Bf16> {
 };
 template <>
 struct Pairs<F16> {
-  enum : u32 { ONE = 0x3c00 };
   static METHOD u32 times(u32 x, u32 y) {
     u32 z;
     asm("mul.rn.f16x2 %0, %1, %2;" : "=r"(z) : "r"(x), "r"(y));
     return z;
-  }
-  static METHOD u32 bounded(u32 x) {
-    u32 z;
-    asm("max.f16x2 %0, %1, %2;" : "=r"(z) : "r"(x), "r"(0xd680d680u));
-    return z;
-  }
-  static METHOD void begin(float (&d)[4], const u32 (&a)[4], u32 b0, u32 b1) {
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%10,%10,%10,%10};"
-        : "=f"(d[0]), "=f"(d[1]), "=f"(d[2]), "=f"(d[3])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1), "f"(0.0f));
-  }
-  static METHOD void begin(float (&d)[4], const u32 (&a)[2], u32 b) {
-    asm("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5}, {%6}, {%7,%7,%7,%7};"
-        : "=f"(d[0]), "=f"(d[1]), "=f"(d[2]), "=f"(d[3])
-        : "r"(a[0]), "r"(a[1]), "r"(b), "f"(0.0f));
   }
 };
 
@@ -1739,9 +1724,9 @@ DEVICE void store_outputs(const float (&out)[CHUNK / 8][4], int place, Element* 
 
 // The state from chunk to chunk: the only work that waits for the chunk before.
 
-// w V of 16 tokens from 16 t on. A gate that is one number per token is `factor`, of the first eight and of the rest.
+// w V of 16 tokens from 16 t on.
 template <class Cfg>
-DEVICE void load_written(float (&z)[2][4], float2 (&factor)[2], const Buffer<Cfg>& buffer, int t, int warp, int lane) {
+DEVICE void load_written(float (&z)[2][4], const Buffer<Cfg>& buffer, int t, int warp, int lane) {
   const Values<typename Cfg::Element> values(Cfg::SMEM_V_TILE, warp, lane);
   values.load(z[0], z[1], t * 16);
   if constexpr (Cfg::WRITE == CHANNEL) {
@@ -1753,9 +1738,11 @@ DEVICE void load_written(float (&z)[2][4], float2 (&factor)[2], const Buffer<Cfg
   }
 #pragma unroll
   for (int n = 0; n < 2; ++n) {
-    factor[n] = {1.0f, 1.0f};
-    if constexpr (Cfg::TIED) factor[n] = Columns(buffer.vector(Cfg::SMEM_BETA), lane)[t * 2 + n];
-    else if constexpr (Cfg::WRITE == TOKEN) factor[n] = Columns(buffer.vector(Cfg::SMEM_WRITE), lane)[t * 2 + n];
+    float2 w = {1.0f, 1.0f};
+    if constexpr (Cfg::TIED) w = Columns(buffer.vector(Cfg::SMEM_BETA), lane)[t * 2 + n];
+    else if constexpr (Cfg::WRITE == TOKEN) w = Columns(buffer.vector(Cfg::SMEM_WRITE), lane)[t * 2 + n];
+#pragma unroll
+    for (int c = 0; c < 4; ++c) z[n][c] *= c % 2 ? w.y : w.x;
   }
 }
 
@@ -1766,12 +1753,11 @@ DEVICE void choose_unit(State<typename Cfg::Element>& state, const Buffer<Cfg>& 
 #pragma unroll
   for (int t = 0; t < CHUNK / 16; ++t) {
     float written[2][4];
-    float2 w[2];
-    load_written(written, w, buffer, t, warp, lane);
+    load_written(written, buffer, t, warp, lane);
 #pragma unroll
     for (int n = 0; n < 2; ++n) {
 #pragma unroll
-      for (int c = 0; c < 4; ++c) z[t * 2 + n][c] = written[n][c] * (c % 2 ? w[n].y : w[n].x) * state.unit.down();
+      for (int c = 0; c < 4; ++c) z[t * 2 + n][c] = written[n][c] * state.unit.down();
     }
   }
   state.unit.fit(state.s, z);
@@ -1785,8 +1771,7 @@ DEVICE void subtract_held(float (&r)[CHUNK / 8][4], const Buffer<Cfg>& buffer, i
 #pragma unroll
   for (int t = 0; t < CHUNK / 16; ++t) {
     float z[2][4];
-    float2 w[2];
-    load_written(z, w, buffer, t, warp, lane);
+    load_written(z, buffer, t, warp, lane);
 #pragma unroll
     for (int n = 0; n < 2; ++n) {
       float2 f = {-1.0f, -1.0f};
@@ -1794,7 +1779,7 @@ DEVICE void subtract_held(float (&r)[CHUNK / 8][4], const Buffer<Cfg>& buffer, i
       float(&to)[4] = r[t * 2 + n];
 #pragma unroll
       for (int c = 0; c < 4; ++c) {
-        const float written = z[n][c] * (c % 2 ? w[n].y : w[n].x) * down;
+        const float written = z[n][c] * down;
         to[c] = Cfg::ERASE ? to[c] * (c % 2 ? f.y : f.x) + written : written;
       }
     }

@@ -8,7 +8,7 @@
 
 #include "numbers.cuh"
 #include "backward/gradient_pairs.cuh"
-#include "chunk/kept.cuh"
+#include "chunk/kept_layout.cuh"
 
 enum : int { KEY_GROUPS = KEY / 16 };
 

@@ -3,7 +3,7 @@
 #pragma once
 
 #include "backward/gradient_keys.cuh"
-#include "chunk/kept.cuh"
+#include "chunk/kept_layout.cuh"
 #include "chunk/unit.cuh"
 #include "numbers.cuh"
 

@@ -37,6 +37,7 @@ const FILES: &[(&str, &str)] = files![
     "chunk/erase_operand.cuh",
     "chunk/factors.cuh",
     "chunk/kept.cuh",
+    "chunk/kept_layout.cuh",
     "chunk/left_anchored.cuh",
     "chunk/left_tile.cuh",
     "chunk/no_erase.cuh",

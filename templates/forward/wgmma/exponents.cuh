@@ -20,7 +20,8 @@ DEVICE int token_of(int row) { return row < 8 ? row : 23 - row; }
 // A stronger decay forgets no more than e^-104, and infinity times 0 would be no number.
 constexpr float STRONGEST = -104.0f;
 
-// Pairs of 16-bit numbers, and products of sixteen tokens or of eight, d = 0 to begin with.
+// Pairs of 16-bit numbers; and of bfloat16, which decays are stored or taken apart as, products of sixteen tokens or of
+// eight, d = 0 to begin with.
 template <typename T>
 struct Pairs;
 template <>
@@ -55,26 +56,10 @@ struct Pairs<Bf16> {
 };
 template <>
 struct Pairs<F16> {
-  enum : u32 { ONE = 0x3c00 };
   static METHOD u32 times(u32 x, u32 y) {
     u32 z;
     asm("mul.rn.f16x2 %0, %1, %2;" : "=r"(z) : "r"(x), "r"(y));
     return z;
-  }
-  static METHOD u32 bounded(u32 x) {
-    u32 z;
-    asm("max.f16x2 %0, %1, %2;" : "=r"(z) : "r"(x), "r"(0xd680d680u));
-    return z;
-  }
-  static METHOD void begin(float (&d)[4], const u32 (&a)[4], u32 b0, u32 b1) {
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%10,%10,%10,%10};"
-        : "=f"(d[0]), "=f"(d[1]), "=f"(d[2]), "=f"(d[3])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1), "f"(0.0f));
-  }
-  static METHOD void begin(float (&d)[4], const u32 (&a)[2], u32 b) {
-    asm("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5}, {%6}, {%7,%7,%7,%7};"
-        : "=f"(d[0]), "=f"(d[1]), "=f"(d[2]), "=f"(d[3])
-        : "r"(a[0]), "r"(a[1]), "r"(b), "f"(0.0f));
   }
 };
 

@@ -18,5 +18,7 @@ def read_case(path):
     tensors = {}
     for name, entry in header.items():
         start, end = entry["data_offsets"]
+        # What files called the gradient of the initial state once.
+        name = {"dinitial_state": "d_initial_state"}.get(name, name)
         tensors[name] = np.frombuffer(body[start:end], dtypes[entry["dtype"]]).reshape(entry["shape"])
     return tensors, metadata

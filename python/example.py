@@ -17,11 +17,6 @@ BAR = 0.005
 BARS = {"dq": 0.008, "dk": 0.008, "dv": 0.008, "d_initial_state": 0.008, "dg": 0.02, "db": 0.02, "dw": 0.02}
 
 
-def stored(name):
-    """What a case file calls a tensor."""
-    return {"d_initial_state": "dinitial_state"}.get(name, name)
-
-
 def error(got, want):
     return float(np.sqrt(np.mean((got - want) ** 2)) / (np.sqrt(np.mean(want**2)) + 1e-8))
 
@@ -53,7 +48,7 @@ def main():
         scale=scale,
         d_final_state=case.get("d_final_state"),
     )
-    errors |= {name: error(grad, case[stored(name)]) for name, grad in grads.items()}
+    errors |= {name: error(grad, case[name]) for name, grad in grads.items()}
 
     if "cu_seqlens" not in case:
         state = case["initial_state"].copy() if "initial_state" in case else np.zeros_like(final_state)

@@ -44,6 +44,10 @@ pub struct Args {
     /// GPU whose limits hold: sm_80, sm_86, sm_89, sm_90a or sm_120; the PTX's own target without it
     #[arg(long)]
     arch: Option<Arch>,
+    /// Where shared memory starts: aligned as the PTX declares it and no better, or to 1024 bytes, as drivers do today and
+    /// Triton's kernels rely on
+    #[arg(long, value_enum, default_value_t)]
+    shared_alignment: SharedAlignment,
     #[command(flatten)]
     check: VmCheck,
     /// File to write the outputs to
@@ -64,6 +68,25 @@ pub struct Args {
     /// Print the whole report as JSON
     #[arg(long)]
     json: bool,
+}
+
+/// What the start of shared memory is aligned to.
+#[derive(Clone, Copy, Default, clap::ValueEnum)]
+enum SharedAlignment {
+    /// What the PTX declares
+    #[default]
+    Declared,
+    /// 1024 bytes
+    Driver,
+}
+
+impl From<SharedAlignment> for gdn2_vm::SharedAlignment {
+    fn from(alignment: SharedAlignment) -> Self {
+        match alignment {
+            SharedAlignment::Declared => Self::DECLARED,
+            SharedAlignment::Driver => Self::DRIVER,
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -304,7 +327,8 @@ impl Args {
     pub fn run(&self) -> Result<Verdict, CliError> {
         let ptx = String::from_utf8(read(&self.ptx, MOST_PTX)?)
             .map_err(|_| usage(format!("{}: not a PTX text", self.ptx.display())))?;
-        let module = Module::parse(&ptx).map_err(|error| usage(format!("{}: {error}", self.ptx.display())))?;
+        let module = Module::parse_aligned(&ptx, self.shared_alignment.into())
+            .map_err(|error| usage(format!("{}: {error}", self.ptx.display())))?;
         let spec = Spec::read(&self.launch)?;
         let entry = match &self.entry {
             Some(entry) => entry.clone(),

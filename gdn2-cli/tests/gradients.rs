@@ -37,7 +37,7 @@ fn gradcheck_prints_a_row_per_draw_and_gradient() {
     let text = text(&output);
     assert_eq!(output.status.code(), Some(0), "{text}");
     // The last draw has no initial state.
-    for (tensor, times) in [("dq", 3), ("dk", 3), ("dv", 3), ("dg", 3), ("db", 3), ("dw", 3), ("dinitial_state", 2)] {
+    for (tensor, times) in [("dq", 3), ("dk", 3), ("dv", 3), ("dg", 3), ("db", 3), ("dw", 3), ("d_initial_state", 2)] {
         let rows = text.lines().filter(|line| line.split_whitespace().any(|word| word == tensor));
         assert_eq!(rows.filter(|row| row.ends_with("pass")).count(), times, "{tensor}: {text}");
     }
@@ -85,7 +85,7 @@ fn every_gradient_of_the_repository_s_cases_is_within_its_bar() {
         let output = gdn2(&root, &arguments).output().unwrap();
         let text = text(&output);
         assert!(output.status.success() && text.contains(" passed, 0 failed\n"), "{text}");
-        let judged = text.lines().filter(|line| line.contains("gla_d48") && line.contains("dinitial_state"));
+        let judged = text.lines().filter(|line| line.contains("gla_d48") && line.contains("d_initial_state"));
         assert_eq!(judged.count(), 1, "{text}");
     }
 }

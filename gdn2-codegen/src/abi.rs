@@ -89,7 +89,7 @@ impl Tensor {
             Tensor::DB => "db",
             Tensor::DW => "dw",
             Tensor::DFinalState => "d_final_state",
-            Tensor::DInitialState => "dinitial_state",
+            Tensor::DInitialState => "d_initial_state",
         }
     }
 

@@ -64,7 +64,7 @@ pub struct Cost {
 pub fn bar(tensor: &str) -> Option<f64> {
     Some(match tensor {
         "o" | "final_state" => 0.005,
-        "dq" | "dk" | "dv" | "d_initial_state" | "dinitial_state" => 0.008,
+        "dq" | "dk" | "dv" | "d_initial_state" => 0.008,
         "dg" | "db" | "dw" => 0.02,
         _ => return None,
     })

@@ -15,7 +15,7 @@ const DECLARATIONS: usize = 64;
 /// Words kept for what rules may come to say.
 const RESERVED: [&str; 6] = ["p", "tap", "tap_k", "tap_v", "rank", "steps"];
 /// Words that files, calls and rules have a meaning for already.
-const TENSORS: [&str; 27] = [
+const TENSORS: [&str; 28] = [
     "q",
     "k",
     "v",
@@ -41,6 +41,7 @@ const TENSORS: [&str; 27] = [
     "db",
     "dw",
     "d_final_state",
+    "d_initial_state",
     "dinitial_state",
     "rule",
 ];

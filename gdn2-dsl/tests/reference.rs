@@ -148,7 +148,7 @@ fn gradients_agree_with_finite_differences() {
                 ("dg", |i| i.g.as_mut(), gradients.dg.as_ref()),
                 ("db", |i| i.b.as_mut(), gradients.db.as_ref()),
                 ("dw", |i| i.w.as_mut(), gradients.dw.as_ref()),
-                ("dinitial_state", |i| i.initial_state.as_mut(), Some(&gradients.d_initial_state)),
+                ("d_initial_state", |i| i.initial_state.as_mut(), Some(&gradients.d_initial_state)),
             ];
             for (name, pick, gradient) in picks {
                 let Some(gradient) = gradient else {
@@ -206,7 +206,7 @@ fn the_oracle_agrees_to_its_own_rounding() {
         check("dg", gradients.dg.as_ref());
         check("db", gradients.db.as_ref());
         check("dw", gradients.dw.as_ref());
-        check("dinitial_state", Some(&gradients.d_initial_state));
+        check("d_initial_state", Some(&gradients.d_initial_state));
     }
     assert!(seen == 0 || seen >= 12, "only {seen} oracle cases found");
 }

@@ -21,7 +21,7 @@ fn named<'a>(o: &'a Outputs, d: &'a Gradients) -> Vec<(&'static str, &'a Vec<f64
         ("dg", d.dg.as_ref()),
         ("db", d.db.as_ref()),
         ("dw", d.dw.as_ref()),
-        ("dinitial_state", Some(&d.d_initial_state)),
+        ("d_initial_state", Some(&d.d_initial_state)),
     ];
     all.into_iter().filter_map(|(name, tensor)| Some((name, tensor?))).collect()
 }

@@ -175,7 +175,12 @@ impl Case {
                         got: got.to_string(),
                         want: FLOATS.to_owned(),
                     })?;
-                    case.tensors.insert(tensor, array);
+                    if case.tensors.insert(tensor, array).is_some() {
+                        return Err(CaseError::Named {
+                            tensor: tensor.name().to_owned(),
+                            problem: format!("there twice, as `{FORMER_GRADIENT}` too; leave one of them"),
+                        });
+                    }
                 }
             }
         }
@@ -422,9 +427,11 @@ fn unknown(field: &'static str, got: Option<&str>, want: &'static str) -> CaseEr
     CaseError::Metadata { field, got: got.map_or("missing".to_owned(), |got| format!("`{got}`")), want }
 }
 
+/// What the gradient of the initial state was called once, and is in files from then.
+const FORMER_GRADIENT: &str = "dinitial_state";
+
 fn named(name: &str) -> Result<Tensor, CaseError> {
-    // As the gradient of the initial state was called once.
-    let name = if name == "d_initial_state" || name == "dinitial_state" { Tensor::DInitialState.name() } else { name };
+    let name = if name == FORMER_GRADIENT { Tensor::DInitialState.name() } else { name };
     Tensor::ALL.into_iter().find(|tensor| tensor.name() == name).ok_or_else(|| CaseError::UnknownTensor {
         name: name.to_owned(),
         known: Tensor::ALL

@@ -43,6 +43,25 @@ fn a_case_survives_its_file_bit_for_bit() {
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "no temporary file stays");
 }
 
+/// Files from when the gradient of the initial state had another name are read; a file with both is refused.
+#[test]
+fn a_gradient_is_read_by_its_former_name() {
+    let bytes = case().to_bytes().unwrap();
+    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let (_, header) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
+    let former = |name: &str| if name == "d_initial_state" { "dinitial_state".to_owned() } else { name.to_owned() };
+    let all = file.tensors();
+    let renamed =
+        safetensors::serialize(all.iter().map(|(name, view)| (former(name), view)), header.metadata().clone());
+    assert!(file.tensor("d_initial_state").is_ok());
+    assert_eq!(Case::from_bytes(&renamed.unwrap()).unwrap(), case());
+    let twice = all.iter().map(|(name, view)| (name.clone(), view));
+    let twice =
+        twice.chain([("dinitial_state".to_owned(), &all.iter().find(|it| it.0 == "d_initial_state").unwrap().1)]);
+    let refusal = Case::from_bytes(&safetensors::serialize(twice, header.metadata().clone()).unwrap()).unwrap_err();
+    assert_eq!(refusal.to_string(), "d_initial_state: there twice, as `dinitial_state` too; leave one of them");
+}
+
 #[test]
 fn a_case_names_its_rule() {
     let found = case().rule().unwrap();

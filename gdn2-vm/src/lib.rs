@@ -18,7 +18,7 @@ pub use api::{Address, Check, INSTRUCTIONS, Landing, Launch, Limits, Value};
 pub use error::LoadError;
 pub use memory::Memory;
 pub use memory::tensor_map::{MapType, Swizzle, TensorMap, TensorMapError};
-pub use module::Module;
+pub use module::{Module, SharedAlignment};
 pub use report::finding::{Finding, Party, Rule};
 pub use report::place::{Place, SourceLine};
 pub use report::trap::{Fault, Trap};

@@ -21,6 +21,18 @@ pub struct Module {
     pub(crate) target: (u32, bool),
 }
 
+/// To what shared memory is aligned, whatever a text declares.
+#[derive(Clone, Copy, Debug)]
+pub struct SharedAlignment(u32);
+
+impl SharedAlignment {
+    /// As declared.
+    pub const DECLARED: SharedAlignment = SharedAlignment(1);
+    /// What drivers give today, though no manual promises it: Triton's kernels declare 16 bytes and rely on it for swizzled
+    /// tiles.
+    pub const DRIVER: SharedAlignment = SharedAlignment(1024);
+}
+
 /// A module variable.
 #[derive(Debug)]
 struct Stored {
@@ -31,14 +43,24 @@ struct Stored {
 }
 
 impl Module {
-    /// Parses and decodes a PTX text; an unknown instruction is an error here, with its line.
+    /// Parses and decodes a PTX text; an unknown instruction is an error here, with its line. Shared memory of a kernel
+    /// starts at an odd multiple of the strongest alignment that its variables declare, so that one which relies on more
+    /// shows it.
     ///
     /// # Errors
     /// [`LoadError`] names the PTX line.
     pub fn parse(ptx: &str) -> Result<Self, LoadError> {
+        Self::parse_aligned(ptx, SharedAlignment::DECLARED)
+    }
+
+    /// [`Module::parse`] for a text that relies on a stronger alignment of shared memory than it declares.
+    ///
+    /// # Errors
+    /// [`LoadError`] names the PTX line.
+    pub fn parse_aligned(ptx: &str, alignment: SharedAlignment) -> Result<Self, LoadError> {
         let text = parse::parse(ptx)?;
-        let entries =
-            text.entries.iter().map(|e| decode::entry(e, &text.variables, &text.pointers)).collect::<Result<_, _>>()?;
+        let decoded = text.entries.iter().map(|e| decode::entry(e, &text.variables, &text.pointers, alignment.0));
+        let entries = decoded.collect::<Result<_, _>>()?;
         let highest = text.files.keys().copied().max().unwrap_or(0);
         // A `.loc` may name a file that was never declared.
         let named = text.entries.iter().flat_map(|e| &e.statements).filter_map(|s| s.loc).map(|l| l.0).max();

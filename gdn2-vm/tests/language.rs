@@ -1,7 +1,7 @@
 //! PTX as compilers and people write it: layouts, initial values, registers of any width, rules of rounding.
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use gdn2_vm::{Check, Landing, Launch, Limits, LoadError, Memory, Module, Report, Value, run};
+use gdn2_vm::{Check, Landing, Launch, Limits, LoadError, Memory, Module, Report, SharedAlignment, Value, run};
 
 /// A module whose kernel `k` has `out` in %rd1.
 fn module(top: &str, body: &str) -> String {
@@ -13,6 +13,10 @@ fn module(top: &str, body: &str) -> String {
 }
 
 fn go(ptx: &str, threads: u32) -> (Vec<u64>, Report) {
+    given(&Module::parse(ptx).unwrap_or_else(|e| panic!("{e}: {ptx}")), threads, ptx)
+}
+
+fn given(module: &Module, threads: u32, ptx: &str) -> (Vec<u64>, Report) {
     let mut memory = Memory::new();
     let out = memory.upload("out", &[0; 512]);
     let launch = Launch {
@@ -29,7 +33,7 @@ fn go(ptx: &str, threads: u32) -> (Vec<u64>, Report) {
         count: false,
         instructions: gdn2_vm::INSTRUCTIONS,
     };
-    let report = run(&Module::parse(ptx).unwrap_or_else(|e| panic!("{e}: {ptx}")), &launch, &mut memory).unwrap();
+    let report = run(module, &launch, &mut memory).unwrap();
     assert_eq!(report.findings, [], "{ptx}");
     (memory.read(out).chunks_exact(8).map(|c| u64::from_le_bytes(c.try_into().unwrap())).collect(), report)
 }
@@ -280,4 +284,18 @@ fn a_kernel_prints() {
     let (words, report) = go(&module(top, body), 2);
     assert_eq!(report.printed, "0  2.50|ff abc\n1  2.50|ff abc\n");
     assert_eq!(words[0], 4);
+}
+
+/// Shared memory has the alignment that was declared, and no stronger one by chance; a stronger one where it is asked for.
+#[test]
+fn shared_memory_starts_at_an_odd_multiple_of_its_alignment() {
+    let start = "mov.u64 %rd2, s; st.global.b64 [%rd1], %rd2;";
+    for align in [16, 32, 128, 512, 1024] {
+        let top = format!(".shared .align {align} .b8 s[64];");
+        let at = words(&top, start, 1)[0];
+        assert_eq!(at % (2 * align), align, "declared {align}, starts at {at}");
+        let ptx = module(&top, start);
+        let at = given(&Module::parse_aligned(&ptx, SharedAlignment::DRIVER).unwrap(), 1, &ptx).0[0];
+        assert_eq!(at % 1024, 0, "declared {align}, starts at {at} where drivers start at 1024");
+    }
 }

@@ -130,7 +130,7 @@ pub fn gradients_from(
     }
     let state = problem.dims().value_heads * problem.dims().state() * 4;
     if wants_state_gradient(case) {
-        call.gradients.d_initial_state = session.poisoned("dinitial_state", problem.initial_pool() * state)?;
+        call.gradients.d_initial_state = session.poisoned("d_initial_state", problem.initial_pool() * state)?;
     }
     for tensor in GRADIENTS {
         let elements: usize = problem.shape(tensor).iter().product();

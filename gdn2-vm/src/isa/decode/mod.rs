@@ -63,8 +63,19 @@ fn mentioned<'a>(e: &EntryText<'a>) -> HashSet<&'a str> {
     all
 }
 
-/// Decodes one entry.
-pub(crate) fn entry(e: &EntryText<'_>, variables: &[Variable<'_>], pointers: &HashMap<&str, u64>) -> Res<Entry> {
+/// The lowest odd multiple of `align` from `lowest` on. Memory that starts there has the alignment that was declared and no
+/// stronger one, so that a kernel which needs more than it declares does not get it by chance.
+fn odd_multiple(lowest: u64, align: u64) -> u64 {
+    (lowest.div_ceil(align) | 1) * align
+}
+
+/// Decodes one entry. Its shared memory is aligned as its variables are, to `shared_alignment` at least.
+pub(crate) fn entry(
+    e: &EntryText<'_>,
+    variables: &[Variable<'_>],
+    pointers: &HashMap<&str, u64>,
+    shared_alignment: u32,
+) -> Res<Entry> {
     // A function is only ever an address.
     let mut symbols: HashMap<_, _> =
         pointers.iter().map(|(name, at)| ((MODULE, *name), (Store::Global, *at))).collect();
@@ -73,8 +84,8 @@ pub(crate) fn entry(e: &EntryText<'_>, variables: &[Variable<'_>], pointers: &Ha
     let own = e.variables.iter().map(|v| (v.scope, v));
     let all: Vec<_> = variables.iter().map(|v| (MODULE, v)).chain(own).collect();
     let in_shared = all.iter().filter(|(_, v)| v.store == Store::Shared && mentioned.contains(v.name));
-    let strongest = in_shared.map(|(_, v)| v.align).max().unwrap_or(1).max(16);
-    let shared_base = align(u64::from(SHARED_LOWEST), strongest);
+    let strongest = in_shared.map(|(_, v)| v.align).max().unwrap_or(1).max(16).max(shared_alignment.into());
+    let shared_base = odd_multiple(u64::from(SHARED_LOWEST), strongest);
     let (mut shared, mut local, mut window) = (shared_base, LOCAL_BASE, VARIABLE_WINDOW);
     for (scope, v) in &all {
         let at = match v.store {

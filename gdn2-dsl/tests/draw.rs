@@ -1,7 +1,12 @@
 //! Random inputs: the same for one seed, storable exactly, inside bounds, as strong as asked for.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+#[allow(dead_code, reason = "shared with tests that take more of it")]
+#[path = "../../tests/src/seed.rs"]
+mod seed;
+
 use gdn2_dsl::{Bound, Draw, Dtype, Gate, Inputs, Regime, Rule, Write, granularity_combinations, parse_file};
+use seed::seed_of;
 
 const REGIMES: [Regime; 4] = [Regime::None, Regime::Mild, Regime::Strong, Regime::Reset];
 
@@ -30,7 +35,7 @@ fn one_seed_draws_one_set_of_numbers_forever() {
 
 #[test]
 fn a_tensor_does_not_depend_on_the_other_gates() {
-    let draw = Draw::new(2, 5, 1, 2, 1);
+    let draw = Draw::new(2, 5, 1, 2, seed_of(1));
     let (all, tied) = (draw.inputs(&gdn2()), draw.inputs(&rule("decay: channel; erase: scalar; write: erase;")));
     assert_eq!(
         (&all.q, &all.k, &all.v, &all.g, &all.initial_state),
@@ -45,7 +50,7 @@ fn every_number_is_what_a_kernel_reads() {
         for dtype in [Dtype::Bf16, Dtype::F16] {
             for regime in REGIMES {
                 let rule = combination.rule(32, 16, dtype).unwrap();
-                let draw = Draw { regime, largest_erase: 2.0, ..Draw::new(1, 20, 1, 2, 9) };
+                let draw = Draw { regime, largest_erase: 2.0, ..Draw::new(1, 20, 1, 2, seed_of(2)) };
                 let inputs = draw.inputs(&rule);
                 assert_eq!(inputs.check(combination), Ok(()));
                 let storable = |values: &[f64], dtype: Dtype| values.iter().all(|x| dtype.round(*x) == *x);
@@ -61,7 +66,7 @@ fn every_number_is_what_a_kernel_reads() {
 #[test]
 fn regimes_are_as_strong_as_they_say() {
     let g = |regime| {
-        let inputs = Draw { regime, ..Draw::new(1, 64, 1, 1, 4) }.inputs(&gdn2());
+        let inputs = Draw { regime, ..Draw::new(1, 640, 1, 1, seed_of(3)) }.inputs(&gdn2());
         let Inputs { g: Some(g), .. } = inputs else { panic!("a decay") };
         g
     };
@@ -72,7 +77,7 @@ fn regimes_are_as_strong_as_they_say() {
     assert!((-30.0..-29.0).contains(&low) && (-2.6..=-2.5).contains(&high), "{low} {high}");
     let reset = g(Regime::Reset);
     let resets = reset.iter().filter(|g| **g == -1000.0).count();
-    assert!((64..192).contains(&resets), "{resets} of {}", reset.len());
+    assert!((1000..1560).contains(&resets), "{resets} of {}", reset.len());
 }
 
 #[test]
@@ -83,7 +88,7 @@ fn bounds_hold_after_rounding() {
                 let mut rule = gdn2();
                 rule.decay.storage = storage;
                 rule.bound = Some(Bound { lower, upper });
-                let g = Draw { regime, ..Draw::new(1, 40, 1, 1, 6) }.inputs(&rule).g.unwrap();
+                let g = Draw { regime, ..Draw::new(1, 40, 1, 1, seed_of(4)) }.inputs(&rule).g.unwrap();
                 let (low, high) = range(&g);
                 assert!(
                     low >= f64::from(lower) && high <= f64::from(upper),
@@ -96,21 +101,21 @@ fn bounds_hold_after_rounding() {
 
 #[test]
 fn rows_are_unit_and_keys_repeat_when_asked() {
-    let mut draw = Draw::new(1, 30, 2, 2, 8);
+    let mut draw = Draw::new(1, 30, 2, 2, seed_of(5));
     let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
     let k = draw.inputs(&gdn2()).k;
     assert!(k.chunks_exact(32).all(|row| (dot(row, row) - 1.0).abs() < 0.01));
-    assert!(dot(&k[..32], &k[64..96]).abs() < 0.7);
+    assert!(dot(&k[..32], &k[64..96]).abs() < 0.9);
     draw.near_identical_keys = true;
     let k = draw.inputs(&gdn2()).k;
     assert!(dot(&k[..32], &k[29 * 64..29 * 64 + 32]) > 0.99);
-    assert!(dot(&k[..32], &k[32..64]).abs() < 0.7, "heads have directions of their own");
+    assert!(dot(&k[..32], &k[32..64]).abs() < 0.9, "heads have directions of their own");
 }
 
 #[test]
 fn storage_follows_each_gates_own_type() {
     let rule = rule("decay: scalar as bf16; erase: scalar as f32; write: scalar;");
-    let inputs = Draw::new(1, 50, 1, 1, 2).inputs(&rule);
+    let inputs = Draw::new(1, 50, 1, 1, seed_of(6)).inputs(&rule);
     let storable = |values: &[f64]| values.iter().filter(|x| Dtype::Bf16.round(**x) == **x).count();
     assert_eq!(storable(&inputs.g.unwrap()), 50);
     assert!(storable(&inputs.b.unwrap()) < 10);

@@ -342,7 +342,7 @@ impl Args {
         let choice =
             tuned::choose(&self.records, &job.gpu, &job.rule, job.pass, job.arch, extents, compiler.as_deref())?;
         let mut text = format!("{} {} on {}: {choice}\n", job.rule.name, job.pass, job.gpu);
-        if let Step::Exact(bucket) | Step::Nearest(bucket) = choice.step {
+        if let Step::Exact(bucket) | Step::Nearest(bucket) | Step::Kernel { of: bucket, .. } = choice.step {
             let (rule, records) = (rule_fingerprint(&job.rule), tuned::of(&self.records, &job.gpu)?);
             let asked = |record: &&Record| (record.pass, record.bucket) == (job.pass, bucket);
             let record = records.iter().filter(asked).find(|record| record.provenance.rule == rule);

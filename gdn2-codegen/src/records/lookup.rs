@@ -1,5 +1,8 @@
 //! Which schedule a call gets: the record of its bucket, the nearest bucket's, the one that wins most often on this
 //! GPU, the built-in one, in this order, and why.
+//!
+//! What a record says of the grid holds for calls of about its size alone. Further away than one doubling a call gets
+//! the record's kernel, and as many segments as its own waves ask for.
 
 use crate::abi::Extents;
 use crate::arch::Arch;
@@ -12,6 +15,9 @@ use crate::schedule::space::{fingerprint, space};
 use crate::schedule::{Schedule, ScheduleError};
 use gdn2_dsl::Rule;
 use std::fmt;
+
+/// Doublings of heads and tokens, added up, over which a record's grid numbers carry.
+pub const REACH: u32 = 1;
 
 /// A call in search of a schedule.
 #[derive(Clone, Copy, Debug)]
@@ -33,9 +39,16 @@ pub struct Question<'a> {
 pub enum Step {
     /// A record of this rule, pass and bucket.
     Exact(Bucket),
-    /// A record of this rule and pass in the nearest bucket that has one.
+    /// A record of this rule and pass in the nearest bucket that has one, not more than [`REACH`] away.
     Nearest(Bucket),
-    /// The schedule that wins most records of this pass on this GPU.
+    /// The kernel of the nearest record, which is further away: segments are those that this call's waves ask for.
+    Kernel {
+        /// The record's bucket.
+        of: Bucket,
+        /// How far away it is.
+        doublings: u32,
+    },
+    /// The kernel that wins most records of this pass on this GPU, in segments as this call's waves ask for.
     Common {
         /// Records it wins.
         wins: usize,
@@ -61,48 +74,90 @@ pub struct Choice {
 /// allocates nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Index {
-    usable: Vec<(Bucket, Schedule)>,
-    common: Option<(Schedule, usize)>,
-    built_in: Schedule,
-    /// The built-in forward schedule, whole and in segments.
-    divisions: Vec<Division>,
+    usable: Vec<Usable>,
+    common: Option<(Kernel, usize)>,
+    built_in: Kernel,
     refused: Vec<(Bucket, String)>,
 }
 
-impl Index {
-    /// The schedule for a call of these extents and where it came from; without a call to match, the record with the
-    /// most work stands for the rule.
-    pub fn choose(&self, extents: Option<Extents>) -> (Schedule, Step) {
-        let wanted = extents.map(Bucket::of);
-        let nearest = match wanted {
-            Some(wanted) => self.usable.iter().min_by_key(|(bucket, _)| bucket.distance(wanted)),
-            None => self.usable.iter().max_by_key(|(bucket, _)| bucket.heads.saturating_mul(bucket.tokens)),
+/// A record that may serve.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Usable {
+    bucket: Bucket,
+    schedule: Schedule,
+    kernel: Kernel,
+}
+
+/// A schedule but for what belongs to a call's own grid.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Kernel {
+    /// The schedule that leaves sequences whole.
+    whole: Schedule,
+    /// A forward schedule whole and in segments.
+    divisions: Vec<Division>,
+}
+
+impl Kernel {
+    fn of(rule: &Rule, pass: Pass, schedule: Schedule, arch: Arch) -> Kernel {
+        let whole = schedule.whole();
+        let divisions = match (pass, whole) {
+            (Pass::Forward, Schedule::Forward(numbers)) => divisions(rule, numbers, arch),
+            _ => Vec::new(),
         };
-        match (nearest, self.common) {
-            (Some((bucket, schedule)), _) if Some(*bucket) == wanted => (*schedule, Step::Exact(*bucket)),
-            (Some((bucket, schedule)), _) => (*schedule, Step::Nearest(*bucket)),
-            (None, Some((schedule, wins))) => (schedule, Step::Common { wins }),
-            (None, None) => (self.divided(extents), Step::BuiltIn),
-        }
+        Kernel { whole, divisions }
     }
 
-    /// The built-in schedule, in as many segments as a call's few heads leave room for, the fewest where more gain nothing.
-    /// Whole where that saves less than a quarter: waves are an estimate.
+    /// The kernel in as many segments as a call's few heads leave room for, the fewest where more gain nothing. Whole
+    /// where that saves less than a quarter: waves are an estimate.
     fn divided(&self, extents: Option<Extents>) -> Schedule {
-        let (Some(extents), Some(whole)) = (extents, self.divisions.first()) else { return self.built_in };
+        let (Some(extents), Some(whole)) = (extents, self.divisions.first()) else { return self.whole };
         let time = |division: &Division| division.chunk_times(extents);
         let fastest = self.divisions.iter().min_by_key(|division| time(division)).unwrap_or(whole);
         let saves = time(fastest).saturating_mul(4) <= time(whole).saturating_mul(3);
         if saves { fastest.schedule } else { whole.schedule }
     }
 
+    fn schedules(&self) -> impl Iterator<Item = Schedule> {
+        [self.whole].into_iter().chain(self.divisions.iter().map(|division| division.schedule))
+    }
+}
+
+impl Index {
+    /// The schedule for a call of these extents and where it came from; without a call to match, the record with the
+    /// most work stands for the rule.
+    pub fn choose(&self, extents: Option<Extents>) -> (Schedule, Step) {
+        let Some(wanted) = extents.map(Bucket::of) else {
+            let most = self.usable.iter().max_by_key(|record| record.bucket.heads.saturating_mul(record.bucket.tokens));
+            return match most {
+                Some(record) => (record.schedule, Step::Nearest(record.bucket)),
+                None => self.unrecorded(extents),
+            };
+        };
+        let Some(record) = self.usable.iter().min_by_key(|record| record.bucket.distance(wanted)) else {
+            return self.unrecorded(extents);
+        };
+        match record.bucket.distance(wanted) {
+            0 => (record.schedule, Step::Exact(record.bucket)),
+            1..=REACH => (record.schedule, Step::Nearest(record.bucket)),
+            doublings => (record.kernel.divided(extents), Step::Kernel { of: record.bucket, doublings }),
+        }
+    }
+
+    /// The schedule for a call that the rule has no record for.
+    fn unrecorded(&self, extents: Option<Extents>) -> (Schedule, Step) {
+        match &self.common {
+            Some((kernel, wins)) => (kernel.divided(extents), Step::Common { wins: *wins }),
+            None => (self.built_in.divided(extents), Step::BuiltIn),
+        }
+    }
+
     /// Every schedule that a call can get, each once.
     pub fn schedules(&self) -> Vec<Schedule> {
         let mut all: Vec<Schedule> = Vec::new();
-        let common = self.common.iter().map(|(schedule, _)| *schedule);
-        let divided = self.divisions.iter().map(|division| division.schedule);
-        let tuned = self.usable.iter().map(|(_, schedule)| *schedule);
-        for schedule in tuned.chain(common).chain([self.built_in]).chain(divided) {
+        let common = self.common.iter().map(|(kernel, _)| kernel);
+        let kernels = self.usable.iter().map(|record| &record.kernel).chain(common).chain([&self.built_in]);
+        let recorded = self.usable.iter().map(|record| record.schedule);
+        for schedule in recorded.chain(kernels.flat_map(Kernel::schedules)) {
             if !all.contains(&schedule) {
                 all.push(schedule);
             }
@@ -110,9 +165,25 @@ impl Index {
         all
     }
 
+    /// What records of calls near this one say: their schedules, the nearest first. Where a search may begin.
+    pub fn neighbours(&self, extents: Extents) -> Vec<Schedule> {
+        let wanted = Bucket::of(extents);
+        let mut records: Vec<&Usable> = self.usable.iter().collect();
+        records.sort_by_key(|record| record.bucket.distance(wanted));
+        let mut all: Vec<Schedule> = Vec::new();
+        for record in records {
+            for schedule in [record.schedule, record.kernel.divided(Some(extents))] {
+                if !all.contains(&schedule) {
+                    all.push(schedule);
+                }
+            }
+        }
+        all
+    }
+
     /// The schedule of calls that no record serves, before a sequence is divided among blocks.
     pub fn built_in(&self) -> Schedule {
-        self.built_in
+        self.built_in.whole
     }
 
     /// Records of this rule and pass that are passed over, and why.
@@ -142,21 +213,22 @@ impl Records {
             false => fingerprint(&space(question.rule, question.pass, question.arch)?),
         };
         let (mut usable, mut refused) = (Vec::new(), Vec::new());
+        let kernel = |schedule| Kernel::of(question.rule, question.pass, schedule, question.arch);
         for record in own {
             match mismatch(record, question, &candidates) {
-                None => usable.push((record.bucket, record.winner.schedule)),
+                None => {
+                    let schedule = record.winner.schedule;
+                    usable.push(Usable { bucket: record.bucket, schedule, kernel: kernel(schedule) });
+                }
                 Some(why) => refused.push((record.bucket, why)),
             }
         }
-        let divisions = match (question.pass, built_in) {
-            (Pass::Forward, Schedule::Forward(numbers)) => divisions(question.rule, numbers, question.arch),
-            _ => Vec::new(),
-        };
-        Ok(Index { usable, common: self.common(question), built_in, divisions, refused })
+        let common = self.common(question).map(|(schedule, wins)| (kernel(schedule), wins));
+        Ok(Index { usable, common, built_in: kernel(built_in), refused })
     }
 
-    /// The schedule with the most wins among those legal for the question's rule, unless the built-in schedules win as
-    /// often: a record that kept its rule's own is no word for another's.
+    /// The kernel with the most wins among those legal for the question's rule, unless the built-in ones win as often: a
+    /// record that kept its rule's own, whole or in segments, is no word for another's.
     fn common(&self, question: &Question) -> Option<(Schedule, usize)> {
         let mut wins: Vec<(Schedule, usize)> = Vec::new();
         let mut kept = 0;
@@ -165,8 +237,8 @@ impl Records {
             record.pass == question.pass && record.provenance.rule != own && same_machine(record, question)
         };
         for record in self.iter().filter(others) {
-            let schedule = record.winner.schedule;
-            if record.built_in.is_some_and(|built_in| built_in.schedule == schedule) {
+            let schedule = record.winner.schedule.whole();
+            if record.built_in.is_some_and(|built_in| built_in.schedule.whole() == schedule) {
                 kept += 1;
                 continue;
             }
@@ -212,6 +284,12 @@ impl fmt::Display for Step {
         match self {
             Step::Exact(bucket) => write!(f, "record for {bucket}"),
             Step::Nearest(bucket) => write!(f, "nearest record, {bucket}"),
+            Step::Kernel { of, doublings } => {
+                write!(
+                    f,
+                    "kernel of the nearest record, {of}, {doublings} doublings away; segments by this call's waves"
+                )
+            }
             Step::Common { wins } => write!(f, "wins {wins} records of other rules on this GPU"),
             Step::BuiltIn => f.write_str("built-in, no record applies"),
         }

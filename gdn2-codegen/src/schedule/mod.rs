@@ -201,6 +201,14 @@ impl Schedule {
         }
     }
 
+    /// The same kernel with every sequence in one piece: what is left when a call's own grid is taken away.
+    pub fn whole(self) -> Schedule {
+        match self {
+            Schedule::Forward(numbers) => Schedule::Forward(Forward { segments: 1, ..numbers }),
+            Schedule::Backward(_) | Schedule::Decode(_) => self,
+        }
+    }
+
     /// Parts of a sequence that run side by side.
     pub fn segments(&self) -> u32 {
         match self {

@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 use gdn2_codegen::arch::Arch;
 use gdn2_codegen::bind;
 use gdn2_codegen::kernel::Pass;
-use gdn2_codegen::lookup::{Question, Step};
-use gdn2_codegen::record::{Basis, GPUS, Record, Records, Timed, gpu_named, rule_fingerprint};
+use gdn2_codegen::lookup::{Choice, Question, Step};
+use gdn2_codegen::record::{Basis, Bucket, GPUS, Record, Timed, gpu_named, rule_fingerprint};
+use gdn2_codegen::schedule::Schedule;
 use gdn2_codegen::space::space;
 use gdn2_dsl::Rule;
 use gdn2_runtime::device::cuda::Cuda;
@@ -21,12 +22,14 @@ use gdn2_tune::log::Contents;
 use gdn2_tune::model::{Constants, ConstantsError, calibrate, floor_micros, pairs};
 use gdn2_tune::replay::Replay;
 use gdn2_tune::report::{self, Findings};
+use gdn2_tune::ruling::Ruling;
 use gdn2_tune::search::{Strategy, search};
-use gdn2_tune::sweep::{Budget, Machine, Setup, SweepError, Swept, sweep};
+use gdn2_tune::sweep::{Begin, Budget, Machine, Setup, SweepError, Swept, sweep};
 use gdn2_tune::worker::{Pool, serve};
 
 use crate::asked::Asked;
 use crate::error::CliError;
+use crate::predict::prepared;
 use crate::select::{Overrides, Selection, pass};
 use crate::target::positive;
 use crate::tune_progress::Watch;
@@ -38,8 +41,10 @@ const MODEL_SHARE: f64 = 0.25;
 /// Find the best legal schedule for a GPU, with or without the GPU at hand
 ///
 /// Sweeps chunk length, warps, value split, stages, matrix instruction, and what backward recomputes. Every candidate is compiled, run on fresh inputs and held against
-/// the float64 reference before its time counts. The winner goes to tuning/GPU.json, where `gdn2 run` and `gdn2 emit`
-/// find it. A sweep that was stopped goes on from its log.
+/// the float64 reference before its time counts. The search begins with what the call gets today, the built-in schedule
+/// and what records of calls near it say. A winner that beats what the call gets, by more than times may be off, goes to
+/// tuning/GPU.json, where `gdn2 run` and `gdn2 emit` find it; else nothing is written. A sweep that was stopped goes on
+/// from its log.
 #[derive(clap::Args)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 #[command(after_help = "Examples:
@@ -69,8 +74,8 @@ pub struct Args {
     /// Wall-clock time, such as 90s, 10m or 1h
     #[arg(long, default_value = "10m", value_name = "TIME", value_parser = duration)]
     budget: Duration,
-    /// grid, random, halving or guided; unless given, the whole space as far as the budget goes: what is predicted in
-    /// random order, what is timed most promising first
+    /// guided (default) looks at a quarter of the candidates, where it expects most of them; grid and random at all as
+    /// far as the budget goes; halving at all briefly, at the better ones longer
     #[arg(long)]
     search: Option<Strategy>,
     /// Look at no more than this many candidates
@@ -94,7 +99,7 @@ pub struct Args {
     /// Run the search on the times in a log instead, and say how close it comes to the best of them
     #[arg(long, value_name = "LOG.jsonl")]
     replay: Option<PathBuf>,
-    /// Only say which schedule a call gets, and why
+    /// Only say which schedule a call gets and why, and how long the clock says that this very call takes
     #[arg(long)]
     why: bool,
     /// Only print the candidates that are not legal: field, limit, value
@@ -202,22 +207,22 @@ impl Args {
             .map_err(|source| CliError::Write { path: self.records.clone(), source })?;
         let swept = self.sweep(&job, gpu.as_ref())?;
         let path = self.records.join(format!("{target}.json"));
-        let stands = self.keep(&path, &job, &swept.record)?;
+        let kept = self.keep(&path, &job, &swept)?;
         let log = self.log(&target);
         let contents = Contents::read(&log).map_err(|source| CliError::Read { path: log.clone(), source })?;
         let mut text = String::new();
         if let Some(search) = contents.searches.iter().find(|search| search.search == swept.search) {
             text = report::table(&Findings::of(&contents, search, Some(&self.records))?)?;
         }
-        let kept = if stands { " keeps the measured winner: only a measurement replaces it" } else { "" };
-        text.push_str(&format!("record: {}{kept}\nlog: {}, read it with gdn2 report\n", path.display(), log.display()));
+        text.push_str(&format!("{kept}\nlog: {}, read it with gdn2 report\n", log.display()));
         write::stdout(text.as_bytes())?;
         Ok(Verdict::Good)
     }
 
-    /// Puts a record into its file, unless a measured one stands there that it may not replace; whether one does. Other
-    /// tuners that share the folder wait meanwhile, so that none writes over what another has added.
-    fn keep(&self, path: &Path, job: &Job, record: &Record) -> Result<bool, CliError> {
+    /// Puts a record into its file where one is due, and says what became of it. Other tuners that share the folder wait
+    /// meanwhile, so that none writes over what another has added; what calls get is looked up again, for one of them may
+    /// have changed it.
+    fn keep(&self, path: &Path, job: &Job, swept: &Swept) -> Result<String, CliError> {
         let _held = match files::hold(&self.records) {
             Ok(held) => Some(held),
             Err(error) => {
@@ -226,13 +231,56 @@ impl Args {
                 None
             }
         };
+        let compiler = swept.searched.compiler.as_str();
+        let holder = self.choice(job, Some(compiler))?;
+        let Some(ruling) = swept.searched.ruling(holder.schedule) else {
+            return Ok("no record: nothing ran correctly".to_owned());
+        };
+        let record = match ruling {
+            Ruling::Record(record) => *record,
+            Ruling::Nothing(why) => return Ok(format!("no record: {why}")),
+        };
         let mut records = tuned::read(path)?.unwrap_or_default();
-        let stands = self.device.basis() != Basis::Measured && measured(&records, job, record)?;
-        if !stands {
-            records.insert(record.clone());
-            write::file(path, records.to_text()?.as_bytes())?;
+        let mine = |old: &&Record| {
+            (old.pass, old.bucket) == (record.pass, record.bucket) && old.provenance.rule == record.provenance.rule
+        };
+        let fresh = holder.step == Step::Exact(record.bucket);
+        if let Some(old) = records.iter().find(mine).filter(|_| fresh)
+            && old.provenance.basis.worth() > record.provenance.basis.worth()
+        {
+            let basis = named(old.provenance.basis);
+            return Ok(format!(
+                "record: {} keeps the {basis} winner: only a time worth as much replaces it",
+                path.display()
+            ));
         }
-        Ok(stands)
+        let (winner, before) = (record.winner, record.before);
+        records.insert(record);
+        write::file(path, records.to_text()?.as_bytes())?;
+        let gain = match before {
+            Some(before) if before.schedule == winner.schedule => "calls get what they got before".to_owned(),
+            Some(before) => {
+                format!("{} before, {} now", report::micros(before.time.micros), report::micros(winner.time.micros))
+            }
+            None => format!("what calls got before, {}, cannot win", holder.schedule),
+        };
+        Ok(format!("record: {}, {gain}", path.display()))
+    }
+
+    /// What a call gets, and why.
+    fn choice(&self, job: &Job, compiler: Option<&str>) -> Result<Choice, CliError> {
+        let extents = Some(job.shape.extents());
+        tuned::choose(&self.records, &job.gpu, &job.rule, job.pass, job.arch, extents, compiler)
+    }
+
+    /// What a search of a job begins with.
+    fn begin(&self, job: &Job, compiler: &str) -> Result<Begin, CliError> {
+        let Choice { schedule, step, .. } = self.choice(job, Some(compiler))?;
+        let Job { rule, pass, arch, shape, .. } = job;
+        let extents = Some(shape.extents());
+        let question = Question { rule, pass: *pass, arch: *arch, extents, compiler: Some(compiler) };
+        let neighbours = tuned::of(&self.records, &job.gpu)?.index(&question)?.neighbours(shape.extents());
+        Ok(Begin { holder: schedule, from: step.to_string(), neighbours })
     }
 
     /// Sweeps; where candidates are timed, the clock has its say first, for it orders them.
@@ -262,6 +310,7 @@ impl Args {
             pool: &workers,
             ahead: None,
             log: &log,
+            begin: self.begin(job, &format!("NVRTC {version}"))?,
             strategy: self.strategy(),
             seed: self.seed,
             budget: Budget { time: Some(self.budget), candidates: self.candidates },
@@ -292,11 +341,8 @@ impl Args {
         Ok(run(job, &Setup { pool, ahead: measured.then_some(&workers), budget, ..setup.clone() })?)
     }
 
-    /// The whole space, unless asked otherwise. A prediction has nothing to order candidates by, and a budget that ends
-    /// halfway through them in their own order would leave whole fields untried.
     fn strategy(&self) -> Strategy {
-        let whole = if self.device == Engine::Model { Strategy::Random } else { Strategy::Grid };
-        self.search.unwrap_or(whole)
+        self.search.unwrap_or(Strategy::Guided)
     }
 
     fn log(&self, target: &str) -> PathBuf {
@@ -336,20 +382,40 @@ impl Args {
         })
     }
 
+    /// What a call gets and why; what the clock says of this very call; what the record that was used was chosen by.
     fn why(&self, job: &Job) -> Result<Verdict, CliError> {
         let compiler = self.compiler.bare().nvrtc().ok().map(|nvrtc| format!("NVRTC {}", nvrtc.version()));
-        let extents = Some(job.shape.extents());
-        let choice =
-            tuned::choose(&self.records, &job.gpu, &job.rule, job.pass, job.arch, extents, compiler.as_deref())?;
-        let mut text = format!("{} {} on {}: {choice}\n", job.rule.name, job.pass, job.gpu);
-        if let Step::Exact(bucket) | Step::Nearest(bucket) | Step::Kernel { of: bucket, .. } = choice.step {
+        let choice = self.choice(job, compiler.as_deref())?;
+        let mut text = format!("{} {} on {}, {}: {choice}\n", job.rule.name, job.pass, job.gpu, job.shape);
+        let own = Schedule::default_for(&job.rule, job.pass, job.arch)?;
+        let timed = |schedule| self.clocked(job, schedule).unwrap_or_else(|why| format!("no time ({why})"));
+        text += &format!("  this call by the clock: {}\n", timed(choice.schedule));
+        if own != choice.schedule {
+            text += &format!("  in the built-in schedule, {own}: {}\n", timed(own));
+        }
+        let used = match choice.step {
+            Step::Exact(bucket) | Step::Nearest(bucket) | Step::Kernel { of: bucket, .. } => Some(bucket),
+            Step::Common { .. } | Step::BuiltIn => None,
+        };
+        if let Some(bucket) = used {
             let (rule, records) = (rule_fingerprint(&job.rule), tuned::of(&self.records, &job.gpu)?);
             let asked = |record: &&Record| (record.pass, record.bucket) == (job.pass, bucket);
             let record = records.iter().filter(asked).find(|record| record.provenance.rule == rule);
-            text.push_str(&record.map_or_else(String::new, background));
+            let away = bucket.distance(Bucket::of(job.shape.extents()));
+            text += &record.map_or_else(String::new, |record| background(record, away));
         }
         write::stdout(text.as_bytes())?;
         Ok(Verdict::Good)
+    }
+
+    /// What the clock says of a schedule for the job's own call, or why it says nothing.
+    fn clocked(&self, job: &Job, schedule: Schedule) -> Result<String, String> {
+        let constants = Constants::of(&job.gpu, Some(&self.records)).map_err(|error| error.to_string())?;
+        let disassembler = Nvdisasm::find(&self.compiler.search()).map_err(|error| error.to_string())?;
+        let mut prepared = prepared(&self.compiler.bare(), &disassembler, &constants, job, schedule)?;
+        let timing = prepared.time(job.shape, &[]).map_err(|error| error.to_string())?;
+        let [time, low, high] = [timing.micros(), timing.low(), timing.high()].map(report::micros);
+        Ok(format!("{time} predicted, from {low} to {high}"))
     }
 
     fn replay(&self, log: &Path, job: &Job) -> Result<Verdict, CliError> {
@@ -370,7 +436,7 @@ impl Args {
         };
         let mut run = whole.limited(self.candidates.unwrap_or(usize::MAX));
         let strategy = self.strategy();
-        search(strategy, &whole.points(), None, self.seed, &mut run);
+        search(strategy, &whole.points(), 1, None, self.seed, &mut run);
         let mut text = format!(
             "{strategy} looked at {} of {} candidates\nbest of the log: {} at {micros:.2} µs\n",
             run.evaluations(),
@@ -397,9 +463,9 @@ pub fn arch_of(gpu: &str) -> Result<Arch, CliError> {
     })
 }
 
-/// What a record was chosen by.
-fn background(record: &Record) -> String {
-    let Record { winner, built_in, correct, tried, provenance, .. } = record;
+/// What a record was chosen by, for its own calls and in its own search.
+fn background(record: &Record, away: u32) -> String {
+    let Record { bucket, winner, before, built_in, correct, tried, provenance, .. } = record;
     let time = |timed: &Timed| report::micros(timed.time.micros);
     let basis = match provenance.basis {
         Basis::Measured => "measured".to_owned(),
@@ -408,31 +474,40 @@ fn background(record: &Record) -> String {
             format!("predicted by the clock, error band ±{:.0} %", 100.0 * winner.time.spread)
         }
     };
-    let beside = match built_in {
-        Some(own) if own.schedule == winner.schedule => "the built-in schedule, which nothing clearly beats".to_owned(),
-        Some(own) => format!("the built-in schedule takes {}", time(own)),
-        None => match &record.built_in_failed {
+    let beside = match (before, built_in) {
+        (Some(before), _) if before.schedule != winner.schedule => {
+            format!("its calls got {} before, which takes {}", before.schedule, time(before))
+        }
+        (_, Some(own)) if own.schedule == winner.schedule => {
+            "the built-in schedule, which nothing clearly beats".to_owned()
+        }
+        (_, Some(own)) => format!("the built-in schedule takes {}", time(own)),
+        (_, None) => match &record.built_in_failed {
             Some(why) => format!("the built-in schedule cannot win, {why}"),
             None => {
                 "the built-in schedule is not in the record, which is older than the field that says why".to_owned()
             }
         },
     };
-    let by = &provenance.compiler;
-    format!("  {} {basis}; {beside}\n  {correct} of {tried} candidates ran correctly; {by}\n", time(winner))
+    let away = match away {
+        0 => String::new(),
+        1 => ", one doubling away".to_owned(),
+        more => format!(", {more} doublings away"),
+    };
+    format!(
+        "  record for {bucket}{away}: {} {basis}; {beside}\n  {correct} of {tried} candidates ran correctly; {}\n",
+        time(winner),
+        provenance.compiler
+    )
 }
 
-/// Whether a measured record serves the calls that a new one is for.
-fn measured(records: &Records, job: &Job, new: &Record) -> Result<bool, CliError> {
-    let Job { rule, pass, shape, arch, .. } = job;
-    let compiler = Some(new.provenance.compiler.as_str());
-    let choice =
-        records.choose(&Question { rule, pass: *pass, arch: *arch, extents: Some(shape.extents()), compiler })?;
-    let same =
-        |old: &&Record| old.pass == new.pass && old.bucket == new.bucket && old.provenance.rule == new.provenance.rule;
-    let old = records.iter().find(same);
-    let measured = old.is_some_and(|old| old.provenance.basis == Basis::Measured);
-    Ok(measured && choice.step == Step::Exact(new.bucket))
+/// A basis in a word.
+fn named(basis: Basis) -> &'static str {
+    match basis {
+        Basis::Measured => "measured",
+        Basis::Predicted => "predicted",
+        Basis::Counted => "counted",
+    }
 }
 
 fn explain_illegal(rule: &Rule, pass: Pass, arch: Arch) -> Result<Verdict, CliError> {

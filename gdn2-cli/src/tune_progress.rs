@@ -64,7 +64,10 @@ impl Watch {
                     if rejected.is_empty() { String::new() } else { format!(", rejected {}", rejected.join(", ")) };
                 self.bar.set_message(format!("{} left, {best}{rejected}", self.left(done)));
             }
-            Event::RunOff([first, second]) => self.note(&format!("run-off: {first} against {second}")),
+            Event::RunOff(met) => {
+                let met: Vec<String> = met.iter().map(ToString::to_string).collect();
+                self.note(&format!("run-off: {}", met.join(" against ")));
+            }
         }
     }
 

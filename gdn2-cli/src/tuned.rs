@@ -1,5 +1,4 @@
-//! Tuning records as `run` and `emit` use them: those of the folder `tuning` where there is one, else those the program
-//! carries.
+//! Tuning records as `run` and `emit` use them: those the program carries, and those of the folder `tuning` in their places.
 
 use std::path::Path;
 
@@ -30,9 +29,14 @@ pub fn read(path: &Path) -> Result<Option<Records>, CliError> {
     Ok(Some(records))
 }
 
-/// The records of a GPU: the folder's where it has a file, else those the program carries.
+/// The records of a GPU: those the program carries, and the folder's in their places, as a program that loads kernels has
+/// them.
 pub fn of(folder: &Path, gpu: &str) -> Result<Records, CliError> {
-    Ok(read(&folder.join(format!("{gpu}.json")))?.unwrap_or_else(|| shipped(gpu)))
+    let mut records = shipped(gpu);
+    for own in read(&folder.join(format!("{gpu}.json")))?.unwrap_or_default().iter() {
+        records.insert(own.clone());
+    }
+    Ok(records)
 }
 
 /// The schedule of a call on a GPU, with the reason.

@@ -32,7 +32,9 @@ fn record(rule: &Rule, schedule: Schedule, bucket: Bucket) -> Record {
         winner: Timed { schedule, time: Time { micros: 100.0, spread: 0.01 } },
         built_in: None,
         built_in_failed: Some("left out".to_owned()),
+        before: None,
         runner_up: None,
+        shortlist: Vec::new(),
         correct: 1,
         tried: 1,
         provenance: Provenance {

@@ -1,12 +1,16 @@
-//! The committed tuning records are of this tree: each is what a call of its shape gets, and none is missing but those of
-//! a forward pass on wgmma that nothing has predicted since its kernel changed.
+//! The committed tuning records are of this tree, and each says something: its calls get what it says, which is another
+//! schedule than they would get without it, and a faster one.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use gdn2_codegen::abi::Extents;
 use gdn2_codegen::arch::Arch;
 use gdn2_codegen::kernel::Pass;
 use gdn2_codegen::lookup::{Question, Step};
-use gdn2_codegen::record::{Bucket, GPUS, Records, rule_fingerprint, shipped};
+use gdn2_codegen::record::{
+    Basis, Bucket, GPUS, Provenance, Record, Records, Time, Timed, rule_fingerprint, shipped, source_fingerprint,
+};
+use gdn2_codegen::schedule::Schedule;
+use gdn2_codegen::space::{fingerprint, space};
 use gdn2_dsl::{Rule, parse_file};
 
 const RULES: [(&str, &str); 3] = [
@@ -15,56 +19,121 @@ const RULES: [(&str, &str); 3] = [
     ("gdn2", include_str!("../../rules/gdn2.gdn2")),
 ];
 
-/// Passes with the shapes that their records are for, and how they are written. Where a sequence can be split, forward has
-/// two: one that leaves most of a GPU idle unless it is, and one that fills it. Backward has none: those that there were
-/// rested on counts of the wrong launches.
-const PASSES: [(Pass, Extents, &str); 3] = [
-    (Pass::Forward, extents(1, 8192), "B=1,T=8192,H=16"),
-    (Pass::Forward, extents(8, 8192), "B=8,T=8192,H=16"),
-    (Pass::Decode, extents(64, 1), "B=64,T=1,H=16"),
-];
-
 const fn extents(sequences: u64, tokens: u64) -> Extents {
     Extents { sequences, total_tokens: sequences * tokens, key_heads: 16, value_heads: 16 }
 }
 
+/// A call of a bucket.
+fn call(Bucket { heads, tokens }: Bucket) -> Extents {
+    let value_heads = heads.min(16);
+    Extents {
+        sequences: heads / value_heads,
+        total_tokens: heads / value_heads * tokens,
+        key_heads: value_heads,
+        value_heads,
+    }
+}
+
+/// What is wrong with a record of a file, if anything.
+fn fault(records: &Records, record: &Record, arch: Arch, rules: &[Rule]) -> Option<String> {
+    let Some(rule) = rules.iter().find(|rule| rule.name == record.rule) else {
+        return Some("no shipped rule has its name".to_owned());
+    };
+    let question = Question { rule, pass: record.pass, arch, extents: Some(call(record.bucket)), compiler: None };
+    let choice = records.choose(&question).unwrap();
+    if choice.step != Step::Exact(record.bucket) {
+        return Some(format!("its calls get {choice}"));
+    }
+    let mut others = Records::default();
+    records.iter().filter(|other| *other != record).for_each(|other| others.insert(other.clone()));
+    let without = others.choose(&question).unwrap();
+    if without.schedule == record.winner.schedule && record.provenance.basis != Basis::Measured {
+        return Some(format!("without it its calls get {without}, too"));
+    }
+    match record.before {
+        None => Some("it does not say what its calls got before".to_owned()),
+        Some(before) if before.time.micros < record.winner.time.micros => {
+            Some("its calls were faster before".to_owned())
+        }
+        Some(_) if record.built_in.is_none() && record.built_in_failed.is_none() => {
+            Some("it does not say what became of the built-in schedule".to_owned())
+        }
+        Some(_) => None,
+    }
+}
+
+fn rules() -> Vec<Rule> {
+    RULES.iter().map(|(_, text)| parse_file(text).unwrap().remove(0)).collect()
+}
+
 #[test]
-fn every_committed_record_is_fresh() {
-    let mut stale = Vec::new();
-    for gpu in ["h200", "h100", "a100"] {
-        let arch = GPUS.iter().find(|(name, _)| *name == gpu).unwrap().1;
+fn every_committed_record_is_fresh_and_says_something() {
+    let mut faults = Vec::new();
+    for (gpu, arch) in GPUS {
         let records = shipped(gpu);
-        for (name, text) in RULES {
-            let rule: Rule = parse_file(text).unwrap().remove(0);
-            let splits = |sequences: u64| sequences == 1 || arch.limits().wgmma.is_some();
-            for (pass, extents, shape) in
-                PASSES.into_iter().filter(|(pass, e, _)| *pass != Pass::Forward || splits(e.sequences))
-            {
-                let question = Question { rule: &rule, pass, arch, extents: Some(extents), compiler: None };
-                let choice = records.choose(&question).unwrap();
-                let unpredicted = pass == Pass::Forward
-                    && arch.limits().wgmma.is_some()
-                    && !records.iter().any(|record| {
-                        (record.rule.as_str(), record.pass, record.bucket) == (name, pass, Bucket::of(extents))
-                    });
-                if choice.step != Step::Exact(Bucket::of(extents)) && !unpredicted {
-                    stale.push(format!(
-                        "{name} {pass} on {gpu} gets {choice}\n  renew it: gdn2 tune rules/{name}.gdn2 --pass {pass} --shape {shape} \
-                         --target {gpu} --device model"
-                    ));
-                }
-            }
-            let asked =
-                |pass: Pass, bucket: Bucket| PASSES.iter().any(|(p, e, _)| (*p, Bucket::of(*e)) == (pass, bucket));
-            for record in records.iter().filter(|record| record.rule == name) {
-                assert_eq!(record.provenance.rule, rule_fingerprint(&rule), "{name} is another rule now: {gpu}.json");
-                assert!(asked(record.pass, record.bucket), "{name} {} {} in {gpu}.json", record.pass, record.bucket);
-                let told = record.built_in.is_some() || record.built_in_failed.is_some();
-                assert!(told, "{name} {} in {gpu}.json does not say what became of the built-in schedule", record.pass);
+        for record in records.iter() {
+            if let Some(fault) = fault(&records, record, arch, &rules()) {
+                let Record { rule, pass, bucket, .. } = record;
+                faults.push(format!(
+                    "{rule} {pass} for {bucket} on {gpu}: {fault}\n  renew it with gdn2 tune rules/{rule}.gdn2 --pass {pass} \
+                     --target {gpu}, or remove it"
+                ));
             }
         }
     }
-    assert!(stale.is_empty(), "{} records are stale or missing:\n{}", stale.len(), stale.join("\n"));
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+/// The test above notices each fault that it is there for.
+#[test]
+fn faults_of_records_are_noticed() {
+    let (rules, arch, pass) = (rules(), Arch::Sm90a, Pass::Decode);
+    let own = Schedule::default_for(&rules[0], pass, arch).unwrap();
+    let legal = |schedule: &Schedule| gdn2_codegen::bind(&rules[0], pass, *schedule, arch).is_ok();
+    let space = space(&rules[0], pass, arch).unwrap();
+    let other = space.iter().copied().find(|schedule| *schedule != own && legal(schedule)).unwrap();
+    let timed = |schedule, micros| Timed { schedule, time: Time { micros, spread: 0.1 } };
+    let good = Record {
+        rule: rules[0].name.clone(),
+        pass,
+        bucket: Bucket { heads: 1024, tokens: 1 },
+        winner: timed(other, 10.0),
+        built_in: Some(timed(own, 20.0)),
+        built_in_failed: None,
+        before: Some(timed(own, 20.0)),
+        runner_up: None,
+        shortlist: Vec::new(),
+        correct: 2,
+        tried: 2,
+        provenance: Provenance {
+            rule: rule_fingerprint(&rules[0]),
+            space: fingerprint(&space),
+            source: source_fingerprint(&rules[0], pass, other, arch).unwrap(),
+            compiler: "NVRTC 13.0".to_owned(),
+            arch,
+            driver: None,
+            clock_mhz: 1980,
+            basis: Basis::Predicted,
+        },
+    };
+    let said = |change: &dyn Fn(&mut Record)| {
+        let (mut record, mut records) = (good.clone(), Records::default());
+        change(&mut record);
+        records.insert(record.clone());
+        fault(&records, &record, arch, &rules).unwrap_or_default()
+    };
+    assert_eq!(said(&|_| {}), "");
+    let source = |schedule| source_fingerprint(&rules[0], pass, schedule, arch).unwrap();
+    assert!(said(&|record| record.provenance.source = "another".to_owned()).contains("its calls get"));
+    assert!(said(&|record| record.rule = "none".to_owned()).contains("no shipped rule"));
+    assert!(said(&|record| record.before = None).contains("what its calls got before"));
+    assert!(said(&|record| record.before = Some(timed(own, 9.0))).contains("faster before"));
+    assert!(said(&|record| record.built_in = None).contains("became of the built-in"));
+    let useless = said(&|record| {
+        record.winner = timed(own, 10.0);
+        record.provenance.source = source(own);
+    });
+    assert!(useless.contains("without it its calls get"), "{useless}");
 }
 
 /// Without a record: 16 heads fill a GPU in segments, 128 do alone; short sequences are not worth two more launches.

@@ -3,7 +3,7 @@
 
 use crate::job::{Engine as Kind, Job};
 use crate::model::{Clocked, Constants, ConstantsError, LaunchLoad, Load, counted_micros};
-use crate::outcome::{Metric, Outcome, Reason, Sample};
+use crate::outcome::{Metric, Outcome, Reason, SPILLED, Sample};
 use crate::tallies::Tallies;
 use crate::timing::{Prepared, TimingError};
 use crate::worker::{Request, Step};
@@ -140,12 +140,13 @@ impl Evaluator {
         request: &Request,
         compile: impl Fn(&Compiler, Kernel) -> Result<Artifact, NvrtcError>,
     ) -> Result<Artifact, Outcome> {
-        let Request { job, schedule, .. } = request;
+        let Request { job, schedule, holder, .. } = request;
         let kernel = bind(&job.rule, job.pass, *schedule, job.arch)
             .map_err(|illegal| Outcome::invalid(Reason::Constraints, illegal))?;
         let artifact =
             compile(&self.compiler, kernel).map_err(|error| Outcome::invalid(Reason::Compile, first_lines(&error)))?;
-        if let Some(entry) = artifact.resources.iter().find(|entry| entry.spill_stores + entry.spill_loads > 0) {
+        let spills = artifact.resources.iter().find(|entry| entry.spill_stores + entry.spill_loads > 0);
+        if let Some(entry) = spills.filter(|_| !holder) {
             let detail = format!(
                 "{} spills registers: {} bytes stored, {} bytes loaded at {} registers",
                 entry.entry, entry.spill_stores, entry.spill_loads, entry.registers
@@ -417,6 +418,9 @@ fn metrics(artifact: &Artifact) -> Vec<Metric> {
     for launch in &artifact.kernel.launches {
         if let Some(entry) = artifact.resources.iter().find(|entry| entry.entry == launch.entry) {
             put(format!("{} registers", launch.entry), entry.registers, "per thread");
+            if entry.spill_stores + entry.spill_loads > 0 {
+                put(SPILLED.to_owned(), entry.spill_stores + entry.spill_loads, "bytes");
+            }
         }
         put(format!("{} threads", launch.entry), launch.block, "per block");
         put(format!("{} shared memory", launch.entry), launch.shared_bytes, "bytes");

@@ -19,6 +19,8 @@ use std::path::Path;
 pub enum Line {
     /// A search, written once before its first evaluation.
     Search(Search),
+    /// What calls got when a search began or was resumed: what is to be beaten.
+    Held(Held),
     /// A candidate that is not legal, written once with its search.
     Illegal(Refusal),
     /// One evaluation.
@@ -38,6 +40,19 @@ pub struct Search {
     pub space: String,
     /// The floor no kernel can beat, microseconds: inputs and outputs once through memory, matrix work at full rate.
     pub floor_micros: f64,
+}
+
+/// What calls of a search got before it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Held {
+    /// Which search.
+    pub search: String,
+    /// The schedule.
+    pub schedule: Schedule,
+    /// Where it came from, as lookup says it.
+    pub from: String,
+    /// When, seconds since 1970.
+    pub at: u64,
 }
 
 /// A candidate that `bind` refuses: nothing of it is compiled or run.
@@ -95,6 +110,8 @@ pub struct Log {
 pub struct Contents {
     /// Searches, in order.
     pub searches: Vec<Search>,
+    /// What calls got before, in order.
+    pub held: Vec<Held>,
     /// Candidates that are not legal, in order.
     pub refusals: Vec<Refusal>,
     /// Evaluations, in order.
@@ -146,12 +163,18 @@ impl Contents {
             }
             match serde_json::from_slice(line) {
                 Ok(Line::Search(search)) => contents.searches.push(search),
+                Ok(Line::Held(held)) => contents.held.push(held),
                 Ok(Line::Illegal(refusal)) => contents.refusals.push(refusal),
                 Ok(Line::Evaluation(evaluation)) => contents.evaluations.push(evaluation),
                 Err(error) => contents.damage.push(Damage { line: index + 1, why: error.to_string() }),
             }
         }
         contents
+    }
+
+    /// What calls got before a search, when it was last begun.
+    pub fn before(&self, search: &str) -> Option<&Held> {
+        self.held.iter().rfind(|held| held.search == search)
     }
 
     /// The refusals of one search.

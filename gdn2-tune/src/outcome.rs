@@ -1,7 +1,8 @@
 //! What became of a candidate. The reasons are those of the T4 result format of the autotuning community: a candidate
 //! that fails is data, never the end of a sweep.
 
-use crate::model::LaunchLoad;
+use crate::model::{LaunchLoad, longest};
+use crate::published::Kind;
 use gdn2_codegen::record::Time;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -56,6 +57,9 @@ pub struct Metric {
     pub unit: String,
 }
 
+/// The metric of registers that a kernel keeps in memory.
+pub const SPILLED: &str = "spilled registers";
+
 /// A candidate that ran and was right.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Sample {
@@ -101,6 +105,21 @@ impl Outcome {
 }
 
 impl Sample {
+    /// Whose errors a prediction's are like: what decides the launch that takes longest.
+    pub fn kind(&self) -> Option<Kind> {
+        let (_, clocked) = longest(&self.launches)?;
+        Some(match clocked.decided.as_str() {
+            "memory" => Kind::Memory,
+            _ if clocked.launch.uses_wgmma() => Kind::Wgmma,
+            _ => Kind::Mma,
+        })
+    }
+
+    /// Whether it spills registers: it has a time because calls get it today, and wins nothing.
+    pub fn spills(&self) -> bool {
+        self.metric(SPILLED).is_some()
+    }
+
     /// A metric by name.
     pub fn metric(&self, name: &str) -> Option<f64> {
         self.metrics.iter().find(|metric| metric.name == name).map(|metric| metric.value)

@@ -1,21 +1,20 @@
-//! One search from its candidates to a record: the log, the workers, the budget, the run-off.
+//! One search from its candidates to what became of them: the log, the workers, the budget, the run-off.
 
 use crate::job::{Engine, Job};
-use crate::log::{Contents, Effort, Evaluation, Line, Log, Refusal, Search};
+use crate::log::{Contents, Effort, Evaluation, Held, Line, Log, Refusal, Search};
 use crate::model::Constants;
-use crate::outcome::{Outcome, Reason, Sample};
+use crate::outcome::{Outcome, Reason};
 use crate::published::Learnt;
+use crate::ruling::{Ruling, Searched};
 use crate::search::{self, Evaluate, Points, Strategy};
-use crate::verdict::{Looks, Podium, podium};
+use crate::verdict::{Doubt, Looks};
 use crate::worker::{Finished, Pool, Request, Step};
 use gdn2_codegen::bind;
 use gdn2_codegen::kernel::Illegal;
-use gdn2_codegen::record::{
-    Basis, Bucket, Damage, Provenance, Record, Time, Timed, rule_fingerprint, source_fingerprint,
-};
+use gdn2_codegen::record::{Basis, Damage};
 use gdn2_codegen::schedule::{Schedule, ScheduleError};
 use gdn2_codegen::space::{fingerprint, space};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::mpsc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -25,6 +24,9 @@ const RUN_OFF_ROUNDS: u32 = 4;
 
 /// A time this close to the floor is not worth another search.
 const CLOSE_TO_FLOOR: f64 = 1.1;
+
+/// Candidates that are fastest by the clock and looked at first.
+const BEST_PREDICTED: usize = 5;
 
 /// Part of the time budget that the search may spend.
 const SEARCH_SHARE: f64 = 0.85;
@@ -54,6 +56,17 @@ pub enum SweepError {
     },
 }
 
+/// What a search begins with.
+#[derive(Clone, Debug)]
+pub struct Begin {
+    /// What its calls get without it: what is to be beaten.
+    pub holder: Schedule,
+    /// Where that came from, as lookup says it.
+    pub from: String,
+    /// What records of calls like its own say.
+    pub neighbours: Vec<Schedule>,
+}
+
 /// What a search is allowed.
 #[derive(Clone, Copy, Debug)]
 pub struct Budget {
@@ -72,6 +85,8 @@ pub struct Setup<'a> {
     pub ahead: Option<&'a Pool>,
     /// The log.
     pub log: &'a Path,
+    /// What to look at first.
+    pub begin: Begin,
     /// How to search.
     pub strategy: Strategy,
     /// Settles random choices.
@@ -129,8 +144,8 @@ pub enum Event<'a> {
         /// Legal candidates looked at so far.
         done: usize,
     },
-    /// The two best meet.
-    RunOff([Schedule; 2]),
+    /// The two best meet, and what calls get where that is neither.
+    RunOff(&'a [Schedule]),
 }
 
 /// How a search ended.
@@ -138,19 +153,28 @@ pub enum Event<'a> {
 pub struct Swept {
     /// Which search of the log this was.
     pub search: String,
-    /// The record.
-    pub record: Record,
+    /// What its record would be made of.
+    pub searched: Searched,
+    /// What it says of the calls that it began with.
+    pub ruling: Ruling,
     /// Candidates that are not legal.
     pub illegal: Vec<(Schedule, Illegal)>,
-    /// Legal candidates with what became of them, in the order of the space; `None` where the search passed over one.
-    pub legal: Vec<(Schedule, Option<Outcome>)>,
     /// The floor, microseconds.
     pub floor_micros: f64,
     /// Whether the best came so close to the floor that the search stopped.
     pub at_floor: bool,
 }
 
-/// Searches, resuming from the log, and makes the record.
+impl Swept {
+    /// Legal candidates with what became of them: what the search began with, then the order of the space; `None` where it
+    /// passed over one.
+    pub fn legal(&self) -> Vec<(Schedule, Option<Outcome>)> {
+        let Searched { legal, looks, .. } = &self.searched;
+        legal.iter().map(|schedule| (*schedule, looks.verdict(*schedule).cloned())).collect()
+    }
+}
+
+/// Searches, resuming from the log, and rules on the record.
 pub fn sweep(job: &Job, setup: &Setup, watch: &mut dyn FnMut(Event)) -> Result<Swept, SweepError> {
     let candidates = space(&job.rule, job.pass, job.arch)?;
     let space_print = fingerprint(&candidates);
@@ -167,6 +191,9 @@ pub fn sweep(job: &Job, setup: &Setup, watch: &mut dyn FnMut(Event)) -> Result<S
         }
     }
     let identity = job.identity(&space_print, &setup.compiler, &legal, setup.model());
+    let predicted = predicted(job, setup, &space_print, &contents, &legal);
+    let own = Schedule::default_for(&job.rule, job.pass, job.arch)?;
+    let (legal, begin) = begin_first(job, &setup.begin, own, &predicted, legal);
     let mut run = Run::new(job, setup, &identity, log, &contents, legal, watch);
     (run.watch)(Event::Begin { legal: run.legal.len(), illegal: illegal.len(), known: run.looks.len() });
     if !contents.searches.iter().any(|search| search.search == identity) {
@@ -182,34 +209,82 @@ pub fn sweep(job: &Job, setup: &Setup, watch: &mut dyn FnMut(Event)) -> Result<S
             run.append(&Line::Illegal(Refusal { search, schedule: *schedule, illegal, at: now() }));
         }
     }
+    let Begin { holder, from, .. } = setup.begin.clone();
+    run.append(&Line::Held(Held { search: identity.clone(), schedule: holder, from, at: now() }));
     let points = Points::of(&run.legal);
-    let prior = prior(job, setup, &space_print, &contents, &run.legal);
-    search::search(setup.strategy, &points, prior.as_deref(), setup.seed, &mut run);
-    let ranking = run.run_off();
-    let made = run.make_record(&ranking, space_print, illegal.len());
-    let (failed, legal, at_floor) = (run.failed.take(), run.outcomes(), run.at_floor);
+    let prior = prior(&predicted, &run.legal);
+    search::search(setup.strategy, &points, begin, prior.as_deref(), setup.seed, &mut run);
+    run.run_off();
+    let (failed, at_floor) = (run.failed.take(), run.at_floor);
     if let Some(source) = failed {
         return Err(log_error(source));
     }
-    Ok(Swept { search: identity, record: made?, illegal, legal, floor_micros: setup.machine.floor_micros, at_floor })
+    let searched = Searched {
+        job: job.clone(),
+        legal: run.legal,
+        illegal: illegal.len(),
+        looks: run.looks,
+        doubt: Doubt { basis: job.engine.basis(), paired: setup.model().1.map(|learnt| learnt.bands.paired) },
+        space: space_print,
+        compiler: setup.compiler.clone(),
+        driver: setup.machine.driver.clone(),
+        clock_mhz: setup.machine.clock_mhz,
+    };
+    let Some(ruling) = searched.ruling(setup.begin.holder) else {
+        let tried = searched.looked_at() + illegal.len();
+        return Err(SweepError::NoWinner { tried, reasons: searched.reasons() });
+    };
+    Ok(Swept { search: identity, searched, ruling, illegal, floor_micros: setup.machine.floor_micros, at_floor })
 }
 
-/// What the clock said of the candidates in a search of the same log, where there is one: it orders what is yet
-/// to be timed. What it could not run comes last.
-fn prior(job: &Job, setup: &Setup, space: &str, log: &Contents, legal: &[Schedule]) -> Option<Vec<f64>> {
+/// What the clock said of candidates in a search of the same log, where there is one.
+fn predicted(
+    job: &Job,
+    setup: &Setup,
+    space: &str,
+    log: &Contents,
+    legal: &[Schedule],
+) -> HashMap<Schedule, Option<f64>> {
     if job.engine == Engine::Model {
-        return None;
+        return HashMap::new();
     }
-    let predicted = Job { engine: Engine::Model, ..job.clone() };
-    let search = predicted.identity(space, &setup.compiler, legal, setup.model());
-    let looks = Looks::of(log, &search, legal);
-    let times: Vec<Option<f64>> = legal.iter().map(|at| looks.get(*at, Effort::FIRST)?.micros()).collect();
-    let slowest = times.iter().flatten().copied().reduce(f64::max)?;
-    Some(times.into_iter().map(|time| time.unwrap_or(2.0 * slowest)).collect())
+    let twin = Job { engine: Engine::Model, ..job.clone() };
+    let search = twin.identity(space, &setup.compiler, legal, setup.model());
+    let first = log.of(&search).filter(|evaluation| evaluation.effort == Effort::FIRST);
+    first.map(|evaluation| (evaluation.schedule, evaluation.outcome.micros())).collect()
 }
 
-fn rounded(value: f64) -> f64 {
-    (value * 1e3).round() / 1e3
+/// Puts first what a search begins with, and says how many those are: what calls get, the built-in schedule, what records
+/// of calls like these say, the five best by the clock.
+fn begin_first(
+    job: &Job,
+    begin: &Begin,
+    own: Schedule,
+    predicted: &HashMap<Schedule, Option<f64>>,
+    legal: Vec<Schedule>,
+) -> (Vec<Schedule>, usize) {
+    let mut best: Vec<(Schedule, f64)> =
+        legal.iter().filter_map(|schedule| Some((*schedule, (*predicted.get(schedule)?)?))).collect();
+    best.sort_by(|a, b| a.1.total_cmp(&b.1));
+    let best = best.into_iter().take(BEST_PREDICTED).map(|(schedule, _)| schedule);
+    let mut all: Vec<Schedule> = Vec::new();
+    for schedule in [begin.holder, own].into_iter().chain(begin.neighbours.iter().copied()).chain(best) {
+        if !all.contains(&schedule) && bind(&job.rule, job.pass, schedule, job.arch).is_ok() {
+            all.push(schedule);
+        }
+    }
+    let count = all.len();
+    let others = legal.into_iter().filter(|schedule| !all[..count].contains(schedule)).collect::<Vec<_>>();
+    all.extend(others);
+    (all, count)
+}
+
+/// What the clock said of each candidate, where it said anything: it orders what is yet to be timed. What it could not run
+/// comes last.
+fn prior(predicted: &HashMap<Schedule, Option<f64>>, legal: &[Schedule]) -> Option<Vec<f64>> {
+    let slowest = predicted.values().flatten().copied().reduce(f64::max)?;
+    let time = |schedule| predicted.get(schedule).copied().flatten().unwrap_or(2.0 * slowest);
+    Some(legal.iter().map(time).collect())
 }
 
 /// Seconds since 1970.
@@ -244,7 +319,7 @@ impl<'a, 'w> Run<'a, 'w> {
         watch: &'w mut dyn FnMut(Event),
     ) -> Run<'a, 'w> {
         let mut looks = Looks::of(contents, identity, &legal);
-        looks.forget_timeouts();
+        looks.forget_what_says_nothing(setup.begin.holder);
         // The rest is for the run-off.
         let begun = Instant::now();
         let deadline = setup.budget.time.map(|time| begun + time.mul_f64(SEARCH_SHARE));
@@ -268,7 +343,14 @@ impl<'a, 'w> Run<'a, 'w> {
         let todo: Vec<Schedule> =
             schedules.iter().copied().filter(|schedule| self.looks.get(*schedule, effort).is_none()).collect();
         let (setup, job, deadline) = (self.setup, self.job, self.deadline);
-        let request = |schedule: Schedule, step: Step| Request { job: job.clone(), schedule, effort, step };
+        let holder = setup.begin.holder;
+        let request = |schedule: Schedule, step: Step| Request {
+            job: job.clone(),
+            schedule,
+            effort,
+            step,
+            holder: schedule == holder,
+        };
         let prepare = |schedule: &Schedule| request(*schedule, Step::Prepare);
         let evaluate = |schedule: &Schedule| request(*schedule, Step::Evaluate);
         let Some(ahead) = setup.ahead else {
@@ -308,90 +390,30 @@ impl<'a, 'w> Run<'a, 'w> {
         (self.watch)(Event::Evaluated { schedule, outcome: &outcome, best, done });
     }
 
-    fn outcomes(&self) -> Vec<(Schedule, Option<Outcome>)> {
-        self.legal.iter().map(|schedule| (*schedule, self.looks.verdict(*schedule).cloned())).collect()
-    }
-
-    /// The two best meet on fresh inputs, alternating, so that a drifting clock or a lucky draw favours neither.
-    /// Predictions are the same on every look, so they do not meet.
-    fn run_off(&mut self) -> Vec<(Schedule, Sample)> {
+    /// The two best and what calls get meet on fresh inputs, by turns, so that a drifting clock or a lucky draw favours
+    /// none. Predictions are the same on every look, so they do not meet.
+    fn run_off(&mut self) {
+        if self.job.engine.basis() == Basis::Predicted {
+            return;
+        }
         let ranking = self.looks.ranking(&self.legal);
-        if let ([first, second, ..], true) = (ranking.as_slice(), self.job.engine.basis() != Basis::Predicted) {
-            let pair = [first.0, second.0];
-            let repeats = self.looks.longest(first.0).min(self.looks.longest(second.0));
-            self.deadline = self.setup.budget.time.map(|time| self.begun + time);
-            (self.watch)(Event::RunOff(pair));
-            for round in 1..=RUN_OFF_ROUNDS {
-                for schedule in pair {
-                    self.look(&[schedule], Effort { repeats, round });
-                }
+        let holder = self.setup.begin.holder;
+        let place = |place: usize, schedule: Schedule| place < 2 || schedule == holder;
+        let met: Vec<Schedule> = (ranking.iter().enumerate())
+            .filter(|(at, (schedule, _))| place(*at, *schedule))
+            .map(|(_, (schedule, _))| *schedule)
+            .collect();
+        if met.len() < 2 {
+            return;
+        }
+        let repeats = met.iter().map(|schedule| self.looks.longest(*schedule)).min().unwrap_or(1);
+        self.deadline = self.setup.budget.time.map(|time| self.begun + time);
+        (self.watch)(Event::RunOff(&met));
+        for round in 1..=RUN_OFF_ROUNDS {
+            for schedule in &met {
+                self.look(&[*schedule], Effort { repeats, round });
             }
         }
-        self.looks.final_ranking(&self.legal)
-    }
-
-    fn make_record(
-        &self,
-        ranking: &[(Schedule, Sample)],
-        space_print: String,
-        illegal: usize,
-    ) -> Result<Record, SweepError> {
-        let job = self.job;
-        let looked_at = self.legal.iter().filter(|schedule| self.looks.verdict(**schedule).is_some()).count();
-        let tried = looked_at + illegal;
-        let own = Schedule::default_for(&job.rule, job.pass, job.arch)?;
-        let Some(Podium { winner, built_in, runner_up }) = podium(ranking, own, job.engine.basis()) else {
-            return Err(SweepError::NoWinner { tried, reasons: self.reasons(illegal) });
-        };
-        // Nanoseconds: more digits would only make records differ.
-        let timed = |entry: &(Schedule, Sample)| {
-            let Time { micros, spread } = entry.1.time;
-            Timed { schedule: entry.0, time: Time { micros: rounded(micros), spread: rounded(spread) } }
-        };
-        let source = source_fingerprint(&job.rule, job.pass, winner.0, job.arch);
-        Ok(Record {
-            rule: job.rule.name.clone(),
-            pass: job.pass,
-            bucket: Bucket::of(job.shape.extents()),
-            winner: timed(winner),
-            built_in: built_in.map(timed),
-            built_in_failed: if built_in.is_none() { Some(self.what_happened(own)) } else { None },
-            runner_up: runner_up.map(timed),
-            correct: u32::try_from(ranking.len()).unwrap_or(u32::MAX),
-            tried: u32::try_from(tried).unwrap_or(u32::MAX),
-            provenance: Provenance {
-                rule: rule_fingerprint(&job.rule),
-                space: space_print,
-                source: source.unwrap_or_default(),
-                compiler: self.setup.compiler.clone(),
-                arch: job.arch,
-                driver: self.setup.machine.driver.clone(),
-                clock_mhz: self.setup.machine.clock_mhz,
-                basis: job.engine.basis(),
-            },
-        })
-    }
-
-    /// Why a schedule is not among those that can win, with the schedule.
-    fn what_happened(&self, schedule: Schedule) -> String {
-        let why = match self.looks.verdict(schedule) {
-            Some(Outcome::Invalid { reason, detail }) => format!("{reason}: {detail}"),
-            Some(Outcome::Correct(_)) => "it ran, and was left out of the last round".to_owned(),
-            None if self.legal.contains(&schedule) => "the search ended before it was looked at".to_owned(),
-            None => "it is not legal".to_owned(),
-        };
-        format!("{schedule}: {why}")
-    }
-
-    fn reasons(&self, illegal: usize) -> String {
-        let count = |reason: Reason| {
-            let failed = self.legal.iter().filter(|schedule| {
-                matches!(self.looks.verdict(**schedule), Some(Outcome::Invalid { reason: why, .. }) if *why == reason)
-            });
-            failed.count() + if reason == Reason::Constraints { illegal } else { 0 }
-        };
-        let counted = Reason::ALL.iter().map(|reason| (reason, count(*reason))).filter(|(_, count)| *count > 0);
-        counted.map(|(reason, count)| format!("{count} {reason}")).collect::<Vec<_>>().join(", ")
     }
 }
 

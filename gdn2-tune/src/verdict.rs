@@ -2,7 +2,8 @@
 
 use crate::log::{Contents, Effort};
 use crate::outcome::{Outcome, Reason, Sample};
-use gdn2_codegen::record::{Basis, Time};
+use crate::published::Paired;
+use gdn2_codegen::record::Basis;
 use gdn2_codegen::schedule::Schedule;
 use std::collections::HashMap;
 
@@ -21,9 +22,14 @@ impl Looks {
     }
 
     /// Forgets the looks that ran out of time, so that a search that is resumed looks again: a machine that was busy
-    /// with something else is not the candidate's fault.
-    pub fn forget_timeouts(&mut self) {
-        self.0.retain(|_, outcome| !matches!(outcome, Outcome::Invalid { reason: Reason::Timeout, .. }));
+    /// with something else is not the candidate's fault. So it does where what calls get by now was turned away for
+    /// spilling registers.
+    pub fn forget_what_says_nothing(&mut self, holder: Schedule) {
+        self.0.retain(|(schedule, _), outcome| match outcome {
+            Outcome::Invalid { reason: Reason::Timeout, .. } => false,
+            Outcome::Invalid { reason: Reason::Constraints, .. } => *schedule != holder,
+            Outcome::Invalid { .. } | Outcome::Correct(_) => true,
+        });
     }
 
     /// Adds a look.
@@ -72,10 +78,10 @@ impl Looks {
         ranking
     }
 
-    /// The ranking after the run-off: the two that met count with the median of their meetings, and stay ahead.
+    /// The ranking after the run-off: those that met count with the median of their meetings, and the two that led stay ahead.
     pub fn final_ranking(&self, candidates: &[Schedule]) -> Vec<(Schedule, Sample)> {
         let mut ranking = self.ranking(candidates);
-        for (schedule, sample) in ranking.iter_mut().take(2) {
+        for (schedule, sample) in &mut ranking {
             let mut rounds: Vec<f64> = self
                 .0
                 .iter()
@@ -101,36 +107,58 @@ impl Looks {
 pub struct Podium<'a> {
     /// The schedule to use.
     pub winner: &'a (Schedule, Sample),
-    /// The built-in schedule, where it ran.
-    pub built_in: Option<&'a (Schedule, Sample)>,
+    /// The schedule that is to be beaten, where it ran.
+    pub holder: Option<&'a (Schedule, Sample)>,
     /// The fastest of the others.
     pub runner_up: Option<&'a (Schedule, Sample)>,
 }
 
-/// The winner is the fastest, unless what it gains over the built-in schedule is within the spread of the two, or, for
-/// predictions, within their error band.
-pub fn podium(ranking: &[(Schedule, Sample)], built_in: Schedule, basis: Basis) -> Option<Podium<'_>> {
+/// How much faster a schedule must be than another for the difference to say something.
+#[derive(Clone, Copy, Debug)]
+pub struct Doubt {
+    /// What times are worth.
+    pub basis: Basis,
+    /// How far ratios of predictions may be off, where that is known.
+    pub paired: Option<Paired>,
+}
+
+impl Doubt {
+    /// The margin between two: measured and counted times are as sure as they spread; predictions, as the ratios of
+    /// published pairs of their kinds are, else as either is where nothing cancels.
+    pub fn between(&self, challenger: &Sample, holder: &Sample) -> f64 {
+        let (a, b) = (challenger.time.spread, holder.time.spread);
+        match self.basis {
+            Basis::Measured | Basis::Counted => a.max(b),
+            Basis::Predicted => {
+                let kinds = challenger.kind().zip(holder.kind()).map(|(a, b)| [a, b]);
+                let known = self.paired.zip(kinds).and_then(|(paired, kinds)| paired.of(kinds));
+                known.unwrap_or((1.0 + a) * (1.0 + b) - 1.0)
+            }
+        }
+    }
+
+    /// Whether a schedule is faster than another beyond doubt.
+    pub fn beats(&self, challenger: &Sample, holder: &Sample) -> bool {
+        challenger.time.micros * (1.0 + self.between(challenger, holder)) < holder.time.micros
+    }
+}
+
+/// The winner is the fastest, unless it is in doubt whether it beats the holder, which then stays.
+pub fn podium<'a>(ranking: &'a [(Schedule, Sample)], holder: Schedule, doubt: &Doubt) -> Option<Podium<'a>> {
     let fastest = ranking.first()?;
-    let built_in = ranking.iter().find(|(schedule, _)| *schedule == built_in);
-    let winner = match built_in {
-        Some(built_in) if !clearly_faster(fastest.1.time, built_in.1.time, basis) => built_in,
+    let holder = ranking.iter().find(|(schedule, _)| *schedule == holder);
+    let winner = match holder {
+        Some(holder) if !doubt.beats(&fastest.1, &holder.1) => holder,
         _ => fastest,
     };
     let runner_up = ranking.iter().find(|(schedule, _)| *schedule != winner.0);
-    Some(Podium { winner, built_in, runner_up })
-}
-
-fn clearly_faster(challenger: Time, built_in: Time, basis: Basis) -> bool {
-    let margin = match basis {
-        Basis::Predicted => challenger.spread,
-        Basis::Measured | Basis::Counted => challenger.spread.max(built_in.spread),
-    };
-    challenger.micros * (1.0 + margin) < built_in.micros
+    Some(Podium { winner, holder, runner_up })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use gdn2_codegen::record::Time;
     use gdn2_codegen::schedule::Decode;
 
     fn at(warps: u32, micros: f64, spread: f64) -> (Schedule, Sample) {
@@ -138,17 +166,45 @@ mod tests {
         (schedule, Sample { time: Time { micros, spread }, metrics: Vec::new(), launches: Vec::new() })
     }
 
+    /// A prediction of a kernel whose products are a warpgroup's, or not.
+    fn predicted(warps: u32, micros: f64, wgmma: bool) -> (Schedule, Sample) {
+        let chain = if wgmma { vec![(3.0, 1.0)] } else { Vec::new() };
+        let (schedule, mut sample) = at(warps, micros, if wgmma { 0.1 } else { 0.2 });
+        let (kernel, pipe, pattern) = (String::new(), chain.clone(), crate::published::Pattern::Once);
+        let launch = crate::published::Launch { kernel, data_sheet: 1.0, pipe, chain, bytes: 1.0, pattern };
+        let clocked = crate::model::Clocked { micros, resident: 1, waves: 1, decided: "warps".to_owned(), launch };
+        sample.launches.push(crate::model::LaunchLoad {
+            blocks: 1,
+            threads: 128,
+            registers: 64,
+            shared_bytes: 0,
+            load: crate::model::Load::default(),
+            clocked: Some(clocked),
+        });
+        (schedule, sample)
+    }
+
     #[test]
-    fn the_built_in_schedule_stays_unless_the_gain_is_beyond_doubt() {
-        let built_in = at(4, 100.0, 0.4);
-        let won = |fastest: f64, spread: f64, basis: Basis| {
-            let ranking = [at(8, fastest, spread), built_in.clone()];
-            podium(&ranking, built_in.0, basis).map(|podium| podium.winner.0 != built_in.0)
+    fn the_holder_stays_unless_the_gain_is_beyond_doubt() {
+        let won = |challenger: &(Schedule, Sample), holder: &(Schedule, Sample), doubt: Doubt| {
+            let ranking = [challenger.clone(), holder.clone()];
+            podium(&ranking, holder.0, &doubt).map(|podium| podium.winner.0 == challenger.0)
         };
-        assert_eq!(won(72.0, 0.4, Basis::Predicted), Some(false), "28 % off is within a band of 40 %");
-        assert_eq!(won(70.0, 0.4, Basis::Predicted), Some(true));
-        assert_eq!(won(95.0, 0.01, Basis::Measured), Some(false), "the built-in one spreads by 40 %");
-        assert!(podium(&[], built_in.0, Basis::Measured).is_none());
+        let paired = Some(Paired { wgmma: 0.15, any: None });
+        let clock = Doubt { basis: Basis::Predicted, paired };
+        let holder = predicted(4, 100.0, true);
+        assert_eq!(won(&predicted(8, 88.0, true), &holder, clock), Some(false), "14 % off, ratios are by 15 %");
+        assert_eq!(won(&predicted(8, 86.0, true), &holder, clock), Some(true));
+        // Nothing is known of the ratio of two kernels of other kinds: 1.1 times 1.2.
+        assert_eq!(won(&predicted(8, 77.0, false), &holder, clock), Some(false));
+        assert_eq!(won(&predicted(8, 75.0, false), &holder, clock), Some(true));
+        let refitted = Doubt { basis: Basis::Predicted, paired: Some(Paired { wgmma: 0.15, any: Some(0.05) }) };
+        assert_eq!(won(&predicted(8, 77.0, false), &holder, refitted), Some(true));
+        let measured = Doubt { basis: Basis::Measured, paired };
+        let spreading = at(4, 100.0, 0.4);
+        assert_eq!(won(&at(8, 95.0, 0.01), &spreading, measured), Some(false), "the holder spreads by 40 %");
+        assert_eq!(won(&at(8, 70.0, 0.01), &spreading, measured), Some(true));
+        assert!(podium(&[], holder.0, &clock).is_none());
     }
 
     #[test]

@@ -36,6 +36,9 @@ pub struct Request {
     pub effort: Effort,
     /// How far to go.
     pub step: Step,
+    /// Whether calls get it today: then it has a time even where it spills registers, for others to be held against.
+    #[serde(default)]
+    pub holder: bool,
 }
 
 /// What a worker answers.

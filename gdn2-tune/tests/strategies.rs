@@ -21,7 +21,7 @@ fn found(log: &Replay, strategy: Strategy, prior: Option<&[f64]>, budget: usize)
     let (_, best) = log.best().unwrap();
     let one = |seed: u64| {
         let mut run = log.limited(budget);
-        search(strategy, &run.points(), prior, seed, &mut run);
+        search(strategy, &run.points(), 1, prior, seed, &mut run);
         assert!(run.evaluations() <= budget, "{} looks, {budget} allowed", run.evaluations());
         run.found().map_or(f64::INFINITY, |(_, micros)| micros / best)
     };

@@ -13,8 +13,9 @@ use gdn2_tune::evaluate::Evaluator;
 use gdn2_tune::job::{Engine, Job, Shape};
 use gdn2_tune::log::{Contents, Effort};
 use gdn2_tune::outcome::{Outcome, Reason, Sample};
+use gdn2_tune::ruling::{NoRecord, Ruling};
 use gdn2_tune::search::Strategy;
-use gdn2_tune::sweep::{Budget, Event, Machine, Setup, Swept, sweep};
+use gdn2_tune::sweep::{Begin, Budget, Event, Machine, Setup, Swept, sweep};
 use gdn2_tune::worker::{Pool, Request, serve};
 use std::path::Path;
 use std::process::Command;
@@ -27,6 +28,7 @@ fn main() {
             serve(std::io::stdin().lock(), std::io::stdout().lock(), |request| Some(timed(request))).unwrap()
         }
         Some("faulty") => faulty(),
+        Some("accidents") => serve(std::io::stdin().lock(), std::io::stdout().lock(), accidents).unwrap(),
         Some("treacherous") => serve(std::io::stdin().lock(), std::io::stdout().lock(), treacherous).unwrap(),
         Some("sweep") => {
             run(&job(), Path::new(&arguments[2]), "worker", Strategy::Grid);
@@ -43,6 +45,10 @@ fn main() {
             println!("a_hung_and_a_dead_worker_cost_their_candidates ... ok");
             the_two_best_meet_and_the_model_orders_the_rest();
             println!("the_two_best_meet_and_the_model_orders_the_rest ... ok");
+            what_calls_get_is_timed_though_it_spills();
+            println!("what_calls_get_is_timed_though_it_spills ... ok");
+            no_accident_makes_a_record_worse_than_what_calls_get();
+            println!("no_accident_makes_a_record_worse_than_what_calls_get ... ok");
         }
     }
 }
@@ -88,6 +94,9 @@ fn faulty() {
                 // One warp waits for more threads than the block has.
                 Some(3) => artifact.ptx = artifact.ptx.replacen("ret;", "bar.sync 1, 1024;\n\tret;", 1),
                 Some(4) => artifact.resources.iter_mut().for_each(|entry| entry.spill_stores = 64),
+                Some(0) if std::env::var_os("SPILLING_HOLDER").is_some() => {
+                    artifact.resources.iter_mut().for_each(|entry| entry.spill_stores = 64);
+                }
                 _ => {}
             }
             Ok(artifact)
@@ -106,6 +115,17 @@ fn run(job: &Job, log: &Path, worker: &'static str, strategy: Strategy) -> Swept
     watched(job, log, worker, strategy, timeout, &mut |_| {})
 }
 
+fn recorded(swept: &Swept) -> Record {
+    match &swept.ruling {
+        Ruling::Record(record) => (**record).clone(),
+        Ruling::Nothing(why) => panic!("no record: {why}"),
+    }
+}
+
+fn built_in(job: &Job) -> Schedule {
+    Schedule::default_for(&job.rule, job.pass, job.arch).unwrap()
+}
+
 fn watched(
     job: &Job,
     log: &Path,
@@ -121,24 +141,31 @@ fn watched(
         command
     };
     let pool = Pool::new(command, 2, timeout);
-    let setup = Setup {
-        pool: &pool,
+    let setup = setup(job, &pool, log, strategy, built_in(job));
+    sweep(job, &setup, watch).unwrap()
+}
+
+fn setup<'a>(job: &Job, pool: &'a Pool, log: &'a Path, strategy: Strategy, holder: Schedule) -> Setup<'a> {
+    let neighbours = vec![built_in(job)];
+    Setup {
+        pool,
         ahead: None,
         log,
+        begin: Begin { holder, from: "a test".to_owned(), neighbours },
         strategy,
         seed: 0,
         budget: Budget { time: None, candidates: None },
         compiler: "NVRTC 13.0".to_owned(),
         constants: None,
         machine: Machine { driver: None, clock_mhz: 1980, floor_micros: 0.0 },
-    };
-    sweep(job, &setup, watch).unwrap()
+    }
 }
 
 fn planted_faults_are_recorded_and_never_win() {
     let folder = tempfile::tempdir().unwrap();
     let swept = run(&job(), &folder.path().join("log.jsonl"), "faulty", Strategy::Grid);
-    let reason = |place: usize| match &swept.legal[place].1 {
+    let legal = swept.legal();
+    let reason = |place: usize| match &legal[place].1 {
         Some(Outcome::Invalid { reason, detail }) => (*reason, detail.clone()),
         other => panic!("candidate {place}: {other:?}"),
     };
@@ -147,9 +174,9 @@ fn planted_faults_are_recorded_and_never_win() {
     {
         let (got, detail) = reason(place);
         assert_eq!(got, want, "candidate {place}: {detail}");
-        assert_ne!(swept.record.winner.schedule, swept.legal[place].0);
+        assert_ne!(recorded(&swept).winner.schedule, legal[place].0);
     }
-    let others = swept.legal.iter().enumerate().filter(|(place, _)| !(1..=4).contains(place));
+    let others = legal.iter().enumerate().filter(|(place, _)| !(1..=4).contains(place));
     for (place, (schedule, outcome)) in others {
         assert!(matches!(outcome, Some(Outcome::Correct(_))), "candidate {place}, {schedule}: {outcome:?}");
     }
@@ -157,7 +184,7 @@ fn planted_faults_are_recorded_and_never_win() {
 
 fn a_killed_sweep_ends_with_the_same_record() {
     let folder = tempfile::tempdir().unwrap();
-    let whole = run(&job(), &folder.path().join("whole.jsonl"), "worker", Strategy::Grid).record;
+    let whole = recorded(&run(&job(), &folder.path().join("whole.jsonl"), "worker", Strategy::Grid));
     for milliseconds in [20, 60, 110, 170, 240] {
         let log = folder.path().join(format!("killed-{milliseconds}.jsonl"));
         let mut child = Command::new(std::env::current_exe().unwrap()).arg("sweep").arg(&log).spawn().unwrap();
@@ -165,14 +192,14 @@ fn a_killed_sweep_ends_with_the_same_record() {
         // SIGKILL on Unix: nothing is cleaned up.
         child.kill().unwrap();
         child.wait().unwrap();
-        assert_eq!(run(&job(), &log, "worker", Strategy::Grid).record, whole, "killed after {milliseconds} ms");
+        assert_eq!(recorded(&run(&job(), &log, "worker", Strategy::Grid)), whole, "killed after {milliseconds} ms");
     }
 }
 
 fn damaged_lines_cost_themselves_alone() {
     let folder = tempfile::tempdir().unwrap();
     let log = folder.path().join("log.jsonl");
-    let whole: Record = run(&job(), &log, "worker", Strategy::Grid).record;
+    let whole: Record = recorded(&run(&job(), &log, "worker", Strategy::Grid));
     let text = std::fs::read_to_string(&log).unwrap();
     let mut lines: Vec<&str> = text.lines().collect();
     let before = Contents::read(&log).unwrap();
@@ -184,7 +211,7 @@ fn damaged_lines_cost_themselves_alone() {
     let after = Contents::read(&log).unwrap();
     assert_eq!(after.damage.iter().map(|damage| damage.line).collect::<Vec<_>>(), [hurt + 1, lines.len() + 1]);
     assert_eq!(after.evaluations.len() + 2, before.evaluations.len());
-    assert_eq!(run(&job(), &log, "worker", Strategy::Grid).record, whole);
+    assert_eq!(recorded(&run(&job(), &log, "worker", Strategy::Grid)), whole);
 }
 
 /// Hangs on the fastest candidate and takes its process down on the next.
@@ -205,8 +232,8 @@ fn a_hung_and_a_dead_worker_cost_their_candidates() {
     let log = folder.path().join("log.jsonl");
     let swept = run(&job(), &log, "treacherous", Strategy::Grid);
     let reasons = |swept: &Swept, wanted: &dyn Fn(&Decode) -> bool| -> Vec<Option<Reason>> {
-        let of =
-            swept.legal.iter().filter(|(schedule, _)| matches!(schedule, Schedule::Decode(decode) if wanted(decode)));
+        let legal = swept.legal();
+        let of = legal.iter().filter(|(schedule, _)| matches!(schedule, Schedule::Decode(decode) if wanted(decode)));
         let reason = |outcome: &Option<Outcome>| match outcome {
             Some(Outcome::Invalid { reason, .. }) => Some(*reason),
             _ => None,
@@ -218,46 +245,151 @@ fn a_hung_and_a_dead_worker_cost_their_candidates() {
     assert_eq!(reasons(&swept, &hung), [Some(Reason::Timeout)]);
     let dead = reasons(&swept, &died);
     assert!(!dead.is_empty() && dead.iter().all(|reason| *reason == Some(Reason::Runtime)), "{dead:?}");
-    assert!(swept.legal.iter().all(|(_, outcome)| outcome.is_some()), "the sweep went on to the end");
-    // The candidate that hangs is the built-in one: the record says so.
-    let why = swept.record.built_in_failed.unwrap();
-    assert!(swept.record.built_in.is_none() && why.contains("value_split=2,warps=2: timeout"), "{why}");
+    assert!(swept.legal().iter().all(|(_, outcome)| outcome.is_some()), "the sweep went on to the end");
+    // The candidate that hangs is the built-in one, which calls get: a machine that was busy is no reason to replace it.
+    let Ruling::Nothing(NoRecord::Unknown { holder, why }) = &swept.ruling else { panic!("{:?}", swept.ruling) };
+    assert!(*holder == built_in(&job()) && why.contains("value_split=2,warps=2: timeout"), "{why}");
     let again = run(&job(), &log, "worker", Strategy::Grid);
     assert_eq!(reasons(&again, &hung), [None]);
     assert_eq!(reasons(&again, &died), dead);
-    assert!(matches!(again.record.winner.schedule, Schedule::Decode(decode) if hung(&decode)));
-    assert!(again.record.built_in.is_some() && again.record.built_in_failed.is_none());
+    let again = recorded(&again);
+    assert!(matches!(again.winner.schedule, Schedule::Decode(decode) if hung(&decode)));
+    assert!(again.built_in.is_some() && again.built_in_failed.is_none());
 }
 
 /// Counted cycles in place of time: the two best meet in four rounds, and a prediction in the same log decides whom a
-/// search that looks at a quarter looks at.
+/// search that looks at few looks at.
 fn the_two_best_meet_and_the_model_orders_the_rest() {
     let folder = tempfile::tempdir().unwrap();
     let log = folder.path().join("log.jsonl");
-    let predicted = Job { engine: Engine::Model, ..job() };
+    let job = Job { rule: job().rule.with_dims(128, 128).unwrap(), ..job() };
+    let predicted = Job { engine: Engine::Model, ..job.clone() };
     let mut met = None;
     let swept = watched(&predicted, &log, "worker", Strategy::Grid, Duration::from_secs(120), &mut |event| {
-        met = met.or(match event {
-            Event::RunOff(pair) => Some(pair),
+        met = met.take().or(match event {
+            Event::RunOff(met) => Some(met.to_vec()),
             _ => None,
         });
     });
     assert_eq!(met, None, "a prediction is the same at every look");
-    let best = swept.record.winner.schedule;
-    let swept = watched(&job(), &log, "worker", Strategy::Guided, Duration::from_secs(120), &mut |event| {
-        met = met.or(match event {
-            Event::RunOff(pair) => Some(pair),
+    let best = swept.searched.ranking(built_in(&job))[0].0;
+    let swept = watched(&job, &log, "worker", Strategy::Guided, Duration::from_secs(120), &mut |event| {
+        met = met.take().or(match event {
+            Event::RunOff(met) => Some(met.to_vec()),
             _ => None,
         });
     });
-    assert_eq!(swept.record.winner.schedule, best);
+    assert_eq!(recorded(&swept).winner.schedule, best);
     let contents = Contents::read(&log).unwrap();
     let looks: Vec<_> = contents.of(&swept.search).collect();
     let first = looks.iter().filter(|look| look.effort == Effort::FIRST).count();
-    assert!(first < swept.legal.len(), "{first} of {}", swept.legal.len());
+    assert!(first < swept.legal().len(), "{first} of {}", swept.legal().len());
     for schedule in met.unwrap() {
         let rounds: Vec<u32> =
             looks.iter().filter(|look| look.schedule == schedule).map(|look| look.effort.round).collect();
         assert_eq!(rounds, [0, 1, 2, 3, 4], "{schedule}");
     }
+}
+
+/// A candidate that spills is turned away; what calls get has a time even so, and is replaced only by what beats it.
+fn what_calls_get_is_timed_though_it_spills() {
+    let folder = tempfile::tempdir().unwrap();
+    let program = std::env::current_exe().unwrap();
+    let command = move || {
+        let mut command = Command::new(&program);
+        command.arg("faulty").env("SPILLING_HOLDER", "1");
+        command
+    };
+    let job = job();
+    let pool = Pool::new(command, 2, Duration::from_secs(120));
+    let log = folder.path().join("log.jsonl");
+    let swept = sweep(&job, &setup(&job, &pool, &log, Strategy::Grid, built_in(&job)), &mut |_| {}).unwrap();
+    let Some(Outcome::Correct(held)) = swept.legal()[0].1.clone() else { panic!("{:?}", swept.legal()[0]) };
+    assert!(held.spills(), "{held:?}");
+    // Candidates 1 to 4 are at fault: nothing is left but the one that spills.
+    match &swept.ruling {
+        Ruling::Nothing(NoRecord::Fastest(holder)) => assert_eq!(holder.schedule, built_in(&job)),
+        other => panic!("{other:?}"),
+    }
+    // Once calls get another schedule, it is turned away like any other.
+    let others = swept.searched.ranking(legal(&job)[1]);
+    assert!(others.iter().all(|(schedule, _)| *schedule != built_in(&job)), "{others:?}");
+}
+
+/// True times, which a search learns only as far as accidents let it.
+fn truth(schedule: Schedule, seed: u64) -> f64 {
+    let hash = blake3::hash(format!("{schedule} {seed}").as_bytes());
+    let number = hash.as_bytes().iter().take(4).fold(0u32, |all, byte| all << 8 | u32::from(*byte));
+    10.0 + f64::from(number % 1000) / 20.0
+}
+
+/// A worker that dies, hangs, refuses or is wrong by chance, anew at every look.
+fn accidents(request: &Request) -> Option<Outcome> {
+    let seed: u64 = std::env::var("ACCIDENTS").unwrap().parse().unwrap();
+    let nanos = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().subsec_nanos();
+    match nanos / 1000 % 16 {
+        0 => std::process::abort(),
+        1 => std::thread::sleep(Duration::from_secs(3600)),
+        2 => return Some(Outcome::invalid(Reason::Constraints, "spills, says a compiler that ran out of memory")),
+        3 => return Some(Outcome::invalid(Reason::Runtime, "no answer from the driver")),
+        _ => {}
+    }
+    let time = Time { micros: truth(request.schedule, seed), spread: 0.01 };
+    Some(Outcome::Correct(Sample { time, metrics: Vec::new(), launches: Vec::new() }))
+}
+
+/// Runs whose workers die and hang, and that are out of time at any moment, each going on from the last one's log and with
+/// what its record says. Whatever happens, calls never get anything slower than before.
+fn no_accident_makes_a_record_worse_than_what_calls_get() {
+    let runs: u64 = std::env::var("GDN2_ACCIDENTS").ok().and_then(|runs| runs.parse().ok()).unwrap_or(24);
+    let fresh = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    let fresh = std::env::var("GDN2_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(fresh);
+    println!("{runs} runs from seed {fresh}; GDN2_SEED={fresh} GDN2_ACCIDENTS=200 runs them again, more of them");
+    let job = Job { rule: job().rule.with_dims(128, 128).unwrap(), ..job() };
+    let legal = legal(&job);
+    let (mut replaced, mut kept) = (0, 0);
+    for run in 0..runs {
+        let seed = fresh.wrapping_add(run);
+        let folder = tempfile::tempdir().unwrap();
+        let (log, program) = (folder.path().join("log.jsonl"), std::env::current_exe().unwrap());
+        let command = move || {
+            let mut command = Command::new(&program);
+            command.arg("accidents").env("ACCIDENTS", seed.to_string());
+            command
+        };
+        let pool = Pool::new(command, 2, Duration::from_millis(40));
+        // What calls get need not be the built-in schedule, nor the first of the space.
+        let mut holder = legal[seed as usize % legal.len()];
+        for part in 0..3 {
+            let strategy = Strategy::ALL[(seed + part) as usize % Strategy::ALL.len()];
+            let budget = Budget {
+                time: (part == 0).then(|| Duration::from_millis(5 + seed % 60)),
+                candidates: (part == 1).then_some(1 + seed as usize % 6),
+            };
+            let setup = Setup { budget, seed, ..setup(&job, &pool, &log, strategy, holder) };
+            let ruling = match sweep(&job, &setup, &mut |_| {}) {
+                Ok(swept) => swept.ruling,
+                // Nothing ran: nothing is written.
+                Err(_) => continue,
+            };
+            match ruling {
+                Ruling::Record(record) => {
+                    let (now, before) = (truth(record.winner.schedule, seed), truth(holder, seed));
+                    assert!(
+                        now <= before,
+                        "seed {seed}: {} for {holder}, {now} µs for {before}",
+                        record.winner.schedule
+                    );
+                    replaced += usize::from(record.winner.schedule != holder);
+                    holder = record.winner.schedule;
+                }
+                Ruling::Nothing(why) => {
+                    assert!(!why.to_string().is_empty());
+                    kept += 1;
+                }
+            }
+        }
+    }
+    println!("{replaced} records replaced what calls got, {kept} searches left it");
+    assert!(replaced > 0 && kept > 0, "{replaced} {kept}: accidents decide everything or nothing");
 }

@@ -42,7 +42,9 @@ fn record(rule: &Rule, pass: Pass, (heads, tokens): (u64, u64), text: &str) -> R
         winner: Timed { schedule: winner, time },
         built_in: None,
         built_in_failed: None,
+        before: None,
         runner_up: None,
+        shortlist: Vec::new(),
         correct: 1,
         tried: 1,
         provenance: Provenance {

@@ -4,6 +4,8 @@ mod foreign;
 mod published;
 mod rules;
 
+pub use rules::prepared;
+
 use std::path::PathBuf;
 
 use gdn2_clock::kernel::RoleTime;

@@ -138,7 +138,7 @@ impl Clock<'_> {
     fn time(&mut self, job: &Job, lengths: &[u32], schedule: Schedule) -> Result<Timing, String> {
         let key = format!("{:?} {} {schedule}", job.rule, job.pass);
         if !self.prepared.contains_key(&key) {
-            let prepared = self.prepare(job, schedule);
+            let prepared = prepared(&self.compiler, &self.disassembler, self.constants, job, schedule);
             self.prepared.insert(key.clone(), prepared);
         }
         match self.prepared.get_mut(&key) {
@@ -147,15 +147,21 @@ impl Clock<'_> {
             None => Err("nothing was compiled".to_owned()),
         }
     }
+}
 
-    fn prepare(&self, job: &Job, schedule: Schedule) -> Result<Prepared, String> {
-        let kernel =
-            bind(&job.rule, job.pass, schedule, job.arch).map_err(|illegal| format!("constraints: {illegal}"))?;
-        let artifact = self.compiler.compile(kernel).map_err(|error| error.to_string())?;
-        let cubin = artifact.cubin.as_ref().ok_or_else(|| TimingError::NoMachineCode.to_string())?;
-        let disassembly = self.disassembler.encoded_sass(cubin).map_err(|error| error.to_string())?;
-        Prepared::new(&artifact, &disassembly, self.constants).map_err(|error| error.to_string())
-    }
+/// A schedule compiled and made ready for the clock, or why not.
+pub fn prepared(
+    compiler: &Compiler,
+    disassembler: &Nvdisasm,
+    constants: &Constants,
+    job: &Job,
+    schedule: Schedule,
+) -> Result<Prepared, String> {
+    let kernel = bind(&job.rule, job.pass, schedule, job.arch).map_err(|illegal| format!("constraints: {illegal}"))?;
+    let artifact = compiler.compile(kernel).map_err(|error| error.to_string())?;
+    let cubin = artifact.cubin.as_ref().ok_or_else(|| TimingError::NoMachineCode.to_string())?;
+    let disassembly = disassembler.encoded_sass(cubin).map_err(|error| error.to_string())?;
+    Prepared::new(&artifact, &disassembly, constants).map_err(|error| error.to_string())
 }
 
 /// Launches with their times, and their roles where they are asked for; what had to be assumed always.

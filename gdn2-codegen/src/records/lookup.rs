@@ -86,6 +86,7 @@ struct Usable {
     bucket: Bucket,
     schedule: Schedule,
     kernel: Kernel,
+    shortlist: Vec<Schedule>,
 }
 
 /// A schedule but for what belongs to a call's own grid.
@@ -165,14 +166,16 @@ impl Index {
         all
     }
 
-    /// What records of calls near this one say: their schedules, the nearest first. Where a search may begin.
+    /// What records of calls near this one say, the nearest first: their winners, what these come to for this call, their
+    /// shortlists. Where a search may begin.
     pub fn neighbours(&self, extents: Extents) -> Vec<Schedule> {
         let wanted = Bucket::of(extents);
         let mut records: Vec<&Usable> = self.usable.iter().collect();
         records.sort_by_key(|record| record.bucket.distance(wanted));
         let mut all: Vec<Schedule> = Vec::new();
         for record in records {
-            for schedule in [record.schedule, record.kernel.divided(Some(extents))] {
+            let winner = [record.schedule, record.kernel.divided(Some(extents))];
+            for schedule in winner.into_iter().chain(record.shortlist.iter().copied()) {
                 if !all.contains(&schedule) {
                     all.push(schedule);
                 }
@@ -218,7 +221,8 @@ impl Records {
             match mismatch(record, question, &candidates) {
                 None => {
                     let schedule = record.winner.schedule;
-                    usable.push(Usable { bucket: record.bucket, schedule, kernel: kernel(schedule) });
+                    let shortlist = record.shortlist.clone();
+                    usable.push(Usable { bucket: record.bucket, schedule, kernel: kernel(schedule), shortlist });
                 }
                 Some(why) => refused.push((record.bucket, why)),
             }

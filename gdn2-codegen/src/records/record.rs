@@ -124,6 +124,17 @@ pub enum Basis {
     Counted,
 }
 
+impl Basis {
+    /// How much a time of this kind is worth: what rests on less replaces nothing that rests on more.
+    pub const fn worth(self) -> u8 {
+        match self {
+            Basis::Counted => 0,
+            Basis::Predicted => 1,
+            Basis::Measured => 2,
+        }
+    }
+}
+
 /// A median with its spread.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Time {
@@ -182,8 +193,15 @@ pub struct Record {
     /// What happened to the built-in schedule where it is absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub built_in_failed: Option<String>,
+    /// What its calls got before, in the same search; absent where that did not come out right, and in records older than
+    /// this field.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<Timed>,
     /// The best of the others.
     pub runner_up: Option<Timed>,
+    /// The five best of a prediction: what a machine with the GPU looks at first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shortlist: Vec<Schedule>,
     /// Candidates that ran correctly, of all that were tried.
     pub correct: u32,
     /// Candidates tried.

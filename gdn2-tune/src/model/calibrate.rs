@@ -5,7 +5,7 @@ use super::{Constants, Sourced};
 use crate::job::{Engine, Job};
 use crate::log::Contents;
 use crate::outcome::Outcome;
-use crate::published::{self, FitError, Learnt, Rates};
+use crate::published::{self, FitError, Learnt, Rates, quantile};
 use gdn2_codegen::record::Basis;
 use gdn2_codegen::schedule::Schedule;
 use std::collections::HashMap;
@@ -15,6 +15,8 @@ use std::collections::HashMap;
 pub struct Pair {
     /// The GPU.
     pub gpu: String,
+    /// Which of the searches: times of one are of one call.
+    pub search: usize,
     /// Whether a GPU took the time, or the virtual machine counted it in rehearsal.
     pub measured_by_gpu: bool,
     /// What was simulated.
@@ -26,7 +28,8 @@ pub struct Pair {
 /// Refitted constants and how well they and the old ones do.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Calibrated {
-    /// The refitted constants; their `band` is the refitted model's 90th percentile of relative error.
+    /// The refitted constants; their `band` is the refitted model's 90th percentile of relative
+    /// error, their `paired` the 95th of the error of the ratio of two candidates of one search.
     pub constants: Constants,
     /// Pairs used.
     pub pairs: usize,
@@ -49,11 +52,15 @@ const FREE: [(&str, &str); 5] = [
 ];
 const FURTHEST: f64 = 4.0;
 
+/// Fewer pairs say nothing of how far a ratio may be off.
+const FEWEST: usize = 20;
+
 /// Joins timed searches with predicted ones of the same rule, pass, shape and GPU by schedule: one pair for every
 /// candidate timed, at its last look. All of one GPU, the first that has any.
 pub fn pairs(measured: &Contents, counted: &Contents) -> Vec<Pair> {
     let mut pairs: Vec<Pair> = Vec::new();
-    for search in measured.searches.iter().filter(|search| search.job.engine != Engine::Model) {
+    for (place, search) in measured.searches.iter().enumerate().filter(|(_, search)| search.job.engine != Engine::Model)
+    {
         let job = &search.job;
         if pairs.first().is_some_and(|pair| pair.gpu != job.gpu) {
             continue;
@@ -75,7 +82,7 @@ pub fn pairs(measured: &Contents, counted: &Contents) -> Vec<Pair> {
             let clocked = |launch: &super::LaunchLoad| Some(launch.clocked.as_ref()?.launch.clone());
             let launches = loads.get(&schedule)?.iter().map(clocked).collect::<Option<Vec<_>>>()?;
             let measured_by_gpu = job.engine.basis() == Basis::Measured;
-            Some(Pair { gpu: job.gpu.clone(), measured_by_gpu, launches, measured })
+            Some(Pair { gpu: job.gpu.clone(), search: place, measured_by_gpu, launches, measured })
         }));
     }
     pairs
@@ -131,9 +138,6 @@ pub fn calibrate(pairs: &[Pair], start: &Constants) -> Result<Calibrated, FitErr
         errors
     };
     let (before, after) = (errors(&start), errors(&constants));
-    let quantile = |sorted: &[f64], part: f64| {
-        sorted.get(((sorted.len() as f64 * part) as usize).min(sorted.len().saturating_sub(1))).copied().unwrap_or(0.0)
-    };
     let fitted = match pairs.iter().all(|pair| pair.measured_by_gpu) {
         true => format!("refitted on {} timed candidates", pairs.len()),
         false => format!("refitted on {} candidates counted by the virtual machine: a rehearsal", pairs.len()),
@@ -148,6 +152,13 @@ pub fn calibrate(pairs: &[Pair], start: &Constants) -> Result<Calibrated, FitErr
         let band = Sourced { value: quantile(&after, 0.9).max(0.01), unit: "relative error".to_owned(), source };
         constants.values.insert("band".to_owned(), band);
     }
+    let ratios: Vec<(usize, f64)> = pairs.iter().map(|pair| (pair.search, ratio(pair, &constants))).collect();
+    let apart = apart(&ratios);
+    if apart.len() >= FEWEST {
+        let source = format!("95th percentile of the relative error of a ratio, {fitted}");
+        let paired = Sourced { value: quantile(&apart, 0.95).max(0.01), unit: "relative error".to_owned(), source };
+        constants.values.insert("paired".to_owned(), paired);
+    }
     let predicted: Vec<f64> = pairs.iter().map(|pair| ratio(pair, &constants).exp() * pair.measured).collect();
     let measured: Vec<f64> = pairs.iter().map(|pair| pair.measured).collect();
     Ok(Calibrated {
@@ -157,6 +168,17 @@ pub fn calibrate(pairs: &[Pair], start: &Constants) -> Result<Calibrated, FitErr
         rank_correlation: spearman(&predicted, &measured),
         constants,
     })
+}
+
+/// How far the ratios of two predictions are off that are of one search, sorted: from logarithms of predicted over measured.
+fn apart(ratios: &[(usize, f64)]) -> Vec<f64> {
+    let mut apart = Vec::new();
+    for (place, (search, one)) in ratios.iter().enumerate() {
+        let others = ratios.iter().skip(place + 1).filter(|(other, _)| other == search);
+        apart.extend(others.map(|(_, other)| (one - other).abs().exp_m1()));
+    }
+    apart.sort_by(f64::total_cmp);
+    apart
 }
 
 /// Rank correlation.
@@ -181,7 +203,7 @@ fn ranks(values: &[f64]) -> Vec<f64> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::published::{Launch, Pattern};
+    use crate::published::{Kind, Launch, Pattern};
 
     /// Times made by a GPU whose constants differ from the shipped ones are met again by the refit.
     #[test]
@@ -201,7 +223,7 @@ mod tests {
                 let (pipe, chain) = (vec![(2.0, 1.5 * data_sheet)], vec![(3.0, 1.6 * data_sheet)]);
                 let launches = vec![Launch { kernel: String::new(), data_sheet, pipe, chain, bytes, pattern }];
                 let measured = Rates::of(&truth).middle(&launches, &fit);
-                Pair { gpu: "h200".to_owned(), measured_by_gpu: true, launches, measured }
+                Pair { gpu: "h200".to_owned(), search: seed as usize % 2, measured_by_gpu: true, launches, measured }
             })
             .collect();
         let result = calibrate(&pairs, &shipped).unwrap();
@@ -210,6 +232,8 @@ mod tests {
         assert!((result.constants.get("dram_bytes") / truth.get("dram_bytes") - 1.0).abs() < 0.05, "{result:?}");
         assert!((result.constants.get("again") / 0.5 - 1.0).abs() < 0.05, "{result:?}");
         let learnt = Learnt::of(&result.constants).unwrap();
+        let paired = learnt.bands.paired.of([Kind::Mma, Kind::Memory]).unwrap();
+        assert!((0.01..0.06).contains(&paired), "the refit's own error of ratios stands: {paired}");
         assert!(learnt.fit.again < 0.6 && learnt.bands.mma < 0.03, "the refit's own error stands: {learnt:?}");
     }
 }

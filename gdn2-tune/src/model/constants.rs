@@ -125,8 +125,8 @@ impl Constants {
         self.refitted(name).unwrap_or(f64::NAN)
     }
 
-    /// A constant, where the file has it: a refit adds what published times say elsewhere, `again`, `wgmma_surplus` and
-    /// `band`.
+    /// A constant, where the file has it: a refit adds what published times say elsewhere, `again`, `wgmma_surplus`, `band`
+    /// and `paired`.
     pub(crate) fn refitted(&self, name: &str) -> Option<f64> {
         self.values.get(name).map(|constant| constant.value)
     }

@@ -1,6 +1,6 @@
 //! Published rows held against the clock: predictions, their errors, and the bands that follow from these.
 
-use super::fit::{Bands, Fit, FitError, Learnt, evidence};
+use super::fit::{Bands, Fit, FitError, Learnt, Paired, evidence};
 use super::{Family, Launch, Row};
 use crate::model::{Constants, ConstantsError, spearman};
 use gdn2_clock::gpu::Explanation;
@@ -161,19 +161,31 @@ impl std::fmt::Display for Errors {
     }
 }
 
+/// A value below which that part of some sorted ones lies; 0 of none.
+pub(crate) fn quantile(sorted: &[f64], part: f64) -> f64 {
+    let at = ((sorted.len() as f64 * part) as usize).min(sorted.len().saturating_sub(1));
+    sorted.get(at).copied().unwrap_or(0.0)
+}
+
+/// Relative errors of pairs of predicted and published, sorted.
+fn relative(pairs: impl IntoIterator<Item = (f64, f64)>) -> Vec<f64> {
+    let mut off: Vec<f64> =
+        pairs.into_iter().map(|(predicted, published)| (predicted / published - 1.0).abs()).collect();
+    off.sort_by(f64::total_cmp);
+    off
+}
+
 /// The errors of pairs of predicted and published.
 pub fn errors(pairs: impl IntoIterator<Item = (f64, f64)>) -> Errors {
     let (predicted, published): (Vec<f64>, Vec<f64>) = pairs.into_iter().unzip();
     let ratios: Vec<f64> =
         predicted.iter().zip(&published).map(|(predicted, published)| predicted / published).collect();
-    let mut off: Vec<f64> = ratios.iter().map(|ratio| (ratio - 1.0).abs()).collect();
-    off.sort_by(f64::total_cmp);
-    let at = |part: f64| off.get(((off.len() as f64 * part) as usize).min(off.len().saturating_sub(1))).copied();
+    let off = relative(predicted.iter().copied().zip(published.iter().copied()));
     Errors {
         rows: ratios.len(),
         factor: (ratios.iter().map(|ratio| ratio.ln()).sum::<f64>() / ratios.len().max(1) as f64).exp(),
-        median: at(0.5).unwrap_or(0.0),
-        worst_tenth: at(0.9).unwrap_or(0.0),
+        median: quantile(&off, 0.5),
+        worst_tenth: quantile(&off, 0.9),
         worst: off.last().copied().unwrap_or(0.0),
         rank_correlation: spearman(&predicted, &published),
     }
@@ -254,8 +266,27 @@ impl Judged {
     /// The constants and the bands, to two digits.
     pub fn learnt(&self) -> Learnt {
         let band = |kind| (100.0 * self.band(kind)).ceil() / 100.0;
-        let bands = Bands { memory: band(Kind::Memory), wgmma: band(Kind::Wgmma), mma: band(Kind::Mma) };
+        let paired = quantile(&relative(self.pairs(Kind::Wgmma)), 0.95);
+        let paired = Paired { wgmma: (100.0 * paired).ceil() / 100.0, any: None };
+        let bands = Bands { memory: band(Kind::Memory), wgmma: band(Kind::Wgmma), mma: band(Kind::Mma), paired };
         Learnt { fit: self.fit, bands }
+    }
+
+    /// Ratios of two rows of a kind that differ in the implementation alone, predicted and published, the slower over the
+    /// faster.
+    fn pairs(&self, kind: Kind) -> Vec<(f64, f64)> {
+        let rows: Vec<&Held> = self.rows.iter().filter(|row| row.fitted() && row.predicted.kind == kind).collect();
+        let mut pairs = Vec::new();
+        for (place, one) in rows.iter().enumerate() {
+            let same =
+                |other: &&&Held| one.row.about[1..] == other.row.about[1..] && one.row.about[0] != other.row.about[0];
+            for other in rows.iter().skip(place + 1).filter(same) {
+                let ((a, published_a), (b, published_b)) = (one.pair_left_out(), other.pair_left_out());
+                // Which of the two comes first decides the sign of the error alone: both orders count.
+                pairs.extend([(a / b, published_a / published_b), (b / a, published_b / published_a)]);
+            }
+        }
+        pairs
     }
 
     /// The 90th percentile of the errors of rows of a kind, each predicted without its family: how far a prediction of a
@@ -299,6 +330,8 @@ mod tests {
         assert!(all.rows >= 92 && judged.without.len() >= 5, "{all}");
         assert!(all.median <= 0.08 && all.worst_tenth <= 0.15, "{all}");
         assert!(left_out.median <= 0.10 && left_out.worst_tenth <= 0.20, "{left_out}");
+        // Both orders of a pair.
+        assert!(judged.pairs(Kind::Wgmma).len() >= 2 * 20, "{}", judged.pairs(Kind::Wgmma).len());
         let learnt = judged.learnt();
         assert_eq!(Learnt::shipped().unwrap(), learnt, "{}", serde_json::to_string(&learnt).unwrap());
     }

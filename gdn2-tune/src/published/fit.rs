@@ -41,6 +41,31 @@ pub struct Bands {
     pub wgmma: f64,
     /// Kernels without.
     pub mma: f64,
+    /// How far the ratio of two predictions may be off.
+    pub paired: Paired,
+}
+
+/// How far the ratio of two kernels' predicted times may be off for one call on one GPU: the 95th percentile over pairs of
+/// published rows that differ in the implementation alone, each predicted by constants fitted without its family. What is
+/// wrong with both in the same way cancels.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Paired {
+    /// Two kernels with products of a warpgroup.
+    pub wgmma: f64,
+    /// Any two kernels, where the GPU's own times have said so; published ones hold too few such pairs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub any: Option<f64>,
+}
+
+impl Paired {
+    /// The error of the ratio of two predictions; `None` where nothing but the errors of either is known.
+    pub fn of(&self, kinds: [Kind; 2]) -> Option<f64> {
+        match kinds {
+            [Kind::Wgmma, Kind::Wgmma] => Some(self.any.unwrap_or(self.wgmma)),
+            _ => self.any,
+        }
+    }
 }
 
 impl Bands {
@@ -79,9 +104,10 @@ impl Learnt {
     /// A damaged file, which a test rules out.
     pub fn of(constants: &Constants) -> Result<Learnt, FitError> {
         let Learnt { fit, bands } = Learnt::shipped()?;
+        let paired = Paired { any: constants.refitted("paired"), ..bands.paired };
         let bands = match constants.refitted("band") {
-            Some(band) => Bands { memory: band, wgmma: band, mma: band },
-            None => bands,
+            Some(band) => Bands { memory: band, wgmma: band, mma: band, paired },
+            None => Bands { paired, ..bands },
         };
         Ok(Learnt { fit: fit.with(constants), bands })
     }

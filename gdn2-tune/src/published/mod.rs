@@ -7,8 +7,9 @@
 mod evidence;
 mod fit;
 
+pub(crate) use evidence::quantile;
 pub use evidence::{Errors, Evidence, Held, Judged, Kind, Predicted, Rates, errors};
-pub use fit::{Bands, Fit, FitError, Learnt};
+pub use fit::{Bands, Fit, FitError, Learnt, Paired};
 
 use crate::job::Job;
 use gdn2_clock::gpu::Explanation;

@@ -11,7 +11,8 @@ use crate::job::{Engine, Job};
 use crate::log::{Contents, Search};
 use crate::model::{Constants, ConstantsError, longest};
 use crate::outcome::{Outcome, Reason, Sample};
-use crate::verdict::{Looks, Podium, podium};
+use crate::published::Learnt;
+use crate::verdict::{Doubt, Looks, Podium, podium};
 use gdn2_codegen::record::{Basis, Bucket};
 use gdn2_codegen::schedule::{Schedule, ScheduleError};
 use gdn2_codegen::space::space;
@@ -45,14 +46,28 @@ pub struct Findings<'a> {
     /// The others with the reason in a word and in full.
     rejected: Vec<(Schedule, Reason, String)>,
     built_in: Schedule,
+    /// What calls got before; the built-in schedule in logs that do not say.
+    holder: Schedule,
+    /// Legal candidates, and how many of them have a result.
+    legal: usize,
+    looked_at: usize,
     candidates: usize,
+    doubt: Doubt,
 }
 
 impl<'a> Findings<'a> {
     /// Reads one search of a log, beside the constants that lie in a folder of records, else the shipped ones.
     pub fn of(log: &Contents, search: &'a Search, records: Option<&Path>) -> Result<Findings<'a>, ReportError> {
         let job = &search.job;
-        let candidates = space(&job.rule, job.pass, job.arch)?;
+        let mut candidates = space(&job.rule, job.pass, job.arch)?;
+        let built_in = Schedule::default_for(&job.rule, job.pass, job.arch)?;
+        let holder = log.before(&search.search).map_or(built_in, |held| held.schedule);
+        // What calls get, and what neighbours' records say, may be none of the space.
+        for evaluation in log.of(&search.search) {
+            if !candidates.contains(&evaluation.schedule) {
+                candidates.push(evaluation.schedule);
+            }
+        }
         let looks = Looks::of(log, &search.search, &candidates);
         let mut ranking = looks.final_ranking(&candidates);
         // A GPU tells times alone; what the same log counted stands beside them.
@@ -66,6 +81,7 @@ impl<'a> Findings<'a> {
                 sample.launches.clone_from(&model.launches);
             }
         }
+        ranking.retain(|(schedule, sample)| *schedule == holder || !sample.spills());
         let refused = log.refused(&search.search);
         let refused = refused.map(|refusal| (refusal.schedule, Reason::Constraints, refusal.illegal.to_string()));
         let failed = candidates.iter().filter_map(|schedule| match looks.verdict(*schedule) {
@@ -76,13 +92,34 @@ impl<'a> Findings<'a> {
         if ranking.is_empty() {
             return Err(ReportError::NoWinner(search.search.clone()));
         }
-        let built_in = Schedule::default_for(&job.rule, job.pass, job.arch)?;
         let constants = Constants::of(&job.gpu, records)?;
-        Ok(Findings { search, constants, ranking, rejected, built_in, candidates: candidates.len() })
+        let paired = Learnt::of(&constants).ok().map(|learnt| learnt.bands.paired);
+        let looked_at = candidates.iter().filter(|schedule| looks.verdict(**schedule).is_some()).count();
+        Ok(Findings {
+            search,
+            constants,
+            ranking,
+            built_in,
+            holder,
+            legal: candidates.len() - log.refused(&search.search).count(),
+            looked_at,
+            candidates: candidates.len(),
+            rejected,
+            doubt: Doubt { basis: job.engine.basis(), paired },
+        })
+    }
+
+    /// How much of the space was looked at.
+    fn width(&self) -> String {
+        let Findings { legal, looked_at, candidates, .. } = self;
+        match legal - looked_at {
+            0 => format!("all {legal} legal candidates of {candidates} were looked at"),
+            never => format!("{never} of {legal} legal candidates were never looked at"),
+        }
     }
 
     fn podium(&self) -> Result<Podium<'_>, ReportError> {
-        let podium = podium(&self.ranking, self.built_in, self.basis());
+        let podium = podium(&self.ranking, self.holder, &self.doubt);
         podium.ok_or_else(|| ReportError::NoWinner(self.search.search.clone()))
     }
 
@@ -112,32 +149,33 @@ impl<'a> Findings<'a> {
 
     /// What won and why, in two or three sentences.
     fn conclusion(&self) -> Result<String, ReportError> {
-        let Podium { winner, built_in, runner_up } = self.podium()?;
+        let Podium { winner, holder, runner_up } = self.podium()?;
+        let own = if self.holder == self.built_in { "the built-in schedule" } else { "what calls got before" };
         let what = self.worth();
         let time = winner.1.time;
         let fastest = &self.ranking[0];
         let mut text = format!("{} wins with {} {what}", winner.0, micros(time.micros));
         let gain = |base: f64, better: f64| 100.0 * (base / better - 1.0);
-        match built_in {
+        match holder {
             Some(base) if base.0 == winner.0 && fastest.0 == winner.0 => {
-                text.push_str(": it is the built-in schedule, and nothing was faster.");
+                text.push_str(&format!(": it is {own}, and nothing was faster."));
             }
             Some(base) if base.0 == winner.0 => {
                 let by = gain(base.1.time.micros, fastest.1.time.micros);
-                let margin = 100.0 * fastest.1.time.spread.max(base.1.time.spread);
+                let margin = 100.0 * self.doubt.between(&fastest.1, &base.1);
                 text.push_str(&format!(
-                    ": it is the built-in schedule. {} came out {by:.0} % faster, within the error band of {margin:.0} %, so \
-                     it replaces nothing.",
+                    ": it is {own}. {} came out {by:.0} % faster, and times may be off by {margin:.0} %, so it replaces \
+                     nothing.",
                     fastest.0
                 ));
             }
             Some(base) => text.push_str(&format!(
-                ", {:.0} % faster than the built-in {} ({}).",
+                ", {:.0} % faster than {own}, {} ({}).",
                 gain(base.1.time.micros, time.micros),
                 base.0,
                 micros(base.1.time.micros)
             )),
-            None => text.push_str("; the built-in schedule did not run."),
+            None => text.push_str(&format!("; {own}, {}, did not run.", self.holder)),
         }
         if let Some(other) = runner_up.filter(|other| fastest.0 == winner.0 && other.0 != winner.0) {
             let behind = gain(other.1.time.micros, time.micros);
@@ -180,11 +218,11 @@ impl<'a> Findings<'a> {
             (
                 "Candidates",
                 format!(
-                    "{}: {} correct, {} rejected, {} not looked at",
+                    "{}: {} correct, {} rejected; {}",
                     self.candidates,
                     self.ranking.len(),
                     self.rejected.len(),
-                    self.candidates.saturating_sub(self.ranking.len() + self.rejected.len())
+                    self.width()
                 ),
             ),
             ("Space", space.clone()),

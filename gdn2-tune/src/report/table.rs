@@ -17,7 +17,7 @@ pub fn table(findings: &Findings) -> Result<String, ReportError> {
     let best = findings.ranking[0].1.time.micros;
     let built_in = findings.ranking.iter().position(|(schedule, _)| *schedule == findings.built_in);
     for (place, (schedule, sample)) in findings.ranking.iter().enumerate() {
-        if place >= ROWS && Some(place) != built_in {
+        if place >= ROWS && Some(place) != built_in && *schedule != findings.holder {
             continue;
         }
         let registers = sample.launches.iter().map(|launch| launch.registers).max();
@@ -29,6 +29,7 @@ pub fn table(findings: &Findings) -> Result<String, ReportError> {
             longest(&sample.launches).map_or(String::new(), |(_, clocked)| clocked.decided.clone()),
             match *schedule {
                 schedule if schedule == winner => "winner".to_owned(),
+                schedule if schedule == findings.holder => "before".to_owned(),
                 schedule if schedule == findings.built_in => "built-in".to_owned(),
                 _ => String::new(),
             },
@@ -39,7 +40,7 @@ pub fn table(findings: &Findings) -> Result<String, ReportError> {
             column.set_cell_alignment(CellAlignment::Right);
         }
     }
-    let mut text = format!("{}\n\n{}\n{table}\n", findings.title(), findings.conclusion()?);
+    let mut text = format!("{}\n\n{}\n{table}\n{}\n", findings.title(), findings.conclusion()?, findings.width());
     let reasons = findings.reasons().into_iter().filter(|(_, count)| *count > 0);
     let reasons: Vec<String> = reasons.map(|(reason, count)| format!("{count} {reason}")).collect();
     if !reasons.is_empty() {

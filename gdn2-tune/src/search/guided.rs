@@ -13,11 +13,11 @@ const OPTIMISM: f64 = 0.7;
 /// What a sure failure adds to a time, in deviations of the times.
 const DOUBT: f64 = 1.0;
 
-/// Looks at no more than a quarter of the candidates.
-pub fn search(points: &[Vec<f64>], prior: Option<&[f64]>, seed: u64, evaluator: &mut dyn Evaluate) {
-    let limit = (points.len() / 4).max(BATCH).min(points.len());
+/// Looks at no more than a quarter of the candidates, and at those that it begins with.
+pub fn search(points: &[Vec<f64>], begin: usize, prior: Option<&[f64]>, seed: u64, evaluator: &mut dyn Evaluate) {
+    let limit = (points.len() / 4).max(BATCH).max(begin).min(points.len());
     let mut seen: Vec<(usize, Option<f64>)> = Vec::new();
-    let mut wanted = start(points, prior, seed, limit);
+    let mut wanted = start(points, begin, prior, seed, limit);
     while !wanted.is_empty() {
         let answers = evaluator.evaluate(&wanted, Effort::FIRST);
         let spent = answers.len() < wanted.len();
@@ -31,15 +31,15 @@ pub fn search(points: &[Vec<f64>], prior: Option<&[f64]>, seed: u64, evaluator: 
     }
 }
 
-/// The built-in schedule, then points far from those before, among a random few; with a prior, among the better half.
-fn start(points: &[Vec<f64>], prior: Option<&[f64]>, seed: u64, limit: usize) -> Vec<usize> {
+/// What a search begins with, then points far from those before, among a random few; with a prior, among the better half.
+fn start(points: &[Vec<f64>], begin: usize, prior: Option<&[f64]>, seed: u64, limit: usize) -> Vec<usize> {
     let mut random = Random(seed);
-    let mut pool: Vec<usize> = random.shuffled((1..points.len()).collect());
+    let mut pool: Vec<usize> = random.shuffled((begin..points.len()).collect());
     if let Some(prior) = prior {
         pool.sort_by(|a, b| prior[*a].total_cmp(&prior[*b]));
         pool.truncate(points.len().div_ceil(2));
     }
-    let mut chosen: Vec<usize> = (0..points.len().min(1)).collect();
+    let mut chosen: Vec<usize> = (0..points.len().min(begin)).collect();
     while chosen.len() < limit.div_ceil(3) && !pool.is_empty() {
         let few = (0..8).map(|_| random.below(pool.len()));
         let nearest = |at: usize| {

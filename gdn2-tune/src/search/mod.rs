@@ -116,25 +116,33 @@ fn numbers(schedule: Schedule) -> BTreeMap<String, u64> {
     fields.map(|(name, value)| (name.clone(), number(value))).collect()
 }
 
-/// Searches. `prior` orders candidates by what a model expects of them (same unit for all, smaller is better); `seed`
-/// settles every random choice. The built-in schedule, candidate 0, is always looked at.
-pub fn search(strategy: Strategy, points: &Points, prior: Option<&[f64]>, seed: u64, evaluator: &mut dyn Evaluate) {
+/// Searches. The first `begin` candidates are looked at before all others, in their order, one at least: what is to be
+/// beaten, and what is known of calls like this one. `prior` orders the others by what a model expects of them (same unit
+/// for all, smaller is better); `seed` settles every random choice.
+pub fn search(
+    strategy: Strategy,
+    points: &Points,
+    begin: usize,
+    prior: Option<&[f64]>,
+    seed: u64,
+    evaluator: &mut dyn Evaluate,
+) {
+    let begin = begin.clamp(1, points.len().max(1));
     let all: Vec<usize> = (0..points.len()).collect();
     match strategy {
-        Strategy::Grid => in_order(&promising_first(all, prior), evaluator),
+        Strategy::Grid => in_order(&promising_first(all, begin, prior), evaluator),
         Strategy::Random => {
-            let others = Random(seed).shuffled(all.iter().copied().skip(1).collect());
-            in_order(&all.iter().copied().take(1).chain(others).collect::<Vec<usize>>(), evaluator);
+            let others = Random(seed).shuffled(all.iter().copied().skip(begin).collect());
+            in_order(&all.iter().copied().take(begin).chain(others).collect::<Vec<usize>>(), evaluator);
         }
-        Strategy::Halving => halving(promising_first(all, prior), evaluator),
-        Strategy::Guided => guided::search(&points.rows, prior, seed, evaluator),
+        Strategy::Halving => halving(promising_first(all, begin, prior), evaluator),
+        Strategy::Guided => guided::search(&points.rows, begin, prior, seed, evaluator),
     }
 }
 
-fn promising_first(mut candidates: Vec<usize>, prior: Option<&[f64]>) -> Vec<usize> {
-    if let Some(prior) = prior {
-        let built_in_first = |at: &usize| if *at == 0 { f64::NEG_INFINITY } else { prior[*at] };
-        candidates.sort_by(|a, b| built_in_first(a).total_cmp(&built_in_first(b)));
+fn promising_first(mut candidates: Vec<usize>, begin: usize, prior: Option<&[f64]>) -> Vec<usize> {
+    if let (Some(prior), Some(others)) = (prior, candidates.get_mut(begin..)) {
+        others.sort_by(|a, b| prior[*a].total_cmp(&prior[*b]));
     }
     candidates
 }

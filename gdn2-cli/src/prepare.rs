@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use gdn2_codegen::committed::{Committed, StampedCubin, StampedPtx, WITH_PTX, committed};
-use gdn2_codegen::record::{GPUS, Record, rule_fingerprint};
+use gdn2_codegen::record::{Record, rule_fingerprint};
 use gdn2_codegen::schedule::Schedule;
 use gdn2_dsl::{InSource, Rule, rules_in_source};
 use gdn2_runtime::artifact::Compiler;
@@ -145,8 +145,8 @@ impl Args {
     /// The records of the project, and those that come with the program for GPUs that the project has none for.
     fn records(&self) -> Result<Vec<Record>, CliError> {
         let mut all = Vec::new();
-        for (gpu, _) in GPUS {
-            all.extend(tuned::of(&self.tuning, gpu)?.iter().cloned());
+        for gpu in tuned::gpus(&self.tuning) {
+            all.extend(tuned::of(&self.tuning, &gpu)?.iter().cloned());
         }
         Ok(all)
     }

@@ -5,9 +5,10 @@ use std::path::Path;
 use gdn2_codegen::abi::Extents;
 use gdn2_codegen::arch::Arch;
 use gdn2_codegen::kernel::Pass;
-use gdn2_codegen::record::{gpu_named, gpu_of};
+use gdn2_codegen::record::gpu_of;
 use gdn2_dsl::Rule;
 use gdn2_runtime::device::Device;
+use gdn2_runtime::device::launch::Gpu as _;
 use gdn2_runtime::engine::{Engine, Run};
 use gdn2_vm::Check;
 
@@ -92,12 +93,12 @@ impl Target {
         };
         let arch = self.arch.or(device.arch()).unwrap_or(Arch::Sm80);
         let gpu = match device {
-            Device::Cuda(gpu) => gpu_named(&gpu.name()?),
-            Device::Cpu(_) | Device::Vm(_) => None,
+            Device::Cuda(gpu) => gpu.identity()?.records(),
+            Device::Cpu(_) | Device::Vm(_) => gpu_of(arch).to_owned(),
         };
-        let (gpu, compiler) = (gpu.unwrap_or(gpu_of(arch)), format!("NVRTC {}", nvrtc.version()));
+        let compiler = format!("NVRTC {}", nvrtc.version());
         let folder = Path::new(tuned::FOLDER);
-        let choice = tuned::choose(folder, gpu, rule, self.pass, arch, Some(extents), Some(&compiler))?;
+        let choice = tuned::choose(folder, &gpu, rule, self.pass, arch, Some(extents), Some(&compiler))?;
         Ok(choice.schedule.to_string())
     }
 

@@ -1,12 +1,13 @@
 //! Tuning records as `run` and `emit` use them: those the program carries, and those of the folder `tuning` in their places.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use gdn2_codegen::abi::Extents;
 use gdn2_codegen::arch::Arch;
 use gdn2_codegen::kernel::Pass;
 use gdn2_codegen::lookup::{Choice, Question};
-use gdn2_codegen::record::{Records, shipped};
+use gdn2_codegen::record::{GPUS, Records, gpu_of_file, shipped};
 use gdn2_dsl::Rule;
 use gdn2_runtime::files::{self, Limit};
 
@@ -37,6 +38,14 @@ pub fn of(folder: &Path, gpu: &str) -> Result<Records, CliError> {
         records.insert(own.clone());
     }
     Ok(records)
+}
+
+/// Every GPU with a name of its own or a file in a folder of records, sorted.
+pub fn gpus(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let own = entries.filter_map(|entry| gpu_of_file(entry.file_name().to_str()?).map(str::to_owned));
+    let all: BTreeSet<String> = GPUS.iter().map(|(gpu, _)| (*gpu).to_owned()).chain(own).collect();
+    all.into_iter().collect()
 }
 
 /// The schedule of a call on a GPU, with the reason.

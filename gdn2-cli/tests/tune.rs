@@ -154,7 +154,11 @@ fn times_refit_the_model_and_the_next_sweep_believes_them() {
 fn the_illegal_are_explained_and_mistakes_say_what_to_type() {
     let bench = Bench::new();
     let table = bench.tune(&["--explain-illegal"]);
-    assert!(table.contains("value_split=8,warps=1") && table.contains("1 to 4 blocks of 16 value rows"), "{table}");
+    let split = table.lines().find(|line| line.contains("1 to 4 blocks of 16 value rows")).unwrap();
+    assert!(
+        split.starts_with(" value_split ") && split.contains(" 8 ") && split.contains("value_split=8,warps=1"),
+        "{table}"
+    );
     assert!(table.contains("candidates are not legal on sm_90a"), "{table}");
     let wrong = |arguments: &[&str], hint: &str| {
         let said = bench.says(false, &[&["tune", "gdn.gdn2"], arguments].concat());
@@ -170,6 +174,43 @@ fn the_illegal_are_explained_and_mistakes_say_what_to_type() {
     wrong(&["--shape", "B=1,T=1,H=1", "--target", "h200", "--replay", "none.jsonl"], "none.jsonl");
     let said = bench.says(false, &["tune", "calibrate", "--measured", "none.jsonl"]);
     assert!(said.contains("none.jsonl"), "{said}");
+}
+
+/// A GPU of no list: its constants come from a file, its records go to a file of their own.
+#[test]
+fn a_file_of_constants_is_a_gpu_of_its_own() {
+    let bench = Bench::new();
+    let shipped = include_str!("../../tuning/constants/a40.json");
+    let own = shipped.replace("\"a40\"", "\"rtx-a4000-48sm-448gbs\"").replace("\"value\": 84,", "\"value\": 48,");
+    std::fs::write(bench.path("mine.json"), &own).unwrap();
+    let call = ["tune", "gdn.gdn2", "--pass=decode", "--shape=B=2,T=1,H=2"];
+    fn of<'a>(call: &[&'a str], more: &[&'a str]) -> Vec<&'a str> {
+        [call, more].concat()
+    }
+    let said = bench.says(true, &of(&call, &["--target=mine.json", "--device=vm", "--candidates=2"]));
+    assert!(said.contains("gdn decode on rtx-a4000-48sm-448gbs"), "{said}");
+    let (records, damage) = Records::parse(std::fs::read(bench.path("tuning/rtx-a4000-48sm-448gbs.json")).unwrap());
+    let record = records.iter().next().unwrap();
+    assert!(damage.is_empty() && record.provenance.arch == Arch::Sm86, "{record:?}");
+    assert!(!bench.path("tuning/a40.json").exists(), "another GPU's records");
+    // From now on its name is enough, for predictions as well.
+    let why = bench.says(true, &of(&call, &["--target=rtx-a4000-48sm-448gbs", "--why"]));
+    assert!(why.contains("record for heads=4,tokens=1") && why.contains(" predicted, from "), "{why}");
+    let predict = ["predict", "gdn.gdn2", "--pass=decode", "--shape=B=2,T=1,H=2", "--target"];
+    let predicted = bench.says(true, &[&predict[..], &["rtx-a4000-48sm-448gbs"]].concat());
+    assert!(predicted.contains("on rtx-a4000-48sm-448gbs: predicted"), "{predicted}");
+    // The same name with other numbers is a contradiction, a name of the list another GPU's, a broken file is said.
+    std::fs::write(bench.path("mine.json"), own.replace("\"value\": 48,", "\"value\": 46,")).unwrap();
+    let said = bench.says(false, &of(&call, &["--target=mine.json", "--device=vm"]));
+    assert!(said.contains("holds other constants"), "{said}");
+    std::fs::write(bench.path("theirs.json"), shipped).unwrap();
+    let said = bench.says(false, &of(&call, &["--target=theirs.json", "--why"]));
+    assert!(said.contains("that is a GPU of the list"), "{said}");
+    std::fs::write(bench.path("broken.json"), "{}").unwrap();
+    let said = bench.says(false, &of(&call, &["--target=broken.json", "--why"]));
+    assert!(said.contains("constants of broken.json"), "{said}");
+    let said = bench.says(false, &of(&call, &["--target=none.json", "--why"]));
+    assert!(said.contains("cannot read none.json"), "{said}");
 }
 
 #[test]

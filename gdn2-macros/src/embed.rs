@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use gdn2_codegen::arch::Arch;
 use gdn2_codegen::committed::{Committed, StampedPtx, arches, stem, tuned_stem};
 use gdn2_codegen::kernel::{Kernel, Pass};
-use gdn2_codegen::record::{GPUS, Record, Records, rule_fingerprint, shipped};
+use gdn2_codegen::record::{GPUS, Record, Records, gpu_of_file, rule_fingerprint, shipped};
 use gdn2_codegen::schedule::Schedule;
 use gdn2_codegen::{bind, render};
 use gdn2_dsl::Rule;
@@ -77,15 +77,19 @@ pub(crate) fn entry(kernel: &Kernel, tuned: &[Record], span: Span) -> TokenStrea
     }
 }
 
-/// The user's tuning records, file by file: `tuning/GPU.json` beside the crate's Cargo.toml.
-fn users_records() -> Vec<(&'static str, String, Vec<u8>)> {
+/// The user's tuning records, file by file: `tuning/GPU.json` beside the crate's Cargo.toml, of whatever GPU.
+fn users_records() -> Vec<(String, String, Vec<u8>)> {
     let Ok(folder) = std::env::var("CARGO_MANIFEST_DIR") else { return Vec::new() };
-    let file = |(gpu, _): &(&'static str, Arch)| {
-        let path = Path::new(&folder).join("tuning").join(format!("{gpu}.json"));
+    let entries = std::fs::read_dir(Path::new(&folder).join("tuning")).into_iter().flatten().flatten();
+    let file = |path: PathBuf| {
+        let gpu = gpu_of_file(path.file_name()?.to_str()?)?.to_owned();
         let file = std::fs::read(path.is_file().then_some(&path)?).ok()?;
-        Some((*gpu, path.into_os_string().into_string().ok()?, file))
+        Some((gpu, path.into_os_string().into_string().ok()?, file))
     };
-    GPUS.iter().filter_map(file).collect()
+    let mut files: Vec<_> = entries.filter_map(|entry| file(entry.path())).collect();
+    // A folder lists its files in any order; the expansion is the same every time.
+    files.sort();
+    files
 }
 
 /// The records of a rule, the project's and the user's, and the entries of the user's files in the module's table.

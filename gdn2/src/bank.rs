@@ -10,7 +10,7 @@ use gdn2_codegen::abi::{Extents, Workspace};
 use gdn2_codegen::arch::Arch;
 use gdn2_codegen::kernel::{Kernel, Pass};
 use gdn2_codegen::lookup::{Index, Question, Step};
-use gdn2_codegen::record::{Records, gpu_named, shipped};
+use gdn2_codegen::record::{Records, shipped};
 use gdn2_codegen::schedule::Schedule;
 use gdn2_dsl::Rule;
 use gdn2_runtime::artifact::{Artifact, Compiler};
@@ -125,7 +125,10 @@ impl Bank {
         source: Source,
         tuning: &[Tuning],
     ) -> Result<Bank, Error> {
-        let records = gpu.as_ref().map(|gpu| records(&gpu.name(), tuning)).unwrap_or_default();
+        let records = match &gpu {
+            Some(gpu) => records(&gpu.identity().map_err(RunError::from)?.records(), tuning),
+            None => Records::default(),
+        };
         let index = |pass| {
             let question = Question { rule, pass, arch, extents: None, compiler: None };
             records.index(&question).map_err(RunError::from)
@@ -275,8 +278,7 @@ impl Bank {
 }
 
 /// The records of a GPU: those that come with the program, and the user's in their places.
-fn records(device: &str, tuning: &[Tuning]) -> Records {
-    let Some(gpu) = gpu_named(device) else { return Records::default() };
+fn records(gpu: &str, tuning: &[Tuning]) -> Records {
     let mut records = shipped(gpu);
     for own in tuning.iter().filter(|own| own.gpu == gpu) {
         Records::parse(own.records).0.iter().for_each(|record| records.insert(record.clone()));

@@ -17,6 +17,7 @@ use gdn2::{
 };
 use gdn2_codegen::arch::Arch;
 use gdn2_codegen::kernel::Pass;
+use gdn2_codegen::record::Identity;
 use gdn2_runtime::artifact::Artifact;
 use gdn2_runtime::raw::{Arguments, grid};
 
@@ -243,8 +244,8 @@ impl Gpu for Stuck {
         Arch::Sm80
     }
 
-    fn name(&self) -> String {
-        "stuck".to_owned()
+    fn identity(&self) -> Result<Identity, DeviceError> {
+        Ok(driver::named("stuck", Arch::Sm80))
     }
 
     fn context(&self) -> Context {

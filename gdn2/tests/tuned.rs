@@ -6,14 +6,14 @@ mod driver;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use driver::{Counting, Machine, stream};
+use driver::{Counting, Machine, named, stream};
 use gdn2::__private::{Call, Driver, Embedded, Gpu, Loaded, Tuning};
 use gdn2::{Context, DeviceError, Dtype, Error, Origin, Outputs, Shape, View, ViewMut};
 use gdn2_codegen::arch::Arch;
 use gdn2_codegen::committed::Committed;
 use gdn2_codegen::kernel::Pass;
 use gdn2_codegen::record::{
-    Basis, Bucket, Provenance, Record, Records, Time, Timed, gpu_named, rule_fingerprint, source_fingerprint,
+    Basis, Bucket, Identity, Provenance, Record, Records, Time, Timed, rule_fingerprint, source_fingerprint,
 };
 use gdn2_codegen::schedule::Schedule;
 use gdn2_codegen::space::{fingerprint, space};
@@ -85,8 +85,8 @@ fn tuned_part(pass: Pass, tuned: &str) -> &str {
 fn load(rule: &Rule, gpu: &Counting, records: Vec<Record>, tuned: &str) -> Loaded {
     let mut file = Records::default();
     records.into_iter().for_each(|record| file.insert(record));
-    let tuning =
-        Tuning { gpu: gpu_named(gpu.name).unwrap_or("h200"), records: file.to_text().unwrap().leak().as_bytes() };
+    let own = gpu.identity().unwrap().records().leak();
+    let tuning = Tuning { gpu: own, records: file.to_text().unwrap().leak().as_bytes() };
     Loaded::through(rule.clone(), embedded(rule, tuned), &[tuning], Arc::new(gpu.clone())).unwrap()
 }
 
@@ -141,12 +141,44 @@ fn other_rules_records_and_stale_ones() {
     assert_eq!(explained.schedule.to_string(), common);
     assert!(explained.to_string().contains("wins 2 records of other rules"), "{explained}");
     assert_eq!(explained.origin, Some(Origin::EmbeddedCubin));
+}
 
-    // On a GPU without records, the built-in kernel.
-    let unknown = Counting { name: "a stub", arch: ARCH, ..Counting::new() };
-    let explained = &load(&rule, &unknown, vec![record(&rule, Pass::Forward, (4, 128), common)], common)
-        .explain(Shape::dense(1, 128, 4, 4))[0];
-    assert!(explained.to_string().contains("built-in, no record applies"), "{explained}");
+/// Records go by what the driver says: a card whose name holds another's, a laptop's chip, a slice, a card of no list each
+/// get their own and none another's.
+#[test]
+fn a_gpu_gets_its_own_records_and_no_other_gpus() {
+    let rule = rule(RULE);
+    let shape = Shape::dense(1, 128, 4, 4);
+    let own = "chunk=16,value_split=1,warps=4,stages=1";
+    let cards = [
+        "NVIDIA H200",
+        "NVIDIA RTX A4000",
+        "NVIDIA GeForce RTX 4090 Laptop GPU",
+        "NVIDIA H100 PCIe",
+        "NVIDIA H100 80GB HBM3 MIG 1g.10gb",
+        "a card of no list",
+    ];
+    let file = |name: &str| -> &'static str { named(name, ARCH).records().leak() };
+    for card in cards {
+        let gpu = Counting { name: card, arch: ARCH, ..Counting::new() };
+        let step = |of: &str| {
+            let mut records = Records::default();
+            records.insert(record(&rule, Pass::Forward, (4, 128), own));
+            let tuning = Tuning { gpu: file(of), records: records.to_text().unwrap().leak().as_bytes() };
+            let loaded = Loaded::through(rule.clone(), embedded(&rule, own), &[tuning], Arc::new(gpu.clone())).unwrap();
+            loaded.explain(shape)[0].to_string()
+        };
+        for other in cards {
+            let said = step(other);
+            let (used, wanted) = (said.contains("record for heads=4,tokens=128"), other == card);
+            assert_eq!(used, wanted, "{card} with records of {other}: {said}");
+            assert!(wanted || said.contains("built-in, no record applies"), "{said}");
+        }
+        for known in ["h200", "h100", "a40", "rtx4090"] {
+            let own = named(card, ARCH).records() == known;
+            assert_eq!(own, card == "NVIDIA H200" && known == "h200", "{card} is no {known}");
+        }
+    }
 }
 
 /// The virtual machine in the place of a Hopper GPU, and the driver calls it got.
@@ -157,8 +189,8 @@ impl Gpu for Hopper {
         ARCH
     }
 
-    fn name(&self) -> String {
-        "NVIDIA H200".to_owned()
+    fn identity(&self) -> Result<Identity, DeviceError> {
+        Ok(named("NVIDIA H200", ARCH))
     }
 
     fn context(&self) -> Context {

@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use gdn2_codegen::record::gpu_named;
 use gdn2_runtime::device::Device;
+use gdn2_runtime::device::launch::Gpu as _;
 use serde_json::{Value, json};
 
 use super::clock::Clock;
@@ -107,11 +107,7 @@ fn tune(
 /// The GPU that records are for.
 fn target(setting: &Setting<'_>) -> Result<String, CliError> {
     match setting.args.device.parse::<Device>()? {
-        Device::Cuda(gpu) => {
-            let name = gpu.name()?;
-            let known = gpu_named(&name).map(str::to_owned);
-            known.ok_or_else(|| CliError::Usage(format!("`{name}` is none of the GPUs with records")))
-        }
+        Device::Cuda(gpu) => Ok(gpu.identity()?.records()),
         Device::Cpu(_) | Device::Vm(_) => Ok(REHEARSED.to_owned()),
     }
 }

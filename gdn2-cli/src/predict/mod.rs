@@ -10,12 +10,12 @@ use std::path::PathBuf;
 
 use gdn2_clock::kernel::RoleTime;
 use gdn2_codegen::kernel::Pass;
-use gdn2_tune::model::Constants;
 
 use crate::asked::Asked;
 use crate::error::CliError;
+use crate::gpu::Target;
 use crate::select::{Overrides, Selection, pass};
-use crate::{Verdict, compiler, tune, tuned};
+use crate::{Verdict, compiler, tuned};
 
 /// Predict a kernel's time on a GPU that is not at hand
 ///
@@ -45,7 +45,8 @@ pub struct Args {
     /// Sizes of a call or the name of a shape, any number of times; HV, the value heads, is H unless given
     #[arg(long, value_name = "B=…,T=…,H=…[,HV=…]|NAME", required_unless_present_any = ["launch", "published"])]
     shape: Vec<Asked>,
-    /// GPU: h200, h100, h20, a100, a40, l40s, rtx4090, rtx5090
+    /// GPU: h200, h100, h20, a100, a40, l40s, rtx4090, rtx5090, one with constants among the records, or a file of
+    /// constants
     #[arg(long, value_name = "GPU", default_value = "h200")]
     target: String,
     /// Schedule fields, such as chunk=64,warps=4, any number of times; without any, the built-in schedule, forward with
@@ -77,11 +78,10 @@ impl Args {
         if self.published {
             return published::run(self);
         }
-        tune::arch_of(&self.target)?;
-        let constants = Constants::of(&self.target, Some(&self.records))?;
+        let target = Target::named(&self.target, &self.records)?;
         match self.foreign.given() {
-            true => foreign::run(self, &constants),
-            false => rules::run(self, &constants),
+            true => foreign::run(self, target.constants()?),
+            false => rules::run(self, &target),
         }
     }
 }

@@ -18,7 +18,8 @@ use std::collections::HashMap;
 
 use super::{Args, role_lines};
 use crate::error::CliError;
-use crate::{Verdict, progress::Progress, tune, write};
+use crate::gpu::Target;
+use crate::{Verdict, progress::Progress, write};
 
 /// A row as JSON has it.
 #[derive(Serialize)]
@@ -33,8 +34,9 @@ struct Row {
     decided_by: String,
 }
 
-pub(super) fn run(args: &Args, constants: &Constants) -> Result<Verdict, CliError> {
-    let arch = tune::arch_of(&args.target)?;
+pub(super) fn run(args: &Args, target: &Target) -> Result<Verdict, CliError> {
+    let constants = target.constants()?;
+    let arch = target.arch;
     let search = args.compiler.search();
     let disassembler = Nvdisasm::find(&search)?;
     let compiler = args.compiler.bare();
@@ -49,7 +51,7 @@ pub(super) fn run(args: &Args, constants: &Constants) -> Result<Verdict, CliErro
                 let units = u64::from(constants.multiprocessors());
                 let segments = segments(units / (sequences * u64::from(shape.value_heads)).max(1));
                 for schedule in schedules(args, &rule, arch, segments)? {
-                    let (rule, gpu) = (rule.clone(), args.target.clone());
+                    let (rule, gpu) = (rule.clone(), target.gpu.clone());
                     let job = Job { rule, pass: args.pass, shape, gpu, arch, engine: Engine::Model };
                     jobs.push((job, asked.lengths.as_slice(), schedule));
                 }
@@ -111,7 +113,7 @@ pub(super) fn run(args: &Args, constants: &Constants) -> Result<Verdict, CliErro
         }
         format!("{:#}\n", serde_json::json!({ "rows": rows, "published": published }))
     } else {
-        format!("{} on {}: predicted, not measured\n\n{table}\n{details}", args.pass, args.target)
+        format!("{} on {}: predicted, not measured\n\n{table}\n{details}", args.pass, target.gpu)
     };
     write::stdout(text.as_bytes())?;
     Ok(if good { Verdict::Good } else { Verdict::Bad })

@@ -13,31 +13,7 @@ use serde::{Deserialize, Serialize};
 use std::fmt::{self, Write as _};
 use std::str::FromStr;
 
-/// GPUs with a record file of their own, by the name `--target` takes. The first of an architecture stands for it
-/// where no GPU is named.
-pub const GPUS: [(&str, Arch); 8] = [
-    ("a100", Arch::Sm80),
-    ("a40", Arch::Sm86),
-    ("l40s", Arch::Sm89),
-    ("rtx4090", Arch::Sm89),
-    ("h200", Arch::Sm90a),
-    ("h100", Arch::Sm90a),
-    ("h20", Arch::Sm90a),
-    ("rtx5090", Arch::Sm120),
-];
-
-/// The GPU that stands for an architecture where none is named.
-pub fn gpu_of(arch: Arch) -> &'static str {
-    GPUS.iter().find(|(_, of)| *of == arch).map_or("unknown", |(gpu, _)| gpu)
-}
-
-/// The GPU of the table that a driver's device name means, such as `NVIDIA H200` or `NVIDIA GeForce RTX 4090`.
-pub fn gpu_named(device: &str) -> Option<&'static str> {
-    let name: String = device.to_lowercase().chars().filter(|c| !c.is_whitespace()).collect();
-    let matches = GPUS.iter().map(|(gpu, _)| *gpu).filter(|gpu| name.contains(gpu));
-    // `h200` contains `h20`: the longest name is the one meant.
-    matches.max_by_key(|gpu| gpu.len())
-}
+pub use crate::records::gpu::{GPUS, Identity, KNOWN, Known, gpu_of, gpu_of_file};
 
 /// Records that come with the program.
 const SHIPPED: [(&str, &str); 3] = [

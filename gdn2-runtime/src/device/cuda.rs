@@ -9,11 +9,15 @@ use super::launch::{Context, Driver, Gpu, Launcher, Put};
 use crate::artifact::Artifact;
 use crate::nvrtc::Version;
 use crate::raw::{Arguments, Workspaces};
-use cudarc::driver::sys::{self, CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, CUresult};
+use cudarc::driver::sys::{
+    self, CUdevice_attribute as Attribute, CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES,
+    CUresult,
+};
 use cudarc::driver::{CudaContext, CudaFunction, CudaGraph, CudaStream, DriverError, result};
 use cudarc::nvrtc::Ptx;
 use gdn2_codegen::arch::Arch;
 use gdn2_codegen::kernel::Kernel;
+use gdn2_codegen::record::Identity;
 use libloading::Library;
 use std::ffi::{c_int, c_uint};
 use std::sync::{Arc, OnceLock};
@@ -212,17 +216,17 @@ impl Cuda {
     /// # Errors
     /// A failing driver call.
     pub fn clock_mhz(&self) -> Result<u32, DeviceError> {
-        let kilohertz = self.attribute(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_CLOCK_RATE)?;
+        let kilohertz = self.attribute(Attribute::CU_DEVICE_ATTRIBUTE_CLOCK_RATE)?;
         Ok(u32::try_from(kilohertz).unwrap_or(0) / 1000)
     }
 
     /// Bytes of its level-two cache.
     fn cache_bytes(&self) -> Result<usize, DeviceError> {
-        let bytes = self.attribute(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE)?;
+        let bytes = self.attribute(Attribute::CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE)?;
         Ok(usize::try_from(bytes).unwrap_or(0))
     }
 
-    fn attribute(&self, attribute: sys::CUdevice_attribute) -> Result<i32, DeviceError> {
+    fn attribute(&self, attribute: Attribute) -> Result<i32, DeviceError> {
         self.context.attribute(attribute).map_err(driver("asking for an attribute of a GPU"))
     }
 
@@ -253,8 +257,20 @@ impl Gpu for Cuda {
         self.arch
     }
 
-    fn name(&self) -> String {
-        self.context.name().unwrap_or_default()
+    fn identity(&self) -> Result<Identity, DeviceError> {
+        let number = |attribute| Ok::<u64, DeviceError>(u64::try_from(self.attribute(attribute)?).unwrap_or(0));
+        let kilohertz = number(Attribute::CU_DEVICE_ATTRIBUTE_MEMORY_CLOCK_RATE)?;
+        let bits = number(Attribute::CU_DEVICE_ATTRIBUTE_GLOBAL_MEMORY_BUS_WIDTH)?;
+        let small = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
+        Ok(Identity {
+            name: Cuda::name(self)?,
+            arch: self.arch,
+            multiprocessors: small(number(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?),
+            clock_mhz: self.clock_mhz()?,
+            // Both edges of the clock, bits to bytes.
+            gigabytes: small(2 * kilohertz * bits / 8 / 1_000_000),
+            shared_per_sm: small(number(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_MULTIPROCESSOR)?),
+        })
     }
 
     fn context(&self) -> Context {

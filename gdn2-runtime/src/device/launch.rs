@@ -9,6 +9,7 @@ use crate::artifact::Artifact;
 use crate::raw::{self, Arguments, MOST_PARAMS, Workspaces};
 use gdn2_codegen::arch::Arch;
 use gdn2_codegen::kernel::{Kernel, Launch};
+use gdn2_codegen::record::Identity;
 use gdn2_vm::Value;
 
 /// A GPU, or what stands in for one.
@@ -16,8 +17,11 @@ pub trait Gpu: Send + Sync {
     /// What its kernels are generated for.
     fn arch(&self) -> Arch;
 
-    /// Its name, as its driver has it; tuning records are found by it.
-    fn name(&self) -> String;
+    /// What its driver says of it; tuning records are found by it.
+    ///
+    /// # Errors
+    /// A failing driver call.
+    fn identity(&self) -> Result<Identity, DeviceError>;
 
     /// Its context: memory, streams and kernels must all be of one.
     fn context(&self) -> Context;

@@ -152,7 +152,14 @@ mod tests {
         for (gpu, _) in SHIPPED {
             let constants = Constants::shipped(gpu).unwrap();
             assert_eq!(constants.gpu, gpu);
-            assert!(gdn2_codegen::record::GPUS.contains(&(gpu, constants.arch)));
+            let known = gdn2_codegen::record::KNOWN.iter().find(|known| known.gpu == gpu).unwrap();
+            assert_eq!(
+                (known.arch, known.multiprocessors, known.clock_mhz),
+                (constants.arch, constants.multiprocessors(), constants.clock_mhz()),
+                "{gpu}: its driver and its constants tell of two GPUs"
+            );
+            let attained = constants.get("dram_bytes") / f64::from(known.gigabytes);
+            assert!((0.85..=0.95).contains(&attained), "{gpu}: a copy attains {attained} of the data sheet");
             assert!(constants.values.values().all(|constant| !constant.source.is_empty()), "{gpu}");
             assert_eq!(constants.values.len(), NAMES.len(), "{gpu}: a constant nobody reads");
         }

@@ -40,7 +40,8 @@ pub enum ReportError {
 #[derive(Debug)]
 pub struct Findings<'a> {
     search: &'a Search,
-    constants: Constants,
+    /// What the clock knows of the GPU, where it knows it.
+    constants: Option<Constants>,
     /// Correct candidates, fastest first.
     ranking: Vec<(Schedule, Sample)>,
     /// The others with the reason in a word and in full.
@@ -92,8 +93,13 @@ impl<'a> Findings<'a> {
         if ranking.is_empty() {
             return Err(ReportError::NoWinner(search.search.clone()));
         }
-        let constants = Constants::of(&job.gpu, records)?;
-        let paired = Learnt::of(&constants).ok().map(|learnt| learnt.bands.paired);
+        let constants = match Constants::of(&job.gpu, records) {
+            Ok(constants) => Some(constants),
+            Err(ConstantsError::UnknownGpu { .. }) => None,
+            Err(error) => return Err(error.into()),
+        };
+        let learnt = constants.as_ref().and_then(|constants| Learnt::of(constants).ok());
+        let paired = learnt.map(|learnt| learnt.bands.paired);
         let looked_at = candidates.iter().filter(|schedule| looks.verdict(**schedule).is_some()).count();
         Ok(Findings {
             search,

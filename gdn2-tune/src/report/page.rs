@@ -30,6 +30,7 @@ fn view(findings: &Findings) -> Result<Value, ReportError> {
     let clocks =
         |value: f64| if value >= 1e6 { format!("{:.1} M", value / 1e6) } else { format!("{:.1} k", value / 1e3) };
     let best = findings.ranking[0].1.time.micros;
+    let known = findings.constants.as_ref();
     let rows: Vec<Value> = findings
         .ranking
         .iter()
@@ -55,8 +56,10 @@ fn view(findings: &Findings) -> Result<Value, ReportError> {
                 "blocks": launch.map_or(String::new(), |launch| launch.blocks.to_string()),
                 "resident": of(&|clocked| clocked.resident.to_string()),
                 "waves": of(&|clocked| clocked.waves.to_string()),
-                "chain": of(&|clocked| clocks(clocked.micros * findings.constants.get("clock"))),
-                "busiest": launch.map_or(String::new(), |launch| clocks(busiest(launch, &findings.constants).1)),
+                "chain": clocked.zip(known).map_or(String::new(), |((_, clocked), known)| {
+                    clocks(clocked.micros * known.get("clock"))
+                }),
+                "busiest": launch.zip(known).map_or(String::new(), |(launch, known)| clocks(busiest(launch, known).1)),
                 "bound": of(&|clocked| clocked.decided.clone()),
             })
         })
@@ -140,7 +143,9 @@ fn strips(findings: &Findings, winner: Schedule) -> (String, Vec<String>) {
 }
 
 fn roofline(findings: &Findings, winner: Schedule) -> String {
-    let constants = &findings.constants;
+    let Some(constants) = &findings.constants else {
+        return "<p>Nothing is known of this GPU but what it measured: it has no roofs.</p>".to_owned();
+    };
     let bytes = findings.search.job.compulsory_bytes();
     let marks: Vec<Mark> = findings
         .ranking

@@ -11,6 +11,7 @@ use gdn2::{Context, DeviceError, DeviceMemory, Dtype, ForeignMemory, Stored, Str
 use gdn2_codegen::abi::ArgType;
 use gdn2_codegen::arch::Arch;
 use gdn2_codegen::kernel::Kernel;
+use gdn2_codegen::record::{Identity, KNOWN, Known};
 use gdn2_runtime::artifact::Artifact;
 use gdn2_vm::{Check, Landing, Launch, Limits, Memory, Module, Value};
 
@@ -46,6 +47,13 @@ pub fn draw(seed: u64, elements: usize, low: f32, high: f32) -> Vec<f32> {
     (0..elements).map(|_| gdn2::bf16::from_f32(low + (high - low) * next()).to_f32()).collect()
 }
 
+/// What a driver says of a GPU by that name: all the list's numbers where that is one of the list.
+pub fn named(name: &str, arch: Arch) -> Identity {
+    let known = KNOWN.iter().find(|known| known.names.contains(&name)).map(Known::identity);
+    let (name, shared_per_sm) = (name.to_owned(), arch.limits().shared_per_sm);
+    known.unwrap_or(Identity { name, arch, multiprocessors: 1, clock_mhz: 1000, gigabytes: 100, shared_per_sm })
+}
+
 /// A GPU whose driver counts its calls.
 #[derive(Clone)]
 pub struct Counting {
@@ -66,8 +74,8 @@ impl Gpu for Counting {
         self.arch
     }
 
-    fn name(&self) -> String {
-        self.name.to_owned()
+    fn identity(&self) -> Result<Identity, DeviceError> {
+        Ok(named(self.name, self.arch))
     }
 
     fn context(&self) -> Context {
@@ -125,8 +133,8 @@ impl Gpu for Machine {
         Arch::Sm80
     }
 
-    fn name(&self) -> String {
-        "the virtual machine".to_owned()
+    fn identity(&self) -> Result<Identity, DeviceError> {
+        Ok(named("the virtual machine", Arch::Sm80))
     }
 
     fn context(&self) -> Context {

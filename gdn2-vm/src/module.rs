@@ -33,6 +33,19 @@ impl SharedAlignment {
     pub const DRIVER: SharedAlignment = SharedAlignment(1024);
 }
 
+/// A kernel's parameter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Parameter<'a> {
+    /// Its name in the text.
+    pub name: &'a str,
+    /// Bytes it takes.
+    pub bytes: u32,
+    /// Its type as written, such as `.f32`; of an array, its elements'.
+    pub ty: &'a str,
+    /// It is said to point to memory (`.ptr`); older compilers do not say so.
+    pub pointer: bool,
+}
+
 /// A module variable.
 #[derive(Debug)]
 struct Stored {
@@ -63,7 +76,8 @@ impl Module {
         let entries = decoded.collect::<Result<_, _>>()?;
         let highest = text.files.keys().copied().max().unwrap_or(0);
         // A `.loc` may name a file that was never declared.
-        let named = text.entries.iter().flat_map(|e| &e.statements).filter_map(|s| s.loc).map(|l| l.0).max();
+        let named = text.entries.iter().flat_map(|e| &e.statements).filter_map(|s| s.loc);
+        let named = named.map(|l| l.file.max(l.from.map_or(0, |(file, _)| file))).max();
         let files =
             (0..=highest.max(named.unwrap_or(0))).map(|i| (*text.files.get(&i).unwrap_or(&"?")).to_owned()).collect();
         let variables = text
@@ -84,6 +98,22 @@ impl Module {
     /// Names of the kernels.
     pub fn entries(&self) -> impl Iterator<Item = &str> {
         self.entries.iter().map(|e| e.name.as_str())
+    }
+
+    /// What a kernel takes, in order. `None` where there is no such kernel.
+    pub fn parameters(&self, entry: &str) -> Option<impl Iterator<Item = Parameter<'_>>> {
+        let entry = self.entries.iter().find(|e| e.name == entry)?;
+        Some(entry.params.iter().zip(&entry.kinds).map(|((name, _, bytes), (ty, pointer))| Parameter {
+            name,
+            bytes: *bytes,
+            ty,
+            pointer: *pointer,
+        }))
+    }
+
+    /// The threads of a block that a kernel asks for (`.reqntid`) or allows (`.maxntid`), and whether it asks.
+    pub fn threads(&self, entry: &str) -> Option<([u32; 3], bool)> {
+        self.entries.iter().find(|e| e.name == entry)?.threads
     }
 
     /// A kernel's instructions in the order of the text: what kind of work each is, and as written. `None` where there

@@ -139,7 +139,7 @@ impl Ready<'_> {
                 (Rule::LandingDependent, "wait for each asynchronous copy before its bytes are touched")
             };
             let (what, fix) = (what.clone(), fix.to_owned());
-            report.findings.push(Finding { rule, what, place: None, other: None, fix, times: 1 });
+            report.findings.push(Finding { rule, what, place: None, other: None, also: Vec::new(), fix, times: 1 });
         }
         report.counters = again.ok().and_then(|r| r.counters);
         Ok(report)

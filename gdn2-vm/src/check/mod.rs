@@ -8,6 +8,7 @@ mod handover;
 mod operands;
 mod phases;
 mod proxy;
+mod remedy;
 mod tracks;
 mod warpgroup;
 
@@ -16,11 +17,10 @@ use crate::exec::async_state::Mbar;
 use crate::exec::lanes::{Regs, lanes};
 use crate::exec::observe::{Access, At, Observer, Sync};
 use crate::isa::entry::Entry;
-use crate::isa::inst::{AtomOp, Flow, Inst, Mem, Op, Space};
+use crate::isa::inst::{AtomOp, Flow, Inst, Mem, Op, Site, Space};
 use crate::memory::Memory;
 use crate::race::{Clock, Races, Region, Worker};
-use crate::report::finding::{Finding, MOST, Party, Rule};
-use crate::report::place::{Place, SourceLine};
+use crate::report::finding::{MOST, Rule};
 use access::Stored;
 use barriers::Phases;
 use defined::{Defined, Table};
@@ -32,6 +32,13 @@ use std::sync::Arc;
 use tracks::Tracks;
 use warpgroup::{Tracked, Warpgroup};
 
+/// The first instruction of the same source line, for each; without lines, each is its own.
+fn lines(entry: &Entry) -> Vec<u32> {
+    let mut first = HashMap::new();
+    let of = |(pc, site): (u32, &Site)| site.loc.map_or(pc, |loc| *first.entry((loc.file, loc.line)).or_insert(pc));
+    (0..).zip(&entry.sites).map(of).collect()
+}
+
 /// What all blocks of a checked launch share.
 #[derive(Debug)]
 pub(crate) struct Watch {
@@ -41,6 +48,8 @@ pub(crate) struct Watch {
     collective: Vec<bool>,
     /// Instructions that compare and swap.
     compares: Vec<bool>,
+    /// The first instruction of each one's line.
+    lines: Vec<u32>,
     /// What each instruction stores.
     stored: Vec<Option<Stored>>,
     tracks: Tracks,
@@ -68,6 +77,7 @@ impl Watch {
                 })
                 .collect(),
             compares: entry.insts.iter().map(|i| matches!(i.op, Op::Mem(Mem::Atom { op: AtomOp::Cas, .. }))).collect(),
+            lines: lines(entry),
             stored: entry.insts.iter().map(|i| Stored::of(&i.op)).collect(),
             tracks: Tracks::new(memory),
             published: Published::default(),
@@ -107,7 +117,7 @@ struct Raw {
     times: u64,
 }
 
-/// The same rule broken by the same two instructions is one finding.
+/// The same rule broken by the same two lines is one finding; a line is known by its first instruction.
 type Key = (u32, Rule, Option<u32>);
 
 /// Per warp: what is under way.
@@ -303,7 +313,8 @@ impl Full {
         other: Option<u32>,
         raw: impl FnOnce(&Self, Side) -> Raw,
     ) {
-        let key = (at.pc, rule, other);
+        let line = |pc: u32| self.watch.lines.get(pc as usize).copied().unwrap_or(pc);
+        let key = (line(at.pc), rule, other.map(line));
         if let Some(known) = self.found.get_mut(&key) {
             known.times += 1;
         } else if self.found.len() < MOST {
@@ -322,30 +333,5 @@ impl Full {
             fix: "set the variable on every path that reaches this use",
             times: 1,
         });
-    }
-
-    /// The findings with their places.
-    pub(crate) fn report(self, entry: &Entry, files: &[String]) -> Vec<Finding> {
-        let place = |side: &Side| {
-            let site = &entry.sites[side.at.pc as usize];
-            Place {
-                entry: entry.name.clone(),
-                ptx_line: site.ptx_line,
-                instruction: site.text.clone(),
-                source: site.loc.map(|(file, line)| SourceLine { file: files[file as usize].clone(), line }),
-                block: side.block,
-                warp: side.at.warp,
-                lane: side.lane,
-            }
-        };
-        let finding = |((_, rule, _), raw): (Key, Raw)| Finding {
-            rule,
-            what: raw.what,
-            place: Some(place(&raw.side)),
-            other: raw.other.map(|(side, who, wrote)| Party { who, wrote, place: place(&side) }),
-            fix: raw.fix.to_owned(),
-            times: raw.times,
-        };
-        self.found.into_iter().map(finding).take(MOST).collect()
     }
 }

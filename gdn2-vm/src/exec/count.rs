@@ -278,7 +278,7 @@ impl Count {
                 out.instructions.push(InstructionCount {
                     ptx_line: site.ptx_line,
                     instruction: site.text.clone(),
-                    source: site.loc.map(|(f, line)| SourceLine { file: files[f as usize].clone(), line }),
+                    source: site.loc.map(|l| SourceLine::of(files, l.file, l.line)),
                     class: class(&inst.op),
                     executed: row.executed,
                     partial: row.partial,

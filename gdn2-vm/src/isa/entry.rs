@@ -50,6 +50,8 @@ pub(crate) struct Entry {
     pub(crate) fixed: [Vec<(Fixed, Slot)>; 2],
     /// Name, offset and bytes of each parameter.
     pub(crate) params: Vec<(String, u32, u32)>,
+    /// Type of each as written, and whether it is said to be a pointer.
+    pub(crate) kinds: Vec<(String, bool)>,
     /// First byte of shared memory.
     pub(crate) shared_base: u32,
     /// Static shared bytes before the dynamic ones.

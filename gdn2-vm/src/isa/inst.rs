@@ -10,6 +10,7 @@ pub(crate) use crate::isa::operators::{
     ReduxOp, Round, ShflMode, Testp, VoteOp,
 };
 use crate::num::Type;
+use crate::ptx::text::Loc;
 
 /// One decoded instruction.
 #[derive(Clone, Debug)]
@@ -25,8 +26,8 @@ pub(crate) struct Inst {
 #[derive(Clone, Debug)]
 pub(crate) struct Site {
     pub(crate) ptx_line: u32,
-    /// Index into the module's files, and the line.
-    pub(crate) loc: Option<(u32, u32)>,
+    /// Line of the source; its file is an index into the module's.
+    pub(crate) loc: Option<Loc>,
     pub(crate) text: String,
 }
 

@@ -117,6 +117,7 @@ impl Memory {
             what: format!("byte {first} is the first of {count} of buffer `{}` that no block wrote", buffer.name),
             place: None,
             other: None,
+            also: Vec::new(),
             fix: "write every element, or do not ask for it as an output".to_owned(),
             times: 1,
         })

@@ -5,7 +5,7 @@ use crate::ptx::inline;
 use crate::ptx::lex::{Kind, Token, lex};
 use crate::ptx::link::link;
 use crate::ptx::text::{
-    Class, EntryText, Formal, Operand, Reg, Scope, Statement, Store, Text, Variable, declare, lookup, vector,
+    Class, EntryText, Formal, Loc, Operand, Reg, Scope, Statement, Store, Text, Variable, declare, lookup, vector,
 };
 
 pub(super) struct Parser<'a> {
@@ -131,8 +131,8 @@ impl<'a> Parser<'a> {
     }
 
     /// `.loc`, its name taken: file, line, column, and where the function it is of was written out.
-    fn loc(&mut self) -> Res<(u32, u32)> {
-        let place = (self.file()?, self.source_line()?);
+    fn loc(&mut self) -> Res<Loc> {
+        let mut place = Loc { file: self.file()?, line: self.source_line()?, from: None };
         self.int()?;
         while self.eat(b',') {
             match self.word()? {
@@ -143,8 +143,7 @@ impl<'a> Parser<'a> {
                     }
                 }
                 "inlined_at" => {
-                    self.file()?;
-                    self.source_line()?;
+                    place.from = Some((self.file()?, self.source_line()?)).filter(|(_, line)| *line != 0);
                     self.int()?;
                 }
                 other => return self.fail(format!("`{other}` in a .loc")),
@@ -333,7 +332,7 @@ impl<'a> Parser<'a> {
                 Kind::Word(".loc") => {
                     let place = self.loc()?;
                     // Line 0 marks code of no line of its own: it belongs with what came before.
-                    if place.1 != 0 {
+                    if place.line != 0 {
                         loc = Some(place);
                     }
                 }
@@ -455,7 +454,7 @@ impl<'a> Parser<'a> {
         &mut self,
         e: &mut EntryText<'a>,
         scope: usize,
-        loc: Option<(u32, u32)>,
+        loc: Option<Loc>,
         guard: Option<(Reg, bool)>,
         opcode: &'a str,
     ) -> Res<()> {

@@ -40,6 +40,15 @@ pub(crate) enum Operand<'a> {
     Sink,
 }
 
+/// A line of the source, by the number of its file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Loc {
+    pub(crate) file: u32,
+    pub(crate) line: u32,
+    /// Of a function that was written out in its caller: file and line of the call.
+    pub(crate) from: Option<(u32, u32)>,
+}
+
 #[derive(Clone, Debug)]
 pub(crate) struct Statement<'a> {
     pub(crate) guard: Option<(Reg, bool)>,
@@ -50,8 +59,8 @@ pub(crate) struct Statement<'a> {
     /// Scope it stands in, for labels.
     pub(crate) scope: usize,
     pub(crate) line: u32,
-    /// File number and line of the last `.loc`.
-    pub(crate) loc: Option<(u32, u32)>,
+    /// The last `.loc`.
+    pub(crate) loc: Option<Loc>,
     pub(crate) text: &'a str,
 }
 
@@ -70,6 +79,9 @@ pub(crate) struct Variable<'a> {
     pub(crate) name: &'a str,
     pub(crate) store: Store,
     pub(crate) align: u64,
+    /// Its type as written, `.f32`, and whether a parameter is said to point to memory.
+    pub(crate) ty: &'a str,
+    pub(crate) pointer: bool,
     /// 0 for an unsized `extern` array.
     pub(crate) bytes: u64,
     pub(crate) init: Vec<Initial<'a>>,

@@ -53,12 +53,13 @@ const MOST_NESTED: u32 = 64;
 impl<'a> Parser<'a> {
     /// One declaration after its state space, up to the `;` (or, for a parameter, up to `,` or `)`).
     pub(super) fn variable(&mut self, store: Store) -> Res<Variable<'a>> {
-        let (mut align, mut vector) = (0, 1);
+        let (mut align, mut vector, mut ty, mut pointer) = (0, 1, "", false);
         let mut element = Element { bytes: 0, float: None };
         let name = loop {
             match self.directive()? {
                 ".align" => align = self.int()?,
-                ".ptr" | ".global" | ".const" | ".shared" | ".local" if store == Store::Param => {}
+                ".ptr" if store == Store::Param => pointer = true,
+                ".global" | ".const" | ".shared" | ".local" if store == Store::Param => {}
                 ".attribute" => {
                     self.expect(b'(')?;
                     while !self.eat(b')') {
@@ -70,7 +71,7 @@ impl<'a> Parser<'a> {
                 w => match type_bytes(w) {
                     Some(bytes) => {
                         let float = w.strip_prefix('.').and_then(Type::parse).filter(|t| t.float());
-                        element = Element { bytes, float };
+                        (element, ty) = (Element { bytes, float }, w);
                     }
                     None if w.starts_with('.') => return self.fail(format!("`{w}` in a declaration")),
                     None => break w,
@@ -107,7 +108,7 @@ impl<'a> Parser<'a> {
             }
         }
         let (bytes, align) = (whole(&dims), align.max(unit));
-        Ok(Variable { name, store, align, bytes, init, scope: 0, window: None, hidden: false })
+        Ok(Variable { name, store, align, ty, pointer, bytes, init, scope: 0, window: None, hidden: false })
     }
 
     fn node(&mut self, names: bool, depth: u32) -> Res<Node<'a>> {

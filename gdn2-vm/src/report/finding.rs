@@ -72,7 +72,18 @@ pub struct Party {
     pub place: Place,
 }
 
-/// One broken rule.
+/// One more place of a finding.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Pair {
+    /// Where.
+    pub place: Place,
+    /// The earlier side of a conflict.
+    pub other: Option<Party>,
+    /// Times it was met.
+    pub times: u64,
+}
+
+/// One broken rule, and all the places that one remedy would put right.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
     /// The rule.
@@ -85,7 +96,9 @@ pub struct Finding {
     pub other: Option<Party>,
     /// What would put it right.
     pub fix: String,
-    /// Times the same two instructions broke the same rule.
+    /// Further pairs of lines that the same remedy would most likely put right.
+    pub also: Vec<Pair>,
+    /// Times it was met, at all these places.
     pub times: u64,
 }
 
@@ -98,6 +111,13 @@ impl fmt::Display for Finding {
         if let Some(other) = &self.other {
             let did = if other.wrote { "written" } else { "read" };
             write!(f, "\n  {did} before by {}: {}", other.who, other.place)?;
+        }
+        for pair in &self.also {
+            write!(f, "\n  also at {}", pair.place.line())?;
+            if let Some(other) = &pair.other {
+                let did = if other.wrote { "written" } else { "read" };
+                write!(f, ", {did} before at {}", other.place.line())?;
+            }
         }
         write!(f, "\n  fix: {}", self.fix)?;
         if self.times > 1 {

@@ -14,6 +14,8 @@ pub struct Place {
     pub instruction: String,
     /// CUDA source line, where the PTX has `.loc` lines.
     pub source: Option<SourceLine>,
+    /// Of a function that the compiler wrote out in its caller: the line of the call.
+    pub called_from: Option<SourceLine>,
     /// Block index.
     pub block: [u32; 3],
     /// Warp of the block.
@@ -31,11 +33,30 @@ pub struct SourceLine {
     pub line: u32,
 }
 
+impl SourceLine {
+    pub(crate) fn of(files: &[String], file: u32, line: u32) -> SourceLine {
+        SourceLine { file: files.get(file as usize).cloned().unwrap_or_default(), line }
+    }
+}
+
+impl Place {
+    /// The line of the source, or of the PTX text where it has no lines of the source.
+    pub(crate) fn line(&self) -> String {
+        match &self.source {
+            Some(source) => format!("{}:{}", source.file, source.line),
+            None => format!("PTX line {} `{}`", self.ptx_line, self.instruction),
+        }
+    }
+}
+
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.entry)?;
         if let Some(s) = &self.source {
             write!(f, ", {}:{}", s.file, s.line)?;
+        }
+        if let Some(call) = &self.called_from {
+            write!(f, ", called from {}:{}", call.file, call.line)?;
         }
         let [x, y, z] = self.block;
         write!(f, ", PTX line {} `{}`, block ({x},{y},{z}), warp {}", self.ptx_line, self.instruction, self.warp)?;

@@ -3,10 +3,11 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod asynchronous;
+mod grouping;
 mod order;
 mod registers;
 
-use gdn2_vm::{Check, Fault, Landing, Launch, Limits, Memory, Module, Rule, Trap, Value, run};
+use gdn2_vm::{Check, Fault, Finding, Landing, Launch, Limits, Memory, Module, Report, Rule, Trap, Value, run};
 
 /// A kernel over `out` (in %rd1, 4 KiB) and `in` (in %rd2), thread number in %r1.
 fn kernel(declarations: &str, body: &str) -> String {
@@ -18,8 +19,8 @@ fn kernel(declarations: &str, body: &str) -> String {
     )
 }
 
-/// Memory after the launch, and the rules that were broken, each once.
-fn found(ptx: &str, threads: u32, landing: Landing) -> Result<(Vec<u32>, Vec<Rule>), Trap> {
+/// What is out after the launch, and its report.
+fn launched(ptx: &str, threads: u32, landing: Landing) -> Result<(Vec<u8>, Report), Trap> {
     let mut memory = Memory::new();
     let out = memory.upload("out", &[0; 4096]);
     let input: Vec<u8> = (0..4096u32).flat_map(|i| (i * 3 + 1).to_le_bytes()).collect();
@@ -39,9 +40,20 @@ fn found(ptx: &str, threads: u32, landing: Landing) -> Result<(Vec<u32>, Vec<Rul
         instructions: gdn2_vm::INSTRUCTIONS,
     };
     let report = run(&Module::parse(ptx).unwrap(), &launch, &mut memory)?;
+    Ok((memory.read(out).to_vec(), report))
+}
+
+/// What the report says of a kernel whose copies land at once.
+fn reported(ptx: &str, threads: u32) -> Vec<Finding> {
+    launched(ptx, threads, Landing::Early).unwrap().1.findings
+}
+
+/// Memory after the launch, and the rules that were broken, each once.
+fn found(ptx: &str, threads: u32, landing: Landing) -> Result<(Vec<u32>, Vec<Rule>), Trap> {
+    let (bytes, report) = launched(ptx, threads, landing)?;
     let mut rules: Vec<Rule> = report.findings.iter().map(|f| f.rule).collect();
     rules.dedup();
-    let words = memory.read(out).chunks_exact(4).map(|c| u32::from_le_bytes(c.try_into().unwrap())).collect();
+    let words = bytes.chunks_exact(4).map(|c| u32::from_le_bytes(c.try_into().unwrap())).collect();
     Ok((words, rules))
 }
 

@@ -179,6 +179,7 @@ pub(crate) fn entry(
         slots: [FIRST[0] + e.counts[0], d.next[0], d.next[1]],
         fixed,
         params,
+        kinds: e.params.iter().map(|p| (p.ty.to_owned(), p.pointer)).collect(),
         shared_base: shared_base as u32,
         shared_static: (shared - shared_base) as u32,
         local_bytes: (local - LOCAL_BASE) as u32,

@@ -4,15 +4,15 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use gdn2_vm::{Memory, Value};
-use serde::Deserialize;
 
 use crate::error::CliError;
-use crate::vm::{Argument, Spec, three, usage};
+use crate::vm::launch::File;
+use crate::vm::usage;
 
 /// A launch file.
 pub struct LaunchFile {
     path: PathBuf,
-    spec: Spec,
+    file: File,
 }
 
 /// What it says, with its buffers placed.
@@ -34,40 +34,26 @@ pub struct Placed {
 impl LaunchFile {
     /// Reads a file.
     pub fn read(path: &Path) -> Result<LaunchFile, CliError> {
-        Ok(LaunchFile { path: path.to_owned(), spec: Spec::read(path)? })
+        Ok(LaunchFile { path: path.to_owned(), file: File::read(path)? })
     }
 
     /// Its arguments as values.
     pub fn placed(&self) -> Result<Placed, CliError> {
-        let mut memory = Memory::new();
-        let folder = self.path.parent().unwrap_or(Path::new("."));
-        let (mut buffers, mut contents, mut bytes) = (BTreeMap::new(), BTreeMap::new(), 0.0);
-        for (name, buffer) in &self.spec.buffers {
-            let placed = buffer.place(name, folder, &mut memory)?;
-            let held = memory.read(placed.address);
-            bytes += held.len() as f64;
-            if buffer.file.is_some() {
-                contents.insert(placed.address.0, held.to_vec());
-            }
-            buffers.insert(name.clone(), placed);
-        }
-        let argument = |(index, given): (usize, &serde_json::Value)| {
-            let known = Argument::deserialize(given).map_err(|_| {
-                usage(format!("{}: args[{index}] is none that `gdn2 vm` takes: {given}", self.path.display()))
-            })?;
-            let tile = match &known {
-                Argument::Map { tensor_map } => Some(tensor_map.tile_bytes()),
-                _ => None,
-            };
-            Ok::<_, CliError>((known.value(&buffers)?, tile))
+        let wrong = |why: &str| usage(format!("{}: {why}", self.path.display()));
+        let [launch] = &self.file.launches[..] else {
+            return Err(wrong("it holds several launches: give each a file of its own here"));
         };
+        let mut memory = Memory::new();
+        let buffers = self.file.place(&mut memory)?;
+        let held = |address| memory.read(address).to_vec();
+        let given = buffers.values().filter(|buffer| buffer.given);
         Ok(Placed {
-            grid: three("grid", &self.spec.grid)?,
-            block: three("block", &self.spec.block)?,
-            shared_bytes: self.spec.shared_bytes,
-            values: self.spec.args.iter().enumerate().map(argument).collect::<Result<_, _>>()?,
-            contents,
-            bytes,
+            grid: launch.grid()?,
+            block: launch.block()?.ok_or_else(|| wrong("missing field `block`"))?,
+            shared_bytes: launch.shared_bytes.unwrap_or(0),
+            values: launch.values(&buffers).map_err(|error| wrong(&error.to_string()))?,
+            contents: given.map(|buffer| (buffer.address.0, held(buffer.address))).collect(),
+            bytes: buffers.values().map(|buffer| memory.read(buffer.address).len() as f64).sum(),
         })
     }
 }

@@ -31,6 +31,8 @@ pub struct Rows {
     rows: Vec<Row>,
     /// Whether every case is run a second time, which must give the same bits.
     twice: bool,
+    /// Findings of the virtual machine.
+    found: usize,
 }
 
 struct Row {
@@ -51,7 +53,7 @@ enum Judged {
 impl Rows {
     /// No rows yet.
     pub fn new(twice: bool) -> Rows {
-        Rows { rows: Vec::new(), twice }
+        Rows { rows: Vec::new(), twice, found: 0 }
     }
 
     /// Runs a case and judges each expected output by its bar. Only what concerns every case alike, such as a compiler
@@ -93,6 +95,7 @@ impl Rows {
         };
         for finding in outcome.reports.iter().flat_map(|report| &report.findings) {
             self.fail(name, &finding.to_string());
+            self.found += 1;
         }
         let bars = match bars(outcome.kernel.map(|(_, schedule)| schedule)) {
             Ok(bars) => bars,
@@ -158,6 +161,11 @@ impl Rows {
                 self.fail(name, &format!("{}: element {index} has other bits in a second run", tensor.name()));
             }
         }
+    }
+
+    /// What the virtual machine found.
+    pub fn found(&self) -> usize {
+        self.found
     }
 
     /// A case that came to nothing.

@@ -45,14 +45,15 @@ pub struct Target {
 pub struct VmCheck {
     /// Checks of the virtual machine. basic: bounds, alignment, divergence, barriers, deadlock. full: races, missing
     /// fences and waits, uninitialised reads, double writers, results that depend on when copies land, as well
-    #[arg(long, default_value = "basic", value_name = "basic|full", value_parser = vm_check)]
-    vm_check: Check,
+    /// [default: full for vm and verify, else basic]
+    #[arg(long, value_name = "basic|full", value_parser = vm_check)]
+    vm_check: Option<Check>,
 }
 
 impl VmCheck {
-    /// The checks asked for.
-    pub fn get(self) -> Check {
-        self.vm_check
+    /// The checks asked for, or else these.
+    pub fn or(self, default: Check) -> Check {
+        self.vm_check.unwrap_or(default)
     }
 }
 
@@ -72,9 +73,14 @@ pub fn positive(text: &str) -> Result<usize, String> {
 impl Target {
     /// The device.
     pub fn device(&self) -> Result<Device, CliError> {
+        self.checked_device(Check::Basic)
+    }
+
+    /// The device; the virtual machine checks so much unless told otherwise.
+    pub fn checked_device(&self, default: Check) -> Result<Device, CliError> {
         let mut device = self.device.parse()?;
         if let Device::Vm(settings) = &mut device {
-            settings.check = self.check.get();
+            settings.check = self.check.or(default);
         }
         Ok(device)
     }

@@ -64,6 +64,11 @@ pub fn colored_errors() -> bool {
     AutoStream::choice(&std::io::stderr()) != ColorChoice::Never
 }
 
+/// Whether results on standard output are in colours.
+pub fn colored_output() -> bool {
+    AutoStream::choice(&std::io::stdout()) != ColorChoice::Never
+}
+
 /// A line on standard error about what is being done or was done.
 pub fn note(line: &str) {
     if !quiet() {

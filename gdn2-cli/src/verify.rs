@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+use gdn2_runtime::device::Device;
 use gdn2_runtime::tensors::Case;
+use gdn2_vm::Check;
 
 use crate::error::CliError;
 use crate::progress::Progress;
@@ -12,6 +14,9 @@ use crate::target::Target;
 use crate::{Verdict, drawn, write};
 
 /// Run cases and compare every result with the expected one
+///
+/// On the virtual machine all its checks are on, which takes up to six times as long; --vm-check basic looks for wrong
+/// numbers and what would stop a GPU alone.
 ///
 /// A row per tensor: its error, RMSE / RMS of the expected tensor, and the bar it must stay under. A schedule that
 /// cannot serve a case gives an `illegal` row, neither passed nor failed. The exit code is 1 when anything failed.
@@ -52,7 +57,7 @@ pub struct Args {
 impl Args {
     pub fn run(&self) -> Result<Verdict, CliError> {
         let fixed = self.rule.as_ref().map(|rule| self.overrides.apply(rule.rule()?)).transpose()?;
-        let device = self.target.device()?;
+        let device = self.target.checked_device(Check::Full)?;
         let engine = self.target.engine();
         let paths = cases(&self.cases)?;
         let progress = Progress::new("verifying", paths.len());
@@ -90,7 +95,13 @@ impl Args {
             rows["seed"] = json;
             format!("{rows:#}\n")
         } else {
-            text + &rows.table()
+            let checks = match &device {
+                Device::Vm(settings) if settings.check == Check::Full && rows.found() == 0 => {
+                    "no findings of the virtual machine's full checks\n"
+                }
+                _ => "",
+            };
+            text + &rows.table() + checks
         };
         write::stdout(text.as_bytes())?;
         Ok(rows.verdict())

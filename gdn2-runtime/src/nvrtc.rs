@@ -1,4 +1,4 @@
-//! NVRTC by eight of its functions, opened at run time: CUDA text to PTX, cubin and the assembler's resource report.
+//! NVRTC by ten of its functions, opened at run time: CUDA text to PTX, cubin and the assembler's resource report.
 //!
 //! The builtins library is opened first, by absolute path: libnvrtc looks for it through the loader's path alone, which
 //! does not hold the folder of a Python wheel.
@@ -153,9 +153,22 @@ struct Functions {
     ) -> Status,
     destroy: unsafe extern "C" fn(*mut Program) -> Status,
     compile: unsafe extern "C" fn(Program, c_int, *const *const c_char) -> Status,
+    name: unsafe extern "C" fn(Program, *const c_char) -> Status,
+    lowered: unsafe extern "C" fn(Program, *const c_char, *mut *const c_char) -> Status,
     log: Output,
     ptx: Output,
     cubin: Output,
+}
+
+/// Somebody's CUDA text.
+#[derive(Clone, Copy, Debug)]
+pub struct Text<'a> {
+    /// The text.
+    pub source: &'a str,
+    /// The name that it goes by in messages and lines.
+    pub name: &'a str,
+    /// Kernels by name expressions, such as `scale<float>`: what is asked for here is compiled.
+    pub expressions: &'a [String],
 }
 
 /// A size query and the read that goes with it.
@@ -211,6 +224,8 @@ impl Nvrtc {
                 create: symbol(&library, "nvrtcCreateProgram")?,
                 destroy: symbol(&library, "nvrtcDestroyProgram")?,
                 compile: symbol(&library, "nvrtcCompileProgram")?,
+                name: symbol(&library, "nvrtcAddNameExpression")?,
+                lowered: symbol(&library, "nvrtcGetLoweredName")?,
                 log: output("nvrtcGetProgramLogSize", "nvrtcGetProgramLog")?,
                 ptx: output("nvrtcGetPTXSize", "nvrtcGetPTX")?,
                 cubin: output("nvrtcGetCUBINSize", "nvrtcGetCUBIN")?,
@@ -252,6 +267,34 @@ impl Nvrtc {
     /// [`NvrtcError::Compile`] with the compiler's log.
     pub fn compile(&self, source: &str, target: &str, options: &Options) -> Result<Compiled, NvrtcError> {
         let text = CString::new(source).map_err(|_| NvrtcError::Nul("the source"))?;
+        self.program(&text, NAME, &[], target, options).map(|(compiled, _)| compiled)
+    }
+
+    /// Compiles somebody's text; with it come the names that its name expressions have in the PTX, in their order.
+    ///
+    /// # Errors
+    /// [`NvrtcError::Compile`] with the compiler's log.
+    pub fn compile_text(
+        &self,
+        text: &Text<'_>,
+        target: &str,
+        options: &Options,
+    ) -> Result<(Compiled, Vec<String>), NvrtcError> {
+        let c = |text: &str, what| CString::new(text).map_err(|_| NvrtcError::Nul(what));
+        let (source, name) = (c(text.source, "the source")?, c(text.name, "the name of the source")?);
+        let expressions: Vec<CString> =
+            text.expressions.iter().map(|one| c(one, "the name of a kernel")).collect::<Result<_, _>>()?;
+        self.program(&source, &name, &expressions, target, options)
+    }
+
+    fn program(
+        &self,
+        source: &CStr,
+        name: &CStr,
+        expressions: &[CString],
+        target: &str,
+        options: &Options,
+    ) -> Result<(Compiled, Vec<String>), NvrtcError> {
         let arguments = options
             .arguments(target)
             .into_iter()
@@ -265,17 +308,30 @@ impl Nvrtc {
             reason: self.reason(status),
             log,
         };
-        let program = OwnedProgram::create(&self.functions, &text).map_err(|status| fail(status, String::new()))?;
+        let program =
+            OwnedProgram::create(&self.functions, source, name).map_err(|status| fail(status, String::new()))?;
+        for expression in expressions {
+            // SAFETY: the program is live, the text NUL-terminated; NVRTC copies it.
+            let status = unsafe { (self.functions.name)(program.handle, expression.as_ptr()) };
+            if status != 0 {
+                return Err(fail(status, format!("name expression {}", expression.to_string_lossy())));
+            }
+        }
         // SAFETY: the program is live, the pointers are of NUL-terminated strings that outlive the call.
         let status = unsafe { (self.functions.compile)(program.handle, count, pointers.as_ptr()) };
         let log = program.read(&self.functions.log).map(c_text).unwrap_or_default();
         if status != 0 {
             return Err(fail(status, log));
         }
+        let lowered = expressions
+            .iter()
+            .map(|one| program.lowered(one))
+            .collect::<Result<_, _>>()
+            .map_err(|status| fail(status, log.clone()))?;
         let ptx = program.read(&self.functions.ptx).map(c_text).map_err(|status| fail(status, log.clone()))?;
         let cubin = program.read(&self.functions.cubin).map_err(|status| fail(status, log.clone()))?;
         let resources = parse_report(&log);
-        Ok(Compiled { ptx, cubin, log, resources, version: self.version })
+        Ok((Compiled { ptx, cubin, log, resources, version: self.version }, lowered))
     }
 
     fn reason(&self, status: Status) -> String {
@@ -304,13 +360,26 @@ struct OwnedProgram<'a> {
 }
 
 impl<'a> OwnedProgram<'a> {
-    fn create(functions: &'a Functions, text: &CStr) -> Result<Self, Status> {
+    fn create(functions: &'a Functions, text: &CStr, name: &CStr) -> Result<Self, Status> {
         let mut handle: Program = std::ptr::null_mut();
-        // SAFETY: the text is NUL-terminated, no headers are given, NVRTC copies what it keeps.
+        // SAFETY: both texts are NUL-terminated, no headers are given, NVRTC copies what it keeps.
         let status = unsafe {
-            (functions.create)(&raw mut handle, text.as_ptr(), NAME.as_ptr(), 0, std::ptr::null(), std::ptr::null())
+            (functions.create)(&raw mut handle, text.as_ptr(), name.as_ptr(), 0, std::ptr::null(), std::ptr::null())
         };
         if status == 0 { Ok(OwnedProgram { functions, handle }) } else { Err(status) }
+    }
+
+    /// The name that a name expression has in the PTX.
+    fn lowered(&self, expression: &CStr) -> Result<String, Status> {
+        let mut name: *const c_char = std::ptr::null();
+        // SAFETY: the program is live and compiled; the name is the program's own and is copied before it ends.
+        unsafe {
+            let status = (self.functions.lowered)(self.handle, expression.as_ptr(), &raw mut name);
+            if status != 0 || name.is_null() {
+                return Err(status);
+            }
+            Ok(CStr::from_ptr(name).to_string_lossy().into_owned())
+        }
     }
 
     fn read(&self, output: &Output) -> Result<Vec<u8>, Status> {

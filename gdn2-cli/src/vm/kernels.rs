@@ -89,7 +89,8 @@ impl Triton {
 
 impl Loaded {
     fn of(ptx: String, path: &Path, shared: SharedAlignment) -> Result<Loaded, CliError> {
-        let module = Module::parse_aligned(&ptx, shared).map_err(|error| usage(format!("{}: {error}", path.display())))?;
+        let module =
+            Module::parse_aligned(&ptx, shared).map_err(|error| usage(format!("{}: {error}", path.display())))?;
         Ok(Loaded { ptx, module, path: path.to_owned(), source: None, lowered: BTreeMap::new(), triton: None })
     }
 

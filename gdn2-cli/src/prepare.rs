@@ -278,7 +278,7 @@ impl Args {
 }
 
 /// Every Rust file below a folder, in order; none where there is no such folder.
-fn sources_below(folder: &Path) -> Result<Vec<PathBuf>, CliError> {
+pub fn sources_below(folder: &Path) -> Result<Vec<PathBuf>, CliError> {
     if !folder.exists() {
         return Ok(Vec::new());
     }
@@ -305,7 +305,7 @@ fn touch(path: &Path) -> Result<(), CliError> {
 }
 
 /// The rules of every rule file in a folder, in the order of the files' names.
-fn rules_below(folder: &Path) -> Result<Vec<Rule>, CliError> {
+pub fn rules_below(folder: &Path) -> Result<Vec<Rule>, CliError> {
     let entries = std::fs::read_dir(folder).map_err(|source| CliError::Read { path: folder.to_owned(), source })?;
     let mut files: Vec<PathBuf> = entries
         .flatten()

@@ -1,11 +1,11 @@
 //! `FILE[#RULE]` and the overrides of head dims and dtype: from the command line to rules.
 
 use std::ffi::{OsStr, OsString};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use gdn2_codegen::kernel::Pass;
-use gdn2_dsl::{Dtype, Rule};
-use gdn2_runtime::files::Limit;
+use gdn2_dsl::{Dtype, InSource, Rule, rules_in_source};
+use gdn2_runtime::files::{self, Limit};
 
 use crate::error::CliError;
 use crate::{read, terminal};
@@ -41,8 +41,41 @@ impl Selection {
         Selection { file, rule: None }
     }
 
-    /// The rules it names: one, or all of the file.
+    /// The file, or folder.
+    pub fn path(&self) -> &Path {
+        &self.file
+    }
+
+    /// The rules that macros of Rust source name, in order; none where there is no such macro.
+    pub fn in_source(&self) -> Result<Vec<Rule>, CliError> {
+        let text = files::read_regular(&self.file, Limit::SOURCE)
+            .and_then(|bytes| String::from_utf8(bytes).map_err(std::io::Error::other))
+            .map_err(|source| CliError::Read { path: self.file.clone(), source })?;
+        let found = rules_in_source(&text)
+            .map_err(|error| CliError::in_file(&self.file, CliError::Usage(error.to_string())))?;
+        // As the compiler has it: files are named from where the crate's Cargo.toml is.
+        let root = self.file.ancestors().skip(1).find(|folder| folder.join("Cargo.toml").is_file());
+        let root = root.unwrap_or(Path::new(""));
+        let mut rules = Vec::new();
+        for found in found {
+            match found {
+                InSource::Rule(rule) => rules.push(*rule),
+                InSource::File(file) => rules.extend(Selection::from(root.join(file).into_os_string()).rules()?),
+            }
+        }
+        Ok(rules)
+    }
+
+    /// The rules it names: one, or all of the file, which may be Rust source.
     pub fn rules(&self) -> Result<Vec<Rule>, CliError> {
+        if self.file.extension().is_some_and(|extension| extension == "rs") {
+            let rules = self.in_source()?;
+            if rules.is_empty() {
+                let file = self.file.display();
+                return Err(CliError::Usage(format!("{file} names no rule by delta_rule! or include_rule!")));
+            }
+            return self.chosen(rules);
+        }
         let file = self.file.display().to_string();
         let bytes = read::bytes(&self.file, Limit::RULE)?;
         let source = String::from_utf8(bytes).map_err(|error| {
@@ -52,7 +85,13 @@ impl Selection {
         let rules = gdn2_dsl::parse_file(&source).map_err(|diagnostics| {
             CliError::Diagnostics(diagnostics.render(&file, &source, terminal::colored_errors()))
         })?;
+        self.chosen(rules)
+    }
+
+    /// The rule of that name, or all where none is named.
+    fn chosen(&self, rules: Vec<Rule>) -> Result<Vec<Rule>, CliError> {
         let Some(name) = &self.rule else { return Ok(rules) };
+        let file = self.file.display().to_string();
         let known = rules.iter().map(|rule| rule.name.as_str()).collect::<Vec<_>>().join(", ");
         match rules.into_iter().find(|rule| rule.name == *name) {
             Some(rule) => Ok(vec![rule]),

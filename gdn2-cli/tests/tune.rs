@@ -80,10 +80,14 @@ fn a_sweep_leaves_a_record_that_run_and_emit_pick_up() {
         assert!(page.contains(&format!("aria-label=\"{drawing}\"")), "no drawing of {drawing}");
     }
     assert!(page.contains(" wins with ") && !page.contains("src="), "{page}");
+    assert!(page.contains("Begun") && page.contains("tune gdn.gdn2 --pass decode"), "{page}");
     let t4: serde_json::Value = serde_json::from_slice(&std::fs::read(bench.path("t4.json")).unwrap()).unwrap();
     let results = t4["results"].as_array().unwrap();
     let refused = results.iter().filter(|result| result["invalidity"] == "constraints").count();
     assert!(results.len() >= record.tried as usize && refused > 0, "{refused} of {}", results.len());
+    // What never ran has no times, not times of 0.
+    let times = |result: &serde_json::Value| result["times"].as_object().unwrap().len();
+    assert!(results.iter().all(|result| (times(result) == 0) == (result["invalidity"] == "constraints")), "{t4}");
 
     // Another winner than the built-in schedule, as a GPU might find.
     let built_in = Schedule::default_for(&rule(), Pass::Decode, Arch::Sm90a).unwrap();
@@ -244,6 +248,65 @@ fn a_prediction_stands_beside_its_floor_and_what_others_published() {
     assert!(row["decided_by"].is_string() && row["rule"] == "gdn" && row["pass"] == "forward", "{row}");
     let said = bench.says(true, &[&one[..], &["--schedule", "matrix=wgmma", "--roles"]].concat());
     assert!(said.contains("warps 0 to 3") && said.contains("mbarriers"), "{said}");
+}
+
+/// One command in a crate: rules of its files and of its macros, several shapes, a table of what each call got; what CI asks
+/// before and after; logs of two machines as one.
+#[test]
+fn a_crate_is_tuned_by_one_command() {
+    let bench = Bench::new();
+    std::fs::create_dir_all(bench.path("src")).unwrap();
+    std::fs::write(bench.path("Cargo.toml"), "[package]\nname = \"mine\"\n").unwrap();
+    let own = RULE.replace("rule gdn", "pub mod mine").replace("decay: scalar", "decay: none");
+    std::fs::write(bench.path("src/lib.rs"), format!("gdn2::delta_rule! {{ {own} }}\n")).unwrap();
+    let call = ["--pass=decode", "--shape=B=2,T=1,H=2", "--shape", "B=16,T=1,H=2", "--target=h200"];
+    let tune = |more: &[&str]| bench.says(true, &[&["tune"], &call[..], more].concat());
+    let check = tune(&["--check"]);
+    assert!(check.starts_with("4 calls on h200") && check.contains("no record of these calls is stale"), "{check}");
+    assert_eq!(check.matches("built-in, no record applies").count(), 4, "{check}");
+
+    let said = tune(&["--device=vm", "--budget=2m", "--records=first"]);
+    assert!(said.contains("4 calls on h200, times counted") && said.contains("\nnext: gdn2 prepare"), "{said}");
+    for rule in [" gdn  decode", " mine  decode"] {
+        let mut rows = said.lines().filter(|line| line.contains(rule) && line.contains(" µs "));
+        let row = rows.clone().next().unwrap_or_default();
+        assert!(
+            rows.all(|row| row.matches(" µs ").count() >= 2 && row.contains("record: first/h200.json")),
+            "{row}{said}"
+        );
+    }
+    let said = bench.says(true, &[&["tune", "src/lib.rs#mine"], &call[..], &["--check", "--records=first"]].concat());
+    assert!(said.starts_with("2 calls on h200") && said.matches("record for heads=").count() == 2, "{said}");
+
+    // A record of a kernel whose text has changed since: CI fails, and says which.
+    let path = bench.path("first/h200.json");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let record = Records::parse(&text).0.iter().next().unwrap().clone();
+    std::fs::write(&path, text.replacen(&record.provenance.source, &"0".repeat(16), 1)).unwrap();
+    let said = bench.says(false, &[&["tune"], &call[..], &["--check", "--records=first"]].concat());
+    assert!(said.contains("1 records are stale") && said.contains("its kernel's text has changed since"), "{said}");
+
+    // Two machines looked at other candidates; a search over both logs has nothing left to look at.
+    let one = ["tune", "gdn.gdn2", "--pass=decode", "--shape=B=2,T=1,H=2", "--target=h200", "--device=vm"];
+    bench.says(true, &[&one[..], &["--search=random", "--seed=1", "--records=a", "--log=a.jsonl"]].concat());
+    bench.says(true, &[&one[..], &["--candidates=1", "--records=b", "--log=b.jsonl"]].concat());
+    let said = bench.says(true, &["tune", "merge", "a.jsonl", "b.jsonl", "a.jsonl", "--out", "all.jsonl"]);
+    assert!(said.starts_with("all.jsonl: ") && said.contains(" of 3 logs, ") && said.contains("2 searches"), "{said}");
+    let lines = |name: &str| -> std::collections::BTreeSet<String> {
+        std::fs::read_to_string(bench.path(name)).unwrap().lines().map(str::to_owned).collect()
+    };
+    assert_eq!(lines("all.jsonl"), &lines("a.jsonl") | &lines("b.jsonl"));
+    let said = bench.says(true, &[&one[..], &["--records=c", "--log=all.jsonl"]].concat());
+    assert!(
+        said.contains("\nall 5 legal candidates of 32 were looked at\nrejected: 27 constraints\n")
+            && !said.contains(" 0 looks known"),
+        "{said}"
+    );
+
+    let said = bench.says(false, &["tune", "src", "--target=h200", "--shape=B=1,T=1,H=1"]);
+    assert!(said.contains("src has no rule"), "{said}");
+    let said = bench.says(false, &["tune", "src/lib.rs#theirs", "--target=h200", "--shape=B=1,T=1,H=1"]);
+    assert!(said.contains("no rule `theirs`"), "{said}");
 }
 
 #[test]

@@ -8,6 +8,7 @@ use gdn2_codegen::record::Damage;
 use gdn2_codegen::schedule::Schedule;
 use gdn2_runtime::files::{self, Limit};
 use serde::{Deserialize, Serialize};
+use std::collections::HashSet;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, SeekFrom, Write};
 use std::path::Path;
@@ -51,6 +52,9 @@ pub struct Held {
     pub schedule: Schedule,
     /// Where it came from, as lookup says it.
     pub from: String,
+    /// The command that began the search, or went on with it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub command: String,
     /// When, seconds since 1970.
     pub at: u64,
 }
@@ -112,7 +116,7 @@ pub struct Contents {
     pub searches: Vec<Search>,
     /// What calls got before, in order.
     pub held: Vec<Held>,
-    /// Candidates that are not legal, in order.
+    /// Candidates that are not legal, each once, in order.
     pub refusals: Vec<Refusal>,
     /// Evaluations, in order.
     pub evaluations: Vec<Evaluation>,
@@ -156,7 +160,7 @@ impl Contents {
 
     /// Reads the bytes of a log. Lines that are none of its kinds are dropped and reported, the others stand.
     pub fn parse(bytes: &[u8]) -> Contents {
-        let mut contents = Contents::default();
+        let (mut contents, mut refused) = (Contents::default(), HashSet::new());
         for (index, line) in bytes.split(|byte| *byte == b'\n').enumerate() {
             if line.iter().all(u8::is_ascii_whitespace) {
                 continue;
@@ -164,7 +168,12 @@ impl Contents {
             match serde_json::from_slice(line) {
                 Ok(Line::Search(search)) => contents.searches.push(search),
                 Ok(Line::Held(held)) => contents.held.push(held),
-                Ok(Line::Illegal(refusal)) => contents.refusals.push(refusal),
+                // Logs of several machines that were joined say the same of a candidate more than once.
+                Ok(Line::Illegal(refusal)) => {
+                    if refused.insert((refusal.search.clone(), refusal.schedule)) {
+                        contents.refusals.push(refusal);
+                    }
+                }
                 Ok(Line::Evaluation(evaluation)) => contents.evaluations.push(evaluation),
                 Err(error) => contents.damage.push(Damage { line: index + 1, why: error.to_string() }),
             }

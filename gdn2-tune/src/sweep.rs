@@ -65,6 +65,8 @@ pub struct Begin {
     pub from: String,
     /// What records of calls like its own say.
     pub neighbours: Vec<Schedule>,
+    /// The command, for the report.
+    pub command: String,
 }
 
 /// What a search is allowed.
@@ -209,8 +211,8 @@ pub fn sweep(job: &Job, setup: &Setup, watch: &mut dyn FnMut(Event)) -> Result<S
             run.append(&Line::Illegal(Refusal { search, schedule: *schedule, illegal, at: now() }));
         }
     }
-    let Begin { holder, from, .. } = setup.begin.clone();
-    run.append(&Line::Held(Held { search: identity.clone(), schedule: holder, from, at: now() }));
+    let Begin { holder, from, command, .. } = setup.begin.clone();
+    run.append(&Line::Held(Held { search: identity.clone(), schedule: holder, from, command, at: now() }));
     let points = Points::of(&run.legal);
     let prior = prior(&predicted, &run.legal);
     search::search(setup.strategy, &points, begin, prior.as_deref(), setup.seed, &mut run);

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 pub fn export(log: &Contents, search: &Search) -> Value {
     let refused = log
         .refused(&search.search)
-        .map(|refusal| result(refusal.schedule, refusal.at, 0.0, Reason::Constraints.name(), Vec::new(), Vec::new()));
+        .map(|refusal| result(refusal.schedule, refusal.at, None, Reason::Constraints.name(), Vec::new(), Vec::new()));
     let evaluated = log.of(&search.search).map(|evaluation| {
         let (invalidity, measurements, runtimes) = match &evaluation.outcome {
             Outcome::Correct(sample) => {
@@ -24,17 +24,17 @@ pub fn export(log: &Contents, search: &Search) -> Value {
             }
             Outcome::Invalid { reason, .. } => (reason.name(), Vec::new(), Vec::new()),
         };
-        result(evaluation.schedule, evaluation.at, evaluation.seconds, invalidity, measurements, runtimes)
+        result(evaluation.schedule, evaluation.at, Some(evaluation.seconds), invalidity, measurements, runtimes)
     });
     let results: Vec<Value> = refused.chain(evaluated).collect();
     json!({ "schema_version": "1.0.0", "results": results })
 }
 
-/// One candidate; it is correct where it has run times.
+/// One candidate; it is correct where it has run times. What was refused before anything ran has no times at all.
 fn result(
     schedule: Schedule,
     at: u64,
-    seconds: f64,
+    seconds: Option<f64>,
     invalidity: &str,
     measurements: Vec<Value>,
     runtimes: Vec<f64>,
@@ -44,12 +44,14 @@ fn result(
         // The pass is the problem's, not the configuration's.
         fields.remove("pass");
     }
+    let correct = u32::from(!runtimes.is_empty());
+    let times = seconds.map_or(json!({}), |seconds| json!({ "benchmark": seconds * 1e3, "runtimes": runtimes }));
     json!({
         "timestamp": timestamp(at),
         "configuration": configuration,
         "objectives": ["time"],
-        "correctness": u32::from(!runtimes.is_empty()),
-        "times": { "benchmark": seconds * 1e3, "runtimes": runtimes },
+        "correctness": correct,
+        "times": times,
         "invalidity": invalidity,
         "measurements": measurements,
     })
@@ -57,7 +59,7 @@ fn result(
 
 /// Seconds since 1970 as an ISO 8601 time in UTC. Civil date from a day count: the calendar repeats every 400 years
 /// of 146,097 days, counted from a year that starts in March.
-fn timestamp(seconds: u64) -> String {
+pub(crate) fn timestamp(seconds: u64) -> String {
     let (days, rest) = (seconds / 86_400 + 719_468, seconds % 86_400);
     let (era, day_of_era) = (days / 146_097, days % 146_097);
     let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;

@@ -151,7 +151,7 @@ fn setup<'a>(job: &Job, pool: &'a Pool, log: &'a Path, strategy: Strategy, holde
         pool,
         ahead: None,
         log,
-        begin: Begin { holder, from: "a test".to_owned(), neighbours },
+        begin: Begin { holder, from: "a test".to_owned(), neighbours, command: String::new() },
         strategy,
         seed: 0,
         budget: Budget { time: None, candidates: None },

@@ -8,6 +8,7 @@ use gdn2_codegen::kernel::Pass;
 use gdn2_codegen::schedule::Schedule;
 use gdn2_codegen::space::space;
 use gdn2_dsl::Rule;
+use gdn2_tune::job::Job;
 
 use crate::error::CliError;
 use crate::{Verdict, write};
@@ -23,8 +24,22 @@ struct Group {
 /// Values of a group that are printed; the others are counted.
 const VALUES: usize = 6;
 
-/// Prints the candidates that are not legal, grouped by field and limit, most of them first.
-pub(super) fn explain(rule: &Rule, pass: Pass, arch: Arch) -> Result<Verdict, CliError> {
+/// Prints the candidates of each rule and pass that are not legal, grouped by field and limit, most of them first.
+pub(super) fn explain(jobs: &[Job]) -> Result<Verdict, CliError> {
+    let mut told: Vec<(&Rule, Pass)> = Vec::new();
+    for Job { rule, pass, arch, .. } in jobs {
+        if told.contains(&(rule, *pass)) {
+            continue;
+        }
+        told.push((rule, *pass));
+        let text = table(rule, *pass, *arch)?;
+        let name = if jobs.len() > 1 { format!("{} {pass}\n", rule.name) } else { String::new() };
+        write::stdout(format!("{name}{text}").as_bytes())?;
+    }
+    Ok(Verdict::Good)
+}
+
+fn table(rule: &Rule, pass: Pass, arch: Arch) -> Result<String, CliError> {
     let candidates = space(rule, pass, arch)?;
     let mut groups: BTreeMap<(String, String), Group> = BTreeMap::new();
     for schedule in &candidates {
@@ -49,7 +64,5 @@ pub(super) fn explain(rule: &Rule, pass: Pass, arch: Arch) -> Result<Verdict, Cl
         table.add_row([field.clone(), limit.clone(), values, group.candidates.to_string(), group.example.to_string()]);
     }
     let illegal: usize = groups.iter().map(|(_, group)| group.candidates).sum();
-    let text = format!("{table}\n{illegal} of {} candidates are not legal on {arch}\n", candidates.len());
-    write::stdout(text.as_bytes())?;
-    Ok(Verdict::Good)
+    Ok(format!("{table}\n{illegal} of {} candidates are not legal on {arch}\n", candidates.len()))
 }

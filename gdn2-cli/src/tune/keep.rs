@@ -1,7 +1,5 @@
 //! What calls get before a search, and the record after it.
 
-use std::path::Path;
-
 use gdn2_codegen::lookup::{Choice, Question, Step};
 use gdn2_codegen::record::{Basis, Record};
 use gdn2_runtime::files;
@@ -14,11 +12,32 @@ use super::Args;
 use crate::error::CliError;
 use crate::{tuned, write};
 
+/// What a search came to for its calls.
+pub(super) struct Kept {
+    /// In words.
+    pub text: String,
+    /// Microseconds of what calls got before, and get now, by the same search.
+    pub before: Option<f64>,
+    pub after: Option<f64>,
+    /// How many of the legal candidates were looked at.
+    pub width: String,
+    /// Whether a record was written.
+    pub written: bool,
+}
+
+impl Kept {
+    /// A call that nothing is known of.
+    pub(super) fn nothing(text: String) -> Kept {
+        Kept { text, before: None, after: None, width: String::new(), written: false }
+    }
+}
+
 impl Args {
     /// Puts a record into its file where one is due, and says what became of it. Other tuners that share the folder wait
     /// meanwhile, so that none writes over what another has added; what calls get is looked up again, for one of them may
     /// have changed it.
-    pub(super) fn keep(&self, path: &Path, job: &Job, swept: &Swept) -> Result<String, CliError> {
+    pub(super) fn keep(&self, job: &Job, swept: &Swept) -> Result<Kept, CliError> {
+        let path = self.records.join(format!("{}.json", job.gpu));
         let _held = match files::hold(&self.records) {
             Ok(held) => Some(held),
             Err(error) => {
@@ -29,14 +48,17 @@ impl Args {
         };
         let compiler = swept.searched.compiler.as_str();
         let holder = self.choice(job, Some(compiler))?;
-        let Some(ruling) = swept.searched.ruling(holder.schedule) else {
-            return Ok("no record: nothing ran correctly".to_owned());
+        let before =
+            swept.searched.ranking(holder.schedule).into_iter().find(|(schedule, _)| *schedule == holder.schedule);
+        let before = before.map(|(_, sample)| sample.time.micros);
+        let width = format!("{} of {}", swept.searched.looked_at(), swept.searched.legal.len());
+        let unchanged = |text: String| Kept { text, before, after: before, width: width.clone(), written: false };
+        let record = match swept.searched.ruling(holder.schedule) {
+            Some(Ruling::Record(record)) => *record,
+            Some(Ruling::Nothing(why)) => return Ok(unchanged(format!("no record: {why}"))),
+            None => return Ok(unchanged("no record: nothing ran correctly".to_owned())),
         };
-        let record = match ruling {
-            Ruling::Record(record) => *record,
-            Ruling::Nothing(why) => return Ok(format!("no record: {why}")),
-        };
-        let mut records = tuned::read(path)?.unwrap_or_default();
+        let mut records = tuned::read(&path)?.unwrap_or_default();
         let mine = |old: &&Record| {
             (old.pass, old.bucket) == (record.pass, record.bucket) && old.provenance.rule == record.provenance.rule
         };
@@ -45,22 +67,22 @@ impl Args {
             && old.provenance.basis.worth() > record.provenance.basis.worth()
         {
             let basis = named(old.provenance.basis);
-            return Ok(format!(
-                "record: {} keeps the {basis} winner: only a time worth as much replaces it",
-                path.display()
-            ));
+            let path = path.display();
+            let text = format!("record: {path} keeps the {basis} winner: only a time worth as much replaces it");
+            return Ok(unchanged(text));
         }
-        let (winner, before) = (record.winner, record.before);
+        let (winner, held) = (record.winner, record.before);
         records.insert(record);
-        write::file(path, records.to_text()?.as_bytes())?;
-        let gain = match before {
+        write::file(&path, records.to_text()?.as_bytes())?;
+        let gain = match held {
             Some(before) if before.schedule == winner.schedule => "calls get what they got before".to_owned(),
             Some(before) => {
                 format!("{} before, {} now", report::micros(before.time.micros), report::micros(winner.time.micros))
             }
             None => format!("what calls got before, {}, cannot win", holder.schedule),
         };
-        Ok(format!("record: {}, {gain}", path.display()))
+        let text = format!("record: {}, {gain}", path.display());
+        Ok(Kept { text, before, after: Some(winner.time.micros), width, written: true })
     }
 
     /// What a call gets, and why.
@@ -76,12 +98,13 @@ impl Args {
         let extents = Some(shape.extents());
         let question = Question { rule, pass: *pass, arch: *arch, extents, compiler: Some(compiler) };
         let neighbours = tuned::of(&self.records, &job.gpu)?.index(&question)?.neighbours(shape.extents());
-        Ok(Begin { holder: schedule, from: step.to_string(), neighbours })
+        let command = std::env::args_os().map(|part| part.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ");
+        Ok(Begin { holder: schedule, from: step.to_string(), neighbours, command })
     }
 }
 
 /// A basis in a word.
-fn named(basis: Basis) -> &'static str {
+pub(super) fn named(basis: Basis) -> &'static str {
     match basis {
         Basis::Measured => "measured",
         Basis::Predicted => "predicted",

@@ -1,9 +1,12 @@
 //! `gdn2 tune`: the best legal schedule for a GPU.
 
 mod calibrate;
+mod found;
 mod illegal;
 mod keep;
+mod merge;
 mod progress;
+mod several;
 mod why;
 
 use std::io::{stdin, stdout};
@@ -11,7 +14,6 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use gdn2_codegen::kernel::Pass;
 use gdn2_runtime::device::cuda::Cuda;
 use gdn2_runtime::device::launch::Gpu;
 use gdn2_runtime::toolchain::Nvdisasm;
@@ -29,14 +31,14 @@ use self::progress::Watch;
 use crate::asked::Asked;
 use crate::error::CliError;
 use crate::gpu::Target;
-use crate::select::{Overrides, Selection, pass};
+use crate::select::{Overrides, Selection};
 use crate::target::positive;
 use crate::{Verdict, compiler, write};
 
 /// Part of the budget that the clock may spend on ordering candidates before they are timed.
 const MODEL_SHARE: f64 = 0.25;
 
-/// Find the best legal schedule for a GPU, with or without the GPU at hand
+/// Find the best legal schedules for a GPU, with or without the GPU at hand
 ///
 /// Sweeps chunk length, warps, value split, stages, matrix instruction, and what backward recomputes. Every candidate is compiled, run on fresh inputs and held against
 /// the float64 reference before its time counts. The search begins with what the call gets today, the built-in schedule
@@ -48,21 +50,27 @@ const MODEL_SHARE: f64 = 0.25;
 #[command(after_help = "Examples:
   gdn2 tune rules/gdn2.gdn2 --pass forward --shape B=1,T=8192,H=16 --target h200 --device model --budget 5m
   gdn2 tune rules/kda.gdn2 --pass decode --shape B=64,T=1,H=16 --device cuda:0
+  gdn2 tune --target h200 --budget 2h
+  gdn2 tune src/lib.rs#kda --pass training --shape training --shape b8 --target h200
+  gdn2 tune --target h200 --check
   gdn2 tune rules/kda.gdn2 --pass forward --shape B=1,T=8192,H=16 --target h200 --why
   gdn2 tune rules/kda.gdn2 --shape B=1,T=8192,H=16 --target h200 --explain-illegal
   gdn2 tune calibrate --measured tuning/h200.log.jsonl")]
 pub struct Args {
     #[command(subcommand)]
     command: Option<Sub>,
-    /// Rule file; FILE#RULE where it holds several
-    #[arg(value_name = "FILE[#RULE]", required = true)]
+    /// Rule file or Rust source; FILE#RULE where it holds several. A crate or folder stands for all its rules: those of
+    /// rules/*.gdn2, else *.gdn2, and those that macros in src/**/*.rs name. Without it, the folder that you are in
+    #[arg(value_name = "FILE[#RULE]|FOLDER")]
     rule: Option<Selection>,
-    /// forward, backward or decode
-    #[arg(long, default_value = "forward", value_parser = pass)]
-    pass: Pass,
-    /// Sizes of the calls to tune for, or the name of a shape; HV, the value heads, is H unless given
-    #[arg(long, value_name = "B=…,T=…,H=…[,HV=…]|NAME", required = true)]
-    shape: Option<Asked>,
+    /// forward, decode, forward-for-backward, backward, or training for the last two; any number of times. Unless given,
+    /// forward for shapes that are given, else the passes that the named shapes stand for
+    #[arg(long, value_parser = found::passes)]
+    pass: Vec<found::Asked>,
+    /// Sizes of the calls to tune for, or the name of a shape, any number of times; HV, the value heads, is H unless
+    /// given. Without any, the dense shapes that have names
+    #[arg(long, value_name = "B=…,T=…,H=…[,HV=…]|NAME")]
+    shape: Vec<Asked>,
     /// GPU to tune for: h200, h100, h20, a100, a40, l40s, rtx4090, rtx5090, one with constants among the records, or a
     /// file of constants; a CUDA device is what its driver says
     #[arg(long, value_name = "GPU|FILE.json")]
@@ -70,7 +78,7 @@ pub struct Args {
     /// cuda:N measures, model predicts by the clock, vm counts cycles over the whole shape
     #[arg(long, default_value = "model", value_name = "DEVICE")]
     device: Engine,
-    /// Wall-clock time, such as 90s, 10m or 1h
+    /// Wall-clock time of all calls, such as 90s, 10m or 1h: each gets a share as large as the time that it takes at least
     #[arg(long, default_value = "10m", value_name = "TIME", value_parser = duration)]
     budget: Duration,
     /// guided (default) looks at a quarter of the candidates, where it expects most of them; grid and random at all as
@@ -101,7 +109,10 @@ pub struct Args {
     /// Only say which schedule a call gets and why, and how long the clock says that this very call takes
     #[arg(long)]
     why: bool,
-    /// Only print the candidates that are not legal: field, limit, value
+    /// Only say what each call gets, and fail where a record of theirs is stale: for CI
+    #[arg(long, conflicts_with_all = ["why", "replay", "explain_illegal"])]
+    check: bool,
+    /// Only print what makes candidates illegal: field, limit, values
     #[arg(long)]
     explain_illegal: bool,
     #[command(flatten)]
@@ -129,6 +140,17 @@ enum Sub {
         /// Constants file to write, instead of constants/GPU.json beside the log
         #[arg(long, value_name = "GPU.json")]
         out: Option<PathBuf>,
+    },
+    /// Join the logs of several machines: a search goes on from all they looked at
+    #[command(after_help = "Example:
+  gdn2 tune merge first.jsonl second.jsonl --out tuning/h200.log.jsonl")]
+    Merge {
+        /// The logs
+        #[arg(value_name = "LOG.jsonl", required = true)]
+        logs: Vec<PathBuf>,
+        /// The log to write
+        #[arg(long, value_name = "LOG.jsonl")]
+        out: PathBuf,
     },
     /// Evaluate candidates from standard input
     #[command(hide = true)]
@@ -174,54 +196,62 @@ impl Args {
             Some(Sub::Calibrate { measured, counted, out }) => {
                 calibrate::refit(measured, counted.as_deref().unwrap_or(measured), out.as_deref())
             }
+            Some(Sub::Merge { logs, out }) => merge::merge(logs, out),
             None => self.tune(),
         }
     }
 
     fn tune(&self) -> Result<Verdict, CliError> {
-        let (Some(rule), Some(asked)) = (&self.rule, &self.shape) else {
-            return Err(CliError::Usage("a rule and a shape are needed".to_owned()));
-        };
-        if !asked.lengths.is_empty() {
-            return Err(CliError::Usage("packed sequences are predicted, not tuned for: use a dense shape".to_owned()));
-        }
-        let rule = asked.of(self.overrides.apply(rule.rule()?)?)?;
-        gdn2_codegen::takes(&rule)?;
         let gpu = match self.device {
             Engine::Cuda(ordinal) => Some(Cuda::open(ordinal as usize)?),
             Engine::Model | Engine::Vm => None,
         };
         let target = self.target(gpu.as_ref().map(|gpu| gpu as &dyn Gpu))?;
+        let jobs = self.calls(&target)?;
+        if self.check {
+            return self.check(&jobs, &target);
+        }
         if self.explain_illegal {
-            return illegal::explain(&rule, self.pass, target.arch);
+            return illegal::explain(&jobs);
         }
-        let (name, arch) = (target.gpu.clone(), target.arch);
-        let job = Job { rule, pass: self.pass, shape: asked.shape, gpu: name, arch, engine: self.device };
         if self.why {
-            return self.why(&job, &target);
+            jobs.iter().try_for_each(|job| self.why(job, &target))?;
+            return Ok(Verdict::Good);
         }
+        let one = match jobs.as_slice() {
+            [job] => Some(job),
+            _ => None,
+        };
         if let Some(log) = &self.replay {
-            return self.replay(log, &job);
+            let job = one.ok_or_else(|| CliError::Usage("--replay takes one rule, pass and shape".to_owned()))?;
+            return self.replay(log, job);
         }
         std::fs::create_dir_all(&self.records)
             .map_err(|source| CliError::Write { path: self.records.clone(), source })?;
         target.keep(&self.records)?;
-        let swept = self.sweep(&job, &target, gpu.as_ref())?;
-        let path = self.records.join(format!("{}.json", target.gpu));
-        let kept = self.keep(&path, &job, &swept)?;
+        match one {
+            Some(job) => self.one(job, &target, gpu.as_ref()),
+            None => self.several(jobs, &target, gpu.as_ref()),
+        }
+    }
+
+    /// Tunes for one call and prints all that the search found.
+    fn one(&self, job: &Job, target: &Target, gpu: Option<&Cuda>) -> Result<Verdict, CliError> {
+        let swept = self.sweep(job, target, gpu, self.budget)?;
+        let kept = self.keep(job, &swept)?;
         let log = self.log(&target.gpu);
         let contents = Contents::read(&log).map_err(|source| CliError::Read { path: log.clone(), source })?;
         let mut text = String::new();
         if let Some(search) = contents.searches.iter().find(|search| search.search == swept.search) {
             text = report::table(&Findings::of(&contents, search, Some(&self.records))?)?;
         }
-        text.push_str(&format!("{kept}\nlog: {}, read it with gdn2 report\n", log.display()));
+        text.push_str(&format!("{}\nlog: {}, read it with gdn2 report\n", kept.text, log.display()));
         write::stdout(text.as_bytes())?;
         Ok(Verdict::Good)
     }
 
     /// Sweeps; where candidates are timed, the clock has its say first, for it orders them.
-    fn sweep(&self, job: &Job, target: &Target, gpu: Option<&Cuda>) -> Result<Swept, CliError> {
+    fn sweep(&self, job: &Job, target: &Target, gpu: Option<&Cuda>, time: Duration) -> Result<Swept, CliError> {
         let version = self.compiler.bare().nvrtc()?.version();
         // A GPU can be measured without a model of it; nothing else can.
         let constants = match gpu {
@@ -249,13 +279,13 @@ impl Args {
             begin: self.begin(job, &format!("NVRTC {version}"))?,
             strategy: self.strategy(),
             seed: self.seed,
-            budget: Budget { time: Some(self.budget), candidates: self.candidates },
+            budget: Budget { time: Some(time), candidates: self.candidates },
             compiler: format!("NVRTC {version}"),
             constants,
             machine,
         };
         let run = |job: &Job, setup: &Setup| {
-            let mut watch = Watch::new(&log, setup.budget.time.unwrap_or(self.budget), job.engine);
+            let mut watch = Watch::new(&log, setup.budget.time.unwrap_or(time), job.engine);
             sweep(job, setup, &mut |event| watch.tell(event))
         };
         if job.engine == Engine::Model {
@@ -263,7 +293,7 @@ impl Args {
         }
         if setup.constants.is_some() {
             let predicted = Job { engine: Engine::Model, ..job.clone() };
-            let budget = Budget { time: Some(self.budget.mul_f64(MODEL_SHARE)), candidates: None };
+            let budget = Budget { time: Some(time.mul_f64(MODEL_SHARE)), candidates: None };
             let machine = Machine { driver: None, ..setup.machine.clone() };
             match run(&predicted, &Setup { strategy: Strategy::Random, budget, machine, ..setup.clone() }) {
                 // Without a prediction the candidates are timed in their own order.
@@ -272,7 +302,7 @@ impl Args {
             }
         }
         let measured = gpu.is_some();
-        let budget = Budget { time: Some(self.budget.saturating_sub(begun.elapsed())), ..setup.budget };
+        let budget = Budget { time: Some(time.saturating_sub(begun.elapsed())), ..setup.budget };
         let pool = if measured { &alone } else { &workers };
         Ok(run(job, &Setup { pool, ahead: measured.then_some(&workers), budget, ..setup.clone() })?)
     }

@@ -19,7 +19,12 @@ pub struct Watch {
     rejected: BTreeMap<Reason, usize>,
     begun: Instant,
     budget: Duration,
+    /// When a line was last written where there is no bar.
+    said: Instant,
 }
+
+/// Time between two lines where there is no bar to be drawn over.
+const BETWEEN: Duration = Duration::from_secs(10);
 
 impl Watch {
     /// A watch over the sweep with this log.
@@ -34,7 +39,7 @@ impl Watch {
             bar.set_style(style);
         }
         let log = log.display().to_string();
-        Watch { bar, what, log, rejected: BTreeMap::new(), begun: Instant::now(), budget }
+        Watch { bar, what, log, rejected: BTreeMap::new(), begun: Instant::now(), budget, said: Instant::now() }
     }
 
     /// Says what happened.
@@ -62,7 +67,13 @@ impl Watch {
                 let best = best.map_or(String::new(), |(schedule, micros)| format!("best {schedule} {micros:.1} µs"));
                 let rejected =
                     if rejected.is_empty() { String::new() } else { format!(", rejected {}", rejected.join(", ")) };
-                self.bar.set_message(format!("{} left, {best}{rejected}", self.left(done)));
+                let message = format!("{} left, {best}{rejected}", self.left(done));
+                if self.bar.is_hidden() && self.said.elapsed() >= BETWEEN {
+                    self.said = Instant::now();
+                    let (what, all) = (self.what, self.bar.length().unwrap_or(0));
+                    terminal::note(&format!("{what}: {done} of {all}, {message}"));
+                }
+                self.bar.set_message(message);
             }
             Event::RunOff(met) => {
                 let met: Vec<String> = met.iter().map(ToString::to_string).collect();

@@ -11,11 +11,11 @@ use super::Args;
 use crate::error::CliError;
 use crate::gpu::Target;
 use crate::predict::prepared;
-use crate::{Verdict, tuned, write};
+use crate::{tuned, write};
 
 impl Args {
     /// What a call gets and why; what the clock says of this very call; what the record that was used was chosen by.
-    pub(super) fn why(&self, job: &Job, target: &Target) -> Result<Verdict, CliError> {
+    pub(super) fn why(&self, job: &Job, target: &Target) -> Result<(), CliError> {
         let compiler = self.compiler.bare().nvrtc().ok().map(|nvrtc| format!("NVRTC {}", nvrtc.version()));
         let choice = self.choice(job, compiler.as_deref())?;
         let mut text = format!("{} {} on {}, {}: {choice}\n", job.rule.name, job.pass, job.gpu, job.shape);
@@ -37,7 +37,7 @@ impl Args {
             text += &record.map_or_else(String::new, |record| background(record, away));
         }
         write::stdout(text.as_bytes())?;
-        Ok(Verdict::Good)
+        Ok(())
     }
 
     /// What the clock says of a schedule for the job's own call, or why it says nothing.

@@ -12,6 +12,7 @@ use crate::log::{Contents, Search};
 use crate::model::{Constants, ConstantsError, longest};
 use crate::outcome::{Outcome, Reason, Sample};
 use crate::published::Learnt;
+use crate::t4::timestamp;
 use crate::verdict::{Doubt, Looks, Podium, podium};
 use gdn2_codegen::record::{Basis, Bucket};
 use gdn2_codegen::schedule::{Schedule, ScheduleError};
@@ -49,6 +50,8 @@ pub struct Findings<'a> {
     built_in: Schedule,
     /// What calls got before; the built-in schedule in logs that do not say.
     holder: Schedule,
+    /// When the search was last begun, and by which command.
+    begun: Option<(String, String)>,
     /// Legal candidates, and how many of them have a result.
     legal: usize,
     looked_at: usize,
@@ -107,7 +110,8 @@ impl<'a> Findings<'a> {
             ranking,
             built_in,
             holder,
-            legal: candidates.len() - log.refused(&search.search).count(),
+            begun: log.before(&search.search).map(|held| (timestamp(held.at), held.command.clone())),
+            legal: candidates.len().saturating_sub(log.refused(&search.search).count()),
             looked_at,
             candidates: candidates.len(),
             rejected,
@@ -118,7 +122,7 @@ impl<'a> Findings<'a> {
     /// How much of the space was looked at.
     fn width(&self) -> String {
         let Findings { legal, looked_at, candidates, .. } = self;
-        match legal - looked_at {
+        match legal.saturating_sub(*looked_at) {
             0 => format!("all {legal} legal candidates of {candidates} were looked at"),
             never => format!("{never} of {legal} legal candidates were never looked at"),
         }
@@ -215,7 +219,10 @@ impl<'a> Findings<'a> {
                 "cycles counted by the virtual machine: a test of the tuner, not of the kernel".to_owned()
             }
         };
-        vec![
+        let (date, command) = self.begun.clone().unwrap_or_default();
+        let facts = vec![
+            ("Begun", date),
+            ("Command", command),
             ("Shape", job.shape.to_string()),
             ("Bucket", Bucket::of(job.shape.extents()).to_string()),
             ("Architecture", job.arch.to_string()),
@@ -232,7 +239,8 @@ impl<'a> Findings<'a> {
                 ),
             ),
             ("Space", space.clone()),
-        ]
+        ];
+        facts.into_iter().filter(|(_, fact)| !fact.is_empty()).collect()
     }
 }
 

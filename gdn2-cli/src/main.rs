@@ -23,6 +23,7 @@ mod prepare;
 mod profile;
 mod progress;
 mod read;
+mod records;
 mod report;
 mod rows;
 mod run;
@@ -83,6 +84,7 @@ enum Command {
     Tune(Box<tune::Args>),
     Report(report::Args),
     HardwareCheck(hardware_check::Args),
+    Records(records::Args),
     Devices(devices::Args),
     Toolchain(toolchain::Args),
     Prepare(prepare::Args),
@@ -121,6 +123,7 @@ fn main() -> ExitCode {
         Command::Tune(args) => args.run(),
         Command::Report(args) => args.run(),
         Command::HardwareCheck(args) => args.run(),
+        Command::Records(args) => args.run(),
         Command::Devices(args) => args.run(),
         Command::Toolchain(args) => args.run(),
         Command::Prepare(args) => args.run(),

@@ -2,6 +2,8 @@
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed unwrap is a failed test")]
 
+use std::collections::BTreeMap;
+use std::io::Read as _;
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -63,6 +65,109 @@ fn a_rehearsal_goes_through_every_part_and_measures_nothing() {
     for file in ["tuning/h200.json", "tuning/constants/h200.json", "gdn2-vm/fixtures/"] {
         assert!(kept.contains(file), "{file} is not in {kept}");
     }
+    what_was_kept_is_imported(folder.path());
+}
+
+type Files = BTreeMap<String, Vec<u8>>;
+
+fn unpacked(archive: &[u8]) -> Files {
+    let mut archive = tar::Archive::new(archive);
+    let entries = archive.entries().unwrap().map(|entry| entry.unwrap());
+    let file = |mut entry: tar::Entry<'_, &[u8]>| {
+        let name = entry.path().unwrap().to_str().unwrap().trim_start_matches("./").to_owned();
+        let mut bytes = Vec::new();
+        entry.read_to_end(&mut bytes).unwrap();
+        (name, bytes)
+    };
+    entries.filter(|entry| entry.header().entry_type().is_file()).map(file).collect()
+}
+
+/// An archive of these files whose hashes are right.
+fn packed(mut files: Files) -> Vec<u8> {
+    files.remove("hashes.json");
+    let hashes: BTreeMap<&str, String> =
+        files.iter().map(|(name, bytes)| (name.as_str(), blake3::hash(bytes).to_string())).collect();
+    let hashes = serde_json::to_vec(&hashes).unwrap();
+    files.insert("hashes.json".to_owned(), hashes);
+    let mut builder = tar::Builder::new(Vec::new());
+    for (name, bytes) in &files {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(bytes.len() as u64);
+        header.set_mode(0o644);
+        builder.append_data(&mut header, name, bytes.as_slice()).unwrap();
+    }
+    builder.into_inner().unwrap()
+}
+
+fn replaced(files: &Files, name: &str, edits: &[(&str, &str)]) -> Files {
+    let mut text = String::from_utf8(files[name].clone()).unwrap();
+    for (from, to) in edits {
+        assert!(text.contains(from), "{name} has no {from}");
+        text = text.replace(from, to);
+    }
+    let mut files = files.clone();
+    files.insert(name.to_owned(), text.into_bytes());
+    files
+}
+
+/// The rehearsal's own archive, then what is made of it.
+fn what_was_kept_is_imported(folder: &Path) {
+    let root = folder.join("root");
+    let import = |archive: &[u8]| {
+        let _ = std::fs::remove_dir_all(&root);
+        std::fs::write(folder.join("given.tar"), archive).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_gdn2"));
+        command.current_dir(folder).args(["records", "import", "given.tar", "--into", "root", "--rules", "rules"]);
+        let output = command.output().unwrap();
+        let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        (output.status.code(), said)
+    };
+    let refused = |archive: &[u8], says: &str| {
+        let (code, said) = import(archive);
+        assert!(code == Some(1) && said.contains(says) && said.contains("nothing was merged"), "{says}: {said}");
+        assert!(!root.exists());
+    };
+    let archive = std::fs::read(folder.join("out/kept.tar")).unwrap();
+    let (code, said) = import(&archive);
+    assert!(code == Some(0) && said.contains("it holds; a rehearsal measured nothing") && !root.exists(), "{said}");
+    // A digit of a time, the archive otherwise as it was.
+    let at = archive.windows(9).position(|bytes| bytes == b"\"micros\":").unwrap() + 9;
+    let mut changed = archive.clone();
+    changed[at] = if changed[at] == b'1' { b'2' } else { b'1' };
+    refused(&changed, "tuning/h200.json: changed since it was packed");
+    refused(&archive[..archive.len() / 2], "refused");
+    // With hashes to match, what was found must still agree with itself.
+    let files = unpacked(&archive);
+    refused(
+        &packed(replaced(&files, "report.json", &[("\"rehearsal\": true", "\"rehearsal\": false")])),
+        "names no GPU",
+    );
+    refused(
+        &packed(replaced(&files, "tuning/h200.json", &[("\"source\":\"", "\"source\":\"0")])),
+        "is not what is generated",
+    );
+    let gpu = "\"gpu\": {\"name\": \"NVIDIA H200\", \"driver\": \"13.0\", \"clock_mhz\": 1980}";
+    let report = [("\"rehearsal\": true", "\"rehearsal\": false"), ("\"gpu\": null", gpu)];
+    let real = replaced(&files, "report.json", &report);
+    refused(&packed(real.clone()), "times are");
+    let basis = ["counted", "predicted"]
+        .into_iter()
+        .find(|basis| String::from_utf8_lossy(&files["tuning/h200.json"]).contains(&format!("\"basis\":\"{basis}\"")));
+    let basis = format!("\"basis\":\"{}\"", basis.unwrap());
+    let real = replaced(&real, "tuning/h200.json", &[(&basis, "\"driver\":\"CUDA 13.0\",\"basis\":\"measured\"")]);
+    refused(
+        &packed(replaced(&real, "report.json", &[("\"driver\": \"13.0\"", "\"driver\": \"13.1\"")])),
+        "with driver",
+    );
+    refused(&packed(replaced(&real, "report.json", &[("\"clock_mhz\": 1980", "\"clock_mhz\": 1500")])), "1500");
+    refused(&packed(replaced(&real, "report.json", &[("NVIDIA H200", "NVIDIA H100")])), "the check ran on NVIDIA H100");
+    refused(&packed(replaced(&real, "report.json", &[("\"limit\": 0.0", "\"limit\": 0.0000000")])), "correctness: ");
+    let (code, said) = import(&packed(real));
+    assert!(code == Some(0) && said.contains("merged into tuning/h200.json"), "{said}");
+    let merged = std::fs::read_to_string(root.join("tuning/h200.json")).unwrap();
+    // Those that the program carries stay.
+    assert!(merged.contains("\"measured\"") && merged.contains("\"predicted\""), "{merged}");
+    assert!(root.join("tuning/constants/h200.json").exists() && root.join("gdn2-vm/fixtures").is_dir());
 }
 
 #[test]

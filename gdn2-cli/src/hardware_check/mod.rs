@@ -32,8 +32,8 @@ use crate::{Verdict, terminal, write};
 /// part gets a share of the minutes, and what it leaves over goes to the next. --device vm rehearses all of it: the same
 /// steps and files, marked as a rehearsal, and no time in them.
 ///
-/// DIR gets report.md and report.json, correctness.jsonl, peers.jsonl, tuning.jsonl and kept.tar, which unpacks in the
-/// repository's root to fixtures, tuning records and model constants.
+/// DIR gets report.md and report.json, correctness.jsonl, peers.jsonl, tuning.jsonl and kept.tar, the one file to attach to
+/// an issue: fixtures, tuning records and model constants, which `gdn2 records import` checks and merges.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   gdn2 hardware-check --device vm --minutes 3 --out rehearsal
@@ -119,8 +119,9 @@ impl Args {
         let mut part = run(setting, clock).unwrap_or_else(|error| Part::failed(error.to_string()));
         (part.name, part.seconds) = (name, setting.clock.seconds() - before);
         findings.parts.push(part);
-        setting.kept.pack(&self.out.join("kept.tar"))?;
-        write::file(&self.out.join("report.json"), findings.json()?.as_bytes())?;
+        let report = findings.json()?;
+        setting.kept.pack(&self.out.join("kept.tar"), report.as_bytes())?;
+        write::file(&self.out.join("report.json"), report.as_bytes())?;
         write::file(&self.out.join("report.md"), page::markdown(findings).as_bytes())
     }
 }

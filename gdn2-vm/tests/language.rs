@@ -299,3 +299,45 @@ fn shared_memory_starts_at_an_odd_multiple_of_its_alignment() {
         assert_eq!(at % 1024, 0, "declared {align}, starts at {at} where drivers start at 1024");
     }
 }
+
+#[test]
+fn operands_may_be_computed_from_constants() {
+    let integers = [
+        ("(1+2)*3", 9),
+        ("1<2?7:8", 7),
+        ("(.s64)-1", u64::MAX),
+        ("-(-3)", 3),
+        ("!0", 1),
+        ("!(2>1)", 0),
+        ("~5&0xff", 0xfa),
+        ("-4", -4i64 as u64),
+        ("2+3*4", 14),
+    ];
+    let store = |(i, (text, _)): (usize, &(&str, u64))| {
+        format!("mov.b64 %rd2, {text}; st.global.b64 [%rd1+{}], %rd2;\n", 8 * i)
+    };
+    let body: String = integers.iter().enumerate().map(store).collect();
+    assert_eq!(words("", &body, integers.len()), integers.map(|(_, value)| value));
+    let floats = "mov.f64 %d1, .5; st.global.f64 [%rd1], %d1; mov.f64 %d1, -1.5; st.global.f64 [%rd1+8], %d1;";
+    assert_eq!(words("", floats, 2), [0.5f64.to_bits(), (-1.5f64).to_bits()]);
+    // Brackets of a call hold its arguments.
+    let callee = ".func (.reg .b64 %back) f(.reg .b64 %given) { add.s64 %back, %given, 1; ret; }";
+    assert_eq!(words(callee, "call (%rd2), f, (41); st.global.b64 [%rd1], %rd2;", 1), [42]);
+    for broken in ["(1", "1?2", "!", "-%r1", "1?1.5", "(%r1)"] {
+        refused(&module("", &format!("mov.b64 %rd2, {broken};")));
+    }
+}
+
+#[test]
+fn clusters_of_one_block_and_hints_are_taken() {
+    let text = module(".pragma \"nounroll\";", "mov.b64 %rd2, 5;\nst.global.b64 [%rd1], %rd2;");
+    let with = |directives: &str| text.replace("(.param .u64 out)\n", &format!("(.param .u64 out)\n{directives}\n"));
+    for directives in [".explicitcluster .reqnctapercluster 1, 1, 1", ".reqnctapercluster 1", ".maxclusterrank 8"] {
+        assert_eq!(go(&with(directives), 1).0[0], 5, "{directives}");
+    }
+    assert!(refused(&with(".reqnctapercluster 2, 1, 1")).to_string().contains("clusters of 2 blocks"));
+    let ranks = "getctarank.u64 %r1, %rd1; add.u32 %r1, %r1, %envreg3; mov.u32 %r2, %pm1; add.u32 %r1, %r1, %r2; \
+                 cvt.u64.u32 %rd2, %r1; st.global.b64 [%rd1], %rd2;";
+    assert_eq!(words("", ranks, 1), [0]);
+    refused(&module("", "mov.u32 %r1, %envreg32;"));
+}

@@ -12,6 +12,8 @@ pub(super) struct Parser<'a> {
     text: &'a str,
     pub(super) tokens: Vec<Token<'a>>,
     pub(super) at: usize,
+    /// A call is read: brackets hold its arguments, not a constant.
+    calls: bool,
 }
 
 pub(super) type Res<T> = Result<T, LoadError>;
@@ -27,7 +29,7 @@ const MOST_LINES: u64 = u32::MAX as u64;
 
 /// Parses a whole module.
 pub(crate) fn parse(text: &str) -> Res<Text<'_>> {
-    let mut p = Parser { text, tokens: lex(text)?, at: 0 };
+    let mut p = Parser { text, tokens: lex(text)?, at: 0, calls: false };
     let mut out = Text::default();
     while p.at < p.tokens.len() {
         p.item(&mut out)?;
@@ -196,6 +198,10 @@ impl<'a> Parser<'a> {
                 self.skip_braces()?;
             }
             ".visible" | ".weak" | ".extern" | ".common" => {}
+            ".pragma" => {
+                self.next()?;
+                self.expect(b';')?;
+            }
             ".entry" => {
                 let mut entry = self.entry()?;
                 own_variables(&mut entry, out);
@@ -295,6 +301,20 @@ impl<'a> Parser<'a> {
                 ".pragma" => {
                     self.next()?;
                     self.expect(b';')?;
+                }
+                // A block is alone in its cluster.
+                ".explicitcluster" => {}
+                ".maxclusterrank" => {
+                    self.int()?;
+                }
+                ".reqnctapercluster" => {
+                    let mut blocks = self.int()?;
+                    while self.eat(b',') {
+                        blocks = blocks.saturating_mul(self.int()?);
+                    }
+                    if blocks != 1 {
+                        return self.fail(format!("clusters of {blocks} blocks: the virtual machine has those of one"));
+                    }
                 }
                 other => {
                     self.at -= 1;
@@ -459,6 +479,7 @@ impl<'a> Parser<'a> {
         opcode: &'a str,
     ) -> Res<()> {
         let first = self.tokens[self.at - 1];
+        self.calls = opcode == "call" || opcode.starts_with("call.");
         let (mut operands, mut apart) = (Vec::new(), Vec::new());
         while let Some(Kind::Word(w)) = self.peek()
             && w.starts_with('.')
@@ -503,6 +524,10 @@ impl<'a> Parser<'a> {
     fn simple(&mut self, scopes: &[Scope<'a>], scope: usize) -> Res<Operand<'a>> {
         Ok(match self.next()? {
             Kind::Word("_") => Operand::Sink,
+            // A number may begin with its point.
+            Kind::Word(w) if w.starts_with('.') && w.parse::<f64>().is_ok() => {
+                Operand::F64(w.parse().unwrap_or(0.0f64).to_bits())
+            }
             Kind::Word(w) => match lookup(scopes, scope, w) {
                 Some(r) => Operand::Reg(r),
                 None if let Some(all) = vector(scopes, scope, w) => {
@@ -518,21 +543,18 @@ impl<'a> Parser<'a> {
                     }
                 }
             },
-            Kind::Int(_) | Kind::Punct(b'~') => {
+            Kind::Int(_) | Kind::F32(_) | Kind::F64(_) | Kind::Punct(b'~' | b'-') => {
                 self.at -= 1;
-                Operand::Int(self.int()?)
+                self.constant()?
             }
-            Kind::F32(v) => Operand::F32(v),
-            Kind::F64(v) => Operand::F64(v),
-            Kind::Punct(b'-') => match self.next()? {
-                Kind::Int(_) => {
-                    self.at -= 2;
-                    Operand::Int(self.int()?)
-                }
-                Kind::F32(v) => Operand::F32(v ^ 0x8000_0000),
-                Kind::F64(v) => Operand::F64(v ^ (1 << 63)),
-                _ => return self.fail("expected a number after `-`"),
-            },
+            Kind::Punct(b'(') if !self.calls => {
+                self.at -= 1;
+                self.constant()?
+            }
+            Kind::Punct(b'!') if !matches!(self.peek(), Some(Kind::Word(_))) => {
+                self.at -= 1;
+                self.constant()?
+            }
             Kind::Punct(b'!') => match self.simple(scopes, scope)? {
                 Operand::Reg(r) => Operand::Not(r),
                 _ => return self.fail("expected a predicate after `!`"),

@@ -1,7 +1,7 @@
 //! Declarations of variables: sizes, constant expressions and initial values by type and nesting (PTX ISA 5.4, 4.6).
 
 use super::parse::{MOST_ALIGN, MOST_BYTES, MOST_LOCAL, Parser, Res, type_bytes};
-use super::text::{Initial, Store, Variable};
+use super::text::{Initial, Operand, Store, Variable};
 use crate::isa::operators::Round;
 use crate::num::{Type, to_half};
 use crate::ptx::lex::{Kind, Token};
@@ -229,6 +229,25 @@ impl<'a> Parser<'a> {
             return Ok(if a != 0 { first } else { second });
         }
         Ok(left)
+    }
+
+    /// A constant as an operand: a float, or an integer expression in which no bar stands outside brackets.
+    pub(super) fn constant(&mut self) -> Res<Operand<'a>> {
+        let mut constant = self.expression(NO_BARS, 0)?;
+        if let Constant::Int(chosen) = constant
+            && self.eat(b'?')
+        {
+            let first = self.expression(NO_BARS, 0)?;
+            self.expect(b':')?;
+            let second = self.expression(NO_BARS, 0)?;
+            constant = if chosen != 0 { first } else { second };
+        }
+        match constant {
+            Constant::Int(v) => Ok(Operand::Int(v)),
+            Constant::F32(v) => Ok(Operand::F32(v)),
+            Constant::F64(v) => Ok(Operand::F64(v)),
+            Constant::Address(..) => self.fail("expected a number"),
+        }
     }
 
     /// The operator that stands next, and how tightly it binds; its characters are tokens side by side.

@@ -56,6 +56,13 @@ impl<'a> Decoder<'_, 'a> {
                 let un = if t.bytes() == 8 { Alu::Un64 } else { Alu::Un32 };
                 return Ok(Some(Op::Alu(un(IntUnary::Mov, d, a))));
             }
+            "getctarank" => {
+                self.space()?;
+                let t = self.ty(0)?;
+                self.src(1, t)?;
+                let (d, rank) = (self.dst(0, Type::U32)?, self.source(&Operand::Int(0), Type::U32)?);
+                return Ok(Some(Op::Alu(Alu::Un32(IntUnary::Mov, d, rank))));
+            }
             _ => return Ok(None),
         };
         Ok(Some(Op::Async(op)))

@@ -187,6 +187,12 @@ pub(crate) fn entry(
     })
 }
 
+/// One of so many registers with numbers.
+fn numbered(name: &str, prefix: &str, count: u32) -> bool {
+    let number = name.strip_prefix(prefix).filter(|digits| digits.bytes().all(|c| c.is_ascii_digit()));
+    number.and_then(|digits| digits.parse().ok()).is_some_and(|n: u32| n < count)
+}
+
 fn special(name: &str) -> Option<Special> {
     let axis = |s: &str| match s {
         "x" => Some(0),
@@ -215,7 +221,9 @@ fn special(name: &str) -> Option<Special> {
         "%lanemask_lt" => Special::LaneMaskLt,
         "%lanemask_ge" => Special::LaneMaskGe,
         "%lanemask_gt" => Special::LaneMaskGt,
-        "%smid" | "%gridid" | "%cluster_ctarank" => Special::Zero,
+        "%smid" | "%gridid" | "%cluster_ctarank" | "%current_graph_exec" => Special::Zero,
+        // What the driver or a profiler may set, and here nobody does.
+        _ if numbered(name, "%envreg", 32) || numbered(name, "%pm", 8) => Special::Zero,
         "%nsmid" | "%cluster_nctarank" => Special::One,
         "%dynamic_smem_size" => Special::DynamicShared,
         "%total_smem_size" => Special::TotalShared,

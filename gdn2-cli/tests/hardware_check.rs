@@ -146,7 +146,7 @@ fn what_was_kept_is_imported(folder: &Path) {
         &packed(replaced(&files, "tuning/h200.json", &[("\"source\":\"", "\"source\":\"0")])),
         "is not what is generated",
     );
-    let gpu = "\"gpu\": {\"name\": \"NVIDIA H200\", \"driver\": \"13.0\", \"clock_mhz\": 1980}";
+    let gpu = "\"gpu\": {\"name\": \"NVIDIA H200\", \"records\": \"h200\", \"arch\": \"sm_90a\", \"driver\": \"13.0\", \"clock_mhz\": 1980}";
     let report = [("\"rehearsal\": true", "\"rehearsal\": false"), ("\"gpu\": null", gpu)];
     let real = replaced(&files, "report.json", &report);
     refused(&packed(real.clone()), "times are");
@@ -160,13 +160,14 @@ fn what_was_kept_is_imported(folder: &Path) {
         "with driver",
     );
     refused(&packed(replaced(&real, "report.json", &[("\"clock_mhz\": 1980", "\"clock_mhz\": 1500")])), "1500");
-    refused(&packed(replaced(&real, "report.json", &[("NVIDIA H200", "NVIDIA H100")])), "the check ran on NVIDIA H100");
+    let other = [("\"records\": \"h200\"", "\"records\": \"h20\""), ("NVIDIA H200", "NVIDIA H20")];
+    refused(&packed(replaced(&real, "report.json", &other)), "the check ran on NVIDIA H20");
+    refused(&packed(replaced(&real, "report.json", &other[1..])), "not the one whose records are h200");
     refused(&packed(replaced(&real, "report.json", &[("\"limit\": 0.0", "\"limit\": 0.0000000")])), "correctness: ");
     let (code, said) = import(&packed(real));
     assert!(code == Some(0) && said.contains("merged into tuning/h200.json"), "{said}");
     let merged = std::fs::read_to_string(root.join("tuning/h200.json")).unwrap();
-    // Those that the program carries stay.
-    assert!(merged.contains("\"measured\"") && merged.contains("\"predicted\""), "{merged}");
+    assert!(merged.contains("\"basis\":\"measured\""), "{merged}");
     assert!(root.join("tuning/constants/h200.json").exists() && root.join("gdn2-vm/fixtures").is_dir());
 }
 

@@ -2,6 +2,7 @@
 
 use std::time::SystemTime;
 
+use gdn2_codegen::arch::Arch;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -29,6 +30,10 @@ pub struct Findings {
 pub struct Gpu {
     /// As the driver says it.
     pub name: String,
+    /// The name of its records.
+    pub records: String,
+    /// Its architecture.
+    pub arch: Arch,
     /// The newest CUDA that the driver supports.
     pub driver: String,
     /// Highest clock of its multiprocessors.

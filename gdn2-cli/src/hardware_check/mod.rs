@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 
 use gdn2_runtime::device::Device;
 use gdn2_runtime::device::cuda::Cuda;
+use gdn2_runtime::device::launch::Gpu as _;
 
 use self::clock::Clock;
 use self::findings::{Findings, Part};
@@ -138,7 +139,14 @@ fn conformance(setting: &Setting<'_>, clock: Clock) -> Result<Part, CliError> {
 
 /// What a report must say of the GPU it is about.
 fn about(gpu: &Cuda) -> Result<findings::Gpu, CliError> {
-    Ok(findings::Gpu { name: gpu.name()?, driver: gpu.driver().to_string(), clock_mhz: gpu.clock_mhz()? })
+    let identity = gpu.identity()?;
+    Ok(findings::Gpu {
+        name: gpu.name()?,
+        records: identity.records(),
+        arch: identity.arch,
+        driver: gpu.driver().to_string(),
+        clock_mhz: gpu.clock_mhz()?,
+    })
 }
 
 /// The rule files of a folder, in order of their names.

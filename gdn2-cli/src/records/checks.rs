@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use gdn2_codegen::record::{Basis, GPUS, Record, Records, gpu_named, rule_fingerprint, source_fingerprint};
+use gdn2_codegen::arch::Arch;
+use gdn2_codegen::record::{Basis, GPUS, KNOWN, Record, Records, gpu_of_file, rule_fingerprint, source_fingerprint};
 use gdn2_dsl::Rule;
 use gdn2_tune::model::Constants;
 use safetensors::SafeTensors;
@@ -33,6 +34,10 @@ pub struct Report {
 pub struct Gpu {
     /// As the driver says it.
     pub name: String,
+    /// The name of its records.
+    records: String,
+    /// Its architecture.
+    arch: Arch,
     /// The newest CUDA that the driver supports.
     pub driver: String,
     /// Highest clock of its multiprocessors.
@@ -107,9 +112,12 @@ fn of_gpu(report: &Report) -> Vec<String> {
         _ => {}
     }
     let Some(gpu) = &report.gpu else { return wrong };
-    if gpu_named(&gpu.name).is_none() {
-        let known = GPUS.map(|(name, _)| name).join(", ");
-        wrong.push(format!("GPU `{}`: records are kept of {known}", gpu.name));
+    if gpu_of_file(&format!("{}.json", gpu.records)).is_none() {
+        wrong.push(format!("`{}` is no name of records", gpu.records));
+    }
+    let known = KNOWN.iter().find(|known| known.gpu == gpu.records);
+    if known.is_some_and(|known| known.arch != gpu.arch || !known.names.contains(&gpu.name.as_str())) {
+        wrong.push(format!("GPU `{}`, {}: not the one whose records are {}", gpu.name, gpu.arch, gpu.records));
     }
     if !CLOCKS.contains(&gpu.clock_mhz) {
         wrong.push(format!("a clock of {} MHz: {} to {} can be", gpu.clock_mhz, CLOCKS.start(), CLOCKS.end()));
@@ -157,6 +165,7 @@ fn of_record(record: &Record, gpu: &str, report: &Report, rules: &[Rule]) -> Vec
     let provenance = &record.provenance;
     let mut complain = |what: String| wrong.push(format!("{} {} {}: {what}", record.rule, record.pass, record.bucket));
     let arch = GPUS.iter().find(|(name, _)| *name == gpu).map(|(_, arch)| *arch);
+    let arch = report.gpu.as_ref().map(|gpu| gpu.arch).or(arch);
     if arch != Some(provenance.arch) {
         complain(format!("for {}, which is not {gpu}'s architecture", provenance.arch));
     }
@@ -168,7 +177,7 @@ fn of_record(record: &Record, gpu: &str, report: &Report, rules: &[Rule]) -> Vec
         complain("a time that is none".to_owned());
     }
     if let Some(of) = &report.gpu {
-        if gpu_named(&of.name) != Some(gpu) {
+        if of.records != gpu {
             complain(format!("the check ran on {}", of.name));
         }
         if f64::from(provenance.clock_mhz) > 1.05 * f64::from(of.clock_mhz) || !CLOCKS.contains(&provenance.clock_mhz) {

@@ -1,4 +1,4 @@
-// source f13faecde890321a2f7eb434b047d51fc34b55593c3a07f0b8c03a3e3da871c0
+// source 67d2d11d0a1e76945d025fce1fb8a890300491598753ffa16404208cbab575b2
 // gdn2_bf16_forward: the chunked forward pass of rule `gdn2_bf16` on sm_80, chunk=64,value_split=1,warps=8,stages=1.
 //
 //   S_t = (I - k_t e_t^T) Diag(exp g_t) S_(t-1) + k_t z_t^T     e = b k     z = w v     o_t = scale S_t^T q_t
@@ -386,7 +386,8 @@ struct ChannelErase {
 // the later half of each 2h rows meets the earlier half, anchored at the later half's first row, and the factor of a
 // row is 2^-|G_r - G_a| whichever half it is in. Each level is one product, of which only its own pairs are kept; what
 // remains is the diagonal itself, where the factor is 1. A task takes two levels.
-// Tiles read: q, k, sums, and those of `left`. Written: p and l; blocks above the diagonal are never read.
+// Tiles read: q, k, sums, and those of `left`. Written: p and l; blocks above the diagonal are never read. Without QUERIES
+// L alone: q and p are no tiles then.
 
 // Where G of the anchor stands for row r at level h.
 template <int H>
@@ -408,7 +409,7 @@ DEVICE float2 diagonal_pair(float2 high, float2 low, float2 diagonal, int i, int
   return (i ^ j) & HIGH ? high : low;
 }
 
-template <typename Element, typename Left, int HIGH>
+template <typename Element, bool QUERIES, int HIGH, typename Left>
 DEVICE void scores_diagonal(const Left& left, int q, int k, int sums, int p, int i0) {
   float query[2][2][4] = {}, diagonal[2][4] = {};
   typename Left::Sums erase[2];
@@ -416,12 +417,14 @@ DEVICE void scores_diagonal(const Left& left, int q, int k, int sums, int p, int
   for (int d = 0; d < KEY; d += 16) {
     const int lane = lane_index();  // anew: addresses held through the loop would be registers too many
     u32 query_block[4], key_block[4];
-    load_block<KEY>(query_block, q, i0, d, lane);
+    if constexpr (QUERIES) load_block<KEY>(query_block, q, i0, d, lane);
     load_block<KEY>(key_block, k, i0, d, lane);
-    const Fragment x = unpack<Element>(query_block), y = unpack<Element>(key_block);
+    Fragment x;
+    if constexpr (QUERIES) x = unpack<Element>(query_block);
+    const Fragment y = unpack<Element>(key_block);
     const typename Left::Operand e = left.gate(y, i0, d, lane);
     const Fragment sum = Stored<float, KEY>::fragment(sums, i0, d, lane);
-    if (HIGH == 2) {
+    if constexpr (QUERIES && HIGH == 2) {
       Element::mma(diagonal[0], query_block, key_block[0], key_block[2]);
       Element::mma(diagonal[1], query_block, key_block[1], key_block[3]);
     }
@@ -436,10 +439,12 @@ DEVICE void scores_diagonal(const Left& left, int q, int k, int sums, int p, int
         factor.pair[part] = {exp2(-fabsf(sum.pair[part].x - base.x)), exp2(-fabsf(sum.pair[part].y - base.y))};
       }
       u32 a[4], b[4];
-      pack_product<Element>(a, x, factor);
+      if constexpr (QUERIES) pack_product<Element>(a, x, factor);
       pack_product<Element>(b, y, factor);
-      Element::mma(query[level][0], a, b[0], b[2]);
-      Element::mma(query[level][1], a, b[1], b[3]);
+      if constexpr (QUERIES) {
+        Element::mma(query[level][0], a, b[0], b[2]);
+        Element::mma(query[level][1], a, b[1], b[3]);
+      }
       left.multiply(erase[level], e, factor, b);
     }
   }
@@ -450,18 +455,20 @@ DEVICE void scores_diagonal(const Left& left, int q, int k, int sums, int p, int
     for (int half = 0; half < 2; ++half) {
       const int i = i0 + half * 8 + lane / 4, j = i0 + n * 8 + lane % 4 * 2;
       if (keeps_pair<HIGH>(i, j)) {
-        const float2 high = {query[0][n][half * 2], query[0][n][half * 2 + 1]};
-        const float2 low = {query[1][n][half * 2], query[1][n][half * 2 + 1]};
-        const float2 pair =
-            diagonal_pair<HIGH>(high, low, {diagonal[n][half * 2], diagonal[n][half * 2 + 1]}, i, j);
-        at<u32>(p + Tile<CHUNK, 2>::offset(i, j)) = Element::pack(pair.x, pair.y);
+        if constexpr (QUERIES) {
+          const float2 high = {query[0][n][half * 2], query[0][n][half * 2 + 1]};
+          const float2 low = {query[1][n][half * 2], query[1][n][half * 2 + 1]};
+          const float2 pair =
+              diagonal_pair<HIGH>(high, low, {diagonal[n][half * 2], diagonal[n][half * 2 + 1]}, i, j);
+          at<u32>(p + Tile<CHUNK, 2>::offset(i, j)) = Element::pack(pair.x, pair.y);
+        }
         left.template store_diagonal<HIGH>(erase, n, half, i, j);
       }
     }
   }
 }
 
-template <typename Element, typename Left>
+template <typename Element, bool QUERIES, typename Left>
 DEVICE void scores_below(const Left& left, int q, int k, int sums, int p, int i0, int j0) {
   const int lane = lane_index();
   float query[2][4] = {};
@@ -478,10 +485,12 @@ DEVICE void scores_below(const Left& left, int q, int k, int sums, int p, int i0
       col_factor.pair[part] = {exp2(base.x - col_sum.pair[part].x), exp2(base.y - col_sum.pair[part].y)};
     }
     u32 a[4], b[4];
-    pack_product<Element>(a, Stored<Element, KEY>::fragment(q, i0, d, lane), row_factor);
+    if constexpr (QUERIES) pack_product<Element>(a, Stored<Element, KEY>::fragment(q, i0, d, lane), row_factor);
     pack_product<Element>(b, Stored<Element, KEY>::fragment(k, j0, d, lane), col_factor);
-    Element::mma(query[0], a, b[0], b[2]);
-    Element::mma(query[1], a, b[1], b[3]);
+    if constexpr (QUERIES) {
+      Element::mma(query[0], a, b[0], b[2]);
+      Element::mma(query[1], a, b[1], b[3]);
+    }
     left.multiply(erase, left.load(k, i0, d, lane), row_factor, b);
   }
 #pragma unroll
@@ -489,24 +498,26 @@ DEVICE void scores_below(const Left& left, int q, int k, int sums, int p, int i0
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       const int i = i0 + half * 8 + lane / 4, j = j0 + n * 8 + lane % 4 * 2;
-      at<u32>(p + Tile<CHUNK, 2>::offset(i, j)) = Element::pack(query[n][half * 2], query[n][half * 2 + 1]);
+      if constexpr (QUERIES) {
+        at<u32>(p + Tile<CHUNK, 2>::offset(i, j)) = Element::pack(query[n][half * 2], query[n][half * 2 + 1]);
+      }
       left.store_below(erase, n, half, i, j);
     }
   }
 }
 
-template <typename Element, typename Left>
+template <typename Element, bool QUERIES = true, typename Left>
 DEVICE void scores_anchored(const Left& left, int q, int k, int sums, int p) {
   constexpr int BLOCKS = CHUNK / 16;
   for (int task = warp_index(); task < BLOCKS * 2 + BLOCKS * (BLOCKS - 1) / 2; task += WARPS) {
     if (task < BLOCKS) {
-      scores_diagonal<Element, Left, 8>(left, q, k, sums, p, task * 16);
+      scores_diagonal<Element, QUERIES, 8>(left, q, k, sums, p, task * 16);
     } else if (task < BLOCKS * 2) {
-      scores_diagonal<Element, Left, 2>(left, q, k, sums, p, (task - BLOCKS) * 16);
+      scores_diagonal<Element, QUERIES, 2>(left, q, k, sums, p, (task - BLOCKS) * 16);
     } else {
       int row = 1, col = task - BLOCKS * 2;
       while (col >= row) col -= row++;
-      scores_below<Element>(left, q, k, sums, p, row * 16, col * 16);
+      scores_below<Element, QUERIES>(left, q, k, sums, p, row * 16, col * 16);
     }
   }
 }
@@ -562,9 +573,9 @@ struct LeftAnchored {
 };
 
 // Q^ = q 2^G, K^ = k 2^(G_C - G), E^ = e 2^G, over q, k and where `left` puts E^; and each channel's decay over the
-// chunk. Eight channels of a token to a thread, which alone touches them.
+// chunk. Eight channels of a token to a thread, which alone touches them. Without QUERIES there is no q.
 
-template <typename Element, typename Left>
+template <typename Element, bool QUERIES = true, typename Left>
 DEVICE void scale_operands(const Left& left, int q, int k, int sums, int state_decay) {
   for (int i = thread_index(); i < CHUNK * (KEY / 8); i += THREADS) {
     const int row = i / (KEY / 8), d = i % (KEY / 8) * 8;
@@ -578,10 +589,12 @@ DEVICE void scale_operands(const Left& left, int q, int k, int sums, int state_d
 #pragma unroll
     for (int c = 0; c < 8; ++c) x[c] *= exp2(end[c] - sum[c]);
     store_unit<Element, KEY>(k, row, d, x);
-    Stored<Element, KEY>::unit(x, q, row, d);
+    if constexpr (QUERIES) {
+      Stored<Element, KEY>::unit(x, q, row, d);
 #pragma unroll
-    for (int c = 0; c < 8; ++c) x[c] *= into[c];
-    store_unit<Element, KEY>(q, row, d, x);
+      for (int c = 0; c < 8; ++c) x[c] *= into[c];
+      store_unit<Element, KEY>(q, row, d, x);
+    }
     if (row == CHUNK - 1) {
 #pragma unroll
       for (int c = 0; c < 8; ++c) at<float>(state_decay + (d + c) * 4) = into[c];

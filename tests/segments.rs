@@ -20,7 +20,8 @@ use proptest::prelude::*;
 use rayon::prelude::*;
 
 fn run<'a>(rule: &'a Rule, schedule: &'a str, device: &'a Device) -> Run<'a> {
-    Run { arch: Some(Arch::Sm90a), schedule, ..Run::new(rule, Pass::Forward, device) }
+    let arch = if schedule.contains("matrix=mma") { Arch::Sm80 } else { Arch::Sm90a };
+    Run { arch: Some(arch), schedule, ..Run::new(rule, Pass::Forward, device) }
 }
 
 /// A device with every check on.
@@ -47,18 +48,26 @@ fn long_draws(seed: u64) -> [Draw; 3] {
     ]
 }
 
-/// All 30 combinations of gates, chunks of 16 and of 64 in 1, 2, 3 and 8 segments: each combination in one of the eight ways,
-/// in all of them with GDN2_TEST_EVERY_KERNEL set.
+/// All 30 combinations of gates, on wgmma and on mma.sync, chunks of 16 and of 64 in 1, 2, 3 and 8 segments: each combination
+/// in one of the eight ways on wgmma, each third in one of those with several segments on mma.sync; in all of them with
+/// GDN2_TEST_EVERY_KERNEL set.
 #[test]
 fn every_combination_in_segments() {
     let every = std::env::var_os("GDN2_TEST_EVERY_KERNEL").is_some();
     let (engine, device) = (engine(), checked());
+    let share = seed_of(0) % 3;
+    println!("on mma.sync: the combinations with remainder {share} of three");
     let mut kernels: Vec<(Rule, String)> = Vec::new();
     for (index, combination) in granularity_combinations().into_iter().enumerate() {
         let rule = combination.rule(64, 64, if index % 2 == 0 { Dtype::Bf16 } else { Dtype::F16 }).unwrap();
         for (choice, (chunk, segments)) in [16, 64].into_iter().flat_map(|c| [1, 2, 3, 8].map(|s| (c, s))).enumerate() {
             if every || choice == index % 8 {
                 kernels.push((rule.clone(), format!("matrix=wgmma,chunk={chunk},segments={segments}")));
+            }
+        }
+        for (choice, (chunk, segments)) in [16, 64].into_iter().flat_map(|c| [2, 3, 8].map(|s| (c, s))).enumerate() {
+            if every || (index as u64 % 3 == share && choice == index / 3 % 6) {
+                kernels.push((rule.clone(), format!("matrix=mma,chunk={chunk},segments={segments}")));
             }
         }
     }
@@ -85,12 +94,15 @@ fn every_combination_in_segments() {
 fn any_rule_any_draw_in_segments() {
     let (engine, device) = (engine(), checked());
     let schedules = ["2", "3", "8", "16", "3,chunk=16", "5,chunk=16", "8,chunk=32", "4,stages=1", "3,value_split=2"];
-    let schedules = schedules.map(|more| format!("matrix=wgmma,segments={more}"));
-    let strategy = (rules(), draws(), prop::sample::select(schedules.to_vec()), any::<bool>());
+    let schedules = ["wgmma", "mma"].iter().flat_map(|m| schedules.map(|more| format!("matrix={m},segments={more}")));
+    let schedules: Vec<String> = schedules.collect();
+    let strategy = (rules(), draws(), prop::sample::select(schedules), any::<bool>());
     runner(20)
         .run(&strategy, |(rule, draw, schedule, slots)| {
-            // Keys of any dim up to 256, values in blocks of 64 rows.
-            let rule = Rule { value_dim: 64 * (1 + rule.value_dim / 16 % 4), ..rule };
+            // Keys of any dim up to 256, values on wgmma in blocks of 64 rows.
+            let blocks = 64 * (1 + rule.value_dim / 16 % 4);
+            let value_dim = if schedule.contains("wgmma") { blocks } else { rule.value_dim };
+            let rule = Rule { value_dim, ..rule };
             let served = agrees(&engine, &run(&rule, &schedule, &device), &draw, slots).map_err(TestCaseError::fail)?;
             if served { Ok(()) } else { Err(TestCaseError::reject("illegal schedule")) }
         })
@@ -125,11 +137,15 @@ fn eight_segments_are_as_exact_as_one() {
     for rule in named() {
         for regime in [Regime::Mild, Regime::None] {
             let case = Case::drawn(&rule, &Draw { regime, ..Draw::new(1, 1024, 1, 1, seed_of(11)) }, false).unwrap();
-            let [one, eight] = [1, 8]
-                .map(|segments| errors(&engine, &rule, &format!("matrix=wgmma,chunk=64,segments={segments}"), &case));
-            println!("{} {regime:?}: o and final state {one:.5?} in one, {eight:.5?} in eight", rule.name);
-            for (one, eight) in one.into_iter().zip(eight) {
-                assert!(eight <= 1.1 * one, "{} {regime:?}: {eight} in eight segments, {one} in one", rule.name);
+            for matrix in ["wgmma", "mma"] {
+                let [one, eight] = [1, 8].map(|segments| {
+                    errors(&engine, &rule, &format!("matrix={matrix},chunk=64,segments={segments}"), &case)
+                });
+                let what = format!("{} {regime:?} on {matrix}", rule.name);
+                println!("{what}: o and final state {one:.5?} in one, {eight:.5?} in eight");
+                for (one, eight) in one.into_iter().zip(eight) {
+                    assert!(eight <= 1.1 * one, "{what}: {eight} in eight segments, {one} in one");
+                }
             }
         }
     }
@@ -152,11 +168,13 @@ fn states_kept_in_segments_serve_backward() {
         assert!(outcome.reports.iter().all(|report| report.findings.is_empty()), "{schedule}");
         outcome.tensors
     };
-    let (one, three) = (kept("chunk=64,matrix=wgmma"), kept("chunk=64,matrix=wgmma,segments=3"));
-    for (tensor, one) in one {
-        let one: Vec<f64> = one.data.into_iter().map(f64::from).collect();
-        let difference = Deviation::of(three[&tensor].data.iter().copied().map(f64::from), &one);
-        assert!(difference.passes(0.003), "{}: {difference:?}", tensor.name());
+    for matrix in ["wgmma", "mma"] {
+        let [one, three] = [1, 3].map(|segments| kept(&format!("chunk=64,matrix={matrix},segments={segments}")));
+        for (tensor, one) in one {
+            let one: Vec<f64> = one.data.into_iter().map(f64::from).collect();
+            let difference = Deviation::of(three[&tensor].data.iter().copied().map(f64::from), &one);
+            assert!(difference.passes(0.003), "{matrix} {}: {difference:?}", tensor.name());
+        }
     }
 }
 
@@ -188,10 +206,9 @@ fn longest_packed_sequences_start_first() {
 }
 
 /// Counts of each launch over a sequence of one head.
-fn counted(engine: &Engine, rule: &Rule, segments: u32, tokens: usize) -> Vec<Counters> {
+fn counted(engine: &Engine, rule: &Rule, schedule: &str, tokens: usize) -> Vec<Counters> {
     let device = Device::Vm(Settings { count: true, ..Settings::default() });
-    let schedule = format!("matrix=wgmma,segments={segments}");
-    let run = Run { final_state: false, ..run(rule, &schedule, &device) };
+    let run = Run { final_state: false, ..run(rule, schedule, &device) };
     let draw = Draw { initial_state: false, ..Draw::new(1, tokens, 1, 1, 5) };
     let outcome = engine.run(&run, &Case::drawn_inputs(rule, &draw, false).unwrap()).unwrap();
     outcome.reports.into_iter().map(|report| report.counters.unwrap()).collect()
@@ -223,8 +240,9 @@ fn eight_segments_cost_what_their_maps_do() {
     const MAPS: (u64, u64) = (SEGMENTS - 1, SEGMENTS - 2);
     let engine = engine();
     for rule in named() {
-        let [whole] = <[Counters; 1]>::try_from(counted(&engine, &rule, 1, 4096)).unwrap();
-        let [maps, join, parts] = <[Counters; 3]>::try_from(counted(&engine, &rule, SEGMENTS as u32, 4096)).unwrap();
+        let counted = |segments: u64| counted(&engine, &rule, &format!("matrix=wgmma,segments={segments}"), 4096);
+        let [whole] = <[Counters; 1]>::try_from(counted(1)).unwrap();
+        let [maps, join, parts] = <[Counters; 3]>::try_from(counted(SEGMENTS)).unwrap();
         let sectors = |counters: &Counters| (counters.global_read_sectors, counters.global_write_sectors);
         let instructions = |counters: &Counters| counters.instructions.iter().map(|row| row.executed).sum::<u64>();
         let fmas = |counters: &Counters| {
@@ -250,5 +268,35 @@ fn eight_segments_cost_what_their_maps_do() {
         // by products as well, keys with keys of keys with keys and queries: 6/10.
         let (mine, all) = if rule.name == "gdn" { (6, 10) } else { (5, 8) };
         assert_eq!(fmas(&maps) * SEGMENTS * all, fmas(&whole) * passes * mine, "{}", rule.name);
+    }
+}
+
+/// The same on mma.sync, where the block that makes B of a segment makes A of the same factors: seven of eight segments are
+/// read once more, and what A costs is products.
+#[test]
+fn eight_segments_on_mma_read_seven_once_more() {
+    const SEGMENTS: u64 = 8;
+    const STATE: u64 = 128 * 128 * 4 / 32;
+    let engine = engine();
+    for rule in named() {
+        let counted =
+            |segments: u64| counted(&engine, &rule, &format!("matrix=mma,chunk=32,segments={segments}"), 2048);
+        let [whole] = <[Counters; 1]>::try_from(counted(1)).unwrap();
+        let [maps, join, parts] = <[Counters; 3]>::try_from(counted(SEGMENTS)).unwrap();
+        let sectors = |counters: &Counters| (counters.global_read_sectors, counters.global_write_sectors);
+        let instructions = |counters: &Counters| counters.instructions.iter().map(|row| row.executed).sum::<u64>();
+        for (name, counters) in [("whole", &whole), ("maps", &maps), ("join", &join), ("parts", &parts)] {
+            let ((read, written), done) = (sectors(counters), instructions(counters));
+            println!("{} on mma, {name}: {read} sectors read, {written} written, {done} instructions", rule.name);
+        }
+        let (read, written) = sectors(&whole);
+        assert_eq!(sectors(&parts), (read + SEGMENTS * STATE, written), "{}", rule.name);
+        // Starts and B of all but the last, A of all but the first and the last.
+        assert_eq!(sectors(&maps).1, (1 + 7 + 6) * STATE, "{}", rule.name);
+        assert!(sectors(&maps).0 * SEGMENTS <= read * 7, "{}", rule.name);
+        // Eight starts and ends.
+        assert!(instructions(&parts) * 10 <= instructions(&whole) * 11, "{}", rule.name);
+        // A and B of a segment with one set of factors and no outputs: little more than the segment itself.
+        assert!(instructions(&maps) * SEGMENTS * 10 <= instructions(&whole) * 7 * 14, "{}", rule.name);
     }
 }

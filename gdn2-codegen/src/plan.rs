@@ -50,6 +50,10 @@ pub enum Stage {
     ScoresPair,
     /// L and P from operands anchored so that no exponent is positive.
     ScoresAnchored,
+    /// L alone, from raw key products, times a factor per pair.
+    ErasesPair,
+    /// L alone, from operands anchored so that no exponent is positive.
+    ErasesAnchored,
     /// M = (I + L)⁻¹.
     Solve,
     /// Q̂, Ê and K̄.
@@ -179,10 +183,15 @@ fn chunk_stages(pass: Pass, decay: Fold, erase: Fold, write: Fold) -> Vec<Stage>
 }
 
 impl Plan {
-    /// The same without outputs: what advances the state.
+    /// The same without outputs: what advances the state. No P, and where nothing is erased no L either.
     pub(crate) fn without_outputs(&self) -> Plan {
         let mut plan = self.clone();
-        plan.stages.retain(|stage| !matches!(stage, Stage::ScoresAnchored | Stage::ScoresPair));
+        let advances = |stage: &Stage| match stage {
+            Stage::ScoresPair => (self.erase != Fold::Absent).then_some(Stage::ErasesPair),
+            Stage::ScoresAnchored => (self.erase != Fold::Absent).then_some(Stage::ErasesAnchored),
+            other => Some(*other),
+        };
+        plan.stages = self.stages.iter().filter_map(advances).collect();
         plan
     }
 

@@ -76,7 +76,16 @@ const EDGES: &[Edge] = &[
         "chunk=64,value_split=1,warps=4,stages=1,matrix=wgmma,segments=16",
         "chunk=64,value_split=1,warps=4,stages=1,matrix=wgmma,segments=17",
     ),
-    edge("segments", Forward, (64, 64), "matrix=mma,segments=1", "matrix=mma,segments=2"),
+    edge("segments", Forward, (64, 64), "matrix=mma,segments=16", "matrix=mma,segments=17"),
+    // From three segments on a warp holds rows of A beside those of the state: K = 256 at chunk 16 wants 184 of the 255
+    // registers of 256 threads, with A 312.
+    edge(
+        "registers",
+        Forward,
+        (256, 128),
+        "chunk=16,warps=8,stages=1,matrix=mma,segments=2",
+        "chunk=16,warps=8,stages=1,matrix=mma,segments=3",
+    ),
     edge(
         "chunk",
         Forward,

@@ -5,7 +5,7 @@
 
 #include "numbers.cuh"
 #include "forward/segments.cuh"
-#include "forward/wgmma/state.cuh"
+#include "ptx/elements.cuh"
 
 struct Map : Segment {
   bool composes;  // rows of A
@@ -19,8 +19,8 @@ DEVICE Map find_map(Work work) {
 }
 
 // The identity, or where A is diagonal one row of ones that stands for it.
-template <typename Element>
-DEVICE void begin_map(State<Element>& state, int value) {
+template <class Rows>
+DEVICE void begin_map(Rows& state, int value) {
   const int lane = lane_index();
 #pragma unroll
   for (int n = 0; n < KEY / 8; ++n) {

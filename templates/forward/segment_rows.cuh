@@ -1,11 +1,12 @@
-// Rows of S^T, and of A^T, between accumulators and [rows][KEY] float32. A warp has 16 rows, the first of them `value`.
+// Rows of S^T, and of A^T, between accumulators and [rows][KEY] float32. A warp has 16 rows, the first of them `value`, in
+// the order of its accumulators: on mma.sync that is not the order of values, and nothing asks for it.
 #pragma once
 
 #include "numbers.cuh"
-#include "forward/wgmma/state.cuh"
+#include "ptx/elements.cuh"
 
-template <typename Element>
-DEVICE void load_rows(State<Element>& state, const float* rows, int value) {
+template <class Rows>
+DEVICE void load_rows(Rows& state, const float* rows, int value) {
   const int lane = lane_index();
 #pragma unroll
   for (int n = 0; n < KEY / 8; ++n) {
@@ -20,8 +21,8 @@ DEVICE void load_rows(State<Element>& state, const float* rows, int value) {
 }
 
 // Rows from ROWS on are not there. In words of PTX, as the compiler takes such a store apart here and there.
-template <int ROWS, typename Element>
-DEVICE void store_rows(const State<Element>& state, float* rows, int value) {
+template <int ROWS, class Rows>
+DEVICE void store_rows(const Rows& state, float* rows, int value) {
   const int lane = lane_index();
   const float up = state.unit.up();
 #pragma unroll

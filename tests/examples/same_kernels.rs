@@ -129,7 +129,7 @@ fn forms(pass: Pass, arch: Arch) -> &'static [&'static str] {
         (Pass::Forward, Arch::Sm90a) => {
             &["", "matrix=mma", "matrix=wgmma", "matrix=wgmma,segments=2", "matrix=wgmma,segments=8"]
         }
-        (Pass::Forward, Arch::Sm80) => &["", "chunk=16", "value_split=2"],
+        (Pass::Forward, Arch::Sm80) => &["", "chunk=16", "value_split=2", "segments=2", "segments=8"],
         (Pass::Backward, Arch::Sm80) => &["", "recompute=1", "chunk=16,value_tiles=2"],
         _ => &[""],
     }

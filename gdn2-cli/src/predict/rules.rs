@@ -200,8 +200,9 @@ fn schedules(args: &Args, rule: &Rule, arch: Arch, segments: u64) -> Result<Vec<
         ([], ..) => vec![String::new()],
         (asked, ..) => asked.to_vec(),
     };
-    if args.schedule.is_empty() && texts.len() > 1 && segments > 1 {
-        texts.push(format!("matrix=wgmma,segments={segments}"));
+    if args.schedule.is_empty() && args.pass == Pass::Forward && segments > 1 {
+        let matrix = if arch.limits().wgmma.is_some() { "wgmma" } else { "mma" };
+        texts.push(format!("matrix={matrix},segments={segments}"));
     }
     let of = |text: &String| Ok(Schedule::from_overrides(rule, args.pass, arch, text)?);
     let all = texts.iter().map(of).collect::<Result<Vec<_>, CliError>>()?;

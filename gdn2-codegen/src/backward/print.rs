@@ -11,7 +11,7 @@ use crate::print::regions::region_meaning;
 use crate::print::signature::{
     describe, describe_write, extend, params, regions, rows, shared_name, storage, type_name,
 };
-use crate::schedule::{Backward, Scan};
+use crate::schedule::{Backward, Forward, Matrix, Scan};
 use crate::shared::Region;
 use gdn2_dsl::prologue::GateOf;
 use gdn2_dsl::{Dtype, StateLayout};
@@ -24,7 +24,10 @@ const HEADS: &str = include_str!("../../templates/backward/heads.cu.hbs");
 /// The template and the view of one launch.
 pub(crate) fn view(kernel: &Kernel, numbers: Backward, launch: &Launch) -> (&'static str, Value) {
     match launch.role {
-        LaunchRole::RecomputedStates => forward::view_mma(kernel, numbers.scan, launch),
+        LaunchRole::RecomputedStates => {
+            let whole = Forward { scan: numbers.scan, matrix: Matrix::Mma, segments: 1 };
+            forward::view_mma(kernel, whole, launch)
+        }
         LaunchRole::ReverseScan => (STATES, states(kernel, numbers, launch)),
         LaunchRole::HeadSums => (HEADS, heads(kernel, launch)),
         LaunchRole::GateGradients => super::gates::gate_view(kernel, numbers.scan.chunk, launch),

@@ -29,9 +29,10 @@ impl Text<'_> {
 
     /// Where the rows of all of them begin.
     pub(crate) fn rows(&self) -> Vec<String> {
-        let gates = self.kernel.plan.gate_tensors();
-        let tensors = [Tensor::Q, Tensor::K, Tensor::V].into_iter().chain(gates);
-        let tensors: Vec<Tensor> = tensors.chain((!self.recomputes()).then_some(Tensor::O)).collect();
+        let plan = &self.kernel.plan;
+        let queries = plan.scores_queries().then_some(Tensor::Q);
+        let inputs = queries.into_iter().chain([Tensor::K, Tensor::V]).chain(plan.gate_tensors());
+        let tensors: Vec<Tensor> = inputs.chain(self.outputs().then_some(Tensor::O)).collect();
         self.rows_of(&tensors).into_iter().chain(self.logit_rows()).collect()
     }
 

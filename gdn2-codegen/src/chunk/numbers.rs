@@ -41,7 +41,13 @@ pub(crate) fn check_numbers(rule: &Rule, scan: Scan, arch: Arch) -> Result<(), I
     if warps < block_tiles {
         return Err(Illegal::new("warps", format!("at least {block_tiles}, 16 value rows each"), warps));
     }
-    let registers = rule.key_dim / 2 + chunk + OVERHEAD_REGISTERS;
+    check_registers(rule, scan, 1, arch)
+}
+
+/// The registers of a scan whose warps hold as many tiles of the state's size as `held` says.
+pub(crate) fn check_registers(rule: &Rule, scan: Scan, held: u32, arch: Arch) -> Result<(), Illegal> {
+    let (limits, threads) = (arch.limits(), scan.warps.saturating_mul(32));
+    let registers = held * (rule.key_dim / 2) + scan.chunk + OVERHEAD_REGISTERS;
     let granted = limits.registers_per_thread.min(limits.registers_per_block / threads / 8 * 8);
     if registers > granted {
         return Err(Illegal::new("registers", format!("{granted} per thread at {threads} threads"), registers));

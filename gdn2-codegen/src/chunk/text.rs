@@ -125,6 +125,11 @@ impl Text<'_> {
         self.kernel.pass == Pass::Backward
     }
 
+    /// Whether outputs are written, or the state is advanced alone.
+    pub(crate) fn outputs(&self) -> bool {
+        !self.recomputes() && self.kernel.plan.scores_queries()
+    }
+
     /// Where the residual finds the left operand in forward, and what L is made from.
     pub(crate) fn left_tile(&self) -> String {
         let plan = &self.kernel.plan;
@@ -150,16 +155,16 @@ impl Text<'_> {
         last: Vec<String>,
         fetches: Vec<String>,
     ) -> Vec<String> {
+        let (sums, decay) = (self.sums(), shared_name("state_decay"));
         self.calls(Own {
             wait,
             logits: Logits { in_memory: false, token: "(first + t)", exist },
             left: self.left_tile(),
             scales_in_place: true,
-            scaled: format!(
-                "scale_operands<Element>(left, q_tile, k_tile, {}, {});",
-                self.sums(),
-                shared_name("state_decay")
-            ),
+            scaled: match self.kernel.plan.scores_queries() {
+                true => format!("scale_operands<Element>(left, q_tile, k_tile, {sums}, {decay});"),
+                false => format!("scale_operands<Element, false>(left, 0, k_tile, {sums}, {decay});"),
+            },
             fetches,
             last,
         })
@@ -207,6 +212,13 @@ impl Text<'_> {
                 }
                 Stage::ScoresPair => {
                     lines.push("scores_pair<Element, Left, Pair>(left, q_tile, k_tile, SMEM_P);".to_owned());
+                }
+                Stage::ErasesPair => {
+                    lines.push("scores_pair<Element, Left, Pair, false>(left, 0, k_tile, 0);".to_owned());
+                }
+                Stage::ErasesAnchored => {
+                    lines.push(format!("scores_anchored<Element, false>(left, 0, k_tile, {sums}, 0);"));
+                    lines.push(sync());
                 }
                 Stage::ScoresAnchored => {
                     lines.push(format!("scores_anchored<Element>(left, q_tile, k_tile, {sums}, SMEM_P);"));

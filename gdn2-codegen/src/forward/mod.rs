@@ -1,4 +1,4 @@
-//! The chunked forward pass: one kernel, no workspace. Chooses what a schedule leaves open, checks it against the
+//! The chunked forward pass: one kernel without a workspace, or three over segments. Chooses what a schedule leaves open, checks it against the
 //! architecture, lays out the parameter list and, of the portable kernel, shared memory.
 //!
 //! A block serves one sequence, one value head and one slice of the value dim. Each of its warps holds 16 value rows
@@ -14,11 +14,12 @@ mod wgmma;
 
 pub(crate) use numbers::Division;
 pub(crate) use print_mma::view as view_mma;
+pub(crate) use print_segments::join as view_join;
 pub(crate) use print_wgmma::view as view_wgmma;
 
 use crate::abi::{Condition, Extent, Factor};
 use crate::arch::Arch;
-use crate::chunk::numbers::{WARP_ROWS, check_numbers, states};
+use crate::chunk::numbers::{WARP_ROWS, states};
 use crate::kernel::{Illegal, Kernel, Launch, LaunchRole};
 use crate::params::inference;
 use crate::pass::Pass;
@@ -85,10 +86,10 @@ fn complete_with(rule: &Rule, plan: &Plan, arch: Arch, given: &Overrides, matrix
 /// The ways to divide a sequence among blocks where a schedule leaves it whole, that one first.
 pub(crate) fn divisions(rule: &Rule, numbers: Forward, arch: Arch) -> Vec<Division> {
     let plan = plan::plan(rule, Pass::Forward);
-    let most = if numbers.matrix == Matrix::Wgmma && numbers.segments == 1 { numbers::MOST } else { 1 };
+    let most = if numbers.segments == 1 { numbers::MOST } else { 1 };
     let divided = (2..=most).map(|segments| Forward { segments, ..numbers });
     let legal = divided.filter(|numbers| check(rule, &plan, *numbers, arch).is_ok());
-    [numbers].into_iter().chain(legal).map(|numbers| Division::new(rule, &plan, numbers)).collect()
+    [numbers].into_iter().chain(legal).map(|numbers| Division::new(rule, &plan, numbers, arch)).collect()
 }
 
 /// Fixes every number of the forward pass.
@@ -140,13 +141,5 @@ fn check(rule: &Rule, plan: &Plan, numbers: Forward, arch: Arch) -> Result<(), I
     if numbers.matrix == Matrix::Wgmma {
         return wgmma::check(rule, plan, numbers, arch);
     }
-    if numbers.segments != 1 {
-        return Err(Illegal::new("segments", "1 without wgmma", numbers.segments));
-    }
-    check_numbers(rule, numbers.scan, arch)?;
-    let (shared, limit) = (shared_bytes(&shared_map(rule, plan, numbers.scan)), arch.limits().shared_per_block);
-    if shared > limit {
-        return Err(Illegal::new("shared memory", format!("{limit} bytes on {arch}"), shared));
-    }
-    Ok(())
+    mma::check(rule, plan, numbers, arch)
 }

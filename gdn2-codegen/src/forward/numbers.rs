@@ -1,8 +1,9 @@
 //! Segments in numbers: how many there may be, how many a call gets, the blocks and rows of the launches before the forward kernel's own.
 
 use crate::abi::Extents;
+use crate::arch::Arch;
 use crate::plan::{Fold, Plan};
-use crate::schedule::{Forward, Scan, Schedule};
+use crate::schedule::{Forward, Matrix, Scan, Schedule};
 use gdn2_dsl::Rule;
 
 /// Most segments of a sequence.
@@ -27,9 +28,9 @@ pub(crate) fn map_rows(rule: &Rule, plan: &Plan) -> u32 {
     if plan.erase == Fold::Absent { 1 } else { rule.key_dim }
 }
 
-/// Blocks of the first launch that make A of a segment.
+/// Blocks of the first launch that make A of a segment and nothing else: on mma.sync those that make B make A as well.
 pub(crate) fn map_blocks(rule: &Rule, plan: &Plan, numbers: Forward) -> u32 {
-    if composes(numbers.segments) {
+    if composes(numbers.segments) && numbers.matrix == Matrix::Wgmma {
         map_rows(rule, plan).div_ceil(rule.value_dim / numbers.scan.value_split)
     } else {
         0
@@ -42,9 +43,18 @@ pub(crate) fn first_blocks(rule: &Rule, plan: &Plan, numbers: Forward) -> u32 {
     (segments - 1) * value_split + segments.saturating_sub(2) * map_blocks(rule, plan, numbers)
 }
 
-/// Multiprocessors that blocks are dealt to: those of H100 SXM and H200. H100 PCIe has 114, H20 78; there a division may
-/// leave a part of the last wave idle.
-const MULTIPROCESSORS: u64 = 132;
+/// Multiprocessors that blocks are dealt to, NVIDIA's white papers: of A100; of A40; of RTX 4090; of H100 SXM and H200; of
+/// RTX 5090. Others of an architecture have more or fewer (RTX 3090 82, L40S 142, H100 PCIe 114, H20 78); there a division
+/// may leave a part of the last wave idle.
+const fn multiprocessors(arch: Arch) -> u64 {
+    match arch {
+        Arch::Sm80 => 108,
+        Arch::Sm86 => 84,
+        Arch::Sm89 => 128,
+        Arch::Sm90a => 132,
+        Arch::Sm120 => 170,
+    }
+}
 
 /// What two more launches take, in times of a chunk: about 6 of its 2.4 microseconds.
 const LAUNCHES: u64 = 3;
@@ -61,20 +71,27 @@ pub(crate) struct Division {
     segments: u32,
     /// Blocks of a sequence and head: of the launch that makes the maps, of the one that writes outputs.
     blocks: (u32, u32),
+    multiprocessors: u64,
 }
 
 impl Division {
-    pub(crate) fn new(rule: &Rule, plan: &Plan, numbers: Forward) -> Division {
+    pub(crate) fn new(rule: &Rule, plan: &Plan, numbers: Forward, arch: Arch) -> Division {
         let Forward { scan: Scan { chunk, value_split, .. }, segments, .. } = numbers;
         let first = if segments > 1 { first_blocks(rule, plan, numbers) } else { 0 };
         let blocks = (first, value_split * segments);
-        Division { schedule: Schedule::Forward(numbers), chunk, segments, blocks }
+        Division {
+            schedule: Schedule::Forward(numbers),
+            chunk,
+            segments,
+            blocks,
+            multiprocessors: multiprocessors(arch),
+        }
     }
 
     /// How long a call takes, in times of a chunk: waves of blocks, each as long as a segment, and what joins them.
     pub(crate) fn chunk_times(&self, extents: Extents) -> u64 {
         let heads = extents.sequences.saturating_mul(extents.value_heads);
-        let waves = |blocks: u32| heads.saturating_mul(u64::from(blocks)).div_ceil(MULTIPROCESSORS);
+        let waves = |blocks: u32| heads.saturating_mul(u64::from(blocks)).div_ceil(self.multiprocessors);
         let tokens = extents.total_tokens.div_ceil(extents.sequences.max(1));
         let chunks = tokens.div_ceil(u64::from(self.chunk)).div_ceil(u64::from(self.segments));
         let joined = if self.segments > 1 { LAUNCHES } else { 0 };

@@ -1,13 +1,24 @@
 //! What the launches of a forward pass in segments print: all of the joining one, and what segments change in the others.
 
+use super::mma::map_tiles;
 use super::numbers::{JOIN_ROWS, composes, first_blocks, map_blocks, map_rows};
-use crate::kernel::{Kernel, Launch};
-use crate::plan::{Fold, Plan};
+use crate::kernel::{Kernel, Launch, LaunchRole};
+use crate::pass::Pass;
+use crate::plan::Fold;
 use crate::print::signature::{describe, describe_write, params, regions};
-use crate::schedule::{Forward, Scan};
+use crate::schedule::{Forward, Matrix, Scan};
 use serde_json::{Value, json};
 
 const JOIN: &str = include_str!("../../templates/forward/join.cu.hbs");
+
+/// The caller's state that a sequence starts from, and where the one it ends in goes.
+pub(crate) const GIVEN: &str = "find_state(initial_state, initial_slots, work, value_heads)";
+pub(crate) const END: &str = "find_state(final_state, final_slots, work, value_heads)";
+
+/// Where the state lies that a segment starts from, the one that the next starts from, and its A.
+pub(crate) const START: &str = "segment_start(starts, work, work.segment, value_heads)";
+pub(crate) const AFTER: &str = "segment_start(starts, work, work.segment + 1, value_heads)";
+pub(crate) const MAP: &str = "segment_map(maps, work, work.segment, value_heads)";
 
 /// Which launch of the pass a text is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,23 +32,35 @@ pub(crate) enum Role {
 }
 
 impl Role {
-    /// What the template prints otherwise for each.
+    /// What a launch of the pass does, but for the one that joins.
+    pub(crate) fn of(launch: &Launch) -> Role {
+        match launch.role {
+            LaunchRole::SegmentMaps => Role::Maps,
+            LaunchRole::Segments => Role::Parts,
+            _ => Role::Whole,
+        }
+    }
+
+    /// What the template of wgmma prints otherwise for each.
     pub(crate) fn view(self, kernel: &Kernel, numbers: Forward, launch: &Launch) -> Value {
         let scope = |line: String| if self == Role::Whole { Vec::new() } else { vec![line] };
         json!({
             "title": self.title(), "serves": self.serves(kernel, numbers), "slices": self.slices(kernel, numbers),
             "open": scope(format!("namespace {}_parts {{", launch.entry)),
             "close": scope(format!("\n}}  // namespace {}_parts", launch.entry)),
-            "find": self.find(), "begin": self.begin(numbers), "finish": self.finish(numbers),
+            "find": self.find(numbers.matrix), "begin": self.begin(numbers), "finish": self.finish(numbers),
         })
     }
 
-    /// What of the pass the launch does.
-    pub(crate) fn plan(self, plan: &Plan) -> Plan {
-        if self == Role::Maps { plan.without_outputs() } else { plan.clone() }
+    /// What of the pass the launch does. A map keeps no states.
+    pub(crate) fn kernel(self, kernel: &Kernel) -> Kernel {
+        match self {
+            Role::Maps => Kernel { plan: kernel.plan.without_outputs(), pass: Pass::Forward, ..kernel.clone() },
+            Role::Whole | Role::Parts => kernel.clone(),
+        }
     }
 
-    fn title(self) -> &'static str {
+    pub(crate) fn title(self) -> &'static str {
         match self {
             Role::Whole => "the chunked forward pass",
             Role::Parts => "the chunked forward pass, a part of a sequence to a block,",
@@ -68,7 +91,7 @@ impl Role {
     }
 
     /// The numbers of blocks and segments.
-    fn slices(self, kernel: &Kernel, numbers: Forward) -> Vec<String> {
+    pub(crate) fn slices(self, kernel: &Kernel, numbers: Forward) -> Vec<String> {
         let Forward { scan: Scan { value_split, .. }, segments, .. } = numbers;
         let blocks = match self {
             Role::Whole => return vec![format!("VALUE_SPLIT = {value_split},  // slices of the value dim")],
@@ -82,32 +105,37 @@ impl Role {
             format!("MAP_ROWS = {},  // of A^T as it is stored", map_rows(&kernel.rule, &kernel.plan)),
         ];
         if self == Role::Maps {
-            let blocks = map_blocks(&kernel.rule, &kernel.plan, numbers);
-            lines.push(format!("MAP_BLOCKS = {blocks},  // of a segment, that make A"));
+            lines.push(match numbers.matrix {
+                Matrix::Wgmma => {
+                    let blocks = map_blocks(&kernel.rule, &kernel.plan, numbers);
+                    format!("MAP_BLOCKS = {blocks},  // of a segment, that make A")
+                }
+                Matrix::Mma => {
+                    let tiles = map_tiles(&kernel.rule, &kernel.plan, numbers);
+                    format!("MAP_TILES = {tiles},  // of 16 rows of A^T, that a block makes")
+                }
+            });
         }
         lines
     }
 
     /// Which work is the block's.
-    fn find(self) -> Vec<String> {
+    pub(crate) fn find(self, matrix: Matrix) -> Vec<String> {
         let work = "find_work(cu_seqlens, cu_seqlens_is_64, tokens, key_heads, value_heads)";
         let ordered = format!("longest_first({work}, cu_seqlens, cu_seqlens_is_64, sequences)");
-        match self {
-            Role::Whole => vec![format!("const Work work = {work};")],
-            Role::Parts => {
-                vec![format!("const Segment work = find_part({ordered});"), "if (!work.exists) return;".to_owned()]
-            }
-            Role::Maps => vec![
-                format!("const Map work = find_map({ordered});"),
-                "if (!work.exists || (work.last && work.segment > 0)) return;".to_owned(),
-            ],
+        let part = format!("const Segment work = find_part({ordered});");
+        let mapped = "if (!work.exists || (work.last && work.segment > 0)) return;".to_owned();
+        match (self, matrix) {
+            (Role::Whole, _) => vec![format!("const Work work = {work};")],
+            (Role::Parts, _) => vec![part, "if (!work.exists) return;".to_owned()],
+            (Role::Maps, Matrix::Wgmma) => vec![format!("const Map work = find_map({ordered});"), mapped],
+            (Role::Maps, Matrix::Mma) => vec![part, mapped],
         }
     }
 
     /// The state that enters.
     fn begin(self, numbers: Forward) -> Vec<String> {
-        let given = "find_state(initial_state, initial_slots, work, value_heads)";
-        let start = "segment_start(starts, work, work.segment, value_heads)";
+        let (given, start) = (GIVEN, START);
         match self {
             Role::Whole => vec![format!("state.load({given}, value);")],
             Role::Parts => vec![format!("load_rows(state, {start}, value);")],
@@ -127,15 +155,14 @@ impl Role {
 
     /// The state that leaves.
     fn finish(self, numbers: Forward) -> Vec<String> {
-        let given = "find_state(final_state, final_slots, work, value_heads)";
+        let (given, after) = (END, AFTER);
         let store = "if (end != nullptr) state.store(end, value);".to_owned();
-        let after = "segment_start(starts, work, work.segment + 1, value_heads)";
         match self {
             Role::Whole => vec![format!("float* const end = {given};"), store],
             Role::Parts => vec![format!("float* const end = work.last ? {given} : nullptr;"), store],
             Role::Maps if composes(numbers.segments) => vec![
                 "if (work.composes) {".to_owned(),
-                "  store_rows<MAP_ROWS>(state, segment_map(maps, work, work.segment, value_heads), value);".to_owned(),
+                format!("  store_rows<MAP_ROWS>(state, {MAP}, value);"),
                 "} else if (!work.last) {".to_owned(),
                 format!("  store_rows<VALUE>(state, {after}, value);"),
                 "}".to_owned(),

@@ -2,11 +2,11 @@
 //! over chunks are in `templates/forward/wgmma/`.
 
 use super::numbers::composes;
-use super::print_segments::{self, Role};
+use super::print_segments::Role;
 use super::wgmma::{Registers, factors_over_decay, part_steps, parts, registers};
 use crate::abi::Tensor;
 use crate::chunk::numbers::{WARP_ROWS, own_erase_operand};
-use crate::kernel::{Kernel, Launch, LaunchRole};
+use crate::kernel::{Kernel, Launch};
 use crate::pass::Pass;
 use crate::plan::{Fold, Plan};
 use crate::print::regions::region_meaning;
@@ -19,13 +19,8 @@ const TEMPLATE: &str = include_str!("../../templates/forward/wgmma.cu.hbs");
 
 /// The template and its view.
 pub(crate) fn view(kernel: &Kernel, numbers: Forward, launch: &Launch) -> (&'static str, Value) {
-    let role = match launch.role {
-        LaunchRole::SegmentJoin => return print_segments::join(kernel, numbers, launch),
-        LaunchRole::SegmentMaps => Role::Maps,
-        LaunchRole::Segments => Role::Parts,
-        _ => Role::Whole,
-    };
-    let own = Kernel { plan: role.plan(&kernel.plan), ..kernel.clone() };
+    let role = Role::of(launch);
+    let own = role.kernel(kernel);
     let scan = numbers.scan;
     let text = Text { kernel: &own, scan, role, segments: numbers.segments };
     let (rule, plan) = (&own.rule, &own.plan);

@@ -1,33 +1,41 @@
-//! Segments of the forward pass on wgmma: parts of a sequence that run side by side where batch and heads alone leave
+//! Segments of the forward pass: parts of a sequence that run side by side where batch and heads alone leave
 //! multiprocessors idle.
 //!
 //! A segment maps the state it starts from to A S + B. The first launch runs the forward kernel without its outputs over
 //! every segment but the last: from zeros, which gives B, and with nothing written from the identity, which gives A. The
-//! first segment starts from the caller's state and so needs no A. The second launch composes the maps in float32 into the
+//! first segment starts from the caller's state and so needs no A. On wgmma blocks make rows of either; on mma.sync a
+//! block makes rows of both with one set of factors. The second launch composes the maps in float32 into the
 //! states that segments start from; the third is the forward kernel over all segments.
 
 use super::numbers::{JOIN_ROWS, MAPS, STARTS, composes, first_blocks, map_rows};
-use super::wgmma;
+use super::{mma, wgmma};
 use crate::abi::{Arg, Condition, Extent, Factor, Param, Tensor, Workspace};
 use crate::kernel::{Launch, LaunchRole};
 use crate::params::Params;
 use crate::plan::{Fold, Plan};
-use crate::schedule::Forward;
+use crate::schedule::{Forward, Matrix};
 use crate::shared::{ALIGNMENT, Region, shared_bytes};
 use gdn2_dsl::Rule;
 
 /// The launches before the forward kernel's own.
 pub(crate) fn launches(rule: &Rule, plan: &Plan, numbers: Forward, forward: &Launch) -> Vec<Launch> {
     let grid = |blocks: u32| Extent { factors: vec![Factor::Sequences, Factor::ValueHeads], times: u64::from(blocks) };
-    let shared = wgmma::shared_map(rule, &plan.without_outputs(), numbers.scan);
+    let advances = plan.without_outputs();
+    let (shared, block) = match numbers.matrix {
+        Matrix::Wgmma => (wgmma::shared_map(rule, &advances, numbers.scan), forward.block),
+        Matrix::Mma => {
+            let scan = mma::map_scan(rule, plan, numbers);
+            (mma::shared_map(rule, &advances, scan), scan.warps * 32)
+        }
+    };
     let first = Launch {
         role: LaunchRole::SegmentMaps,
         entry: format!("{}_maps", forward.entry),
-        params: first_params(&plan.without_outputs(), numbers),
+        params: first_params(rule, &advances, numbers),
         grid: grid(first_blocks(rule, plan, numbers)),
-        block: forward.block,
+        block,
         shared_bytes: shared_bytes(&shared),
-        shared_alignment: wgmma::ALIGNMENT,
+        shared_alignment: forward.shared_alignment,
         shared,
         when: Condition::Always,
     };
@@ -66,7 +74,7 @@ pub(crate) fn workspaces(rule: &Rule, plan: &Plan, numbers: Forward) -> Vec<Work
     workspaces
 }
 
-fn first_params(plan: &Plan, numbers: Forward) -> Vec<Param> {
+fn first_params(rule: &Rule, plan: &Plan, numbers: Forward) -> Vec<Param> {
     let queries = plan.scores_queries().then_some(Tensor::Q);
     let inputs = queries.into_iter().chain([Tensor::K, Tensor::V]);
     let tensors: Vec<Tensor> = inputs.chain(plan.gate_tensors()).collect();
@@ -80,6 +88,7 @@ fn first_params(plan: &Plan, numbers: Forward) -> Vec<Param> {
     }
     params.push("cu_seqlens", Arg::CuSeqlens);
     params.strides(&tensors);
+    params.named(rule);
     params.sizes();
     params.list
 }

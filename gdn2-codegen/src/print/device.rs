@@ -71,6 +71,7 @@ const FILES: &[(&str, &str)] = files![
     "forward/segment_part.cuh",
     "forward/segment_rows.cuh",
     "forward/segments.cuh",
+    "forward/transition.cuh",
     "forward/wgmma/advance.cuh",
     "forward/wgmma/blocks.cuh",
     "forward/wgmma/channel_scores.cuh",

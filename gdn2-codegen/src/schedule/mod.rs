@@ -42,8 +42,7 @@ pub struct Forward {
     /// Which matrix instructions the state's products are made of.
     #[serde(default, skip_serializing_if = "Matrix::is_mma")]
     pub matrix: Matrix,
-    /// Parts of a sequence that run side by side, joined by composing their maps: 1 to 16, more than 1 with wgmma alone.
-    /// Written only where it is not 1.
+    /// Parts of a sequence that run side by side, joined by composing their maps: 1 to 16. Written only where it is not 1.
     #[serde(default = "one", skip_serializing_if = "is_one")]
     pub segments: u32,
 }

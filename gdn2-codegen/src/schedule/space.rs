@@ -2,6 +2,7 @@
 //! `bind`'s to say, so that what a search rejects and what a user is refused are the same thing in the same words.
 
 use crate::arch::{Arch, WgmmaLimits};
+use crate::chunk::numbers::WARP_ROWS;
 use crate::pass::Pass;
 use crate::schedule::{Backward, Decode, Forward, Matrix, Scan, Schedule, ScheduleError};
 use gdn2_dsl::Rule;
@@ -18,7 +19,7 @@ pub fn space(rule: &Rule, pass: Pass, arch: Arch) -> Result<Vec<Schedule>, Sched
     let others = match pass {
         Pass::Forward | Pass::ForwardForBackward => {
             let wgmma = arch.limits().wgmma.map_or_else(Vec::new, |wgmma| forward_wgmma(rule, wgmma));
-            forward().into_iter().chain(wgmma).collect()
+            forward().into_iter().chain(forward_segments(rule)).chain(wgmma).collect()
         }
         Pass::Decode => decode(),
         Pass::Backward => backward(),
@@ -37,6 +38,22 @@ fn forward() -> Vec<Schedule> {
                     let scan = Scan { chunk, value_split, warps, stages };
                     all.push(Schedule::Forward(Forward { scan, matrix: Matrix::Mma, segments: 1 }));
                 }
+            }
+        }
+    }
+    all
+}
+
+/// In segments on mma.sync: a block's warps as many as its value tiles, chunks that leave a warp room for rows of A.
+fn forward_segments(rule: &Rule) -> Vec<Schedule> {
+    let tiles = rule.value_dim.div_ceil(WARP_ROWS);
+    let mut all = Vec::new();
+    for chunk in [16, 32, 64] {
+        for value_split in [1, 2] {
+            for stages in STAGES {
+                let scan = Scan { chunk, value_split, warps: tiles.div_ceil(value_split), stages };
+                let divided = SEGMENTS.into_iter().filter(|segments| *segments > 1);
+                all.extend(divided.map(|segments| Schedule::Forward(Forward { scan, matrix: Matrix::Mma, segments })));
             }
         }
     }

@@ -1,5 +1,5 @@
-//! The chunked forward pass: one kernel without a workspace, or three over segments. Chooses what a schedule leaves open, checks it against the
-//! architecture, lays out the parameter list and, of the portable kernel, shared memory.
+//! The chunked forward pass: one kernel without a workspace, or three over segments. Chooses what a schedule leaves open,
+//! checks it against the architecture, lays out the parameter list and, of the portable kernel, shared memory.
 //!
 //! A block serves one sequence, one value head and one slice of the value dim. Each of its warps holds 16 value rows
 //! of Sᵀ, all of K, in matrix accumulators for the whole sequence; everything else of a chunk lives in shared memory.

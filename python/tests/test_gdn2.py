@@ -13,7 +13,7 @@ from unittest import mock
 
 import numpy as np
 from case import read_case
-from example import BAR, BARS, error, stored
+from example import BAR, BARS, error
 
 import gdn2
 from gdn2 import Kernels, _call, _library
@@ -156,7 +156,7 @@ class Torch(unittest.TestCase):
     def judge(self, name, got):
         """A tensor against the case's, which float64 made from the same stored inputs."""
         bar = BARS.get(name, BAR) * float(self.metadata.get("bar_scale", 1))
-        self.assertLessEqual(error(got.detach().float().cpu().numpy(), self.case[stored(name)]), bar, name)
+        self.assertLessEqual(error(got.detach().float().cpu().numpy(), self.case[name]), bar, name)
 
     def trained(self, kernels, tensors):
         o, final_state = kernels.forward(**tensors, scale=self.scale)

@@ -1,4 +1,4 @@
-// source ad667200756b27992c8f4dde823eb6c74b9500c7f71d8dcf2707c82265087a15
+// source 5b5cc13866b2cc033c34b5b780606c607e2f5ded2d7c83abcc6c9e04c8973c38
 // deltanet_forward: the chunked forward pass of rule `deltanet` on sm_90a, chunk=64,value_split=1,warps=8,stages=2,matrix=wgmma.
 //
 //   S_t = (I - k_t e_t^T) Diag(exp g_t) S_(t-1) + k_t z_t^T     e = b k     z = w v     o_t = scale S_t^T q_t
@@ -1389,9 +1389,9 @@ DEVICE void store_outputs(const float (&out)[CHUNK / 8][4], int place, Element* 
 
 // The state from chunk to chunk: the only work that waits for the chunk before.
 
-// w V of 16 tokens from 16 t on.
+// w V of 16 tokens from 16 t on. A gate that is one number per token is `factor`, of the first eight and of the rest.
 template <class Cfg>
-DEVICE void load_written(float (&z)[2][4], const Buffer<Cfg>& buffer, int t, int warp, int lane) {
+DEVICE void load_written(float (&z)[2][4], float2 (&factor)[2], const Buffer<Cfg>& buffer, int t, int warp, int lane) {
   const Values<typename Cfg::Element> values(Cfg::SMEM_V_TILE, warp, lane);
   values.load(z[0], z[1], t * 16);
   if constexpr (Cfg::WRITE == CHANNEL) {
@@ -1403,11 +1403,9 @@ DEVICE void load_written(float (&z)[2][4], const Buffer<Cfg>& buffer, int t, int
   }
 #pragma unroll
   for (int n = 0; n < 2; ++n) {
-    float2 w = {1.0f, 1.0f};
-    if constexpr (Cfg::TIED) w = Columns(buffer.vector(Cfg::SMEM_BETA), lane)[t * 2 + n];
-    else if constexpr (Cfg::WRITE == TOKEN) w = Columns(buffer.vector(Cfg::SMEM_WRITE), lane)[t * 2 + n];
-#pragma unroll
-    for (int c = 0; c < 4; ++c) z[n][c] *= c % 2 ? w.y : w.x;
+    factor[n] = {1.0f, 1.0f};
+    if constexpr (Cfg::TIED) factor[n] = Columns(buffer.vector(Cfg::SMEM_BETA), lane)[t * 2 + n];
+    else if constexpr (Cfg::WRITE == TOKEN) factor[n] = Columns(buffer.vector(Cfg::SMEM_WRITE), lane)[t * 2 + n];
   }
 }
 
@@ -1418,11 +1416,12 @@ DEVICE void choose_unit(State<typename Cfg::Element>& state, const Buffer<Cfg>& 
 #pragma unroll
   for (int t = 0; t < CHUNK / 16; ++t) {
     float written[2][4];
-    load_written(written, buffer, t, warp, lane);
+    float2 w[2];
+    load_written(written, w, buffer, t, warp, lane);
 #pragma unroll
     for (int n = 0; n < 2; ++n) {
 #pragma unroll
-      for (int c = 0; c < 4; ++c) z[t * 2 + n][c] = written[n][c] * state.unit.down();
+      for (int c = 0; c < 4; ++c) z[t * 2 + n][c] = written[n][c] * (c % 2 ? w[n].y : w[n].x) * state.unit.down();
     }
   }
   state.unit.fit(state.s, z);
@@ -1436,7 +1435,8 @@ DEVICE void subtract_held(float (&r)[CHUNK / 8][4], const Buffer<Cfg>& buffer, i
 #pragma unroll
   for (int t = 0; t < CHUNK / 16; ++t) {
     float z[2][4];
-    load_written(z, buffer, t, warp, lane);
+    float2 w[2];
+    load_written(z, w, buffer, t, warp, lane);
 #pragma unroll
     for (int n = 0; n < 2; ++n) {
       float2 f = {-1.0f, -1.0f};
@@ -1444,7 +1444,7 @@ DEVICE void subtract_held(float (&r)[CHUNK / 8][4], const Buffer<Cfg>& buffer, i
       float(&to)[4] = r[t * 2 + n];
 #pragma unroll
       for (int c = 0; c < 4; ++c) {
-        const float written = z[n][c] * down;
+        const float written = z[n][c] * (c % 2 ? w[n].y : w[n].x) * down;
         to[c] = Cfg::ERASE ? to[c] * (c % 2 ? f.y : f.x) + written : written;
       }
     }

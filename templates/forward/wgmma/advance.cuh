@@ -5,9 +5,9 @@
 #include "forward/wgmma/values.cuh"
 #include "numbers.cuh"
 
-// w V of 16 tokens from 16 t on.
+// w V of 16 tokens from 16 t on. A gate that is one number per token is `factor`, of the first eight and of the rest.
 template <class Cfg>
-DEVICE void load_written(float (&z)[2][4], const Buffer<Cfg>& buffer, int t, int warp, int lane) {
+DEVICE void load_written(float (&z)[2][4], float2 (&factor)[2], const Buffer<Cfg>& buffer, int t, int warp, int lane) {
   const Values<typename Cfg::Element> values(Cfg::SMEM_V_TILE, warp, lane);
   values.load(z[0], z[1], t * 16);
   if constexpr (Cfg::WRITE == CHANNEL) {
@@ -19,11 +19,9 @@ DEVICE void load_written(float (&z)[2][4], const Buffer<Cfg>& buffer, int t, int
   }
 #pragma unroll
   for (int n = 0; n < 2; ++n) {
-    float2 w = {1.0f, 1.0f};
-    if constexpr (Cfg::TIED) w = Columns(buffer.vector(Cfg::SMEM_BETA), lane)[t * 2 + n];
-    else if constexpr (Cfg::WRITE == TOKEN) w = Columns(buffer.vector(Cfg::SMEM_WRITE), lane)[t * 2 + n];
-#pragma unroll
-    for (int c = 0; c < 4; ++c) z[n][c] *= c % 2 ? w.y : w.x;
+    factor[n] = {1.0f, 1.0f};
+    if constexpr (Cfg::TIED) factor[n] = Columns(buffer.vector(Cfg::SMEM_BETA), lane)[t * 2 + n];
+    else if constexpr (Cfg::WRITE == TOKEN) factor[n] = Columns(buffer.vector(Cfg::SMEM_WRITE), lane)[t * 2 + n];
   }
 }
 
@@ -34,11 +32,12 @@ DEVICE void choose_unit(State<typename Cfg::Element>& state, const Buffer<Cfg>& 
 #pragma unroll
   for (int t = 0; t < CHUNK / 16; ++t) {
     float written[2][4];
-    load_written(written, buffer, t, warp, lane);
+    float2 w[2];
+    load_written(written, w, buffer, t, warp, lane);
 #pragma unroll
     for (int n = 0; n < 2; ++n) {
 #pragma unroll
-      for (int c = 0; c < 4; ++c) z[t * 2 + n][c] = written[n][c] * state.unit.down();
+      for (int c = 0; c < 4; ++c) z[t * 2 + n][c] = written[n][c] * (c % 2 ? w[n].y : w[n].x) * state.unit.down();
     }
   }
   state.unit.fit(state.s, z);
@@ -52,7 +51,8 @@ DEVICE void subtract_held(float (&r)[CHUNK / 8][4], const Buffer<Cfg>& buffer, i
 #pragma unroll
   for (int t = 0; t < CHUNK / 16; ++t) {
     float z[2][4];
-    load_written(z, buffer, t, warp, lane);
+    float2 w[2];
+    load_written(z, w, buffer, t, warp, lane);
 #pragma unroll
     for (int n = 0; n < 2; ++n) {
       float2 f = {-1.0f, -1.0f};
@@ -60,7 +60,7 @@ DEVICE void subtract_held(float (&r)[CHUNK / 8][4], const Buffer<Cfg>& buffer, i
       float(&to)[4] = r[t * 2 + n];
 #pragma unroll
       for (int c = 0; c < 4; ++c) {
-        const float written = z[n][c] * down;
+        const float written = z[n][c] * (c % 2 ? w[n].y : w[n].x) * down;
         to[c] = Cfg::ERASE ? to[c] * (c % 2 ? f.y : f.x) + written : written;
       }
     }

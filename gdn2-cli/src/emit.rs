@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use gdn2_codegen::arch::Arch;
+use gdn2_codegen::gpu::standing;
 use gdn2_codegen::kernel::{Kernel, Pass};
-use gdn2_codegen::record::gpu_of;
 use gdn2_codegen::schedule::Schedule;
 use gdn2_dsl::Rule;
 use gdn2_runtime::artifact::Artifact;
@@ -122,7 +122,8 @@ impl Args {
 
     fn kernel(&self, rule: &Rule) -> Result<Kernel, CliError> {
         let schedule = if self.schedule.is_empty() {
-            tuned::choose(Path::new(tuned::FOLDER), gpu_of(self.arch), rule, self.pass, self.arch, None, None)?.schedule
+            tuned::choose(Path::new(tuned::FOLDER), standing(self.arch).gpu, rule, self.pass, self.arch, None, None)?
+                .schedule
         } else {
             Schedule::from_overrides(rule, self.pass, self.arch, &self.schedule)?
         };

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use gdn2_codegen::arch::Arch;
-use gdn2_codegen::record::GPUS;
+use gdn2_codegen::gpu::GPUS;
 use gdn2_runtime::files::{self, Limit};
 use gdn2_tune::model::{Constants, ConstantsError};
 

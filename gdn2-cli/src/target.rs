@@ -4,8 +4,8 @@ use std::path::Path;
 
 use gdn2_codegen::abi::Extents;
 use gdn2_codegen::arch::Arch;
+use gdn2_codegen::gpu::standing;
 use gdn2_codegen::kernel::Pass;
-use gdn2_codegen::record::gpu_of;
 use gdn2_dsl::Rule;
 use gdn2_runtime::device::Device;
 use gdn2_runtime::device::launch::Gpu as _;
@@ -100,7 +100,7 @@ impl Target {
         let arch = self.arch.or(device.arch()).unwrap_or(Arch::Sm80);
         let gpu = match device {
             Device::Cuda(gpu) => gpu.identity()?.records(),
-            Device::Cpu(_) | Device::Vm(_) => gpu_of(arch).to_owned(),
+            Device::Cpu(_) | Device::Vm(_) => standing(arch).gpu.to_owned(),
         };
         let compiler = format!("NVRTC {}", nvrtc.version());
         let folder = Path::new(tuned::FOLDER);

@@ -26,6 +26,7 @@ mod chunk;
 mod decode;
 mod forward;
 mod gates;
+pub mod gpu;
 pub mod kernel;
 mod params;
 pub mod pass;

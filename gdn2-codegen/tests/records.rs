@@ -4,10 +4,11 @@
 
 use gdn2_codegen::abi::Extents;
 use gdn2_codegen::arch::Arch;
+use gdn2_codegen::gpu::GPUS;
 use gdn2_codegen::kernel::Pass;
 use gdn2_codegen::lookup::{Question, Step};
 use gdn2_codegen::record::{
-    Basis, Bucket, GPUS, Provenance, Record, Records, Time, Timed, rule_fingerprint, shipped, source_fingerprint,
+    Basis, Bucket, Provenance, Record, Records, Time, Timed, rule_fingerprint, shipped, source_fingerprint,
 };
 use gdn2_codegen::schedule::Schedule;
 use gdn2_codegen::space::{fingerprint, space};

@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 
 use gdn2_codegen::arch::Arch;
 use gdn2_codegen::committed::{Committed, StampedPtx, arches, stem, tuned_stem};
+use gdn2_codegen::gpu::GPUS;
 use gdn2_codegen::kernel::{Kernel, Pass};
-use gdn2_codegen::record::{GPUS, Record, Records, gpu_of_file, rule_fingerprint, shipped};
+use gdn2_codegen::record::{Record, Records, gpu_of_file, rule_fingerprint, shipped};
 use gdn2_codegen::schedule::Schedule;
 use gdn2_codegen::{bind, render};
 use gdn2_dsl::Rule;

@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used, missing_docs, reason = "a failed unwrap is a failed test")]
 
 use gdn2_codegen::arch::Arch;
+use gdn2_codegen::gpu::standing;
 use gdn2_codegen::kernel::Pass;
-use gdn2_codegen::record::gpu_of;
 use gdn2_codegen::schedule::Schedule;
 use gdn2_codegen::{bind, space};
 use gdn2_dsl::{Rule, parse_file};
@@ -43,7 +43,7 @@ fn check(
                 for (_, schedule) in picked {
                     let tokens = if pass == Pass::Decode { 1 } else { 2 * schedule.chunk().unwrap_or(1) + 1 };
                     let shape = Shape { batch: 1, tokens, key_heads: 1, value_heads: 1 };
-                    let gpu = gpu_of(arch).to_owned();
+                    let gpu = standing(arch).gpu.to_owned();
                     let job = Job { rule: rule.clone(), pass, shape, gpu, arch, engine: Engine::Vm };
                     let request =
                         Request { job, schedule: *schedule, effort: Effort::FIRST, step: Step::Evaluate, holder: true };

@@ -16,8 +16,8 @@ use gdn2::{
     ViewMut,
 };
 use gdn2_codegen::arch::Arch;
+use gdn2_codegen::gpu::Identity;
 use gdn2_codegen::kernel::Pass;
-use gdn2_codegen::record::Identity;
 use gdn2_runtime::artifact::Artifact;
 use gdn2_runtime::raw::{Arguments, grid};
 

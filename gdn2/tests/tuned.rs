@@ -11,9 +11,10 @@ use gdn2::__private::{Call, Driver, Embedded, Gpu, Loaded, Tuning};
 use gdn2::{Context, DeviceError, Dtype, Error, Origin, Outputs, Shape, View, ViewMut};
 use gdn2_codegen::arch::Arch;
 use gdn2_codegen::committed::Committed;
+use gdn2_codegen::gpu::Identity;
 use gdn2_codegen::kernel::Pass;
 use gdn2_codegen::record::{
-    Basis, Bucket, Identity, Provenance, Record, Records, Time, Timed, rule_fingerprint, source_fingerprint,
+    Basis, Bucket, Provenance, Record, Records, Time, Timed, rule_fingerprint, source_fingerprint,
 };
 use gdn2_codegen::schedule::Schedule;
 use gdn2_codegen::space::{fingerprint, space};

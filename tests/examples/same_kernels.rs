@@ -15,8 +15,9 @@
 
 use gdn2_codegen::arch::Arch;
 use gdn2_codegen::committed::Committed;
+use gdn2_codegen::gpu::GPUS;
 use gdn2_codegen::kernel::{CudaSource, Pass};
-use gdn2_codegen::record::{GPUS, Records, rule_fingerprint, source_fingerprint};
+use gdn2_codegen::record::{Records, rule_fingerprint, source_fingerprint};
 use gdn2_codegen::schedule::Schedule;
 use gdn2_dsl::Rule;
 use gdn2_runtime::artifact::{Artifact, Compiler};

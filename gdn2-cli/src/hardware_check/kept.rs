@@ -34,9 +34,7 @@ impl Kept {
         let bytes = builder.append_dir_all(".", self.0.path()).and_then(|()| builder.into_inner());
         write::file(archive, &bytes.map_err(|source| CliError::Write { path: archive.to_owned(), source })?)
     }
-}
 
-impl Kept {
     /// Hashes of the files below a folder, by their names in the archive.
     fn hash(&self, folder: &Path, hashes: &mut BTreeMap<String, String>) -> Result<(), CliError> {
         let failed = |source| CliError::Read { path: folder.to_owned(), source };

@@ -2,6 +2,7 @@
 
 use crate::abi::Extents;
 use crate::arch::Arch;
+use crate::gpu::standing;
 use crate::plan::{Fold, Plan};
 use crate::schedule::{Forward, Matrix, Scan, Schedule};
 use gdn2_dsl::Rule;
@@ -43,19 +44,6 @@ pub(crate) fn first_blocks(rule: &Rule, plan: &Plan, numbers: Forward) -> u32 {
     (segments - 1) * value_split + segments.saturating_sub(2) * map_blocks(rule, plan, numbers)
 }
 
-/// Multiprocessors that blocks are dealt to, NVIDIA's white papers: of A100; of A40; of RTX 4090; of H100 SXM and H200; of
-/// RTX 5090. Others of an architecture have more or fewer (RTX 3090 82, L40S 142, H100 PCIe 114, H20 78); there a division
-/// may leave a part of the last wave idle.
-const fn multiprocessors(arch: Arch) -> u64 {
-    match arch {
-        Arch::Sm80 => 108,
-        Arch::Sm86 => 84,
-        Arch::Sm89 => 128,
-        Arch::Sm90a => 132,
-        Arch::Sm120 => 170,
-    }
-}
-
 /// What two more launches take, in times of a chunk: about 6 of its 2.4 microseconds.
 const LAUNCHES: u64 = 3;
 
@@ -71,6 +59,8 @@ pub(crate) struct Division {
     segments: u32,
     /// Blocks of a sequence and head: of the launch that makes the maps, of the one that writes outputs.
     blocks: (u32, u32),
+    /// Multiprocessors that blocks are dealt to: those of the GPU that stands for the architecture. Others have more or
+    /// fewer (RTX 3090 82, L40S 142, H100 PCIe 114, H20 78); there a part of the last wave may be idle.
     multiprocessors: u64,
 }
 
@@ -84,7 +74,7 @@ impl Division {
             chunk,
             segments,
             blocks,
-            multiprocessors: multiprocessors(arch),
+            multiprocessors: u64::from(standing(arch).multiprocessors),
         }
     }
 

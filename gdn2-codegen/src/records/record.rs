@@ -13,8 +13,6 @@ use serde::{Deserialize, Serialize};
 use std::fmt::{self, Write as _};
 use std::str::FromStr;
 
-pub use crate::records::gpu::{GPUS, Identity, KNOWN, Known, gpu_of, gpu_of_file};
-
 /// Records that come with the program.
 const SHIPPED: [(&str, &str); 3] = [
     ("a100", include_str!("../../tuning/a100.json")),
@@ -25,6 +23,14 @@ const SHIPPED: [(&str, &str); 3] = [
 /// The records that come with the program for a GPU; none for a GPU that has none.
 pub fn shipped(gpu: &str) -> Records {
     SHIPPED.iter().find(|(name, _)| *name == gpu).map(|(_, text)| Records::parse(text).0).unwrap_or_default()
+}
+
+/// The GPU that a file in a folder of records is for, by the file's name: `GPU.json`.
+pub fn gpu_of_file(name: &str) -> Option<&str> {
+    let gpu = name.strip_suffix(".json")?;
+    // The named shapes lie in the same folder of this project.
+    let plain = gpu.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
+    (plain && !gpu.is_empty() && gpu != "shapes").then_some(gpu)
 }
 
 /// Calls that share a record: blocks of work side by side and steps one after another, each rounded up to a power

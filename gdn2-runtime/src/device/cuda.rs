@@ -16,8 +16,8 @@ use cudarc::driver::sys::{
 use cudarc::driver::{CudaContext, CudaFunction, CudaGraph, CudaStream, DriverError, result};
 use cudarc::nvrtc::Ptx;
 use gdn2_codegen::arch::Arch;
+use gdn2_codegen::gpu::Identity;
 use gdn2_codegen::kernel::Kernel;
-use gdn2_codegen::record::Identity;
 use libloading::Library;
 use std::ffi::{c_int, c_uint};
 use std::sync::{Arc, OnceLock};

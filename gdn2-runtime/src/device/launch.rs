@@ -8,8 +8,8 @@ use super::DeviceError;
 use crate::artifact::Artifact;
 use crate::raw::{self, Arguments, MOST_PARAMS, Workspaces};
 use gdn2_codegen::arch::Arch;
+use gdn2_codegen::gpu::Identity;
 use gdn2_codegen::kernel::{Kernel, Launch};
-use gdn2_codegen::record::Identity;
 use gdn2_vm::Value;
 
 /// A GPU, or what stands in for one.

@@ -152,7 +152,7 @@ mod tests {
         for (gpu, _) in SHIPPED {
             let constants = Constants::shipped(gpu).unwrap();
             assert_eq!(constants.gpu, gpu);
-            let known = gdn2_codegen::record::KNOWN.iter().find(|known| known.gpu == gpu).unwrap();
+            let known = gdn2_codegen::gpu::KNOWN.iter().find(|known| known.gpu == gpu).unwrap();
             assert_eq!(
                 (known.arch, known.multiprocessors, known.clock_mhz),
                 (constants.arch, constants.multiprocessors(), constants.clock_mhz()),

@@ -10,8 +10,8 @@ use gdn2::__private::{Driver, Gpu, Put};
 use gdn2::{Context, DeviceError, DeviceMemory, Dtype, ForeignMemory, Stored, Stream};
 use gdn2_codegen::abi::ArgType;
 use gdn2_codegen::arch::Arch;
+use gdn2_codegen::gpu::{Identity, KNOWN, Known};
 use gdn2_codegen::kernel::Kernel;
-use gdn2_codegen::record::{Identity, KNOWN, Known};
 use gdn2_runtime::artifact::Artifact;
 use gdn2_vm::{Check, Landing, Launch, Limits, Memory, Module, Value};
 

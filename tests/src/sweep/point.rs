@@ -3,8 +3,9 @@
 use crate::root;
 use gdn2_codegen::arch::Arch;
 use gdn2_codegen::bind;
+use gdn2_codegen::gpu::standing;
 use gdn2_codegen::kernel::Pass;
-use gdn2_codegen::record::{Records, gpu_of};
+use gdn2_codegen::record::Records;
 use gdn2_codegen::schedule::Schedule;
 use gdn2_dsl::{Rule, parse_file};
 use std::fmt;
@@ -69,7 +70,7 @@ pub fn points() -> Result<Vec<Point>, String> {
             }
         }
     }
-    for gpu in Arch::ALL.map(gpu_of) {
+    for gpu in Arch::ALL.map(|arch| standing(arch).gpu) {
         for rule in &rules {
             records(gpu, rule, &mut points);
         }

@@ -1,4 +1,4 @@
-//! Which GPU's records a device gets. A GPU is what its driver says, number by number: a name that holds another's, a
+//! GPUs by name, and which of them a device is. A GPU is what its driver says, number by number: a name that holds another's, a
 //! laptop's chip, a card with fewer multiprocessors or a slice of one is a GPU of its own.
 
 use crate::arch::Arch;
@@ -38,18 +38,19 @@ pub struct Known {
     pub gigabytes: u32,
 }
 
-/// Names: as NVIDIA's drivers report them (the supported-products lists of the driver's README). Numbers: those of
-/// `tuning/constants/`, which name their sources. The first of an architecture stands for it where no GPU is named.
-pub const KNOWN: [Known; 8] = [
-    known("a100", Arch::Sm80, &["NVIDIA A100-SXM4-80GB", "NVIDIA A100-SXM-80GB"], (108, 1410, 2039)),
-    known("a40", Arch::Sm86, &["NVIDIA A40"], (84, 1740, 696)),
-    known("l40s", Arch::Sm89, &["NVIDIA L40S"], (142, 2520, 864)),
-    known("rtx4090", Arch::Sm89, &["NVIDIA GeForce RTX 4090"], (128, 2520, 1008)),
-    known("h200", Arch::Sm90a, &["NVIDIA H200"], (132, 1980, 4800)),
-    known("h100", Arch::Sm90a, &["NVIDIA H100 80GB HBM3"], (132, 1980, 3350)),
-    known("h20", Arch::Sm90a, &["NVIDIA H20"], (78, 1830, 4000)),
-    known("rtx5090", Arch::Sm120, &["NVIDIA GeForce RTX 5090"], (170, 2407, 1792)),
-];
+// Names: as NVIDIA's drivers report them (the supported-products lists of the driver's README). Numbers: those of
+// `tuning/constants/`, which name their sources.
+const A100: Known = known("a100", Arch::Sm80, &["NVIDIA A100-SXM4-80GB", "NVIDIA A100-SXM-80GB"], (108, 1410, 2039));
+const A40: Known = known("a40", Arch::Sm86, &["NVIDIA A40"], (84, 1740, 696));
+const L40S: Known = known("l40s", Arch::Sm89, &["NVIDIA L40S"], (142, 2520, 864));
+const RTX4090: Known = known("rtx4090", Arch::Sm89, &["NVIDIA GeForce RTX 4090"], (128, 2520, 1008));
+const H200: Known = known("h200", Arch::Sm90a, &["NVIDIA H200"], (132, 1980, 4800));
+const H100: Known = known("h100", Arch::Sm90a, &["NVIDIA H100 80GB HBM3"], (132, 1980, 3350));
+const H20: Known = known("h20", Arch::Sm90a, &["NVIDIA H20"], (78, 1830, 4000));
+const RTX5090: Known = known("rtx5090", Arch::Sm120, &["NVIDIA GeForce RTX 5090"], (170, 2407, 1792));
+
+/// All of them.
+pub const KNOWN: [Known; 8] = [A100, A40, L40S, RTX4090, H200, H100, H20, RTX5090];
 
 const fn known(
     gpu: &'static str,
@@ -75,17 +76,15 @@ pub const GPUS: [(&str, Arch); KNOWN.len()] = {
 /// drivers round.
 const TOLERANCE: u32 = 15;
 
-/// The GPU that a file in a folder of records is for, by the file's name: `GPU.json`.
-pub fn gpu_of_file(name: &str) -> Option<&str> {
-    let gpu = name.strip_suffix(".json")?;
-    // The named shapes lie in the same folder of this project.
-    let plain = gpu.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
-    (plain && !gpu.is_empty() && gpu != "shapes").then_some(gpu)
-}
-
 /// The GPU that stands for an architecture where none is named.
-pub fn gpu_of(arch: Arch) -> &'static str {
-    GPUS.iter().find(|(_, of)| *of == arch).map_or("unknown", |(gpu, _)| gpu)
+pub const fn standing(arch: Arch) -> Known {
+    match arch {
+        Arch::Sm80 => A100,
+        Arch::Sm86 => A40,
+        Arch::Sm89 => RTX4090,
+        Arch::Sm90a => H200,
+        Arch::Sm120 => RTX5090,
+    }
 }
 
 impl Known {
@@ -140,6 +139,7 @@ impl Identity {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use std::collections::HashSet;
 
     /// What drivers say of cards whose names hold those of the list: none gets another's records.
     #[test]
@@ -160,8 +160,7 @@ mod tests {
             gigabytes,
             shared_per_sm: Arch::limits(arch).shared_per_sm,
         };
-        let (h200, a100) = (KNOWN[4].identity(), KNOWN[0].identity());
-        let others = [
+        let cards = [
             device("NVIDIA RTX A4000", Arch::Sm86, 48, 1560, 448),
             device("NVIDIA RTX A400", Arch::Sm86, 6, 1762, 96),
             device("NVIDIA GeForce RTX 4090 Laptop GPU", Arch::Sm89, 76, 2040, 576),
@@ -173,26 +172,27 @@ mod tests {
             device("NVIDIA A100-SXM4-40GB", Arch::Sm80, 108, 1410, 1555),
             device("NVIDIA A100 80GB PCIe", Arch::Sm80, 108, 1410, 1935),
             device("", Arch::Sm80, 1, 0, 0),
-            // The list's names, other numbers: a slice whose driver does not say so, slower memory, another chip.
+        ];
+        // The list's names, other numbers: a slice whose driver does not say so, slower memory, another chip.
+        let (h200, a100) = (H200.identity(), A100.identity());
+        let numbers = [
             Identity { multiprocessors: 26, ..h200.clone() },
             Identity { gigabytes: 3350, ..h200.clone() },
             Identity { arch: Arch::Sm80, ..h200.clone() },
             Identity { clock_mhz: 900, ..a100.clone() },
             Identity { shared_per_sm: 100 << 10, ..a100 },
         ];
-        let mut files: Vec<String> = GPUS.iter().map(|(gpu, _)| (*gpu).to_owned()).collect();
-        for other in &others {
+        for other in cards.iter().chain(&numbers) {
             assert_eq!(other.known(), None, "{other:?}");
             let own = other.records();
             let plain = own.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
             assert!(plain && own.ends_with("gbs"), "{own}");
-            // Cards are apart by their names; what differs from the list in its clock alone is apart from the list's.
-            let taken = if files.len() < GPUS.len() + 13 { files.as_slice() } else { &files[..GPUS.len()] };
-            assert!(!taken.contains(&own), "{own} is taken");
-            files.push(own);
+            assert!(GPUS.iter().all(|(gpu, _)| *gpu != own), "{own} is the list's");
         }
-        assert_eq!(others[2].records(), "rtx-4090-laptop-gpu-76sm-576gbs");
-        assert_eq!(others[4].records(), "h100-pcie-114sm-2039gbs");
-        assert_eq!(others[10].records(), "gpu-1sm-0gbs");
+        let files: HashSet<String> = cards.iter().chain(&numbers[..2]).map(Identity::records).collect();
+        assert_eq!(files.len(), cards.len() + 2, "each has records of its own: {files:?}");
+        assert_eq!(cards[2].records(), "rtx-4090-laptop-gpu-76sm-576gbs");
+        assert_eq!(cards[4].records(), "h100-pcie-114sm-2039gbs");
+        assert_eq!(cards[10].records(), "gpu-1sm-0gbs");
     }
 }

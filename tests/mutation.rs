@@ -44,7 +44,7 @@ static SUBJECTS: LazyLock<Vec<Subject>> = LazyLock::new(subjects);
 static ON_WGMMA: LazyLock<Vec<Subject>> = LazyLock::new(|| {
     let mut subjects = Vec::new();
     for rule in rules_with_kernels() {
-        join(&mut subjects, on_wgmma(rule, "matrix=wgmma", 261));
+        join(&mut subjects, bf16_gates(rule, "matrix=wgmma", 261));
     }
     subjects
 });
@@ -318,8 +318,8 @@ fn each_ordering_statement_of_the_maps_and_their_joining_is_missed() {
     each_is_missed("maps and joining", IN_SEGMENTS.iter());
 }
 
-/// Forward on wgmma, every gate as bf16: two stages of the ring.
-fn on_wgmma(shipped: Rule, schedule: &str, tokens: usize) -> Subject {
+/// Forward in a schedule, every gate as bf16: on wgmma two stages of the ring.
+fn bf16_gates(shipped: Rule, schedule: &str, tokens: usize) -> Subject {
     let (engine, device) = (engine(), Device::vm());
     let mut rule = shipped;
     rule.decay.storage = Dtype::Bf16;
@@ -342,17 +342,23 @@ fn on_wgmma(shipped: Rule, schedule: &str, tokens: usize) -> Subject {
 }
 
 /// The launches before the forward kernel's own where it runs in segments, of rules that erase and that do not, with
-/// decay of either grain: three chunks to each of three segments that are mapped, two of them joined, narrow heads.
+/// decay of either grain: three chunks to each of three segments that are mapped, two of them joined, narrow heads. On
+/// mma.sync the maps alone: the launch that joins them is the same.
 fn in_segments() -> Vec<Subject> {
     let rules = rules_with_kernels()
         .into_iter()
         .filter(|rule| ["gdn", "kda", "gdn2", "gla", "mamba2"].contains(&rule.name.as_str()));
     let subject = |rule: Rule| {
-        let subject = on_wgmma(rule.with_dims(64, 64).unwrap(), "matrix=wgmma,chunk=32,segments=4", 289);
-        let own = format!(".entry {}_forward(", subject.rule.name);
-        let starts_it = |lines: &Range<usize>| subject.artifact.ptx.lines().nth(lines.start).unwrap().contains(&own);
-        let launches = subject.launches.iter().filter(|lines| !starts_it(lines)).cloned().collect();
-        Subject { launches, ..subject }
+        ["wgmma", "mma"].map(|matrix| {
+            let schedule = format!("matrix={matrix},chunk=32,segments=4");
+            let subject = bf16_gates(rule.with_dims(64, 64).unwrap(), &schedule, 289);
+            let others: &[&str] = if matrix == "mma" { &["forward", "forward_join"] } else { &["forward"] };
+            let others: Vec<String> = others.iter().map(|own| format!(".entry {}_{own}(", rule.name)).collect();
+            let line = |lines: &Range<usize>| subject.artifact.ptx.lines().nth(lines.start).unwrap();
+            let is_other = |lines: &Range<usize>| others.iter().any(|own| line(lines).contains(own));
+            let launches = subject.launches.iter().filter(|lines| !is_other(lines)).cloned().collect();
+            Subject { launches, ..subject }
+        })
     };
-    rules.map(subject).collect()
+    rules.flat_map(subject).collect()
 }

@@ -31,8 +31,8 @@ pub struct Rows {
     rows: Vec<Row>,
     /// Whether every case is run a second time, which must give the same bits.
     twice: bool,
-    /// Findings of the virtual machine.
-    found: usize,
+    /// Findings of the virtual machine; `None` until something has run.
+    found: Option<usize>,
 }
 
 struct Row {
@@ -53,7 +53,7 @@ enum Judged {
 impl Rows {
     /// No rows yet.
     pub fn new(twice: bool) -> Rows {
-        Rows { rows: Vec::new(), twice, found: 0 }
+        Rows { rows: Vec::new(), twice, found: None }
     }
 
     /// Runs a case and judges each expected output by its bar. Only what concerns every case alike, such as a compiler
@@ -93,10 +93,9 @@ impl Rows {
             Some((arch, schedule)) => format!("{} {} {arch} {schedule}", run.rule.name, run.pass),
             None => format!("{} native", run.rule.name),
         };
-        for finding in outcome.reports.iter().flat_map(|report| &report.findings) {
-            self.fail(name, &finding.to_string());
-            self.found += 1;
-        }
+        let findings = outcome.reports.iter().flat_map(|report| &report.findings);
+        *self.found.get_or_insert(0) += findings.clone().count();
+        findings.for_each(|finding| self.fail(name, &finding.to_string()));
         let bars = match bars(outcome.kernel.map(|(_, schedule)| schedule)) {
             Ok(bars) => bars,
             Err(error) => {
@@ -163,8 +162,8 @@ impl Rows {
         }
     }
 
-    /// What the virtual machine found.
-    pub fn found(&self) -> usize {
+    /// What the virtual machine found; `None` where nothing has run.
+    pub fn found(&self) -> Option<usize> {
         self.found
     }
 

@@ -96,7 +96,7 @@ impl Args {
             format!("{rows:#}\n")
         } else {
             let checks = match &device {
-                Device::Vm(settings) if settings.check == Check::Full && rows.found() == 0 => {
+                Device::Vm(settings) if settings.check == Check::Full && rows.found() == Some(0) => {
                     "no findings of the virtual machine's full checks\n"
                 }
                 _ => "",

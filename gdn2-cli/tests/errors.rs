@@ -221,6 +221,19 @@ fn arguments_that_mean_nothing() {
     }
 }
 
+/// Checks that never ran found nothing, and are not said to have.
+#[test]
+fn a_case_that_is_not_there_passes_no_checks() {
+    let said = |case: &str| {
+        let output = gdn2(&["verify", "--cases", case, "--pass", "forward", "--device", "vm"]);
+        (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let (code, missing) = said("nowhere.safetensors");
+    assert!(code == Some(1) && missing.contains("1 failed") && !missing.contains("no findings"), "{missing}");
+    let (code, there) = said(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/cases/gdn_d16_empty.safetensors"));
+    assert!(code == Some(0) && there.contains("no findings of the virtual machine's full checks"), "{there}");
+}
+
 #[test]
 fn a_gpu_that_is_not_there_is_an_error_with_a_way_on() {
     let bench = Bench::new();

@@ -4,7 +4,7 @@ use crate::arch::Arch;
 use crate::kernel::{Illegal, Kernel, MOST_NAMED};
 use crate::pass::Pass;
 use crate::plan;
-use crate::schedule::{Backward, Decode, Forward, Matrix, Overrides, Schedule, ScheduleError};
+use crate::schedule::{Backward, Decode, Forward, Overrides, Schedule, ScheduleError};
 use crate::{backward, decode, forward};
 use gdn2_dsl::Rule;
 
@@ -58,8 +58,6 @@ impl Schedule {
                 let mut given = Overrides::parse(text, &Forward::FIELDS)?;
                 let backward = backward::complete(rule, arch, &given.only("chunk"));
                 given.fill("chunk", backward.scan.chunk);
-                // The backward pass is not on wgmma either.
-                given.fill("matrix", Matrix::Mma as u32);
                 Ok(Schedule::Forward(forward::complete(rule, arch, &given)))
             }
             Pass::Backward => {

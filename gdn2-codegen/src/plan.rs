@@ -212,6 +212,11 @@ impl Plan {
         self.stages.iter().any(|stage| matches!(stage, Stage::ScoresPair | Stage::ScoresAnchored))
     }
 
+    /// Whether a chunk's outputs are made.
+    pub(crate) fn writes_outputs(&self) -> bool {
+        self.scores_queries() && self.stages.contains(&Stage::State)
+    }
+
     /// The gate tensors the pass reads, in signature order.
     pub fn gate_tensors(&self) -> Vec<Tensor> {
         let present = [

@@ -1,5 +1,6 @@
 // Segments of a sequence run side by side: whole chunks, as many to each as to the first but for the last. Those past the
-// sequence's end are not there. `starts` holds the state that each segment starts from, S^T as VALUE rows of KEY.
+// sequence's end are not there. A scan back counts them from the sequence's end, and none is there past its beginning.
+// `starts` holds the state that each segment starts from, S^T as VALUE rows of KEY.
 #pragma once
 
 #include "numbers.cuh"
@@ -19,9 +20,19 @@ DEVICE int segment_length(int tokens) {
 
 // Narrows work on a sequence to one of its segments.
 DEVICE Segment find_segment(const Work& work, int segment) {
-  const int each = segment_length(work.length), begin = segment * each, left = work.length - begin;
+  // Tokens before the segment, as the scan goes, of which all chunks count as whole; and those from it on.
+  const int each = segment_length(work.length), before = segment * each;
+  if (BACK) {
+    const int end = (work.length + CHUNK - 1) / CHUNK * CHUNK - before;
+    Segment found{work, segment, segment == 0 || end > 0, end <= each};
+    const int begin = end < each ? 0 : end - each;
+    found.first += begin;
+    found.length = (end < work.length ? end : work.length) - begin;
+    return found;
+  }
+  const int left = work.length - before;
   Segment found{work, segment, segment == 0 || left > 0, left <= each};
-  found.first += begin;
+  found.first += before;
   found.length = left < each ? left : each;
   return found;
 }

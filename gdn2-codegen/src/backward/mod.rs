@@ -15,12 +15,13 @@ pub(crate) use print::view;
 use crate::abi::{Arg, Condition, Extent, Factor, Param, Tensor, Workspace};
 use crate::arch::Arch;
 use crate::chunk::numbers::{WARP_ROWS, check_numbers, states};
-use crate::forward::mma::shared_map;
+use crate::forward::numbers::{MAPS, STARTS, composes};
+use crate::forward::{self, mma::shared_map, segments, wgmma};
 use crate::kernel::{Illegal, Kernel, Launch, LaunchRole};
 use crate::params::Params;
 use crate::pass::Pass;
 use crate::plan::{self, Plan};
-use crate::schedule::{Backward, Overrides, Scan, Schedule};
+use crate::schedule::{Backward, Matrix, Overrides, Scan, Schedule};
 use crate::shared::{ALIGNMENT, Region, shared_bytes};
 use gdn2_dsl::Rule;
 use gdn2_dsl::prologue::GateOf;
@@ -43,32 +44,48 @@ pub(crate) fn complete(rule: &Rule, arch: Arch, given: &Overrides) -> Backward {
         None => [8, 4, 2, 1].map(|block| tiles.min(block)).to_vec(),
     };
     let recompute = given.get("recompute").unwrap_or(0);
+    // Warps without a matrix instruction are those of mma, as its schedules are printed; where nothing is kept forward is
+    // scanned again, which is mma's as well.
+    let matrices = match given.matrix() {
+        Some(matrix) => vec![matrix],
+        None if given.get("warps").is_some() || recompute == 1 || arch.limits().wgmma.is_none() => vec![Matrix::Mma],
+        None => vec![Matrix::Wgmma, Matrix::Mma],
+    };
+    let with = |matrix: Matrix, chunk: u32, value_split: u32, stages: u32, value_tiles: u32| Backward {
+        scan: Scan {
+            chunk,
+            value_split,
+            warps: given.get("warps").unwrap_or(tiles.div_ceil(value_split.max(1)).max(1)),
+            stages,
+        },
+        matrix,
+        segments: given.get("segments").unwrap_or(1),
+        value_tiles,
+        gradient_warps: given.get("gradient_warps").unwrap_or(8),
+        recompute,
+    };
     let mut last = None;
     for &chunk in &chunks {
-        for &value_split in &splits {
-            let warps = given.get("warps").unwrap_or(tiles.div_ceil(value_split).max(1));
-            for &value_tiles in &blocks {
-                let stages = given.get("stages").unwrap_or(1);
-                let numbers = Backward {
-                    scan: Scan { chunk, value_split, warps, stages },
-                    value_tiles,
-                    gradient_warps: given.get("gradient_warps").unwrap_or(8),
-                    recompute,
-                };
-                let wide = given.get("warps").is_none() && warps > 8;
-                if !wide && check(rule, &plan, numbers, arch).is_ok() {
-                    return numbers;
+        for &matrix in &matrices {
+            let buffers: &[u32] = if matrix == Matrix::Wgmma { &[2, 1] } else { &[1] };
+            let buffers = given.get("stages").map_or_else(|| buffers.to_vec(), |stages| vec![stages]);
+            for &value_split in &splits {
+                for &value_tiles in &blocks {
+                    for &stages in &buffers {
+                        let numbers = with(matrix, chunk, value_split, stages, value_tiles);
+                        let wide = given.get("warps").is_none() && numbers.scan.warps > 8;
+                        if !wide && check(rule, &plan, numbers, arch).is_ok() {
+                            return numbers;
+                        }
+                        if Some(matrix) == matrices.last().copied() {
+                            last = last.or(Some(numbers));
+                        }
+                    }
                 }
-                last = last.or(Some(numbers));
             }
         }
     }
-    last.unwrap_or(Backward {
-        scan: Scan { chunk: 64, value_split: 1, warps: tiles, stages: 1 },
-        value_tiles: tiles,
-        gradient_warps: 8,
-        recompute,
-    })
+    last.unwrap_or_else(|| with(Matrix::Mma, 64, 1, 1, tiles))
 }
 
 /// Fixes every number of the backward pass.
@@ -98,9 +115,7 @@ pub(crate) fn bind(rule: &Rule, plan: Plan, numbers: Backward, arch: Arch) -> Re
         let params = recompute_params(rule, &plan);
         launches.push(launch(LaunchRole::RecomputedStates, params, grid, numbers.scan.warps * 32, shared));
     }
-    let shared = scan_map(rule, &plan, numbers.scan);
-    let grid = per_sequence(numbers.scan.value_split);
-    launches.push(launch(LaunchRole::ReverseScan, scan_params(rule, &plan), grid, numbers.scan.warps * 32, shared));
+    launches.extend(scan_launches(rule, &plan, numbers));
     let grid = Extent { factors: vec![chunks, Factor::ValueHeads], times: 1 };
     let threads = numbers.gradient_warps * 32;
     let shared = gradient_map(rule, &plan.with_wide_gates(), numbers);
@@ -108,6 +123,9 @@ pub(crate) fn bind(rule: &Rule, plan: Plan, numbers: Backward, arch: Arch) -> Re
     let grid = Extent { factors: vec![Factor::TotalTokens, Factor::KeyHeads], times: 1 };
     launches.push(launch(LaunchRole::HeadSums, head_params(rule), grid, HEAD_THREADS, Vec::new()));
     let mut workspaces = Vec::new();
+    if numbers.segments > 1 {
+        workspaces.extend(segments::workspaces(rule, &plan, numbers.scan()));
+    }
     if GateOf::ALL.iter().any(|gate| plan.computes(*gate).is_some()) {
         let grid = Extent { factors: vec![chunks, Factor::ValueHeads], times: 1 };
         let shared = gates::gate_map(rule, numbers.scan.chunk);
@@ -118,7 +136,7 @@ pub(crate) fn bind(rule: &Rule, plan: Plan, numbers: Backward, arch: Arch) -> Re
             let params = gates::sum_params(rule);
             launches.push(launch(LaunchRole::ParamSums, params, grid, gates::THREADS, gates::sum_map()));
         }
-        workspaces = gates::workspaces(rule, &plan, numbers.scan.chunk);
+        workspaces.extend(gates::workspaces(rule, &plan, numbers.scan.chunk));
     }
     let heads = |name: &str| Workspace {
         name: name.to_owned(),
@@ -140,6 +158,48 @@ pub(crate) fn bind(rule: &Rule, plan: Plan, numbers: Backward, arch: Arch) -> Re
     })
 }
 
+/// The reverse scan: one launch, or three over segments.
+fn scan_launches(rule: &Rule, plan: &Plan, numbers: Backward) -> Vec<Launch> {
+    let scan = numbers.scan();
+    let plan = scan_plan(plan);
+    let (shared, shared_alignment, block) = match numbers.matrix {
+        Matrix::Mma => (scan_map(rule, &plan, numbers.scan), ALIGNMENT, numbers.scan.warps * 32),
+        Matrix::Wgmma => (wgmma::shared_map(rule, &plan, numbers.scan), wgmma::ALIGNMENT, wgmma::threads(numbers.scan)),
+    };
+    let launch = Launch {
+        role: LaunchRole::ReverseScan,
+        entry: format!("{}_{}", rule.name, suffix(LaunchRole::ReverseScan)),
+        params: scan_params(rule, &plan, if numbers.segments > 1 { Ends::Segments } else { Ends::Sequence }),
+        grid: Extent {
+            factors: vec![Factor::Sequences, Factor::ValueHeads],
+            times: u64::from(numbers.scan.value_split * numbers.segments),
+        },
+        block,
+        shared_bytes: shared_bytes(&shared),
+        shared_alignment,
+        shared,
+        when: Condition::Always,
+    };
+    let mut launches = Vec::new();
+    if numbers.segments > 1 {
+        let params = scan_params(rule, &plan, Ends::Maps { composes: composes(numbers.segments) });
+        launches = segments::launches(rule, &plan, scan, &launch, params);
+    }
+    launches.push(launch);
+    launches
+}
+
+/// What a scan over the gradient of the state begins from and ends in.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ends {
+    /// The caller's gradients.
+    Sequence,
+    /// What joined the segments' maps; the last one's end is the caller's.
+    Segments,
+    /// A map's rows; the first segment begins from the caller's.
+    Maps { composes: bool },
+}
+
 /// What the entry of a launch is called after its rule.
 fn suffix(role: LaunchRole) -> &'static str {
     match role {
@@ -154,7 +214,16 @@ fn suffix(role: LaunchRole) -> &'static str {
 
 fn check(rule: &Rule, plan: &Plan, numbers: Backward, arch: Arch) -> Result<(), Illegal> {
     let limits = arch.limits();
-    check_numbers(rule, numbers.scan, arch)?;
+    match numbers.matrix {
+        Matrix::Mma if numbers.segments > 1 => {
+            return Err(Illegal::new("segments", "1 with mma", numbers.segments));
+        }
+        Matrix::Mma => check_numbers(rule, numbers.scan, arch)?,
+        Matrix::Wgmma if numbers.recompute == 1 => {
+            return Err(Illegal::new("matrix", "mma where nothing is kept (recompute 1)", "wgmma"));
+        }
+        Matrix::Wgmma => forward::check(rule, &scan_plan(plan), numbers.scan(), arch)?,
+    }
     if numbers.recompute > 1 {
         return Err(Illegal::new(
             "recompute",
@@ -162,7 +231,10 @@ fn check(rule: &Rule, plan: &Plan, numbers: Backward, arch: Arch) -> Result<(), 
             numbers.recompute,
         ));
     }
-    let mut shared = vec![("backward_states", shared_bytes(&scan_map(rule, plan, numbers.scan)))];
+    let mut shared = Vec::new();
+    if numbers.matrix == Matrix::Mma {
+        shared.push(("backward_states", shared_bytes(&scan_map(rule, plan, numbers.scan))));
+    }
     if numbers.recompute == 1 {
         shared.push(("backward_recompute", shared_bytes(&shared_map(rule, plan, numbers.scan))));
     }
@@ -204,13 +276,26 @@ fn recompute_params(rule: &Rule, plan: &Plan) -> Vec<Param> {
     params.list
 }
 
-fn scan_params(rule: &Rule, plan: &Plan) -> Vec<Param> {
+/// By the scan's own plan.
+fn scan_params(rule: &Rule, plan: &Plan, ends: Ends) -> Vec<Param> {
     let tensors: Vec<Tensor> =
-        [Tensor::Q, Tensor::K].into_iter().chain(scan_plan(plan).gate_tensors()).chain([Tensor::DO]).collect();
+        [Tensor::Q, Tensor::K].into_iter().chain(plan.gate_tensors()).chain([Tensor::DO]).collect();
     let mut params = Params::default();
     params.pointers(&tensors);
-    params.pointers(&[Tensor::DFinalState, Tensor::DInitialState]);
-    params.workspaces(&["dstates"]);
+    match ends {
+        Ends::Sequence => {
+            params.pointers(&[Tensor::DFinalState, Tensor::DInitialState]);
+            params.workspaces(&["dstates"]);
+        }
+        Ends::Segments => {
+            params.pointers(&[Tensor::DInitialState]);
+            params.workspaces(&[STARTS, "dstates"]);
+        }
+        Ends::Maps { composes } => {
+            params.pointers(&[Tensor::DFinalState]);
+            params.workspaces(if composes { &[STARTS, MAPS] } else { &[STARTS] });
+        }
+    }
     params.push("cu_seqlens", Arg::CuSeqlens);
     params.strides(&tensors);
     params.named(rule);

@@ -28,6 +28,11 @@ pub(crate) fn view(kernel: &Kernel, numbers: Backward, launch: &Launch) -> (&'st
             let whole = Forward { scan: numbers.scan, matrix: Matrix::Mma, segments: 1 };
             forward::view_mma(kernel, whole, launch)
         }
+        LaunchRole::SegmentJoin => forward::view_join(kernel, numbers.scan(), launch),
+        LaunchRole::SegmentMaps | LaunchRole::ReverseScan if numbers.matrix == Matrix::Wgmma => {
+            let scan = Kernel { plan: scan_plan(&kernel.plan), ..kernel.clone() };
+            forward::view_wgmma(&scan, numbers.scan(), launch)
+        }
         LaunchRole::ReverseScan => (STATES, states(kernel, numbers, launch)),
         LaunchRole::HeadSums => (HEADS, heads(kernel, launch)),
         LaunchRole::GateGradients => super::gates::gate_view(kernel, numbers.scan.chunk, launch),

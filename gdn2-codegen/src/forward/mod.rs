@@ -5,12 +5,12 @@
 //! of Sᵀ, all of K, in matrix accumulators for the whole sequence; everything else of a chunk lives in shared memory.
 
 pub(crate) mod mma;
-mod numbers;
+pub(crate) mod numbers;
 mod print_mma;
 mod print_segments;
 mod print_wgmma;
-mod segments;
-mod wgmma;
+pub(crate) mod segments;
+pub(crate) mod wgmma;
 
 pub(crate) use numbers::Division;
 pub(crate) use print_mma::view as view_mma;
@@ -121,7 +121,9 @@ pub(crate) fn bind(rule: &Rule, plan: Plan, numbers: Forward, arch: Arch) -> Res
     let mut launches = vec![launch];
     if numbers.segments > 1 {
         workspaces.extend(segments::workspaces(rule, &plan, numbers));
-        launches.splice(..0, segments::launches(rule, &plan, numbers, &launches[0]));
+        let maps = plan.without_outputs();
+        let params = segments::first_params(rule, &maps, numbers);
+        launches.splice(..0, segments::launches(rule, &maps, numbers, &launches[0], params));
     }
     Ok(Kernel {
         rule: rule.clone(),
@@ -134,7 +136,8 @@ pub(crate) fn bind(rule: &Rule, plan: Plan, numbers: Forward, arch: Arch) -> Res
     })
 }
 
-fn check(rule: &Rule, plan: &Plan, numbers: Forward, arch: Arch) -> Result<(), Illegal> {
+/// Whether a scan with these numbers can serve the rule.
+pub(crate) fn check(rule: &Rule, plan: &Plan, numbers: Forward, arch: Arch) -> Result<(), Illegal> {
     if numbers.matrix == Matrix::Wgmma && !rule.prologue.is_empty() {
         return Err(Illegal::new("matrix", "mma for a rule that computes its gates or normalises its rows", "wgmma"));
     }

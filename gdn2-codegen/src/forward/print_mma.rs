@@ -18,7 +18,7 @@ const TEMPLATE: &str = include_str!("../../templates/forward/mma.cu.hbs");
 
 /// The template and its view.
 pub(crate) fn view(kernel: &Kernel, numbers: Forward, launch: &Launch) -> (&'static str, Value) {
-    let role = Role::of(launch);
+    let role = Role::of(launch, numbers);
     let scan = if role == Role::Maps { map_scan(&kernel.rule, &kernel.plan, numbers) } else { numbers.scan };
     let whole = kernel;
     let kernel = &role.kernel(kernel);
@@ -54,7 +54,7 @@ pub(crate) fn view(kernel: &Kernel, numbers: Forward, launch: &Launch) -> (&'sta
     });
     let own = json!({
         "formulas": text.functions(),
-        "title": role.title(), "serves": serves(role, whole, numbers), "slices": role.slices(whole, numbers),
+        "title": role.title(Pass::Forward), "serves": serves(role, whole, numbers), "slices": role.slices(whole, numbers),
         "find": role.find(numbers.matrix), "begin": text.begin(role, numbers), "compose": compose(role, whole, numbers),
         "finish": text.finish(role, numbers),
         "open": text.scope(role, &format!("namespace {}_parts {{", launch.entry)),

@@ -15,6 +15,10 @@ const JOIN: &str = include_str!("../../templates/forward/join.cu.hbs");
 pub(crate) const GIVEN: &str = "find_state(initial_state, initial_slots, work, value_heads)";
 pub(crate) const END: &str = "find_state(final_state, final_slots, work, value_heads)";
 
+/// The same of a scan back over the state's gradient.
+const GIVEN_BACK: &str = "find_state(d_final_state, nullptr, work, value_heads)";
+const END_BACK: &str = "find_state(d_initial_state, nullptr, work, value_heads)";
+
 /// Where the state lies that a segment starts from, the one that the next starts from, and its A.
 pub(crate) const START: &str = "segment_start(starts, work, work.segment, value_heads)";
 pub(crate) const AFTER: &str = "segment_start(starts, work, work.segment + 1, value_heads)";
@@ -32,39 +36,47 @@ pub(crate) enum Role {
 }
 
 impl Role {
-    /// What a launch of the pass does, but for the one that joins.
-    pub(crate) fn of(launch: &Launch) -> Role {
+    /// What a launch of the scan does, but for the one that joins.
+    pub(crate) fn of(launch: &Launch, numbers: Forward) -> Role {
         match launch.role {
             LaunchRole::SegmentMaps => Role::Maps,
-            LaunchRole::Segments => Role::Parts,
+            _ if numbers.segments > 1 => Role::Parts,
             _ => Role::Whole,
         }
     }
 
     /// What the template of wgmma prints otherwise for each.
     pub(crate) fn view(self, kernel: &Kernel, numbers: Forward, launch: &Launch) -> Value {
-        let scope = |line: String| if self == Role::Whole { Vec::new() } else { vec![line] };
+        // Where a pass has several launches, each is a world of its own.
+        let alone = kernel.launches.len() == 1;
+        let scope = |line: String| if alone { Vec::new() } else { vec![line] };
         json!({
-            "title": self.title(), "serves": self.serves(kernel, numbers), "slices": self.slices(kernel, numbers),
+            "title": self.title(kernel.pass), "serves": self.serves(kernel, numbers), "slices": self.slices(kernel, numbers),
             "open": scope(format!("namespace {}_parts {{", launch.entry)),
             "close": scope(format!("\n}}  // namespace {}_parts", launch.entry)),
-            "find": self.find(numbers.matrix), "begin": self.begin(numbers), "finish": self.finish(numbers),
+            "find": self.find(numbers.matrix), "begin": self.begin(kernel.pass, numbers),
+            "finish": self.finish(kernel.pass, numbers),
         })
     }
 
     /// What of the pass the launch does. A map keeps no states.
     pub(crate) fn kernel(self, kernel: &Kernel) -> Kernel {
         match self {
-            Role::Maps => Kernel { plan: kernel.plan.without_outputs(), pass: Pass::Forward, ..kernel.clone() },
-            Role::Whole | Role::Parts => kernel.clone(),
+            Role::Maps if kernel.pass != Pass::Backward => {
+                Kernel { plan: kernel.plan.without_outputs(), pass: Pass::Forward, ..kernel.clone() }
+            }
+            Role::Maps | Role::Whole | Role::Parts => kernel.clone(),
         }
     }
 
-    pub(crate) fn title(self) -> &'static str {
-        match self {
-            Role::Whole => "the chunked forward pass",
-            Role::Parts => "the chunked forward pass, a part of a sequence to a block,",
-            Role::Maps => "what parts of a sequence make of the states they start from,",
+    pub(crate) fn title(self, pass: Pass) -> &'static str {
+        match (self, pass) {
+            (Role::Whole, Pass::Backward) => "the reverse scan of the backward pass",
+            (Role::Parts, Pass::Backward) => "the reverse scan of the backward pass, a part of a sequence to a block,",
+            (Role::Maps, Pass::Backward) => "what parts of a sequence make of the gradients they start from,",
+            (Role::Whole, _) => "the chunked forward pass",
+            (Role::Parts, _) => "the chunked forward pass, a part of a sequence to a block,",
+            (Role::Maps, _) => "what parts of a sequence make of the states they start from,",
         }
     }
 
@@ -93,8 +105,13 @@ impl Role {
     /// The numbers of blocks and segments.
     pub(crate) fn slices(self, kernel: &Kernel, numbers: Forward) -> Vec<String> {
         let Forward { scan: Scan { value_split, .. }, segments, .. } = numbers;
+        let back = format!("BACK = {},", u32::from(kernel.pass == Pass::Backward));
         let blocks = match self {
-            Role::Whole => return vec![format!("VALUE_SPLIT = {value_split},  // slices of the value dim")],
+            Role::Whole => {
+                let slices = format!("VALUE_SPLIT = {value_split},  // slices of the value dim");
+                let ordered = numbers.matrix == Matrix::Wgmma;
+                return [slices].into_iter().chain(ordered.then_some(back)).collect();
+            }
             Role::Parts => value_split * segments,
             Role::Maps => first_blocks(&kernel.rule, &kernel.plan, numbers),
         };
@@ -102,6 +119,7 @@ impl Role {
             format!("VALUE_SPLIT = {blocks},  // blocks that share a sequence and head"),
             format!("SLICES = {value_split},  // of the value dim"),
             format!("SEGMENTS = {segments},"),
+            back,
             format!("MAP_ROWS = {},  // of A^T as it is stored", map_rows(&kernel.rule, &kernel.plan)),
         ];
         if self == Role::Maps {
@@ -134,8 +152,8 @@ impl Role {
     }
 
     /// The state that enters.
-    fn begin(self, numbers: Forward) -> Vec<String> {
-        let (given, start) = (GIVEN, START);
+    fn begin(self, pass: Pass, numbers: Forward) -> Vec<String> {
+        let (given, start) = (if pass == Pass::Backward { GIVEN_BACK } else { GIVEN }, START);
         match self {
             Role::Whole => vec![format!("state.load({given}, value);")],
             Role::Parts => vec![format!("load_rows(state, {start}, value);")],
@@ -154,8 +172,8 @@ impl Role {
     }
 
     /// The state that leaves.
-    fn finish(self, numbers: Forward) -> Vec<String> {
-        let (given, after) = (END, AFTER);
+    fn finish(self, pass: Pass, numbers: Forward) -> Vec<String> {
+        let (given, after) = (if pass == Pass::Backward { END_BACK } else { END }, AFTER);
         let store = "if (end != nullptr) state.store(end, value);".to_owned();
         match self {
             Role::Whole => vec![format!("float* const end = {given};"), store],
@@ -186,7 +204,7 @@ pub(crate) fn join(kernel: &Kernel, numbers: Forward, launch: &Launch) -> (&'sta
         "decay": describe(plan.decay), "erase": describe(plan.erase), "write": describe_write(plan),
         "grid": format!("sequences * value_heads * {split}"),
         "key": rule.key_dim, "value": rule.value_dim, "chunk": numbers.scan.chunk, "rows": JOIN_ROWS,
-        "value_split": split, "segments": numbers.segments, "map_rows": map_rows(rule, plan), "join": join,
+        "value_split": split, "segments": numbers.segments, "back": u32::from(kernel.pass == Pass::Backward), "map_rows": map_rows(rule, plan), "join": join,
         "shared_bytes": launch.shared_bytes, "shared_alignment": launch.shared_alignment,
         "regions": regions(launch, |_| "S as it enters a segment"),
         "params": params(kernel, launch),

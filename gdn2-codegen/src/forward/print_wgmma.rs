@@ -19,10 +19,11 @@ const TEMPLATE: &str = include_str!("../../templates/forward/wgmma.cu.hbs");
 
 /// The template and its view.
 pub(crate) fn view(kernel: &Kernel, numbers: Forward, launch: &Launch) -> (&'static str, Value) {
-    let role = Role::of(launch);
+    let role = Role::of(launch, numbers);
     let own = role.kernel(kernel);
     let scan = numbers.scan;
-    let text = Text { kernel: &own, scan, role, segments: numbers.segments };
+    let back = own.pass == Pass::Backward;
+    let text = Text { kernel: &own, scan, role, segments: numbers.segments, back };
     let (rule, plan) = (&own.rule, &own.plan);
     let (state_key_stride, state_value_stride) = match rule.state {
         StateLayout::Kv => (rule.value_dim, 1),
@@ -43,11 +44,19 @@ pub(crate) fn view(kernel: &Kernel, numbers: Forward, launch: &Launch) -> (&'sta
         "element": type_name(rule.dtype), "storages": text.storages(), "choices": text.choices(),
         "load_registers": dealt(|r| r.load), "factor_change": factor_change,
         "factor_registers": dealt(|r| r.factors), "state_registers": dealt(|r| r.state),
-        "rows": text.rows(), "written": text.written(), "scale": if text.outputs() { "scale" } else { "1.0f" },
-        "outputs": text.output_rows(), "keep": text.keep(),
+        "rows": text.rows(), "written": text.written(), "scale": text.scale(), "outputs": text.output_rows(),
+        "advance": text.advance(),
+        "formula": if back { REVERSE } else { RECURRENCE },
+        "streamed": if back { "dO" } else { "the values" }, "state": if back { "dS" } else { "S" },
+        "scan": if back { "backward/wgmma/reverse" } else { "forward/wgmma/advance" },
     });
     (TEMPLATE, extend(view, role.view(kernel, numbers, launch)))
 }
+
+/// What a block computes, forward and back.
+const RECURRENCE: &str =
+    "S_t = (I - k_t e_t^T) Diag(exp g_t) S_(t-1) + k_t z_t^T     e = b k     z = w v     o_t = scale S_t^T q_t";
+const REVERSE: &str = "dN = PT dO + K^ dS'      dR = MT dN      dS = D dS' + Q^T dO - E^T dR";
 
 struct Text<'a> {
     kernel: &'a Kernel,
@@ -55,12 +64,28 @@ struct Text<'a> {
     role: Role,
     /// Parts of a sequence that run side by side.
     segments: u32,
+    /// Chunks last to first, and the state's gradient in place of the state.
+    back: bool,
 }
 
 impl Text<'_> {
-    /// Whether the state is read for outputs, or only advanced.
+    /// Whether queries are read.
     fn outputs(&self) -> bool {
-        self.role != Role::Maps
+        self.role != Role::Maps || self.back
+    }
+
+    fn scale(&self) -> &'static str {
+        if self.outputs() { "scale" } else { "1.0f" }
+    }
+
+    /// The loop over chunks.
+    fn advance(&self) -> String {
+        let (scale, keep) = (self.scale(), self.keep());
+        if self.back {
+            format!("reverse_chunks<Cfg>(state, work.length, {scale}, {keep});")
+        } else {
+            format!("advance_chunks<Cfg>(state, o_rows, o_stride, work.length, {scale}, {keep});")
+        }
     }
 
     /// The device files of the rule's own kind of factors.
@@ -118,21 +143,22 @@ impl Text<'_> {
         let tensors = [
             (Tensor::Q, self.outputs()),
             (Tensor::K, true),
-            (Tensor::V, true),
+            (Tensor::V, true), // dO in its place, going back
             (Tensor::G, plan.decay != Fold::Absent),
             (Tensor::B, plan.erase != Fold::Absent),
             (Tensor::W, own_write),
         ];
         let line = |(tensor, there): (Tensor, bool)| {
-            let name = tensor.name();
+            let rows = tensor.name();
             if !there {
-                return format!("const NoRows {name}_rows{{}};");
+                return format!("const NoRows {rows}_rows{{}};");
             }
+            let name = if self.back && tensor == Tensor::V { Tensor::DO.cuda_name() } else { rows };
             let head = if matches!(tensor, Tensor::Q | Tensor::K) { "key_head" } else { "value_head" };
             let of_values = tensor == Tensor::V || (tensor == Tensor::W && plan.write == Fold::Operand);
             let shift = if of_values { " + value" } else { "" };
             format!(
-                "const Rows<{}> {name}_rows{{work.rows({name}, {name}_batch_stride, {name}_token_stride, \
+                "const Rows<{}> {rows}_rows{{work.rows({name}, {name}_batch_stride, {name}_token_stride, \
                  {name}_head_stride, work.{head}){shift}, {name}_token_stride}};",
                 storage(self.kernel, tensor)
             )
@@ -151,6 +177,9 @@ impl Text<'_> {
 
     /// Where outputs go.
     fn output_rows(&self) -> Vec<String> {
+        if self.back {
+            return Vec::new();
+        }
         let rows = if self.outputs() {
             "work.rows(o, o_batch_stride, o_token_stride, o_head_stride, work.value_head) + value"
         } else {
@@ -160,18 +189,17 @@ impl Text<'_> {
         vec![format!("Element* const o_rows = {rows};"), format!("const i64 o_stride = {stride};")]
     }
 
-    fn keeps(&self) -> bool {
-        self.kernel.pass == Pass::ForwardForBackward && self.outputs()
-    }
-
-    /// What is done with S as it enters a chunk.
-    fn keep(&self) -> &'static str {
-        if self.keeps() {
-            "KeepsStates{states, work.first + static_cast<i64>(work.batch) * tokens, work.sequence, work.value_head, \
-             value_heads, value / 16}"
-        } else {
-            "KeepsNothing{}"
-        }
+    /// What is done with the state as it enters a chunk.
+    fn keep(&self) -> String {
+        let kept = match self.kernel.pass {
+            Pass::ForwardForBackward => "states",
+            Pass::Backward if self.role != Role::Maps => "dstates",
+            _ => return "KeepsNothing{}".to_owned(),
+        };
+        format!(
+            "KeepsStates{{{kept}, work.first + static_cast<i64>(work.batch) * tokens, work.sequence, work.value_head, \
+             value_heads, value / 16}}"
+        )
     }
 }
 

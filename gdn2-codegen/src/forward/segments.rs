@@ -17,34 +17,33 @@ use crate::schedule::{Forward, Matrix};
 use crate::shared::{ALIGNMENT, Region, shared_bytes};
 use gdn2_dsl::Rule;
 
-/// The launches before the forward kernel's own.
-pub(crate) fn launches(rule: &Rule, plan: &Plan, numbers: Forward, forward: &Launch) -> Vec<Launch> {
+/// The launches before the scan's own, `scan`. The first has a plan and parameters of its own.
+pub(crate) fn launches(rule: &Rule, maps: &Plan, numbers: Forward, scan: &Launch, params: Vec<Param>) -> Vec<Launch> {
     let grid = |blocks: u32| Extent { factors: vec![Factor::Sequences, Factor::ValueHeads], times: u64::from(blocks) };
-    let advances = plan.without_outputs();
     let (shared, block) = match numbers.matrix {
-        Matrix::Wgmma => (wgmma::shared_map(rule, &advances, numbers.scan), forward.block),
+        Matrix::Wgmma => (wgmma::shared_map(rule, maps, numbers.scan), scan.block),
         Matrix::Mma => {
-            let scan = mma::map_scan(rule, plan, numbers);
-            (mma::shared_map(rule, &advances, scan), scan.warps * 32)
+            let scan = mma::map_scan(rule, maps, numbers);
+            (mma::shared_map(rule, maps, scan), scan.warps * 32)
         }
     };
     let first = Launch {
         role: LaunchRole::SegmentMaps,
-        entry: format!("{}_maps", forward.entry),
-        params: first_params(rule, &advances, numbers),
-        grid: grid(first_blocks(rule, plan, numbers)),
+        entry: format!("{}_maps", scan.entry),
+        params,
+        grid: grid(first_blocks(rule, maps, numbers)),
         block,
         shared_bytes: shared_bytes(&shared),
-        shared_alignment: forward.shared_alignment,
+        shared_alignment: scan.shared_alignment,
         shared,
         when: Condition::Always,
     };
-    let bytes = if plan.erase == Fold::Absent { 0 } else { rule.key_dim * JOIN_ROWS * 4 };
+    let bytes = if maps.erase == Fold::Absent { 0 } else { rule.key_dim * JOIN_ROWS * 4 };
     let shared: Vec<Region> =
         (bytes > 0).then(|| Region { name: "s".to_owned(), offset: 0, bytes }).into_iter().collect();
     let join = Launch {
         role: LaunchRole::SegmentJoin,
-        entry: format!("{}_join", forward.entry),
+        entry: format!("{}_join", scan.entry),
         params: join_params(),
         grid: grid(rule.value_dim / JOIN_ROWS),
         block: rule.key_dim,
@@ -74,7 +73,8 @@ pub(crate) fn workspaces(rule: &Rule, plan: &Plan, numbers: Forward) -> Vec<Work
     workspaces
 }
 
-fn first_params(rule: &Rule, plan: &Plan, numbers: Forward) -> Vec<Param> {
+/// The parameters of forward's first launch, by its own plan.
+pub(crate) fn first_params(rule: &Rule, plan: &Plan, numbers: Forward) -> Vec<Param> {
     let queries = plan.scores_queries().then_some(Tensor::Q);
     let inputs = queries.into_iter().chain([Tensor::K, Tensor::V]);
     let tensors: Vec<Tensor> = inputs.chain(plan.gate_tensors()).collect();

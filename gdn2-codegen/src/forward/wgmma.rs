@@ -7,6 +7,7 @@ use super::numbers::MOST;
 use crate::arch::Arch;
 use crate::chunk::numbers::{WARP_ROWS, own_erase_operand};
 use crate::kernel::Illegal;
+use crate::pass::Pass;
 use crate::plan::{Fold, Plan};
 use crate::schedule::{Forward, Scan};
 use crate::shared::{Region, shared_bytes};
@@ -101,7 +102,11 @@ pub(crate) fn part_steps(rule: &Rule, parts: u32) -> u32 {
 /// Where channels decay queries read S only when what the chunk writes is known, and one accumulator serves both.
 fn wanted(rule: &Rule, plan: &Plan, scan: Scan, parts: u32) -> u32 {
     let held = rule.key_dim / 2 + part_steps(rule, parts) * 4;
-    if plan.decay == Fold::Operand {
+    if plan.pass == Pass::Backward {
+        // Beside them dO, rounded, and a sum that lacks a factor per token.
+        let sums = if plan.decay == Fold::Pair { scan.chunk } else { scan.chunk / 2 };
+        held + sums + scan.chunk / 4 + SCAN_OVERHEAD_REGISTERS
+    } else if plan.decay == Fold::Operand {
         held + scan.chunk / 2 + scan.chunk / 4 + SCAN_OVERHEAD_REGISTERS
     } else {
         held + scan.chunk + OVERHEAD_REGISTERS
@@ -213,7 +218,7 @@ pub(crate) fn shared_map(rule: &Rule, plan: &Plan, scan: Scan) -> Vec<Region> {
     place(true, "v_tile", chunk * values * operand, VALUE_ROW);
     place(channels(plan.write), "w_tile", chunk * values * plan.write_storage.bytes(), VALUE_ROW);
     // Each state warp's own.
-    place(plan.scores_queries(), "out", warps * 16 * WARP_ROWS * operand * (chunk / 16).min(2), 16);
+    place(plan.writes_outputs(), "out", warps * 16 * WARP_ROWS * operand * (chunk / 16).min(2), 16);
     for name in token_vectors(plan) {
         place(true, name, stages * chunk * 4, 16);
     }

@@ -32,6 +32,7 @@ const FILES: &[(&str, &str)] = files![
     "backward/reverse.cuh",
     "backward/sum_heads.cuh",
     "backward/value_rows.cuh",
+    "backward/wgmma/reverse.cuh",
     "chunk/channel_decay.cuh",
     "chunk/erase_gates.cuh",
     "chunk/erase_operand.cuh",

@@ -82,6 +82,12 @@ pub struct Backward {
     /// The scan. Where forward keeps states, its chunks must be as long.
     #[serde(flatten)]
     pub scan: Scan,
+    /// Which matrix instructions the scan's products are made of.
+    #[serde(default, skip_serializing_if = "Matrix::is_mma")]
+    pub matrix: Matrix,
+    /// Parts of a sequence that the scan runs side by side: 1 to 16. Written only where it is not 1.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub segments: u32,
     /// Tiles of 16 value rows the gradient launch serves at a time.
     pub value_tiles: u32,
     /// Warps per block of the gradient launch.
@@ -204,7 +210,8 @@ impl Schedule {
     pub fn whole(self) -> Schedule {
         match self {
             Schedule::Forward(numbers) => Schedule::Forward(Forward { segments: 1, ..numbers }),
-            Schedule::Backward(_) | Schedule::Decode(_) => self,
+            Schedule::Backward(numbers) => Schedule::Backward(Backward { segments: 1, ..numbers }),
+            Schedule::Decode(_) => self,
         }
     }
 
@@ -212,7 +219,8 @@ impl Schedule {
     pub fn segments(&self) -> u32 {
         match self {
             Schedule::Forward(numbers) => numbers.segments,
-            Schedule::Backward(_) | Schedule::Decode(_) => 1,
+            Schedule::Backward(numbers) => numbers.segments,
+            Schedule::Decode(_) => 1,
         }
     }
 }
@@ -224,8 +232,13 @@ impl Forward {
 
 impl Backward {
     /// Field names, in the order they are printed.
-    pub const FIELDS: [&'static str; 7] =
-        ["chunk", "value_split", "warps", "stages", "value_tiles", "gradient_warps", "recompute"];
+    pub const FIELDS: [&'static str; 9] =
+        ["chunk", "value_split", "warps", "stages", "matrix", "segments", "value_tiles", "gradient_warps", "recompute"];
+
+    /// The scan as forward's is stated.
+    pub(crate) const fn scan(&self) -> Forward {
+        Forward { scan: self.scan, matrix: self.matrix, segments: self.segments }
+    }
 }
 
 impl Decode {
@@ -240,20 +253,27 @@ impl fmt::Display for Scan {
     }
 }
 
+impl fmt::Display for Forward {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.scan)?;
+        if !self.matrix.is_mma() {
+            f.write_str(",matrix=wgmma")?;
+        }
+        if self.segments == 1 { Ok(()) } else { write!(f, ",segments={}", self.segments) }
+    }
+}
+
 impl fmt::Display for Schedule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Schedule::Forward(s) => {
-                write!(f, "{}", s.scan)?;
-                if !s.matrix.is_mma() {
-                    f.write_str(",matrix=wgmma")?;
-                }
-                if s.segments == 1 { Ok(()) } else { write!(f, ",segments={}", s.segments) }
-            }
+            Schedule::Forward(s) => s.fmt(f),
             Schedule::Backward(s) => write!(
                 f,
                 "{},value_tiles={},gradient_warps={},recompute={}",
-                s.scan, s.value_tiles, s.gradient_warps, s.recompute
+                s.scan(),
+                s.value_tiles,
+                s.gradient_warps,
+                s.recompute
             ),
             Schedule::Decode(s) => write!(f, "value_split={},warps={}", s.value_split, s.warps),
         }

@@ -22,7 +22,10 @@ pub fn space(rule: &Rule, pass: Pass, arch: Arch) -> Result<Vec<Schedule>, Sched
             forward().into_iter().chain(forward_segments(rule)).chain(wgmma).collect()
         }
         Pass::Decode => decode(),
-        Pass::Backward => backward(),
+        Pass::Backward => {
+            let wgmma = arch.limits().wgmma.map_or_else(Vec::new, |wgmma| backward_wgmma(rule, wgmma));
+            backward().into_iter().chain(wgmma).collect()
+        }
     };
     let built_in = space[0];
     space.extend(others.into_iter().filter(|schedule| *schedule != built_in));
@@ -86,6 +89,8 @@ fn backward() -> Vec<Schedule> {
                     for recompute in [0, 1] {
                         all.push(Schedule::Backward(Backward {
                             scan: Scan { chunk, value_split, warps, stages: 1 },
+                            matrix: Matrix::Mma,
+                            segments: 1,
                             value_tiles,
                             gradient_warps,
                             recompute,
@@ -93,6 +98,25 @@ fn backward() -> Vec<Schedule> {
                     }
                 }
             }
+        }
+    }
+    all
+}
+
+/// The scan on wgmma; the gradients as without it.
+fn backward_wgmma(rule: &Rule, wgmma: WgmmaLimits) -> Vec<Schedule> {
+    let mut all = Vec::new();
+    for scan in forward_wgmma(rule, wgmma) {
+        let Schedule::Forward(Forward { scan, matrix, segments }) = scan else { continue };
+        for (value_tiles, gradient_warps) in [(4, 8), (8, 8), (4, 4)] {
+            all.push(Schedule::Backward(Backward {
+                scan,
+                matrix,
+                segments,
+                value_tiles,
+                gradient_warps,
+                recompute: 0,
+            }));
         }
     }
     all

@@ -77,12 +77,6 @@ DEVICE void begin_writes(float (&n)[CHUNK / 8][4], u32 (&r)[CHUNK / 16][4], cons
   products_commit();
 }
 
-// Keeps S as it enters a chunk, where backward wants it.
-struct KeepsNothing {
-  template <typename Element>
-  METHOD void operator()(const State<Element>&, int) const {}
-};
-
 // A chunk, queries' reads of S early: as S enters, beside what is erased of it.
 template <class Cfg, typename Wait>
 DEVICE void advance_early(State<typename Cfg::Element>& state, float (&out)[CHUNK / 8][4], const Buffer<Cfg>& buffer,

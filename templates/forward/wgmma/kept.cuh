@@ -6,6 +6,12 @@
 #include "forward/wgmma/state.cuh"
 #include "numbers.cuh"
 
+// Nothing asks for them.
+struct KeepsNothing {
+  template <typename Element>
+  METHOD void operator()(const State<Element>&, int) const {}
+};
+
 struct KeepsStates {
   void* words;
   i64 first_token;  // among all

@@ -12,10 +12,10 @@ DEVICE void load_chunks(const Q& q, const K& k, const V& v, const G& g, const B&
   const int lane = lane_index();
   const bool has_gates = TokenGates<Cfg>::ANY && warp_index() % WARPS == 0;
   TokenGates<Cfg> gates;
-  if (has_gates) gates.fetch(g, b, w, 0, length, lane);
+  if (has_gates) gates.fetch(g, b, w, first_chunk(length), length, lane);
   Stage stage;
 #pragma unroll 1
-  for (int first = 0, parity = 1; first < length; first += CHUNK, parity ^= 1) {
+  for (int first = first_chunk(length), parity = 1; is_chunk(first, length); first += NEXT_CHUNK, parity ^= 1) {
     const Buffer<Cfg> buffer(stage);
     const int exist = length - first;
     buffer.empty().wait(stage.parity ^ 1);
@@ -27,7 +27,8 @@ DEVICE void load_chunks(const Q& q, const K& k, const V& v, const G& g, const B&
     if (has_gates) {
       store_vectors<Cfg>(buffer, gates, scale, lane);
       buffer.full().arrive();
-      gates.fetch(g, b, w, first + CHUNK, length, lane);
+      const int next = first + NEXT_CHUNK;
+      gates.fetch(g, b, w, next, BACK && next < 0 ? next : length, lane);
     } else {
       buffer.full().arrive_alone();  // copies alone do not tell that the buffer was empty
     }

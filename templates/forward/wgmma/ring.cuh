@@ -50,6 +50,11 @@ struct Barrier {
   }
 };
 
+// Where chunks of a sequence of `length` tokens begin, in the order that the scan takes them: first to last, or back.
+enum : int { NEXT_CHUNK = BACK ? -CHUNK : CHUNK };
+DEVICE int first_chunk(int length) { return BACK ? (length + CHUNK - 1) / CHUNK * CHUNK - CHUNK : 0; }
+DEVICE bool is_chunk(int first, int length) { return BACK ? first >= 0 : first < length; }
+
 // The threads of the factor warpgroup meet.
 DEVICE void group_sync() { asm volatile("bar.sync 1, 128;" ::: "memory"); }
 

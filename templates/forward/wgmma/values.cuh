@@ -12,11 +12,15 @@ struct Values {
   u32 address;
   METHOD Values(int tile, int warp, int lane)
       : address(shared_address(tile + Tile<VALUES, 2>::offset(lane % 8 + lane / 16 * 8, warp * 16 + lane / 8 % 2 * 8))) {}
-  METHOD void load(float (&near)[4], float (&far)[4], int tokens) const {
-    u32 pairs[4];
+  // The same as the register operand of a product over tokens.
+  METHOD void operand(u32 (&pairs)[4], int tokens) const {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
                  : "=r"(pairs[0]), "=r"(pairs[1]), "=r"(pairs[2]), "=r"(pairs[3])
                  : "r"(address + tokens * Tile<VALUES, 2>::ROW));
+  }
+  METHOD void load(float (&near)[4], float (&far)[4], int tokens) const {
+    u32 pairs[4];
+    operand(pairs, tokens);
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       near[half * 2] = T::low(pairs[half]);

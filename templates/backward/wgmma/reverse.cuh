@@ -1,0 +1,171 @@
+// The gradient dS of the state from chunk to chunk, last first, on the skeleton of the forward pass: 64 value rows of dS^T to
+// a warpgroup, in accumulators throughout and, rounded, as the register operand of products whose other operand is a tile.
+//
+//   dN = PT dO + K^ dS'      dR = MT dN      dS = D dS' + Q^T dO - E^T dR
+//
+// dS' is what the chunk after leaves. dO lies where values lie in the forward pass. Factors that are one per token come from
+// the vectors of the chunk's buffer.
+#pragma once
+
+#include "forward/wgmma/state.cuh"
+#include "forward/wgmma/values.cuh"
+#include "numbers.cuh"
+
+// dN as the sum of two operands: where keys repeat, rows of M cancel, and what one operand rounds away would be all that is
+// left.
+template <typename Element>
+DEVICE void to_halves(u32 (&high)[CHUNK / 16][4], u32 (&low)[CHUNK / 16][4], const float (&x)[CHUNK / 8][4]) {
+#pragma unroll
+  for (int t = 0; t < CHUNK / 16; ++t) {
+#pragma unroll
+    for (int p = 0; p < 4; ++p) {
+      const float(&pair)[4] = x[t * 2 + p / 2];
+      const float first = pair[p % 2 * 2], second = pair[p % 2 * 2 + 1];
+      high[t][p] = Element::pack(first, second);
+      low[t][p] = Element::pack(first - Element::low(high[t][p]), second - Element::high(high[t][p]));
+    }
+  }
+}
+
+// sum[.][j] (+)= a[.][i] y[i][j] over the rows i of a tile [CHUNK][CHUNK].
+DEVICE void multiply_down(float (&sum)[CHUNK / 8][4], const u32 (&a)[CHUNK / 16][4], int y, bool keep) {
+  const ByRows<CHUNK> rows(y);
+#pragma unroll
+  for (int t = 0; t < CHUNK / 16; ++t) multiply<1>(sum, a[t], rows.step(t), keep || t > 0);
+}
+
+// Columns of operands, which are tokens, times `factor` and, where there is a vector, that of their token.
+template <class Cfg>
+DEVICE void scale_queries(u32 (&a)[CHUNK / 16][4], const Buffer<Cfg>& buffer, float scale, float down, int lane) {
+  using Element = typename Cfg::Element;
+#pragma unroll
+  for (int t = 0; t < CHUNK / 16; ++t) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      float2 factor = {scale * down, scale * down};
+      if constexpr (Cfg::DECAY == TOKEN) {
+        factor = Columns(buffer.vector(Cfg::SMEM_QUERY), lane)[t * 2 + half];  // with `scale` in it
+        factor = {factor.x * down, factor.y * down};
+      }
+#pragma unroll
+      for (int row = 0; row < 2; ++row) {
+        u32& pair = a[t][half * 2 + row];
+        pair = Element::pack(Element::low(pair) * factor.x, Element::high(pair) * factor.y);
+      }
+    }
+  }
+}
+
+// E^T dR, as a chunk's dS loses it: the operand is -dR up to the factor that E^ lacks.
+template <class Cfg>
+DEVICE void negate_residual(float (&dr)[CHUNK / 8][4], const Buffer<Cfg>& buffer, int lane) {
+  constexpr bool RESIDUAL = Cfg::ERASE == TOKEN || (Cfg::ERASE == CHANNEL && Cfg::DECAY == TOKEN);
+  if constexpr (RESIDUAL) scale_columns(dr, Columns(buffer.vector(Cfg::SMEM_RESIDUAL), lane));
+  else scale_all(dr, -1.0f);
+}
+
+// sum (+)= K^ dS', the operand of dS' in parts of Cfg::STEPS steps, each of which waits for the one before.
+template <class Cfg, bool KEEP, int FROM = 0>
+DEVICE void read_gradient(float (&sum)[CHUNK / 8][4], const float (&s)[KEY / 8][4], const ByColumns<KEY>& keys) {
+  constexpr bool LAST = FROM + Cfg::STEPS >= KEY / 16;
+  constexpr int MINE = LAST ? KEY / 16 - FROM : Cfg::STEPS;
+  {
+    u32 entering[MINE][4];
+    to_operands<typename Cfg::Element, FROM>(entering, s);
+    pin(entering);
+    products_begin();
+    multiply_rows<FROM>(sum, entering, keys, KEEP || FROM > 0);
+    products_commit();
+    products_wait<0>(sum);
+  }
+  if constexpr (!LAST) read_gradient<Cfg, KEEP, FROM + Cfg::STEPS>(sum, s, keys);
+}
+
+// dS over one chunk; `keep` sees it as it enters. dO is read into registers once, and its place is free then.
+template <class Cfg, typename Keep>
+DEVICE void reverse_chunk(State<typename Cfg::Element>& state, const Buffer<Cfg>& buffer, float scale, const Keep& keep,
+                          int warp, int lane) {
+  using Element = typename Cfg::Element;
+  u32 a[CHUNK / 16][4];
+  {
+    const Values<Element> values(Cfg::SMEM_V_TILE, warp, lane);
+#pragma unroll
+    for (int t = 0; t < CHUNK / 16; ++t) values.operand(a[t], t * 16);
+  }
+  __syncwarp();
+  Barrier{Cfg::SMEM_VALUES_READ}.arrive_alone();
+  float dn[CHUNK / 8][4];  // and dR
+  pin(a);
+  products_begin();
+  multiply_down(dn, a, buffer.p(), false);
+  products_commit();
+  keep(state);
+  products_wait<0>(dn);
+  const float down = state.unit.down();
+  // P has `scale` in it but where the decay is an operand's.
+  if constexpr (Cfg::DECAY == CHANNEL) scale_all(dn, scale * down);
+  else if constexpr (Unit<Element>::MOVES) scale_all(dn, down);
+  const ByColumns<KEY> keys(buffer.keys());
+  if constexpr (Cfg::DECAY == TOKEN) {
+    float held[CHUNK / 8][4];  // K^ lacks a factor per token
+    read_gradient<Cfg, false>(held, state.s, keys);
+    scale_columns(held, Columns(buffer.vector(Cfg::SMEM_DECAY_OUT), lane));
+#pragma unroll
+    for (int n = 0; n < CHUNK / 8; ++n) {
+#pragma unroll
+      for (int c = 0; c < 4; ++c) dn[n][c] += held[n][c];
+    }
+  } else {
+    pin(dn);
+    read_gradient<Cfg, true>(dn, state.s, keys);
+  }
+  scale_queries(a, buffer, scale, down, lane);
+  pin(a);
+  if constexpr (Cfg::ERASE) {
+    u32 high[CHUNK / 16][4], low[CHUNK / 16][4];
+    to_halves<Element>(high, low, dn);
+    pin(high);
+    pin(low);
+    products_begin();
+    multiply_down(dn, low, buffer.m(), false);
+    multiply_down(dn, high, buffer.m(), true);
+    products_commit();
+    decay_state(state.s, buffer, lane);
+    pin(state.s);
+    products_begin();
+    multiply_columns(state.s, a, ByRows<KEY>(buffer.queries()));
+    products_commit();
+    products_wait<1>(dn);
+    negate_residual(dn, buffer, lane);
+    to_operands<Element>(high, dn);
+    __syncwarp();  // every lane has read the buffer's vectors
+    pin(high);
+    products_begin();
+    multiply_columns(state.s, high, ByRows<KEY>(buffer.erased()));
+  } else {
+    decay_state(state.s, buffer, lane);
+    __syncwarp();
+    pin(state.s);
+    products_begin();
+    multiply_columns(state.s, a, ByRows<KEY>(buffer.queries()));
+  }
+  products_commit();
+  products_wait<0>(state.s);
+}
+
+// Chunks last to first of `length` tokens. `keep` sees dS after each chunk.
+template <class Cfg, typename Keep>
+DEVICE void reverse_chunks(State<typename Cfg::Element>& state, int length, float scale, const Keep& keep) {
+  const int warp = warp_index() - STATE_WARP, lane = lane_index();
+  Stage stage;
+#pragma unroll 1
+  for (int first = first_chunk(length), parity = 0; is_chunk(first, length); first += NEXT_CHUNK, parity ^= 1) {
+    const Buffer<Cfg> buffer(stage);
+    buffer.ready().wait(stage.parity);
+    Barrier{Cfg::SMEM_VALUES}.wait(parity);
+    const auto kept = [&](State<typename Cfg::Element>& entering) { keep(entering, first / CHUNK); };
+    reverse_chunk(state, buffer, scale, kept, warp, lane);
+    buffer.empty().arrive_alone();
+    stage.advance();
+  }
+}

@@ -4,45 +4,18 @@
 
 use gdn2_codegen::arch::Arch;
 use gdn2_codegen::kernel::Pass;
-use gdn2_codegen::schedule::Schedule;
-use gdn2_dsl::bars::Verdict;
 use gdn2_dsl::{Combination, Draw, Dtype, Grain, Rule, StateLayout, Write, granularity_combinations};
 use gdn2_runtime::device::Device;
 use gdn2_runtime::device::vm::Settings;
-use gdn2_runtime::drawn::gradient_bars;
-use gdn2_runtime::engine::{Engine, Outcome, Run, RunError};
-use gdn2_runtime::judge::judge;
+use gdn2_runtime::engine::{Engine, Outcome, Run};
 use gdn2_runtime::tensors::Case;
+use gdn2_tests::agrees::gradients_agree;
 use gdn2_tests::draws::{draws, rules, runner};
 use gdn2_tests::seed::{again, seed_of};
 use gdn2_tests::{engine, root};
 use gdn2_vm::Check;
 use proptest::prelude::*;
 use rayon::prelude::*;
-
-/// Runs a draw backward and compares every gradient. Whether the schedule could serve it is the answer; anything wrong
-/// is the error.
-fn agrees(engine: &Engine, run: &Run<'_>, draw: &Draw) -> Result<bool, String> {
-    let case = Case::drawn(run.rule, draw, true).unwrap();
-    let what = || format!("{}{draw:?} {}", run.rule, run.schedule);
-    let outcome = match engine.run(run, &case) {
-        Ok(outcome) => outcome,
-        Err(RunError::Illegal(_)) => return Ok(false),
-        Err(error) => return Err(format!("{error}: {}", what())),
-    };
-    if let Some(finding) = outcome.reports.iter().flat_map(|report| &report.findings).next() {
-        return Err(format!("{finding}: {}", what()));
-    }
-    let (arch, schedule) = outcome.kernel.unwrap();
-    let Schedule::Backward(numbers) = schedule else { return Err(format!("{schedule} is no schedule of backward")) };
-    for (tensor, bar) in gradient_bars(run.rule, draw, &case, numbers.scan.chunk).unwrap() {
-        let judged = judge(tensor, &outcome, &case, bar).map_err(|error| error.to_string())?;
-        if let Some(judged) = judged.filter(|judged| judged.verdict == Verdict::Failed) {
-            return Err(format!("{judged:?}, {arch} {schedule}: {}; {}", what(), again()));
-        }
-    }
-    Ok(true)
-}
 
 /// Every combination once, neighbours with other dims, dtypes, storage, layouts, chunks and architectures.
 fn kernels() -> Vec<(Rule, Arch, &'static str)> {
@@ -74,7 +47,7 @@ fn every_combination() {
         .enumerate()
         .flat_map_iter(|(index, (rule, arch, schedule))| {
             let run = Run { arch: Some(*arch), schedule, ..Run::new(rule, Pass::Backward, &device) };
-            let fails = |draw: &Draw| match agrees(&engine, &run, draw) {
+            let fails = |draw: &Draw| match gradients_agree(&engine, &run, draw) {
                 Ok(served) => (!served).then(|| format!("{} {arch} {schedule} is illegal", rule.name)),
                 Err(error) => Some(error),
             };
@@ -93,7 +66,7 @@ fn any_rule_any_draw() {
     runner(10)
         .run(&(rules(), draws(), schedules, arches), |(rule, draw, schedule, arch)| {
             let run = Run { arch: Some(arch), schedule, ..Run::new(&rule, Pass::Backward, &device) };
-            let served = agrees(&engine, &run, &draw).map_err(TestCaseError::fail)?;
+            let served = gradients_agree(&engine, &run, &draw).map_err(TestCaseError::fail)?;
             if served { Ok(()) } else { Err(TestCaseError::reject("illegal schedule")) }
         })
         .unwrap();
@@ -118,7 +91,7 @@ fn key_dims_that_warps_do_not_divide_evenly() {
     kernels.par_iter().enumerate().for_each(|(index, (rule, arch, schedule))| {
         let run = Run { arch: Some(*arch), schedule, ..Run::new(rule, Pass::Backward, &device) };
         let draw = Draw::new(1, 41, 1, 1, seed_of(index as u64));
-        assert_eq!(agrees(&engine, &run, &draw), Ok(true), "{}", again());
+        assert_eq!(gradients_agree(&engine, &run, &draw), Ok(true), "{}", again());
     });
 }
 
@@ -167,6 +140,6 @@ fn a_scalar_decays_gradient_survives_keys_that_repeat() {
     let run = Run { arch: Some(Arch::Sm90a), ..Run::new(&rule, Pass::Backward, &device) };
     for seed in 0..24 {
         let [.., draw] = Draw::telling(seed_of(seed));
-        assert_eq!(agrees(&engine, &run, &draw), Ok(true));
+        assert_eq!(gradients_agree(&engine, &run, &draw), Ok(true));
     }
 }

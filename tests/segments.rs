@@ -234,8 +234,8 @@ fn eight_segments_cost_what_their_maps_do() {
     const SEGMENTS: u64 = 8;
     /// Sectors of a state, or of A.
     const STATE: u64 = 128 * 128 * 4 / 32;
-    /// Blocks of the joining launch that read each A.
-    const JOINS: u64 = 128 / 16;
+    /// How often the joining launch reads each A: for every four values.
+    const JOINS: u64 = 128 / 4;
     /// Segments that are mapped from zeros, and those that are also mapped from the identity.
     const MAPS: (u64, u64) = (SEGMENTS - 1, SEGMENTS - 2);
     let engine = engine();
@@ -258,7 +258,7 @@ fn eight_segments_cost_what_their_maps_do() {
         // Seven more starts; GDN has 650,000 instructions in 64 chunks.
         assert!(instructions(&parts) <= instructions(&whole) / 100 * 104, "{}", rule.name);
         assert_eq!(fmas(&parts), fmas(&whole), "{}", rule.name);
-        // Starts and B once, each A for every 16 values.
+        // Starts and B once, each A for every four values.
         assert_eq!(sectors(&join), (MAPS.0 * STATE + MAPS.1 * JOINS * STATE, MAPS.1 * STATE), "{}", rule.name);
         assert_eq!(sectors(&maps).1, (1 + MAPS.0 + MAPS.1) * STATE, "{}", rule.name);
         let passes = MAPS.0 + MAPS.1;

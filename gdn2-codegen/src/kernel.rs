@@ -146,7 +146,9 @@ impl Kernel {
     pub fn keeping_forward(&self) -> Option<String> {
         match self.schedule {
             Schedule::Backward(numbers) if self.workspaces.iter().any(|workspace| workspace.saved) => {
-                Some(format!("chunk={}", numbers.scan.chunk))
+                let segments =
+                    if numbers.segments > 1 { format!(",segments={}", numbers.segments) } else { String::new() };
+                Some(format!("chunk={}{segments}", numbers.scan.chunk))
             }
             Schedule::Forward(_) | Schedule::Backward(_) | Schedule::Decode(_) => None,
         }

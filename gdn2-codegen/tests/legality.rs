@@ -118,6 +118,9 @@ const EDGES: &[Edge] = &[
     edge("value_split", Backward, (128, 128), "value_split=8", "value_split=9"),
     edge("registers", Backward, (128, 128), "chunk=64,warps=12", "chunk=64,warps=13"),
     edge("recompute", Backward, (64, 64), "recompute=1", "recompute=2"),
+    edge("matrix", Backward, (64, 64), "matrix=wgmma,recompute=0", "matrix=wgmma,recompute=1"),
+    edge("segments", Backward, (64, 64), "matrix=wgmma,segments=16", "matrix=wgmma,segments=17"),
+    Edge { elsewhere: Some((Arch::Sm90a, (128, 80))), ..edge("value_dim", Backward, (128, 64), WARPGROUP, WARPGROUP) },
     edge("value_tiles", Backward, (64, 64), "value_tiles=4", "value_tiles=5"),
     edge(
         "gradient_warps",

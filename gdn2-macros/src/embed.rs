@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use gdn2_codegen::arch::Arch;
-use gdn2_codegen::committed::{Committed, StampedPtx, arches, stem, tuned_stem};
+use gdn2_codegen::committed::{ARCHES, Committed, StampedPtx, stem, tuned_stem};
 use gdn2_codegen::gpu::GPUS;
 use gdn2_codegen::kernel::{Kernel, Pass};
 use gdn2_codegen::record::{Record, Records, gpu_of_file, rule_fingerprint, shipped};
@@ -49,7 +49,7 @@ pub(crate) fn kernels(rule: &Rule, name: &Ident) -> Result<Vec<Kernel>, TokenStr
 pub(crate) fn entry(kernel: &Kernel, tuned: &[Record], span: Span) -> TokenStream {
     let pass = format_ident!("{}", format!("{:?}", kernel.pass));
     let (schedule, text) = (kernel.schedule.to_string(), render(kernel).text);
-    let ptx = arches(kernel.pass).iter().filter_map(|&arch| {
+    let ptx = ARCHES.into_iter().filter_map(|arch| {
         let path = committed_ptx(&kernel.rule, kernel.pass, arch)?;
         let arch = format_ident!("{}", format!("{arch:?}"));
         Some(quote_spanned! { span=> (__gdn2::Arch::#arch, ::core::include_str!(#path)) })

@@ -257,18 +257,26 @@ impl Bank {
         }
     }
 
-    /// The forward kernel that keeps what a backward kernel reads: the embedded one where its chunk is the right one.
+    /// The forward kernel that keeps what a backward kernel reads: the embedded one where its chunk is the right one and
+    /// sequences stay whole, or where there is no compiler.
     fn keeping(&self, overrides: &str) -> Result<Artifact, RunError> {
         let pass = Pass::ForwardForBackward;
         let wanted = Schedule::from_overrides(&self.rule, pass, self.arch, overrides)?;
-        if let Source::Embedded(entries) = self.source
-            && let Some(entry) = entries.iter().find(|entry| entry.pass == pass)
-            && let Ok((artifact, _)) = entry.artifact(&self.rule, self.arch, &self.compiler)
-            && artifact.kernel.schedule.chunk() == wanted.chunk()
+        let embedded = || {
+            let Source::Embedded(entries) = self.source else { return None };
+            let entry = entries.iter().find(|entry| entry.pass == pass)?;
+            let (artifact, _) = entry.artifact(&self.rule, self.arch, &self.compiler).ok()?;
+            (artifact.kernel.schedule.chunk() == wanted.chunk()).then_some(artifact)
+        };
+        if wanted.segments() == 1
+            && let Some(artifact) = embedded()
         {
             return Ok(artifact);
         }
-        self.compile(pass, wanted)
+        match self.compile(pass, wanted) {
+            Err(missing @ RunError::Nvrtc(NvrtcError::Missing { .. })) => embedded().ok_or(missing),
+            made => made,
+        }
     }
 
     fn compile(&self, pass: Pass, schedule: Schedule) -> Result<Artifact, RunError> {

@@ -1,4 +1,4 @@
-//! A generated forward or decode kernel against the float64 definition on one draw.
+//! A generated kernel against the float64 definition on one draw.
 //!
 //! The tolerance of a draw is 1.5 bars, or what rounding the matrix operands can cost on that very draw where that is more,
 //! and never more than 6 bars.
@@ -6,9 +6,10 @@
 
 use crate::seed::again;
 use gdn2_codegen::abi::Tensor;
+use gdn2_codegen::schedule::Schedule;
 use gdn2_dsl::Draw;
 use gdn2_dsl::bars::Verdict;
-use gdn2_runtime::drawn::bars;
+use gdn2_runtime::drawn::{bars, gradient_bars};
 use gdn2_runtime::engine::{Engine, Run, RunError};
 use gdn2_runtime::judge::judge;
 use gdn2_runtime::tensors::{Array, Case};
@@ -42,6 +43,30 @@ pub fn agrees(engine: &Engine, run: &Run<'_>, draw: &Draw, slots: bool) -> Resul
             if pool.data[range.clone()] != untouched.data[range] {
                 return Err(format!("slot {slot} was written, nobody's: {}", what()));
             }
+        }
+    }
+    Ok(true)
+}
+
+/// Runs a draw backward and compares every gradient. Whether the schedule could serve it is the answer; anything wrong
+/// is the error.
+pub fn gradients_agree(engine: &Engine, run: &Run<'_>, draw: &Draw) -> Result<bool, String> {
+    let case = Case::drawn(run.rule, draw, true).unwrap();
+    let what = || format!("{}{draw:?} {}", run.rule, run.schedule);
+    let outcome = match engine.run(run, &case) {
+        Ok(outcome) => outcome,
+        Err(RunError::Illegal(_)) => return Ok(false),
+        Err(error) => return Err(format!("{error}: {}", what())),
+    };
+    if let Some(finding) = outcome.reports.iter().flat_map(|report| &report.findings).next() {
+        return Err(format!("{finding}: {}", what()));
+    }
+    let (arch, schedule) = outcome.kernel.unwrap();
+    let Schedule::Backward(numbers) = schedule else { return Err(format!("{schedule} is no schedule of backward")) };
+    for (tensor, bar) in gradient_bars(run.rule, draw, &case, numbers.scan.chunk).unwrap() {
+        let judged = judge(tensor, &outcome, &case, bar).map_err(|error| error.to_string())?;
+        if let Some(judged) = judged.filter(|judged| judged.verdict == Verdict::Failed) {
+            return Err(format!("{judged:?}, {arch} {schedule}: {}; {}", what(), again()));
         }
     }
     Ok(true)

@@ -1,9 +1,12 @@
 //! Predictions of our own kernels: rules, shapes, schedules.
 
 use comfy_table::{CellAlignment, Table, presets};
+use gdn2_codegen::abi::Extents;
 use gdn2_codegen::arch::Arch;
 use gdn2_codegen::bind;
 use gdn2_codegen::kernel::Pass;
+use gdn2_codegen::lookup::Question;
+use gdn2_codegen::record::Records;
 use gdn2_codegen::schedule::Schedule;
 use gdn2_dsl::Rule;
 use gdn2_runtime::artifact::Compiler;
@@ -48,9 +51,8 @@ pub(super) fn run(args: &Args, target: &Target) -> Result<Verdict, CliError> {
             for asked in &args.shape {
                 let (rule, shape) = (asked.of(rule.clone())?, asked.shape);
                 let sequences = asked.lengths.len().max(shape.batch as usize) as u64;
-                let units = u64::from(constants.multiprocessors());
-                let segments = segments(units / (sequences * u64::from(shape.value_heads)).max(1));
-                for schedule in schedules(args, &rule, arch, segments)? {
+                let extents = Extents { sequences, ..shape.extents() };
+                for schedule in schedules(args, &rule, arch, extents)? {
                     let (rule, gpu) = (rule.clone(), target.gpu.clone());
                     let job = Job { rule, pass: args.pass, shape, gpu, arch, engine: Engine::Model };
                     jobs.push((job, asked.lengths.as_slice(), schedule));
@@ -193,25 +195,39 @@ fn detail(job: &Job, shape: &str, schedule: Schedule, timing: &Timing, roles: bo
     text
 }
 
-/// The schedules to compare.
-fn schedules(args: &Args, rule: &Rule, arch: Arch, segments: u64) -> Result<Vec<Schedule>, CliError> {
-    let mut texts = match (args.schedule.as_slice(), args.pass, arch.limits().wgmma) {
-        ([], Pass::Forward, Some(_)) => vec!["matrix=mma".to_owned(), "matrix=wgmma,segments=1".to_owned()],
+/// The schedules to compare: those asked for, else the built-in one with sequences whole, forward with each matrix
+/// instruction, and what a call gets without records.
+fn schedules(args: &Args, rule: &Rule, arch: Arch, extents: Extents) -> Result<Vec<Schedule>, CliError> {
+    let texts = match (args.schedule.as_slice(), args.pass, arch.limits().wgmma) {
+        ([], Pass::Forward, Some(_)) => vec!["matrix=mma".to_owned(), "matrix=wgmma".to_owned()],
         ([], ..) => vec![String::new()],
         (asked, ..) => asked.to_vec(),
     };
-    if args.schedule.is_empty() && args.pass == Pass::Forward && segments > 1 {
-        let matrix = if arch.limits().wgmma.is_some() { "wgmma" } else { "mma" };
-        texts.push(format!("matrix={matrix},segments={segments}"));
-    }
     let of = |text: &String| Ok(Schedule::from_overrides(rule, args.pass, arch, text)?);
     let all = texts.iter().map(of).collect::<Result<Vec<_>, CliError>>()?;
+    if !args.schedule.is_empty() {
+        return Ok(all);
+    }
     // What nobody asked for is not refused aloud.
-    let legal: Vec<Schedule> = all.iter().copied().filter(|one| bind(rule, args.pass, *one, arch).is_ok()).collect();
-    Ok(if args.schedule.is_empty() && !legal.is_empty() { legal } else { all })
+    let mut legal: Vec<Schedule> =
+        all.iter().copied().filter(|one| bind(rule, args.pass, *one, arch).is_ok()).collect();
+    let given = without_records(rule, args.pass, arch, extents)?;
+    if !legal.contains(&given) {
+        legal.push(given);
+    }
+    Ok(legal)
 }
 
-/// Into how many parts a sequence goes where each could have that many multiprocessors: a power of two up to 8.
-fn segments(multiprocessors: u64) -> u64 {
-    1 << multiprocessors.max(1).ilog2().min(3)
+/// What a call gets where no record speaks of it. The forward pass of a training step is divided as backward is.
+fn without_records(rule: &Rule, pass: Pass, arch: Arch, extents: Extents) -> Result<Schedule, CliError> {
+    let choose = |pass: Pass| {
+        let question = Question { rule, pass, arch, extents: Some(extents), compiler: None };
+        Records::default().choose(&question).map(|choice| choice.schedule)
+    };
+    if pass != Pass::ForwardForBackward {
+        return Ok(choose(pass)?);
+    }
+    let backward = bind(rule, Pass::Backward, choose(Pass::Backward)?, arch);
+    let keeping = backward.ok().and_then(|backward| backward.keeping_forward()).unwrap_or_default();
+    Ok(Schedule::from_overrides(rule, pass, arch, &keeping)?)
 }

@@ -15,7 +15,8 @@ pub(crate) use print::view;
 use crate::abi::{Arg, Condition, Extent, Factor, Param, Tensor, Workspace};
 use crate::arch::Arch;
 use crate::chunk::numbers::{WARP_ROWS, check_numbers, states};
-use crate::forward::numbers::{MAPS, STARTS, composes};
+use crate::forward::Division;
+use crate::forward::numbers::{MAPS, MOST, STARTS, composes};
 use crate::forward::{self, mma::shared_map, segments, wgmma};
 use crate::kernel::{Illegal, Kernel, Launch, LaunchRole};
 use crate::params::Params;
@@ -86,6 +87,16 @@ pub(crate) fn complete(rule: &Rule, arch: Arch, given: &Overrides) -> Backward {
         }
     }
     last.unwrap_or_else(|| with(Matrix::Mma, 64, 1, 1, tiles))
+}
+
+/// The ways to divide the scan of a sequence among blocks where a schedule leaves it whole, that one first.
+pub(crate) fn divisions(rule: &Rule, numbers: Backward, arch: Arch) -> Vec<Division> {
+    let plan = plan::plan(rule, Pass::Backward);
+    let most = if numbers.segments == 1 { MOST } else { 1 };
+    let divided = (2..=most).map(|segments| Backward { segments, ..numbers });
+    let legal = divided.filter(|numbers| check(rule, &plan, *numbers, arch).is_ok());
+    let all = [numbers].into_iter().chain(legal);
+    all.map(|numbers| Division::new(rule, &plan, numbers.scan(), Schedule::Backward(numbers), arch)).collect()
 }
 
 /// Fixes every number of the backward pass.
@@ -222,7 +233,12 @@ fn check(rule: &Rule, plan: &Plan, numbers: Backward, arch: Arch) -> Result<(), 
         Matrix::Wgmma if numbers.recompute == 1 => {
             return Err(Illegal::new("matrix", "mma where nothing is kept (recompute 1)", "wgmma"));
         }
-        Matrix::Wgmma => forward::check(rule, &scan_plan(plan), numbers.scan(), arch)?,
+        Matrix::Wgmma => {
+            forward::check(rule, &scan_plan(plan), numbers.scan(), arch).map_err(|refused| match &*refused.field {
+                "shared memory" => Illegal { field: "shared memory of backward_states".to_owned(), ..refused },
+                _ => refused,
+            })?;
+        }
     }
     if numbers.recompute > 1 {
         return Err(Illegal::new(

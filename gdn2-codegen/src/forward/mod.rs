@@ -89,7 +89,8 @@ pub(crate) fn divisions(rule: &Rule, numbers: Forward, arch: Arch) -> Vec<Divisi
     let most = if numbers.segments == 1 { numbers::MOST } else { 1 };
     let divided = (2..=most).map(|segments| Forward { segments, ..numbers });
     let legal = divided.filter(|numbers| check(rule, &plan, *numbers, arch).is_ok());
-    [numbers].into_iter().chain(legal).map(|numbers| Division::new(rule, &plan, numbers, arch)).collect()
+    let all = [numbers].into_iter().chain(legal);
+    all.map(|numbers| Division::new(rule, &plan, numbers, Schedule::Forward(numbers), arch)).collect()
 }
 
 /// Fixes every number of the forward pass.

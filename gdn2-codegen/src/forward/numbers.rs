@@ -13,6 +13,9 @@ pub(crate) const MOST: u32 = 16;
 /// Values a block of the joining launch serves.
 pub(crate) const JOIN_ROWS: u32 = 16;
 
+/// Parts of the sum over A's rows that threads of the joining launch divide among them, where A is a matrix.
+pub(crate) const JOIN_PARTS: u32 = 4;
+
 /// The states that segments start from.
 pub(crate) const STARTS: &str = "starts";
 
@@ -50,7 +53,7 @@ const LAUNCHES: u64 = 3;
 /// What composing one more map takes, likewise.
 const COMPOSITION: u64 = 1;
 
-/// A forward schedule and how its blocks come in waves.
+/// The schedule of a scan and how its blocks come in waves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Division {
     /// The schedule.
@@ -65,17 +68,11 @@ pub(crate) struct Division {
 }
 
 impl Division {
-    pub(crate) fn new(rule: &Rule, plan: &Plan, numbers: Forward, arch: Arch) -> Division {
+    pub(crate) fn new(rule: &Rule, plan: &Plan, numbers: Forward, schedule: Schedule, arch: Arch) -> Division {
         let Forward { scan: Scan { chunk, value_split, .. }, segments, .. } = numbers;
         let first = if segments > 1 { first_blocks(rule, plan, numbers) } else { 0 };
         let blocks = (first, value_split * segments);
-        Division {
-            schedule: Schedule::Forward(numbers),
-            chunk,
-            segments,
-            blocks,
-            multiprocessors: u64::from(standing(arch).multiprocessors),
-        }
+        Division { schedule, chunk, segments, blocks, multiprocessors: u64::from(standing(arch).multiprocessors) }
     }
 
     /// How long a call takes, in times of a chunk: waves of blocks, each as long as a segment, and what joins them.

@@ -197,8 +197,8 @@ impl Text<'_> {
             _ => return "KeepsNothing{}".to_owned(),
         };
         format!(
-            "KeepsStates{{{kept}, work.first + static_cast<i64>(work.batch) * tokens, work.sequence, work.value_head, \
-             value_heads, value / 16}}"
+            "KeepsStates<Element>({kept}, work.first + static_cast<i64>(work.batch) * tokens, work.sequence, \
+             work.value_head, value_heads, value / 16)"
         )
     }
 }

@@ -7,7 +7,7 @@
 //! block makes rows of both with one set of factors. The second launch composes the maps in float32 into the
 //! states that segments start from; the third is the forward kernel over all segments.
 
-use super::numbers::{JOIN_ROWS, MAPS, STARTS, composes, first_blocks, map_rows};
+use super::numbers::{JOIN_PARTS, JOIN_ROWS, MAPS, STARTS, composes, first_blocks, map_rows};
 use super::{mma, wgmma};
 use crate::abi::{Arg, Condition, Extent, Factor, Param, Tensor, Workspace};
 use crate::kernel::{Launch, LaunchRole};
@@ -38,21 +38,32 @@ pub(crate) fn launches(rule: &Rule, maps: &Plan, numbers: Forward, scan: &Launch
         shared,
         when: Condition::Always,
     };
-    let bytes = if maps.erase == Fold::Absent { 0 } else { rule.key_dim * JOIN_ROWS * 4 };
-    let shared: Vec<Region> =
-        (bytes > 0).then(|| Region { name: "s".to_owned(), offset: 0, bytes }).into_iter().collect();
+    let (threads, shared) = match maps.erase {
+        Fold::Absent => (rule.key_dim, Vec::new()),
+        Fold::Pair | Fold::Row | Fold::Operand => (rule.key_dim * JOIN_PARTS, join_map(rule)),
+    };
     let join = Launch {
         role: LaunchRole::SegmentJoin,
         entry: format!("{}_join", scan.entry),
         params: join_params(),
         grid: grid(rule.value_dim / JOIN_ROWS),
-        block: rule.key_dim,
+        block: threads,
         shared_bytes: shared_bytes(&shared),
         shared_alignment: ALIGNMENT,
         shared,
         when: Condition::Always,
     };
     if composes(numbers.segments) { vec![first, join] } else { vec![first] }
+}
+
+/// What the join holds of S, its channels apart so that neighbours share no bank, and the parts of its sums.
+fn join_map(rule: &Rule) -> Vec<Region> {
+    let held = rule.key_dim * (JOIN_ROWS + 4) * 4;
+    let sums = JOIN_PARTS * JOIN_ROWS * rule.key_dim * 4;
+    vec![
+        Region { name: "s".to_owned(), offset: 0, bytes: held },
+        Region { name: "sums".to_owned(), offset: held, bytes: sums },
+    ]
 }
 
 /// Scratch that the launches share, float32.

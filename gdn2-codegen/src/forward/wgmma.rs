@@ -42,6 +42,9 @@ const SCAN_REGISTERS: u32 = 152;
 /// the chunk writes.
 const SCAN_OVERHEAD_REGISTERS: u32 = 24;
 
+/// Registers a thread needs that holds the state's gradient, beyond that, its rounded copy, its sums over a chunk and dO.
+const REVERSE_OVERHEAD_REGISTERS: u32 = 24;
+
 /// Registers a product takes beside its sums, all of which a thread must have as it is launched.
 const PRODUCT_REGISTERS: u32 = 30;
 
@@ -105,7 +108,7 @@ fn wanted(rule: &Rule, plan: &Plan, scan: Scan, parts: u32) -> u32 {
     if plan.pass == Pass::Backward {
         // Beside them dO, rounded, and a sum that lacks a factor per token.
         let sums = if plan.decay == Fold::Pair { scan.chunk } else { scan.chunk / 2 };
-        held + sums + scan.chunk / 4 + SCAN_OVERHEAD_REGISTERS
+        held + sums + scan.chunk / 4 + REVERSE_OVERHEAD_REGISTERS
     } else if plan.decay == Fold::Operand {
         held + scan.chunk / 2 + scan.chunk / 4 + SCAN_OVERHEAD_REGISTERS
     } else {

@@ -16,14 +16,8 @@ pub const PASSES: [Pass; 4] = [Pass::Forward, Pass::ForwardForBackward, Pass::Ba
 /// Rules whose PTX is committed too, so that the project runs where NVRTC cannot be had.
 pub const WITH_PTX: [&str; 3] = ["gdn", "kda", "gdn2"];
 
-/// Architectures with a committed kernel of a pass: PTX for sm_80 also loads on every later GPU, PTX for sm_90a on Hopper
-/// alone. Training's kernels are many times as long, and their text is the same for both but for the schedule's numbers.
-pub const fn arches(pass: Pass) -> &'static [Arch] {
-    match pass {
-        Pass::Forward | Pass::Decode => &[Arch::Sm80, Arch::Sm90a],
-        Pass::ForwardForBackward | Pass::Backward => &[Arch::Sm80],
-    }
-}
+/// Architectures with committed kernels: PTX for sm_80 also loads on every later GPU, PTX for sm_90a on Hopper alone.
+pub const ARCHES: [Arch; 2] = [Arch::Sm80, Arch::Sm90a];
 
 /// A kernel of the committed set.
 pub struct Committed {
@@ -52,7 +46,7 @@ pub enum CommittedError {
 /// # Errors
 /// A pass that cannot be generated for one of the architectures.
 pub fn committed(rule: &Rule) -> Result<Vec<Committed>, CommittedError> {
-    let pairs = PASSES.into_iter().flat_map(|pass| arches(pass).iter().map(move |arch| (pass, *arch)));
+    let pairs = PASSES.into_iter().flat_map(|pass| ARCHES.map(move |arch| (pass, arch)));
     pairs.map(|(pass, arch)| Committed::new(rule, pass, arch)).collect()
 }
 

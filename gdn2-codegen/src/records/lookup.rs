@@ -6,6 +6,7 @@
 
 use crate::abi::Extents;
 use crate::arch::Arch;
+use crate::backward;
 use crate::bind::bind;
 use crate::forward::{Division, declined_wgmma, divisions};
 use crate::kernel::Illegal;
@@ -94,15 +95,17 @@ struct Usable {
 struct Kernel {
     /// The schedule that leaves sequences whole.
     whole: Schedule,
-    /// A forward schedule whole and in segments.
+    /// The schedule of a scan whole and in segments.
     divisions: Vec<Division>,
 }
 
 impl Kernel {
     fn of(rule: &Rule, pass: Pass, schedule: Schedule, arch: Arch) -> Kernel {
         let whole = schedule.whole();
+        // The forward pass of a training step is divided as its backward pass is.
         let divisions = match (pass, whole) {
             (Pass::Forward, Schedule::Forward(numbers)) => divisions(rule, numbers, arch),
+            (Pass::Backward, Schedule::Backward(numbers)) => backward::divisions(rule, numbers, arch),
             _ => Vec::new(),
         };
         Kernel { whole, divisions }

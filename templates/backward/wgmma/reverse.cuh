@@ -81,19 +81,30 @@ DEVICE void read_gradient(float (&sum)[CHUNK / 8][4], const float (&s)[KEY / 8][
   if constexpr (!LAST) read_gradient<Cfg, KEEP, FROM + Cfg::STEPS>(sum, s, keys);
 }
 
-// dS over one chunk; `keep` sees it as it enters. dO is read into registers once, and its place is free then.
+// dO of the chunk, as operands over its tokens.
+template <class Cfg>
+DEVICE void load_gradients(u32 (&a)[CHUNK / 16][4], int warp, int lane) {
+  const Values<typename Cfg::Element> values(Cfg::SMEM_V_TILE, warp, lane);
+#pragma unroll
+  for (int t = 0; t < CHUNK / 16; ++t) values.operand(a[t], t * 16);
+}
+
+// dO is read, and its place is free.
+template <class Cfg>
+DEVICE void release_gradients() {
+  __syncwarp();
+  Barrier{Cfg::SMEM_VALUES_READ}.arrive_alone();
+}
+
+// dS over one chunk; `keep` sees it as it enters.
 template <class Cfg, typename Keep>
 DEVICE void reverse_chunk(State<typename Cfg::Element>& state, const Buffer<Cfg>& buffer, float scale, const Keep& keep,
                           int warp, int lane) {
   using Element = typename Cfg::Element;
+  constexpr bool AGAIN = Cfg::DECAY == CHANNEL;  // factors leave no registers to hold dO in
   u32 a[CHUNK / 16][4];
-  {
-    const Values<Element> values(Cfg::SMEM_V_TILE, warp, lane);
-#pragma unroll
-    for (int t = 0; t < CHUNK / 16; ++t) values.operand(a[t], t * 16);
-  }
-  __syncwarp();
-  Barrier{Cfg::SMEM_VALUES_READ}.arrive_alone();
+  load_gradients<Cfg>(a, warp, lane);
+  if constexpr (!AGAIN) release_gradients<Cfg>();
   float dn[CHUNK / 8][4];  // and dR
   pin(a);
   products_begin();
@@ -119,8 +130,14 @@ DEVICE void reverse_chunk(State<typename Cfg::Element>& state, const Buffer<Cfg>
     pin(dn);
     read_gradient<Cfg, true>(dn, state.s, keys);
   }
-  scale_queries(a, buffer, scale, down, lane);
-  pin(a);
+  const auto queries = [&] {
+    if constexpr (AGAIN) {
+      load_gradients<Cfg>(a, warp, lane);
+      release_gradients<Cfg>();
+    }
+    scale_queries(a, buffer, scale, down, lane);
+    pin(a);
+  };
   if constexpr (Cfg::ERASE) {
     u32 high[CHUNK / 16][4], low[CHUNK / 16][4];
     to_halves<Element>(high, low, dn);
@@ -130,6 +147,7 @@ DEVICE void reverse_chunk(State<typename Cfg::Element>& state, const Buffer<Cfg>
     multiply_down(dn, low, buffer.m(), false);
     multiply_down(dn, high, buffer.m(), true);
     products_commit();
+    queries();
     decay_state(state.s, buffer, lane);
     pin(state.s);
     products_begin();
@@ -143,6 +161,7 @@ DEVICE void reverse_chunk(State<typename Cfg::Element>& state, const Buffer<Cfg>
     products_begin();
     multiply_columns(state.s, high, ByRows<KEY>(buffer.erased()));
   } else {
+    queries();
     decay_state(state.s, buffer, lane);
     __syncwarp();
     pin(state.s);
@@ -159,10 +178,10 @@ DEVICE void reverse_chunks(State<typename Cfg::Element>& state, int length, floa
   const int warp = warp_index() - STATE_WARP, lane = lane_index();
   Stage stage;
 #pragma unroll 1
-  for (int first = first_chunk(length), parity = 0; is_chunk(first, length); first += NEXT_CHUNK, parity ^= 1) {
+  for (int first = first_chunk(length); is_chunk(first, length); first += NEXT_CHUNK) {
     const Buffer<Cfg> buffer(stage);
     buffer.ready().wait(stage.parity);
-    Barrier{Cfg::SMEM_VALUES}.wait(parity);
+    Barrier{Cfg::SMEM_VALUES}.wait(STAGES == 2 ? stage.index : stage.parity);  // every other chunk
     const auto kept = [&](State<typename Cfg::Element>& entering) { keep(entering, first / CHUNK); };
     reverse_chunk(state, buffer, scale, kept, warp, lane);
     buffer.empty().arrive_alone();

@@ -11,7 +11,7 @@ DEVICE void make_factors(int length, float scale) {
   ChunkFactors<Cfg> factors;
   Stage stage;
 #pragma unroll 1
-  for (int first = first_chunk(length); is_chunk(first, length); first += NEXT_CHUNK) {
+  for (int first = 0; first < length; first += CHUNK) {
     const Buffer<Cfg> buffer(stage);
     buffer.full().wait(stage.parity);
     if constexpr (Cfg::DECAY == CHANNEL || Cfg::OUTPUTS || Cfg::ERASE) factors.make(buffer, scale);

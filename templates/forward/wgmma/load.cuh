@@ -12,7 +12,9 @@ DEVICE void load_chunks(const Q& q, const K& k, const V& v, const G& g, const B&
   const int lane = lane_index();
   const bool has_gates = TokenGates<Cfg>::ANY && warp_index() % WARPS == 0;
   TokenGates<Cfg> gates;
-  if (has_gates) gates.fetch(g, b, w, first_chunk(length), length, lane);
+  // Before the first token nothing is there.
+  const auto fetch = [&](int from) { gates.fetch(g, b, w, from, BACK && from < 0 ? from : length, lane); };
+  if (has_gates) fetch(first_chunk(length));
   Stage stage;
 #pragma unroll 1
   for (int first = first_chunk(length), parity = 1; is_chunk(first, length); first += NEXT_CHUNK, parity ^= 1) {
@@ -27,8 +29,7 @@ DEVICE void load_chunks(const Q& q, const K& k, const V& v, const G& g, const B&
     if (has_gates) {
       store_vectors<Cfg>(buffer, gates, scale, lane);
       buffer.full().arrive();
-      const int next = first + NEXT_CHUNK;
-      gates.fetch(g, b, w, next, BACK && next < 0 ? next : length, lane);
+      fetch(first + NEXT_CHUNK);
     } else {
       buffer.full().arrive_alone();  // copies alone do not tell that the buffer was empty
     }

@@ -101,10 +101,8 @@ template <class Cfg, typename Keep>
 DEVICE void reverse_chunk(State<typename Cfg::Element>& state, const Buffer<Cfg>& buffer, float scale, const Keep& keep,
                           int warp, int lane) {
   using Element = typename Cfg::Element;
-  constexpr bool AGAIN = Cfg::DECAY == CHANNEL;  // factors leave no registers to hold dO in
   u32 a[CHUNK / 16][4];
   load_gradients<Cfg>(a, warp, lane);
-  if constexpr (!AGAIN) release_gradients<Cfg>();
   float dn[CHUNK / 8][4];  // and dR
   pin(a);
   products_begin();
@@ -130,11 +128,10 @@ DEVICE void reverse_chunk(State<typename Cfg::Element>& state, const Buffer<Cfg>
     pin(dn);
     read_gradient<Cfg, true>(dn, state.s, keys);
   }
+  // Once more: held meanwhile, dO would be registers too many.
   const auto queries = [&] {
-    if constexpr (AGAIN) {
-      load_gradients<Cfg>(a, warp, lane);
-      release_gradients<Cfg>();
-    }
+    load_gradients<Cfg>(a, warp, lane);
+    release_gradients<Cfg>();
     scale_queries(a, buffer, scale, down, lane);
     pin(a);
   };

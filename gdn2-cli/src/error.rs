@@ -108,6 +108,9 @@ pub enum CliError {
     /// Arguments that contradict one another.
     #[error("{0}")]
     Usage(String),
+    /// A launch file that means nothing.
+    #[error(transparent)]
+    LaunchFile(#[from] gdn2_vm::launch_file::LaunchFileError),
     /// A value that has no JSON form.
     #[error("cannot write JSON: {0}")]
     Json(#[from] serde_json::Error),
@@ -129,6 +132,7 @@ impl CliError {
     pub fn exit_code(&self) -> u8 {
         match self {
             CliError::Usage(_)
+            | CliError::LaunchFile(_)
             | CliError::Schedule(_)
             | CliError::Illegal(_)
             | CliError::Rule(_)

@@ -3,16 +3,15 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use gdn2_vm::{Memory, Value};
+use gdn2_vm::{Memory, Value, launch_file};
 
 use crate::error::CliError;
-use crate::vm::launch::File;
-use crate::vm::usage;
+use crate::vm::{self, usage};
 
 /// A launch file.
 pub struct LaunchFile {
     path: PathBuf,
-    file: File,
+    file: launch_file::LaunchFile,
 }
 
 /// What it says, with its buffers placed.
@@ -34,7 +33,7 @@ pub struct Placed {
 impl LaunchFile {
     /// Reads a file.
     pub fn read(path: &Path) -> Result<LaunchFile, CliError> {
-        Ok(LaunchFile { path: path.to_owned(), file: File::read(path)? })
+        Ok(LaunchFile { path: path.to_owned(), file: vm::launch_file(path)? })
     }
 
     /// Its arguments as values.
@@ -44,7 +43,7 @@ impl LaunchFile {
             return Err(wrong("it holds several launches: give each a file of its own here"));
         };
         let mut memory = Memory::new();
-        let buffers = self.file.place(&mut memory)?;
+        let buffers = vm::placed(&self.path, &self.file, &mut memory)?;
         let held = |address| memory.read(address).to_vec();
         let given = buffers.values().filter(|buffer| buffer.given);
         Ok(Placed {

@@ -6,6 +6,7 @@ pub mod conformance;
 mod error;
 mod exec;
 mod isa;
+pub mod launch_file;
 mod memory;
 mod module;
 mod num;

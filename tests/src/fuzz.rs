@@ -14,14 +14,25 @@ use gdn2_tune::log::Contents;
 use gdn2_tune::replay::Replay;
 use gdn2_tune::report::{self, Findings};
 use gdn2_tune::t4;
-use gdn2_vm::{Check, Landing, Launch, Limits, Memory, Module, Value, run};
+use gdn2_vm::launch_file::{LaunchFile, LaunchFileError};
+use gdn2_vm::{Address, Check, Landing, Launch, Limits, Memory, Module, Value, run};
+use safetensors::tensor::TensorView;
+use safetensors::{Dtype, serialize};
+use std::path::Path;
+use std::sync::LazyLock;
 
 /// A target: its name, which is also the folder of its corpus, and what it does.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target.
-pub const TARGETS: [Target; 5] =
-    [("rule_text", rule_text), ("case_file", case_file), ("records", records), ("log", log), ("ptx", ptx)];
+pub const TARGETS: [Target; 6] = [
+    ("rule_text", rule_text),
+    ("case_file", case_file),
+    ("records", records),
+    ("log", log),
+    ("launch_file", launch_file),
+    ("ptx", ptx),
+];
 
 /// Numbers of a case up to which it is also run.
 const SMALL: f64 = 1e5;
@@ -129,5 +140,84 @@ pub fn ptx(bytes: &[u8]) {
             };
             let _ = run(&module, &launch, &mut memory);
         }
+    }
+}
+
+/// Kernels that launch files of the corpus launch.
+static LAUNCHED: LazyLock<Module> =
+    LazyLock::new(|| Module::parse(include_str!("../../fuzz/corpus/launched.ptx")).unwrap());
+
+/// The file that every buffer from a file is from: a tensor of each dtype, by its name in lower case.
+static TENSORS: LazyLock<Vec<u8>> = LazyLock::new(|| {
+    let all = [
+        Dtype::BOOL,
+        Dtype::F4,
+        Dtype::F6_E2M3,
+        Dtype::F6_E3M2,
+        Dtype::U8,
+        Dtype::I8,
+        Dtype::F8_E5M2,
+        Dtype::F8_E4M3,
+        Dtype::F8_E8M0,
+        Dtype::I16,
+        Dtype::U16,
+        Dtype::F16,
+        Dtype::BF16,
+        Dtype::I32,
+        Dtype::U32,
+        Dtype::F32,
+        Dtype::C64,
+        Dtype::F64,
+        Dtype::I64,
+        Dtype::U64,
+    ];
+    let bytes: Vec<u8> = (0..256u32).map(|i| (i * 167 + 13) as u8).collect();
+    let view = |dtype: Dtype| {
+        let view = TensorView::new(dtype, vec![4, 8], &bytes[..4 * dtype.bitsize()]).unwrap();
+        (dtype.to_string().to_lowercase(), view)
+    };
+    serialize(all.map(view), None).unwrap()
+});
+
+/// A launch file: its launches run on a memory that holds its buffers, or it says what is wrong with it.
+pub fn launch_file(bytes: &[u8]) {
+    let Ok(file) = LaunchFile::parse(bytes) else { return };
+    let read = |path: &Path| -> Result<Vec<u8>, LaunchFileError> {
+        // One that ends early is as good as any that is no such file.
+        let cut = path.to_string_lossy().contains("cut");
+        Ok(TENSORS[..if cut { TENSORS.len() - 100 } else { TENSORS.len() }].to_vec())
+    };
+    let mut memory = Memory::new();
+    let buffers = match file.place(&mut memory, 1 << 16, read) {
+        Ok(buffers) => buffers,
+        Err(error) => return assert!(error.to_string().contains("buffer `"), "{error}"),
+    };
+    let outputs: Vec<Address> = buffers.values().filter(|buffer| buffer.output).map(|buffer| buffer.address).collect();
+    for spec in &file.launches {
+        let (Ok(grid), Ok(block), Ok(values)) = (spec.grid(), spec.block(), spec.values(&buffers)) else { return };
+        let block = block.unwrap_or([32, 1, 1]);
+        let many = |three: [u32; 3]| three.iter().map(|n| f64::from(*n)).product::<f64>();
+        if many(grid) > 8.0 || many(block) > 256.0 {
+            continue;
+        }
+        let launch = Launch {
+            entry: spec.entry.as_deref().unwrap_or("add"),
+            grid,
+            block,
+            shared_bytes: spec.shared_bytes.unwrap_or(0),
+            args: &values.into_iter().map(|(value, _)| value).collect::<Vec<_>>(),
+            limits: Limits { shared_per_block: 227 << 10, threads_per_block: 1024, sm: Arch::Sm90a.limits().sm },
+            check: Check::Full,
+            landing: Landing::Late,
+            order: None,
+            outputs: &outputs,
+            count: false,
+            instructions: 1 << 10,
+        };
+        let _ = run(&LAUNCHED, &launch, &mut memory);
+    }
+    for (name, buffer) in &buffers {
+        let view = TensorView::new(buffer.dtype, buffer.shape.clone(), memory.read(buffer.address));
+        assert!(view.is_ok(), "buffer `{name}` is no tensor: {view:?}");
     }
 }

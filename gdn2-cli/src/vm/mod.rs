@@ -1,9 +1,6 @@
 //! `gdn2 vm`: any kernel on the virtual machine, from PTX or CUDA, launched as a JSON file says.
 
-mod argument;
 mod kernels;
-pub(crate) mod launch;
-mod number;
 mod report;
 mod template;
 
@@ -12,6 +9,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use gdn2_codegen::arch::Arch;
+use gdn2_vm::launch_file::{self, LaunchFile, Placed, Spec};
 use gdn2_vm::{Address, Check, Landing, Launch, Limits, Memory, Report, Value};
 use safetensors::tensor::TensorView;
 
@@ -19,7 +17,6 @@ use crate::error::CliError;
 use crate::target::VmCheck;
 use crate::{Verdict, terminal, write};
 use kernels::{Flags, Loaded};
-use launch::{File, Placed, Spec};
 use report::Reporter;
 
 /// Run a kernel from anywhere on the virtual machine and report what is wrong with it
@@ -126,6 +123,27 @@ fn read(path: &Path, most: u64) -> Result<Vec<u8>, CliError> {
     Ok(bytes)
 }
 
+/// A launch file from its path.
+pub(crate) fn launch_file(path: &Path) -> Result<LaunchFile, CliError> {
+    LaunchFile::parse(&read(path, launch_file::MOST_TEXT)?)
+        .map_err(|error| usage(format!("{}: {error}", path.display())))
+}
+
+/// The buffers of the launch file at a path.
+pub(crate) fn placed(
+    path: &Path,
+    file: &LaunchFile,
+    memory: &mut Memory,
+) -> Result<BTreeMap<String, Placed>, CliError> {
+    let most = launch_file::MOST_BYTES;
+    file.place(memory, most, |named| read(&beside(path, named), most as u64))
+}
+
+/// A path that the launch file at `path` names.
+fn beside(path: &Path, named: &Path) -> PathBuf {
+    path.parent().unwrap_or(Path::new(".")).join(named)
+}
+
 /// Where a kernel is: one text serves all launches of its kernels.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Origin {
@@ -136,10 +154,10 @@ enum Origin {
 impl Args {
     pub fn run(&self) -> Result<Verdict, CliError> {
         let Some(path) = &self.launch else { return self.template() };
-        let file = File::read(path)?;
+        let file = launch_file(path)?;
         let mut asked: BTreeMap<Origin, Vec<&str>> = BTreeMap::new();
         for spec in &file.launches {
-            asked.entry(self.origin(&file, spec)?).or_default().extend(self.entry(spec));
+            asked.entry(self.origin(path, spec)?).or_default().extend(self.entry(spec));
         }
         let mut loaded = BTreeMap::new();
         for (origin, entries) in asked {
@@ -147,10 +165,10 @@ impl Args {
             loaded.insert(origin, kernels);
         }
         let mut memory = Memory::new();
-        let buffers = file.place(&mut memory)?;
+        let buffers = placed(path, &file, &mut memory)?;
         let mut said = Said::default();
         for (index, spec) in file.launches.iter().enumerate() {
-            let origin = self.origin(&file, spec)?;
+            let origin = self.origin(path, spec)?;
             let Some(kernels) = loaded.get(&origin) else { continue };
             let last = index + 1 == file.launches.len();
             let run = self.launch(spec, kernels, &buffers, last, &mut memory);
@@ -190,7 +208,7 @@ impl Args {
         [("grid", &self.grid), ("block", &self.block)]
             .into_iter()
             .filter(|(_, given)| !given.is_empty())
-            .try_for_each(|(name, given)| launch::three(name, given).map(|_| ()))?;
+            .try_for_each(|(name, given)| launch_file::three(name, given).map(|_| ()))?;
         let known = || loaded.module.entries().collect::<Vec<_>>().join(", ");
         let text = template::launch_file(&loaded, &entry, &self.grid, &self.block)
             .ok_or_else(|| usage(format!("no entry `{entry}`; the module has {}", known())))?;
@@ -207,8 +225,9 @@ impl Args {
         }
     }
 
-    fn origin(&self, file: &File, spec: &Spec) -> Result<Origin, CliError> {
-        spec.kernel.as_ref().map_or_else(|| self.given(), |path| Ok(Origin::Text(file.beside(path))))
+    /// What a launch of the file at `path` names, or the command line.
+    fn origin(&self, path: &Path, spec: &Spec) -> Result<Origin, CliError> {
+        spec.kernel.as_ref().map_or_else(|| self.given(), |named| Ok(Origin::Text(beside(path, named))))
     }
 
     /// The name a launch asks for; that of the command line is for those that name neither file nor kernel.

@@ -2,13 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use gdn2_vm::{MapType, Swizzle, TensorMap, Value};
 use half::{bf16, f16};
 use serde::Deserialize;
 
-use super::launch::Placed;
-use super::usage;
-use crate::error::CliError;
+use super::{LaunchFileError, Placed, refused};
+use crate::api::Value;
+use crate::memory::tensor_map::{MapType, Swizzle, TensorMap};
 
 /// What an argument may be, for what is said of one that is none.
 const KINDS: &str = "buffer (and offset), pointer, bytes, tensor_map, or a scalar by its type: bool, i8, u8, i16, u16, \
@@ -16,7 +15,7 @@ const KINDS: &str = "buffer (and offset), pointer, bytes, tensor_map, or a scala
 
 /// An argument.
 #[derive(Debug)]
-pub enum Argument {
+pub(super) enum Argument {
     /// An address in a buffer.
     Buffer {
         /// Its name.
@@ -33,7 +32,7 @@ pub enum Argument {
 /// The fields of a tensor map.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Map {
+pub(super) struct Map {
     buffer: String,
     element: String,
     dims: Vec<u64>,
@@ -56,23 +55,23 @@ struct Place {
 
 impl Argument {
     /// Reads one.
-    pub fn read(given: &serde_json::Value) -> Result<Argument, CliError> {
-        let none = || usage(format!("give one of {KINDS}; got {given}"));
+    pub(super) fn read(given: &serde_json::Value) -> Result<Argument, LaunchFileError> {
+        let none = || refused(format!("give one of {KINDS}; got {given}"));
         let fields = given.as_object().ok_or_else(none)?;
         if fields.contains_key("buffer") {
             let Place { buffer, offset } =
-                Place::deserialize(given).map_err(|error| usage(format!("{error} in {given}")))?;
+                Place::deserialize(given).map_err(|error| refused(format!("{error} in {given}")))?;
             return Ok(Argument::Buffer { buffer, offset });
         }
         let mut fields = fields.iter();
         let (Some((kind, value)), None) = (fields.next(), fields.next()) else { return Err(none()) };
         match kind.as_str() {
             "tensor_map" => {
-                Map::deserialize(value).map(Argument::Map).map_err(|error| usage(format!("tensor_map: {error}")))
+                Map::deserialize(value).map(Argument::Map).map_err(|error| refused(format!("tensor_map: {error}")))
             }
             "pointer" => value.as_u64().map(|at| Argument::Value(Value::Pointer(at))).ok_or_else(none),
             "bytes" => {
-                let bytes = Vec::<u8>::deserialize(value).map_err(|error| usage(format!("bytes: {error}")))?;
+                let bytes = Vec::<u8>::deserialize(value).map_err(|error| refused(format!("bytes: {error}")))?;
                 Ok(Argument::Value(Value::Bytes(bytes)))
             }
             scalar => scalar_of(scalar, value)?.map(Argument::Value).ok_or_else(none),
@@ -80,18 +79,18 @@ impl Argument {
     }
 
     /// Bytes that one copy moves, of a tensor map.
-    pub fn tile_bytes(&self) -> Option<u32> {
+    pub(super) fn tile_bytes(&self) -> Option<u32> {
         let Argument::Map(map) = self else { return None };
         let bytes = map.element().map_or(4, |element| element.bytes());
         Some(map.tile.iter().product::<u32>() * bytes)
     }
 
     /// The value that the kernel is given.
-    pub fn value(&self, buffers: &BTreeMap<String, Placed>) -> Result<Value, CliError> {
+    pub(super) fn value(&self, buffers: &BTreeMap<String, Placed>) -> Result<Value, LaunchFileError> {
         let place = |name: &str| {
             let known = || buffers.keys().cloned().collect::<Vec<_>>().join(", ");
             let found = buffers.get(name).map(|b| b.address);
-            found.ok_or_else(|| usage(format!("no buffer `{name}`; the launch has {}", known())))
+            found.ok_or_else(|| refused(format!("no buffer `{name}`; the launch has {}", known())))
         };
         match self {
             Argument::Buffer { buffer, offset } => Ok(Value::Pointer(place(buffer)?.0.wrapping_add(*offset))),
@@ -102,11 +101,11 @@ impl Argument {
                     32 => Swizzle::B32,
                     64 => Swizzle::B64,
                     128 => Swizzle::B128,
-                    other => return Err(usage(format!("swizzle {other}: use 0, 32, 64 or 128"))),
+                    other => return Err(refused(format!("swizzle {other}: use 0, 32, 64 or 128"))),
                 };
                 let element = map.element();
                 let element =
-                    element.ok_or_else(|| usage(format!("tensor map element `{}` is unknown", map.element)))?;
+                    element.ok_or_else(|| refused(format!("tensor map element `{}` is unknown", map.element)))?;
                 let map = TensorMap {
                     element,
                     address: place(&map.buffer)?,
@@ -116,7 +115,7 @@ impl Argument {
                     swizzle,
                     fill_nan: map.fill_nan,
                 };
-                Ok(Value::Bytes(map.encode().map_err(|error| usage(error.to_string()))?.to_vec()))
+                Ok(Value::Bytes(map.encode().map_err(|error| refused(error.to_string()))?.to_vec()))
             }
         }
     }
@@ -140,14 +139,14 @@ impl Map {
 }
 
 /// A scalar by the name of its type; none where no type has this name.
-fn scalar_of(kind: &str, value: &serde_json::Value) -> Result<Option<Value>, CliError> {
-    let wrong = || usage(format!("{kind} argument {value} is no {kind}"));
+fn scalar_of(kind: &str, value: &serde_json::Value) -> Result<Option<Value>, LaunchFileError> {
+    let wrong = || refused(format!("{kind} argument {value} is no {kind}"));
     let whole = |bits: u32, signed: bool| {
         let number = value.as_i64().map(i128::from).or(value.as_u64().map(i128::from)).ok_or_else(wrong)?;
         // Either way of writing so many bits, where the type has a sign.
         let lowest = if signed { -(1i128 << (bits - 1)) } else { 0 };
         if number < lowest || number >= 1i128 << bits {
-            return Err(usage(format!("{kind} argument {number} does not fit {bits} bits")));
+            return Err(refused(format!("{kind} argument {number} does not fit {bits} bits")));
         }
         Ok(number as u64)
     };

@@ -7,7 +7,7 @@ use serde::Deserialize;
 /// What a made buffer begins with.
 #[derive(Deserialize, Clone, Debug, PartialEq)]
 #[serde(untagged)]
-pub enum Fill {
+pub(super) enum Fill {
     /// By name.
     Named(Named),
     /// Every element is this.
@@ -17,7 +17,7 @@ pub enum Fill {
 /// What a made buffer begins with, by its name.
 #[derive(Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
-pub enum Named {
+pub(super) enum Named {
     /// Bytes of 0xff, a NaN in every float type, watched for reads before writes.
     Nan,
     /// Zeros.
@@ -52,7 +52,7 @@ fn is_float(dtype: Dtype) -> bool {
 
 /// Adds a number's bytes; false for a dtype whose numbers this does not know. Floats are rounded to nearest even, whole
 /// numbers cut off and held to their range.
-pub fn push(bytes: &mut Vec<u8>, value: f64, dtype: Dtype) -> bool {
+pub(super) fn push(bytes: &mut Vec<u8>, value: f64, dtype: Dtype) -> bool {
     match dtype {
         Dtype::BOOL => bytes.push(u8::from(value != 0.0)),
         Dtype::U8 => bytes.push(value as u8),
@@ -72,39 +72,40 @@ pub fn push(bytes: &mut Vec<u8>, value: f64, dtype: Dtype) -> bool {
     true
 }
 
-/// The numbers of a tensor's bytes; none of a dtype whose numbers this does not know.
-fn numbers(bytes: &[u8], dtype: Dtype) -> Option<Vec<f64>> {
-    fn all<const N: usize>(bytes: &[u8], of: impl Fn([u8; N]) -> f64) -> Vec<f64> {
-        bytes.as_chunks::<N>().0.iter().map(|one| of(*one)).collect()
+/// The number that one element's bytes hold; none of a dtype whose numbers this does not know.
+fn number(one: &[u8], dtype: Dtype) -> Option<f64> {
+    fn of<const N: usize>(one: &[u8]) -> Option<[u8; N]> {
+        one.try_into().ok()
     }
     Some(match dtype {
-        Dtype::BOOL | Dtype::U8 => all(bytes, |one: [u8; 1]| f64::from(one[0])),
-        Dtype::I8 => all(bytes, |one: [u8; 1]| f64::from(i8::from_le_bytes(one))),
-        Dtype::U16 => all(bytes, |one| f64::from(u16::from_le_bytes(one))),
-        Dtype::I16 => all(bytes, |one| f64::from(i16::from_le_bytes(one))),
-        Dtype::U32 => all(bytes, |one| f64::from(u32::from_le_bytes(one))),
-        Dtype::I32 => all(bytes, |one| f64::from(i32::from_le_bytes(one))),
-        Dtype::U64 => all(bytes, |one| u64::from_le_bytes(one) as f64),
-        Dtype::I64 => all(bytes, |one| i64::from_le_bytes(one) as f64),
-        Dtype::F16 => all(bytes, |one| f16::from_le_bytes(one).to_f64()),
-        Dtype::BF16 => all(bytes, |one| bf16::from_le_bytes(one).to_f64()),
-        Dtype::F32 => all(bytes, |one| f64::from(f32::from_le_bytes(one))),
-        Dtype::F64 => all(bytes, f64::from_le_bytes),
+        Dtype::BOOL | Dtype::U8 => f64::from(u8::from_le_bytes(of(one)?)),
+        Dtype::I8 => f64::from(i8::from_le_bytes(of(one)?)),
+        Dtype::U16 => f64::from(u16::from_le_bytes(of(one)?)),
+        Dtype::I16 => f64::from(i16::from_le_bytes(of(one)?)),
+        Dtype::U32 => f64::from(u32::from_le_bytes(of(one)?)),
+        Dtype::I32 => f64::from(i32::from_le_bytes(of(one)?)),
+        Dtype::U64 => u64::from_le_bytes(of(one)?) as f64,
+        Dtype::I64 => i64::from_le_bytes(of(one)?) as f64,
+        Dtype::F16 => f16::from_le_bytes(of(one)?).to_f64(),
+        Dtype::BF16 => bf16::from_le_bytes(of(one)?).to_f64(),
+        Dtype::F32 => f64::from(f32::from_le_bytes(of(one)?)),
+        Dtype::F64 => f64::from_le_bytes(of(one)?),
         _ => return None,
     })
 }
 
 /// The bytes of a tensor in another dtype, each number by way of float64; none where one of the two is unknown.
-pub fn cast(bytes: &[u8], from: Dtype, to: Dtype) -> Option<Vec<u8>> {
+pub(super) fn cast(bytes: &[u8], from: Dtype, to: Dtype) -> Option<Vec<u8>> {
     if from == to {
         return Some(bytes.to_vec());
     }
-    let mut out = Vec::new();
-    numbers(bytes, from)?.into_iter().all(|value| push(&mut out, value, to)).then_some(out)
+    let size = (from.bitsize() / 8).max(1);
+    let mut out = Vec::with_capacity((bytes.len() / size).saturating_mul(to.bitsize()) / 8);
+    bytes.chunks_exact(size).all(|one| number(one, from).is_some_and(|value| push(&mut out, value, to))).then_some(out)
 }
 
 /// The bytes of so many elements; none where the fill is of numbers and the dtype's are unknown.
-pub fn filled(fill: &Fill, name: &str, dtype: Dtype, elements: usize) -> Option<Vec<u8>> {
+pub(super) fn filled(fill: &Fill, name: &str, dtype: Dtype, elements: usize) -> Option<Vec<u8>> {
     let mut words = Words::of(name);
     let mut value = |index: usize| match fill {
         Fill::Number(number) => *number,
@@ -152,8 +153,9 @@ mod tests {
 
     #[test]
     fn a_fill_is_settled_by_its_name_and_lies_in_its_range() {
-        let random =
-            |name| filled(&Fill::Named(Named::Random), name, Dtype::F32, 1000).and_then(|b| numbers(&b, Dtype::F32));
+        let numbers =
+            |bytes: Vec<u8>| bytes.chunks_exact(4).map(|one| number(one, Dtype::F32)).collect::<Option<Vec<_>>>();
+        let random = |name| filled(&Fill::Named(Named::Random), name, Dtype::F32, 1000).and_then(numbers);
         let values = random("a").unwrap_or_default();
         assert_eq!(Some(&values), random("a").as_ref());
         assert_ne!(Some(&values), random("b").as_ref());

@@ -307,7 +307,7 @@ impl Races {
         count < self.since[warp]
     }
 
-    /// `fence.proxy.async` of these of the warp's live lanes.
+    /// `fence.proxy.async` of these of the warp's live lanes. What they write behind it is an event that it is not for.
     pub(crate) fn proxy_fence(&mut self, warp: usize, [lanes, live]: [u32; 2]) {
         if lanes & live == live {
             self.clocks[warp].fence_all();
@@ -316,6 +316,7 @@ impl Races {
             self.clocks[warp].fence(&known);
         }
         self.told[warp].iter_mut().filter(|(of, _)| of & !lanes == 0).for_each(|(_, told)| told.fence_all());
+        self.released[warp] = true;
     }
 
     /// The warp arrives at a barrier: an event of its own.

@@ -126,6 +126,29 @@ fn the_async_proxy_sees_generic_writes_only_past_a_fence() {
 }
 
 #[test]
+fn a_fence_is_not_for_what_is_written_behind_it() {
+    for lanes in [ALL, [1, u32::MAX]] {
+        for behind in [false, true] {
+            let mut races = Races::new(2, 64);
+            let write = |races: &mut Races| {
+                let own = by(races, 1, 0, 1);
+                races.touch(own, Touch::Write, WORD, &differs)
+            };
+            write(&mut races);
+            races.proxy_fence(1, lanes);
+            if behind {
+                write(&mut races);
+            }
+            barrier(&mut races, 2);
+            let proxy = races.agent(0, Worker::Wgmma);
+            races.issue(0, proxy);
+            let found = races.touch(as_worker(&races, 0, Worker::Wgmma, COLLECTIVE, 2), Touch::Read, WORD, &differs);
+            assert_eq!(found.map(|f| f.hazard), behind.then_some(Hazard::Unfenced));
+        }
+    }
+}
+
+#[test]
 fn unwritten_bytes_are_named_and_halves_of_a_word_may_be_filled_by_two_lanes() {
     let mut races = Races::new(1, 64);
     assert_eq!(races.touch(by(&races, 0, 0, 1), Touch::Write, shared(0, 2), &differs), None);

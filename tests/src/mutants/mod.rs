@@ -1,6 +1,12 @@
-//! A PTX text with each of its ordering statements removed, weakened or changed, one at a time.
+//! A PTX text with each of its ordering statements removed, weakened, changed or moved, one at a time.
+
+mod flow;
+mod moved;
 
 use std::fmt;
+use std::ops::Range;
+
+use moved::moved;
 
 /// Statements that order something, by how they start.
 const ORDERING: [&str; 13] = [
@@ -42,6 +48,10 @@ pub enum Kind {
     OddWarps,
     /// It is left to one lane of each warp.
     OneLane,
+    /// It stands before the nearest thing above that it is about.
+    MovedUp,
+    /// It stands behind the nearest thing below that it is about.
+    MovedDown,
 }
 
 impl fmt::Display for Kind {
@@ -57,6 +67,8 @@ impl fmt::Display for Kind {
             Self::Doubled => "doubled",
             Self::OddWarps => "odd warps",
             Self::OneLane => "one lane",
+            Self::MovedUp => "moved up",
+            Self::MovedDown => "moved down",
         })
     }
 }
@@ -65,6 +77,8 @@ impl fmt::Display for Kind {
 pub struct Mutant {
     /// Line of the statement, from 0.
     pub line: usize,
+    /// The line it moved to.
+    pub to: Option<usize>,
     /// What was done to it.
     pub kind: Kind,
     /// The statement as it was.
@@ -75,7 +89,8 @@ pub struct Mutant {
 
 impl fmt::Display for Mutant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "PTX line {}: `{}`, {}", self.line + 1, self.statement, self.kind)
+        write!(f, "PTX line {}: `{}`, {}", self.line + 1, self.statement, self.kind)?;
+        self.to.map_or(Ok(()), |to| write!(f, " to line {}", to + 1))
     }
 }
 
@@ -163,8 +178,9 @@ fn changes(statement: &str) -> Vec<(Kind, String)> {
     all
 }
 
-/// Every mutant of a text whose line `wanted` takes.
-pub fn mutants(ptx: &str, wanted: impl Fn(usize) -> bool) -> Vec<Mutant> {
+/// Every mutant of a text whose statement is in one of these kernels.
+pub fn mutants(ptx: &str, kernels: &[Range<usize>]) -> Vec<Mutant> {
+    let wanted = |line: usize| kernels.iter().any(|lines| lines.contains(&line));
     let lines = ptx.lines().enumerate().filter(|(line, _)| wanted(*line));
     let of_line = |(line, text): (usize, &str)| {
         let Some(statement) = ordering(text) else { return Vec::new() };
@@ -172,9 +188,9 @@ pub fn mutants(ptx: &str, wanted: impl Fn(usize) -> bool) -> Vec<Mutant> {
             // A guard stays before what replaces one statement.
             let by = if by.starts_with('{') { by } else { text.replace(statement, &by) };
             let by = if kind == Kind::Removed { String::new() } else { by };
-            Mutant { line, kind, statement: statement.to_owned(), ptx: with_line(ptx, line, &by) }
+            Mutant { line, to: None, kind, statement: statement.to_owned(), ptx: with_line(ptx, line, &by) }
         };
         changes(statement).into_iter().map(mutant).collect()
     };
-    lines.flat_map(of_line).collect()
+    lines.flat_map(of_line).chain(kernels.iter().flat_map(|lines| moved(ptx, lines.clone()))).collect()
 }

@@ -85,10 +85,7 @@ impl Ready {
         schedule: &str,
         change: impl Fn(&str) -> String,
     ) -> Result<Ready, String> {
-        let kernel = |pass: Pass, text: &str| -> Result<Kernel, String> {
-            let schedule = Schedule::from_overrides(rule, pass, arch, text).map_err(|error| error.to_string())?;
-            bind(rule, pass, schedule, arch).map_err(|illegal| illegal.to_string())
-        };
+        let kernel = |pass: Pass, text: &str| bound(rule, arch, pass, text);
         let last = kernel(pass, schedule)?;
         let forward = last.keeping_forward().map(|keeping| kernel(Pass::ForwardForBackward, &keeping)).transpose()?;
         let mut kernels = Vec::new();
@@ -133,6 +130,12 @@ impl Ready {
     }
 }
 
+/// The kernel of a pass with a schedule over the built-in one.
+fn bound(rule: &Rule, arch: Arch, pass: Pass, schedule: &str) -> Result<Kernel, String> {
+    let schedule = Schedule::from_overrides(rule, pass, arch, schedule).map_err(|error| error.to_string())?;
+    bind(rule, pass, schedule, arch).map_err(|illegal| illegal.to_string())
+}
+
 /// The kernel and the draw of a number: a rule, head dims of every class, pass, architecture, chunk and one of the telling
 /// draws.
 #[derive(Clone, Debug)]
@@ -168,6 +171,15 @@ impl Choice {
             Pass::Decode => "",
             _ => ["", "chunk=16", "chunk=32", "chunk=64"][pick(5, 4)],
         };
-        Ok(Choice { rule, pass, arch: Arch::ALL[pick(6, Arch::ALL.len())], schedule })
+        let arch = Arch::ALL[pick(6, Arch::ALL.len())];
+        // Not every chunk fits every architecture; the built-in schedule does.
+        let fits = |schedule: &str| {
+            bound(&rule, arch, pass, schedule).is_ok_and(|kernel| {
+                let keeping = kernel.keeping_forward();
+                keeping.is_none_or(|keeping| bound(&rule, arch, Pass::ForwardForBackward, &keeping).is_ok())
+            })
+        };
+        let schedule = if fits(schedule) { schedule } else { "" };
+        Ok(Choice { rule, pass, arch, schedule })
     }
 }

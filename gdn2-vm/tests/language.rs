@@ -76,6 +76,19 @@ fn white_space_is_all_alike() {
 }
 
 #[test]
+fn a_directive_that_nobody_knows_is_refused_where_it_is() {
+    // One without white space behind it is read as two.
+    assert_eq!(refused(".v.v"), LoadError::Unknown { line: 1, instruction: ".v".to_owned() });
+    let top = ".version 8.0 .target sm_80 .address_size 64\n.visible .entry k(.param .u64 out)";
+    for rest in ["\n.some.thing 3 { ret; }", "{\n.some.thing 3; ret; }"] {
+        let refused = refused(&format!("{top} {rest}"));
+        assert!(matches!(refused, LoadError::Unknown { line: 3, .. }), "{rest}: {refused}");
+    }
+    let refused = refused(&format!("{top}\n.reqntid 4294967297 {{ ret; }}"));
+    assert!(refused.to_string().contains("4294967297 threads"), "{refused}");
+}
+
+#[test]
 fn sizes_from_a_text_have_limits() {
     let with = |line: &str| refused(&module("", line)).to_string();
     let start = std::time::Instant::now();

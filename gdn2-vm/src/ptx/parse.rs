@@ -169,6 +169,7 @@ impl<'a> Parser<'a> {
     }
 
     fn item(&mut self, out: &mut Text<'a>) -> Res<()> {
+        let line = self.line();
         match self.directive()? {
             ".version" => {
                 self.next()?;
@@ -211,10 +212,7 @@ impl<'a> Parser<'a> {
             ".global" => self.variables(Store::Global, 0, &mut out.variables)?,
             ".const" => self.variables(Store::Const, 0, &mut out.variables)?,
             ".shared" => self.variables(Store::Shared, 0, &mut out.variables)?,
-            other => {
-                self.at -= 1;
-                return Err(LoadError::Unknown { line: self.line(), instruction: other.to_owned() });
-            }
+            other => return Err(LoadError::Unknown { line, instruction: other.to_owned() }),
         }
         Ok(())
     }
@@ -285,12 +283,14 @@ impl<'a> Parser<'a> {
             }
         }
         while !self.eat(b'{') {
+            let line = self.line();
             match self.word()? {
                 d @ (".maxntid" | ".reqntid") => {
                     let mut dims = [1; 3];
                     for (i, dim) in dims.iter_mut().enumerate() {
                         if i == 0 || self.eat(b',') {
-                            *dim = self.int()? as u32;
+                            let n = self.int()?;
+                            *dim = u32::try_from(n).or_else(|_| self.fail(format!("{n} threads in a block")))?;
                         }
                     }
                     e.threads = Some((dims, d == ".reqntid"));
@@ -316,10 +316,7 @@ impl<'a> Parser<'a> {
                         return self.fail(format!("clusters of {blocks} blocks: the virtual machine has those of one"));
                     }
                 }
-                other => {
-                    self.at -= 1;
-                    return Err(LoadError::Unknown { line: self.line(), instruction: other.to_owned() });
-                }
+                other => return Err(LoadError::Unknown { line, instruction: other.to_owned() }),
             }
         }
         self.body(&mut e)?;
@@ -397,6 +394,7 @@ impl<'a> Parser<'a> {
 
     /// Registers or variables of a function.
     fn declaration(&mut self, e: &mut EntryText<'a>, scope: usize) -> Res<()> {
+        let line = self.line();
         let store = match self.directive()? {
             ".reg" => return self.registers(e, scope),
             ".shared" => Store::Shared,
@@ -404,11 +402,7 @@ impl<'a> Parser<'a> {
             ".local" | ".param" => Store::Local,
             ".global" => Store::Global,
             ".const" => Store::Const,
-            other => {
-                let instruction = other.to_owned();
-                self.at -= 1;
-                return Err(LoadError::Unknown { line: self.line(), instruction });
-            }
+            other => return Err(LoadError::Unknown { line, instruction: other.to_owned() }),
         };
         self.variables(store, scope, &mut e.variables)
     }

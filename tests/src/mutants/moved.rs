@@ -75,10 +75,9 @@ impl Family {
         let has = |what: &[&str]| what.iter().any(|what| text.contains(what));
         let (copy, product) = (copies(text), text.contains("wgmma.mma_async"));
         match (self, down, or_else) {
-            // What was written is read: or what was read is written.
-            (Self::Barrier | Self::Arrival, false, false) => {
-                writes(text) || is(&[Self::CopyWait, Self::InitFence, Self::Init])
-            }
+            // What was written is read: or what was read is written. A wait for copies that stands before a barrier moves
+            // behind it by itself.
+            (Self::Barrier | Self::Arrival, false, false) => writes(text) || is(&[Self::InitFence, Self::Init]),
             (Self::Warp, false, false) => writes(text),
             (Self::Barrier, true, false) => reads(text) || product,
             (Self::Warp, true, false) => reads(text) || is(&[Self::Arrive]),
@@ -155,7 +154,8 @@ fn changes(item: &Item, registers_of: &[&str]) -> bool {
     !stores && registers(written).iter().any(|register| registers_of.contains(register))
 }
 
-/// Where a statement goes to pass the nearest neighbour that it is about, and a fence for several mbarriers all of them.
+/// Where a statement goes to pass the nearest neighbour that it is about. A fence for several mbarriers passes all of them,
+/// and a wait for copies all reads, where no barrier says which of them are read.
 /// `more` are registers that it is about as well.
 fn across(flow: &Flow, places: &[Place], of: Family, statement: &str, down: bool, more: &[&str]) -> Option<Place> {
     let own = registers(statement);
@@ -168,7 +168,8 @@ fn across(flow: &Flow, places: &[Place], of: Family, statement: &str, down: bool
             }
             if items().any(|item| of.is_about(item, down, or_else) || names(item, more)) {
                 found = Some(place.clone());
-                if of != Family::InitFence || down {
+                let all = [(Family::InitFence, false, false), (Family::CopyWait, true, true)];
+                if !all.contains(&(of, down, or_else)) {
                     break;
                 }
             } else if items().filter_map(family).any(|other| of.stops_at(other)) {

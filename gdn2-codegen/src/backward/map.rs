@@ -40,13 +40,13 @@ pub(crate) fn scan_map(rule: &Rule, plan: &Plan, scan: Scan) -> Vec<Region> {
 
 /// Places regions one after another, and several lists of regions over the same bytes.
 #[derive(Default)]
-struct Map {
+pub(super) struct Map {
     regions: Vec<Region>,
     end: u32,
 }
 
 impl Map {
-    fn place(&mut self, name: &str, bytes: u32) {
+    pub(super) fn place(&mut self, name: &str, bytes: u32) {
         if bytes > 0 {
             self.regions.push(Region { name: name.to_owned(), offset: self.end, bytes });
             self.end += bytes;
@@ -54,7 +54,7 @@ impl Map {
     }
 
     /// Lists whose lives do not meet.
-    fn share(&mut self, lists: &[Vec<(&str, u32)>]) {
+    pub(super) fn share(&mut self, lists: &[Vec<(&str, u32)>]) {
         let start = self.end;
         let mut end = start;
         for list in lists {
@@ -65,6 +65,14 @@ impl Map {
             end = end.max(self.end);
         }
         self.end = end;
+    }
+
+    /// The regions. `shared_bytes` reads the last one's end: those that share bytes are put in order of their ends.
+    pub(super) fn closed(self) -> Vec<Region> {
+        let Map { mut regions, end } = self;
+        regions.sort_by_key(|region| (region.offset + region.bytes, region.offset));
+        debug_assert_eq!(shared_bytes(&regions), end);
+        regions
     }
 }
 
@@ -130,15 +138,7 @@ pub(crate) fn gradient_map(rule: &Rule, plan: &Plan, numbers: Backward) -> Vec<R
     }
     let value_rows = rule.value_dim.div_ceil(WARP_ROWS) * chunk * 4;
     map.place("value_rows", when(plan.write == Fold::Row, value_rows));
-    let (regions, end) = (map.regions, map.end);
-    closed(regions, end)
-}
-
-/// `shared_bytes` reads the last region's end: regions that share bytes are put in order of their ends.
-fn closed(mut regions: Vec<Region>, end: u32) -> Vec<Region> {
-    regions.sort_by_key(|region| (region.offset + region.bytes, region.offset));
-    debug_assert_eq!(shared_bytes(&regions), end);
-    regions
+    map.closed()
 }
 
 /// Whether a decay's gradient is summed from what straddles each token: a formula would multiply what a difference of rounded

@@ -6,8 +6,10 @@
 //! Chooses what a schedule leaves open, checks it against the architecture, lays out shared memory and parameters.
 
 mod gates;
+mod gradients_wgmma;
 mod map;
 mod print;
+mod print_gradients_wgmma;
 
 pub(crate) use gates::values_name;
 pub(crate) use print::view;
@@ -40,9 +42,11 @@ pub(crate) fn complete(rule: &Rule, arch: Arch, given: &Overrides) -> Backward {
     let tiles = rule.value_dim.div_ceil(WARP_ROWS);
     let chunks = given.get("chunk").map_or_else(|| vec![64, 32, 16], |chunk| vec![chunk]);
     let splits = given.get("value_split").map_or_else(|| vec![1, 2, 4, 8, 16, 32], |split| vec![split]);
-    let blocks = match given.get("value_tiles") {
-        Some(given) => vec![given],
-        None => [8, 4, 2, 1].map(|block| tiles.min(block)).to_vec(),
+    let gradients = given.gradients().unwrap_or_default();
+    let blocks = match (given.get("value_tiles"), gradients) {
+        (Some(given), _) => vec![given],
+        (None, Matrix::Mma) => [8, 4, 2, 1].map(|block| tiles.min(block)).to_vec(),
+        (None, Matrix::Wgmma) => vec![tiles],
     };
     let recompute = given.get("recompute").unwrap_or(0);
     // Warps without a matrix instruction are those of mma, as its schedules are printed; where nothing is kept forward is
@@ -64,6 +68,7 @@ pub(crate) fn complete(rule: &Rule, arch: Arch, given: &Overrides) -> Backward {
         value_tiles,
         gradient_warps: given.get("gradient_warps").unwrap_or(8),
         recompute,
+        gradients,
     };
     let mut last = None;
     for &chunk in &chunks {
@@ -115,7 +120,10 @@ pub(crate) fn bind(rule: &Rule, plan: Plan, numbers: Backward, arch: Arch) -> Re
         grid,
         block: threads,
         shared_bytes: shared_bytes(&shared),
-        shared_alignment: ALIGNMENT,
+        shared_alignment: match (role, numbers.gradients) {
+            (LaunchRole::Gradients, Matrix::Wgmma) => wgmma::ALIGNMENT,
+            _ => ALIGNMENT,
+        },
         shared,
         when: if role == LaunchRole::HeadSums { heads_when } else { Condition::Always },
     };
@@ -129,7 +137,10 @@ pub(crate) fn bind(rule: &Rule, plan: Plan, numbers: Backward, arch: Arch) -> Re
     launches.extend(scan_launches(rule, &plan, numbers));
     let grid = Extent { factors: vec![chunks, Factor::ValueHeads], times: 1 };
     let threads = numbers.gradient_warps * 32;
-    let shared = gradient_map(rule, &plan.with_wide_gates(), numbers);
+    let shared = match numbers.gradients {
+        Matrix::Mma => gradient_map(rule, &plan.with_wide_gates(), numbers),
+        Matrix::Wgmma => gradients_wgmma::shared_map(rule, &plan),
+    };
     launches.push(launch(LaunchRole::Gradients, gradient_params(rule, &plan), grid, threads, shared));
     let grid = Extent { factors: vec![Factor::TotalTokens, Factor::KeyHeads], times: 1 };
     launches.push(launch(LaunchRole::HeadSums, head_params(rule), grid, HEAD_THREADS, Vec::new()));
@@ -264,19 +275,30 @@ fn check(rule: &Rule, plan: &Plan, numbers: Backward, arch: Arch) -> Result<(), 
     if warps < least || warps > most {
         return Err(Illegal::new("gradient_warps", format!("{least} to {most} warps"), warps));
     }
+    if numbers.gradients == Matrix::Wgmma {
+        gradients_wgmma::check(rule, plan, numbers, arch)?;
+        shared.push(("backward_gradients", shared_bytes(&gradients_wgmma::shared_map(rule, plan))));
+        return check_shared(&shared, arch);
+    }
     let registers = Slices::new(rule, numbers).groups * 24 + chunk + OVERHEAD_REGISTERS;
     let granted = limits.registers_per_thread.min(limits.registers_per_block / (warps * 32) / 8 * 8);
     if registers > granted {
         return Err(Illegal::new("gradient registers", format!("{granted} per thread at {warps} warps"), registers));
     }
     shared.push(("backward_gradients", shared_bytes(&gradient_map(rule, &plan.with_wide_gates(), numbers))));
-    for (launch, bytes) in shared {
-        if bytes > limits.shared_per_block {
+    check_shared(&shared, arch)
+}
+
+/// Launches and their shared memory.
+fn check_shared(shared: &[(&str, u32)], arch: Arch) -> Result<(), Illegal> {
+    let limit = arch.limits().shared_per_block;
+    match shared.iter().find(|(_, bytes)| *bytes > limit) {
+        Some((launch, bytes)) => {
             let field = format!("shared memory of {launch}");
-            return Err(Illegal::new(&field, format!("{} bytes on {arch}", limits.shared_per_block), bytes));
+            Err(Illegal::new(&field, format!("{limit} bytes on {arch}"), bytes))
         }
+        None => Ok(()),
     }
-    Ok(())
 }
 
 fn recompute_params(rule: &Rule, plan: &Plan) -> Vec<Param> {

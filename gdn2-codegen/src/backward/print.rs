@@ -37,12 +37,13 @@ pub(crate) fn view(kernel: &Kernel, numbers: Backward, launch: &Launch) -> (&'st
         LaunchRole::HeadSums => (HEADS, heads(kernel, launch)),
         LaunchRole::GateGradients => super::gates::gate_view(kernel, numbers.scan.chunk, launch),
         LaunchRole::ParamSums => super::gates::sum_view(kernel, numbers.scan.chunk, launch),
+        _ if numbers.gradients == Matrix::Wgmma => super::print_gradients_wgmma::view(kernel, numbers, launch),
         _ => (GRADIENTS, gradients(kernel, numbers, launch)),
     }
 }
 
 /// What every launch prints of itself.
-fn common(kernel: &Kernel, scan: Scan, launch: &Launch) -> Value {
+pub(super) fn common(kernel: &Kernel, scan: Scan, launch: &Launch) -> Value {
     json!({
         "entry": launch.entry, "rule": kernel.rule.name, "arch": kernel.arch.target(),
         "schedule": kernel.schedule.to_string(),

@@ -204,7 +204,7 @@ impl Text<'_> {
 }
 
 /// How many numbers a gate has, as device code says it.
-fn numbers_of(fold: Fold) -> &'static str {
+pub(crate) fn numbers_of(fold: Fold) -> &'static str {
     match fold {
         Fold::Absent => "ABSENT",
         Fold::Pair | Fold::Row => "TOKEN",
@@ -214,16 +214,19 @@ fn numbers_of(fold: Fold) -> &'static str {
 
 /// Where the left operand of a product is.
 #[derive(Clone, Copy, PartialEq)]
-enum Left {
+pub(crate) enum Left {
     Registers,
+    /// Its depth runs along its rows.
     Tile,
+    /// Depths run along rows or across them.
+    AnyTile,
 }
 
 /// Operands to a line of a product's lists.
 const TO_A_LINE: usize = 8;
 
 /// One wgmma of `n` columns as a function.
-fn product(n: u32, dtype: Dtype, left: Left) -> String {
+pub(crate) fn product(n: u32, dtype: Dtype, left: Left) -> String {
     // Rules have 16-bit operands.
     let ty = if dtype == Dtype::Bf16 { "bf16" } else { "f16" };
     let sums = (n / 2) as usize;
@@ -233,7 +236,11 @@ fn product(n: u32, dtype: Dtype, left: Left) -> String {
     };
     let numbers = list((0..sums).map(|i| format!("%{i}")).collect(), ",", "\"", "\"");
     let held = list((0..sums).map(|i| format!(" \"+f\"(d[{}][{}])", i / 4, i % 4)).collect(), ",", "", "");
-    let name = if left == Left::Registers { "multiply" } else { "multiply_tiles" };
+    let name = match left {
+        Left::Registers => "multiply",
+        Left::Tile => "multiply_tiles",
+        Left::AnyTile => "multiply_turned",
+    };
     let (what, head, a, inputs, majors) = match left {
         Left::Registers => (
             format!(
@@ -251,6 +258,14 @@ fn product(n: u32, dtype: Dtype, left: Left) -> String {
             format!("%{}, %{}", sums, sums + 1),
             "\"l\"(a), \"l\"(b)",
             (", 0, 0".to_owned(), ""),
+        ),
+        Left::AnyTile => (
+            "// The same, LEFT and RIGHT 1: the depth of a, of b runs across rows.\ntemplate <int LEFT, int RIGHT>\n"
+                .to_owned(),
+            "u64 a, u64 b",
+            format!("%{}, %{}", sums, sums + 1),
+            "\"l\"(a), \"l\"(b)",
+            (format!(", %{}, %{}", sums + 3, sums + 4), ", \"n\"(LEFT), \"n\"(RIGHT)"),
         ),
     };
     let keep = sums + if left == Left::Registers { 5 } else { 2 };

@@ -182,7 +182,7 @@ pub(crate) fn factors_over_decay(rule: &Rule, plan: &Plan, scan: Scan) -> bool {
 }
 
 /// The float32 vectors over tokens that a stage of the ring holds: what follows from gates with one number per token.
-fn token_vectors(plan: &Plan) -> Vec<&'static str> {
+pub(crate) fn token_vectors(plan: &Plan) -> Vec<&'static str> {
     let (pair, row) = (plan.decay == Fold::Pair, plan.erase == Fold::Row);
     let (erases, queries) = (plan.erase != Fold::Absent, plan.scores_queries());
     let vectors = [

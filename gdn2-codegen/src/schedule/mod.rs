@@ -94,6 +94,9 @@ pub struct Backward {
     pub gradient_warps: u32,
     /// 0: forward keeps the states at chunk boundaries. 1: nothing is kept, backward scans forward again.
     pub recompute: u32,
+    /// Which matrix instructions the gradient launch is made of. Written only where it is not `mma`.
+    #[serde(default, skip_serializing_if = "Matrix::is_mma")]
+    pub gradients: Matrix,
 }
 
 /// Decode.
@@ -140,6 +143,9 @@ pub enum ScheduleError {
     Twice(String),
 }
 
+/// Fields whose values are the names of matrix instructions.
+const MATRICES: [&str; 2] = ["matrix", "gradients"];
+
 /// A partly given schedule: field name and value, as written.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Overrides(Vec<(&'static str, u32)>);
@@ -157,7 +163,7 @@ impl Overrides {
             if given.iter().any(|(earlier, _)| *earlier == field) {
                 return Err(ScheduleError::Twice(name));
             }
-            if field == "matrix" {
+            if MATRICES.contains(&field) {
                 let Some(number) = Matrix::ALL.iter().position(|(word, _)| *word == value) else {
                     let known = Matrix::ALL.map(|(word, _)| word).join(" or ");
                     return Err(ScheduleError::BadWord { field: name, known, value: value.to_owned() });
@@ -187,7 +193,16 @@ impl Overrides {
 
     /// The matrix instructions asked for.
     pub(crate) fn matrix(&self) -> Option<Matrix> {
-        self.get("matrix").map(|number| Matrix::ALL[number as usize % Matrix::ALL.len()].1)
+        self.instructions("matrix")
+    }
+
+    /// The same of backward's gradient launch.
+    pub(crate) fn gradients(&self) -> Option<Matrix> {
+        self.instructions("gradients")
+    }
+
+    fn instructions(&self, field: &str) -> Option<Matrix> {
+        self.get(field).map(|number| Matrix::ALL[number as usize % Matrix::ALL.len()].1)
     }
 
     /// The value given for a field.
@@ -232,8 +247,18 @@ impl Forward {
 
 impl Backward {
     /// Field names, in the order they are printed.
-    pub const FIELDS: [&'static str; 9] =
-        ["chunk", "value_split", "warps", "stages", "matrix", "segments", "value_tiles", "gradient_warps", "recompute"];
+    pub const FIELDS: [&'static str; 10] = [
+        "chunk",
+        "value_split",
+        "warps",
+        "stages",
+        "matrix",
+        "segments",
+        "value_tiles",
+        "gradient_warps",
+        "recompute",
+        "gradients",
+    ];
 
     /// The scan as forward's is stated.
     pub(crate) const fn scan(&self) -> Forward {
@@ -267,14 +292,12 @@ impl fmt::Display for Schedule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Schedule::Forward(s) => s.fmt(f),
-            Schedule::Backward(s) => write!(
-                f,
-                "{},value_tiles={},gradient_warps={},recompute={}",
-                s.scan(),
-                s.value_tiles,
-                s.gradient_warps,
-                s.recompute
-            ),
+            Schedule::Backward(s) => {
+                let Backward { value_tiles, gradient_warps, recompute, .. } = s;
+                let scan = s.scan();
+                write!(f, "{scan},value_tiles={value_tiles},gradient_warps={gradient_warps},recompute={recompute}")?;
+                if s.gradients.is_mma() { Ok(()) } else { f.write_str(",gradients=wgmma") }
+            }
             Schedule::Decode(s) => write!(f, "value_split={},warps={}", s.value_split, s.warps),
         }
     }

@@ -94,6 +94,7 @@ fn backward() -> Vec<Schedule> {
                             value_tiles,
                             gradient_warps,
                             recompute,
+                            gradients: Matrix::Mma,
                         }));
                     }
                 }
@@ -116,6 +117,7 @@ fn backward_wgmma(rule: &Rule, wgmma: WgmmaLimits) -> Vec<Schedule> {
                 value_tiles,
                 gradient_warps,
                 recompute: 0,
+                gradients: Matrix::Mma,
             }));
         }
     }

@@ -1,0 +1,212 @@
+//! What `backward/gradients_wgmma.cu.hbs` prints: the numbers and types of its `Cfg`, and which rows each stage is given.
+
+use super::gradients_wgmma::decay_parts;
+use super::map::gradient_numbers;
+use super::print::common;
+use crate::abi::Tensor;
+use crate::chunk::numbers::WARP_ROWS;
+use crate::forward::print_wgmma::{Left, numbers_of, product};
+use crate::kernel::{Kernel, Launch};
+use crate::plan::{Fold, Plan};
+use crate::print::signature::{extend, regions, rows, storage, type_name};
+use crate::schedule::Backward;
+use serde_json::{Value, json};
+
+const TEMPLATE: &str = include_str!("../../templates/backward/gradients_wgmma.cu.hbs");
+
+/// The template and its view.
+pub(super) fn view(kernel: &Kernel, numbers: Backward, launch: &Launch) -> (&'static str, Value) {
+    let text = Text { kernel };
+    let (plan, chunk) = (&kernel.plan, numbers.scan.chunk);
+    let products =
+        [Left::Registers, Left::Tile, Left::AnyTile].map(|left| product(chunk, kernel.rule.dtype, left)).to_vec();
+    let store = |tile: &str, from: &str| format!("store_pairs({tile}, {from}, block, lane);");
+    let erased = |lines: Vec<&str>| {
+        if plan.erase == Fold::Absent { Vec::new() } else { lines.into_iter().map(str::to_owned).collect() }
+    };
+    let decays = |lines: Vec<&str>| {
+        if plan.decay == Fold::Absent { Vec::new() } else { lines.into_iter().map(str::to_owned).collect() }
+    };
+    let mut store_pairs = vec![format!("if (group == 0) {}", store("buffer.p()", "pairs"))];
+    store_pairs.extend(erased(vec![&format!("if (group == 1) {}", store("buffer.m()", "pairs"))]));
+    let more = json!({
+        "grid": format!("(total_tokens / {chunk} + sequences) * value_heads"),
+        "products": products, "element": type_name(kernel.rule.dtype), "storages": text.storages(),
+        "choices": text.choices(),
+        "regions": regions(launch, meaning),
+        "tile_rows": [text.rows(Tensor::Q, true), text.rows(Tensor::K, true)], "query_rows": [text.rows(Tensor::Q, true)],
+        "vectors": text.vectors(), "value_rows": text.value_rows(),
+        "erased_pairs": erased(vec!["else pair_gradients<Cfg, false>(pairs, rows, buffer, scale, block);"]),
+        "store_pairs": store_pairs,
+        "erased_sums": erased(vec!["store_row_sums(Cfg::SMEM_ERASE_ROWS, erased, group, block, lane_index());"]),
+        "decay_sums": decays(vec![
+            "store_row_sums(Cfg::SMEM_DECAY_ROWS + (Cfg::DECAY_PARTS - 2) * (CHUNK * 4), {rows[0], rows[1]}, group, block, \
+             lane_index());",
+            "store_tail(Cfg::SMEM_DECAY_TAIL, tail);",
+        ]),
+        "key_rows": text.key_rows(), "gradient_rows": text.gradient_rows(), "write": text.write(),
+    });
+    (TEMPLATE, extend(common(kernel, gradient_numbers(numbers), launch), more))
+}
+
+fn meaning(region: &str) -> &'static str {
+    match region {
+        "q" => "queries, copied again once S is read",
+        "k" => "keys, in the end their gradients",
+        "n" => "N, value rows by tokens",
+        "gated" => "dL, its rows by their erase gates",
+        "p" => "P, then dP",
+        "m" => "M, then dL",
+        "s" => "S before the chunk",
+        "do" => "dO, value rows by tokens",
+        "dr" => "dR, likewise",
+        "ds" => "dS after the chunk",
+        "decay_rows" => "sums of the decay's gradient",
+        "decay_tail" => "what the chunk's end adds to the decay's gradient",
+        "erase_rows" => "sums of the erase gate's gradient",
+        "value_rows" => "sums of the write gate's gradient",
+        other => crate::print::regions::region_meaning(other),
+    }
+}
+
+struct Text<'a> {
+    kernel: &'a Kernel,
+}
+
+impl Text<'_> {
+    fn own_write(&self) -> bool {
+        self.kernel.plan.write != Fold::Absent && !self.kernel.plan.tied
+    }
+
+    fn storages(&self) -> Vec<String> {
+        let gates = [("Decay", Tensor::G), ("Erase", Tensor::B), ("Write", Tensor::W)];
+        gates.map(|(name, tensor)| format!("using {name} = {};", storage(self.kernel, tensor))).to_vec()
+    }
+
+    fn choices(&self) -> Vec<String> {
+        let plan = &self.kernel.plan;
+        let Plan { decay, erase, write, tied, .. } = *plan;
+        vec![
+            format!("DECAY = {},", numbers_of(decay)),
+            format!("ERASE = {},", numbers_of(erase)),
+            format!("WRITE = {},", numbers_of(write)),
+            format!("TIED = {},  // write is erase", u32::from(tied && write != Fold::Absent)),
+            "OUTPUTS = 1,  // queries are read".to_owned(),
+            "OWN_ERASED = 0,  // what is erased has no tile of its own".to_owned(),
+            "OVER_DECAYS = 0,  // P and M have bytes of their own".to_owned(),
+            format!("DECAY_PARTS = {},  // of the sums of the decay's gradient", decay_parts(plan)),
+        ]
+    }
+
+    /// A tensor's rows, or that there is none.
+    fn rows(&self, tensor: Tensor, there: bool) -> String {
+        let name = tensor.cuda_name();
+        if !there {
+            return format!("const NoRows {name}_rows{{}};");
+        }
+        let head = if matches!(tensor, Tensor::Q | Tensor::K) { "key_head" } else { "value_head" };
+        format!(
+            "const Rows<{}> {name}_rows{{work.rows({name}, {name}_batch_stride, {name}_token_stride, {name}_head_stride, \
+             work.{head}), {name}_token_stride}};",
+            storage(self.kernel, tensor)
+        )
+    }
+
+    /// Vectors over the chunk's tokens, by the block's last warp.
+    fn vectors(&self) -> Vec<String> {
+        let plan = &self.kernel.plan;
+        let gates = [
+            (Tensor::G, plan.decay != Fold::Absent),
+            (Tensor::B, plan.erase != Fold::Absent),
+            (Tensor::W, self.own_write()),
+        ];
+        if gates.iter().all(|(_, there)| !there) {
+            return Vec::new();
+        }
+        let mut lines =
+            vec!["if (warp_index() == WARPS - 1) {".to_owned(), "  const ChunkWork work = place.work();".to_owned()];
+        lines.extend(gates.map(|(tensor, there)| format!("  {}", self.rows(tensor, there))));
+        lines.extend(
+            [
+                "  TokenGates<Cfg> gates;",
+                "  gates.fetch(g_rows, b_rows, w_rows, 0, exist, lane_index());",
+                "  store_vectors(buffer, gates, scale, lane_index());",
+                "}",
+            ]
+            .map(str::to_owned),
+        );
+        lines
+    }
+
+    fn value_rows(&self) -> Vec<String> {
+        let values = |tensor: Tensor, name: &str, ty: &str| {
+            let rows_of = tensor.cuda_name();
+            vec![
+                format!("const auto {name} = [&] {{"),
+                "  const ChunkWork work = place.work();".to_owned(),
+                format!("  {};", rows(tensor)),
+                format!("  return OwnValues<{ty}>{{{rows_of}_rows + row, {rows_of}_token_stride}};"),
+                "};".to_owned(),
+            ]
+        };
+        [
+            values(Tensor::V, "v_values", "const Element"),
+            values(Tensor::DO, "grad_values", "const Element"),
+            values(Tensor::DV, "dv_values", "Element"),
+        ]
+        .concat()
+    }
+
+    fn gates(&self) -> Vec<(&'static str, Tensor)> {
+        let plan = &self.kernel.plan;
+        let all = [
+            ("decay", Tensor::DG, plan.decay != Fold::Absent),
+            ("erase", Tensor::DB, plan.erase != Fold::Absent),
+            ("write", Tensor::DW, self.own_write()),
+        ];
+        all.into_iter().filter_map(|(gate, tensor, there)| there.then_some((gate, tensor))).collect()
+    }
+
+    /// Where dq and dk go.
+    fn key_rows(&self) -> Vec<String> {
+        let lines = |(name, tensor): (&str, Tensor)| {
+            let rows_of = tensor.cuda_name();
+            vec![
+                format!("const auto to_{name} = [&] {{"),
+                "  const ChunkWork work = place.work();".to_owned(),
+                format!("  {};", rows(tensor)),
+                format!(
+                    "  return KeyRows<Element>{{{rows_of}_rows, {rows_of}_token_stride, head({name}_heads), head_stride}};"
+                ),
+                "};".to_owned(),
+            ]
+        };
+        [("dq", Tensor::DQ), ("dk", Tensor::DK)].map(lines).concat()
+    }
+
+    fn gradient_rows(&self) -> Vec<String> {
+        let lines: Vec<String> = self.gates().into_iter().map(|(_, tensor)| format!("{};", rows(tensor))).collect();
+        let work = (!lines.is_empty()).then(|| "const ChunkWork work = place.work();".to_owned());
+        work.into_iter().chain(lines).collect()
+    }
+
+    /// Gradients of gates, a warp each.
+    fn write(&self) -> Vec<String> {
+        let rule = &self.kernel.rule;
+        let values = format!("sum_parts<{}>(Cfg::SMEM_VALUE_ROWS, lane_index())", rule.value_dim / WARP_ROWS);
+        let line = |(warp, (gate, tensor)): (usize, (&str, Tensor))| {
+            let name = tensor.cuda_name();
+            let call = match gate {
+                "decay" => format!("write_decay_gradient<Cfg>({name}_rows, {name}_token_stride, exist);"),
+                "erase" => {
+                    let keys = format!("sum_parts<{}>(Cfg::SMEM_ERASE_ROWS, lane_index())", rule.key_dim / 64);
+                    let sum = if self.kernel.plan.tied { format!("add_both({keys}, {values})") } else { keys };
+                    format!("write_tokens({name}_rows, {name}_token_stride, exist, {sum}, lane_index());")
+                }
+                _ => format!("write_tokens({name}_rows, {name}_token_stride, exist, {values}, lane_index());"),
+            };
+            format!("if (warp_index() == {warp}) {call}")
+        };
+        self.gates().into_iter().enumerate().map(line).collect()
+    }
+}

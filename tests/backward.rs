@@ -95,6 +95,50 @@ fn key_dims_that_warps_do_not_divide_evenly() {
     });
 }
 
+/// Every rule that the gradients on wgmma serve: gates with one number per token or none, 64 or 128 channels and values.
+fn on_wgmma() -> Vec<Rule> {
+    let mut rules = Vec::new();
+    for decay in [Grain::None, Grain::Scalar] {
+        for erase in [Grain::None, Grain::Scalar] {
+            for write in [None, Some(Grain::None), Some(Grain::Scalar)] {
+                for (keys, values) in [(64, 64), (64, 128), (128, 64), (128, 128)] {
+                    let Ok(mut rule) = (Combination { decay, erase, write }).rule(keys, values, Dtype::Bf16) else {
+                        continue;
+                    };
+                    rule.state = if rules.len() % 3 == 0 { StateLayout::Vk } else { StateLayout::Kv };
+                    rule.decay.storage = if rules.len() % 2 == 0 { Dtype::F32 } else { Dtype::Bf16 };
+                    rules.extend(rule.checked());
+                }
+            }
+        }
+    }
+    rules
+}
+
+/// A share of them, another with every seed: ragged ends, grouped heads, packed sequences, no decay and strong decay, single
+/// tokens, and the same bits twice.
+#[test]
+fn gradients_on_wgmma() {
+    const SHARE: usize = 3;
+    let engine = engine();
+    let device = Device::Vm(Settings { check: Check::Full, ..Settings::default() });
+    let rules = on_wgmma();
+    let picked: Vec<&Rule> = (0..SHARE).map(|index| &rules[seed_of(index as u64) as usize % rules.len()]).collect();
+    let names: Vec<String> = picked.iter().map(|r| format!("{} {}x{}", r.name, r.key_dim, r.value_dim)).collect();
+    println!("{SHARE} of {} rules: {}", rules.len(), names.join(", "));
+    picked.par_iter().enumerate().for_each(|(index, rule)| {
+        let run =
+            Run { arch: Some(Arch::Sm90a), schedule: "gradients=wgmma", ..Run::new(rule, Pass::Backward, &device) };
+        let draw = Draw::new(1, 1, 1, 1, seed_of(100 + index as u64));
+        for draw in Draw::telling(seed_of(10 + index as u64)).iter().chain([&draw]) {
+            assert_eq!(agrees(&engine, &run, draw), Ok(true), "{}", again());
+        }
+        let case = Case::drawn(rule, &Draw::new(2, 90, 1, 2, seed_of(20 + index as u64)), true).unwrap();
+        let twice = [1, 2].map(|_| bits(&engine.run(&run, &case).unwrap()));
+        assert_eq!(twice[0], twice[1], "{}: the same bits twice; {}", rule.name, again());
+    });
+}
+
 /// A rule of `rules/`.
 fn rule(name: &str, dim: u32) -> Rule {
     let text = std::fs::read_to_string(root().join("rules").join(format!("{name}.gdn2"))).unwrap();

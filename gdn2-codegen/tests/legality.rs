@@ -4,7 +4,7 @@
 
 use gdn2_codegen::arch::Arch;
 use gdn2_codegen::bind;
-use gdn2_codegen::kernel::{Illegal, Kernel, Pass};
+use gdn2_codegen::kernel::{Illegal, Kernel, LaunchRole, Pass};
 use gdn2_codegen::schedule::{self as numbers, Schedule};
 use gdn2_codegen::space::space;
 use gdn2_dsl::{Dtype, Rule, granularity_combinations};
@@ -121,6 +121,8 @@ const EDGES: &[Edge] = &[
     edge("matrix", Backward, (64, 64), "matrix=wgmma,recompute=0", "matrix=wgmma,recompute=1"),
     edge("segments", Backward, (64, 64), "matrix=wgmma,segments=16", "matrix=wgmma,segments=17"),
     Edge { elsewhere: Some((Arch::Sm90a, (128, 80))), ..edge("value_dim", Backward, (128, 64), WARPGROUP, WARPGROUP) },
+    // Channels decay.
+    edge("gradients", Backward, (64, 64), "gradients=mma", "gradients=wgmma"),
     edge("value_tiles", Backward, (64, 64), "value_tiles=4", "value_tiles=5"),
     edge(
         "gradient_warps",
@@ -158,6 +160,39 @@ fn rules(key_dim: u32, value_dim: u32) -> Vec<Rule> {
 
 fn try_bind(rule: &Rule, pass: Pass, arch: Arch, text: &str) -> Result<Kernel, Illegal> {
     bind(rule, pass, Schedule::from_overrides(rule, pass, arch, text).unwrap(), arch)
+}
+
+/// The gradients of GDN on wgmma: every number they take, and its neighbours.
+#[test]
+fn gradients_on_wgmma_are_for_one_number_per_token() {
+    let gdn = |arch: Arch, dims: (u32, u32), dtype: Dtype, text: &str| {
+        let gates = "decay: scalar; erase: scalar; write: erase;";
+        let (keys, values, dtype) = (dims.0, dims.1, if dtype == Dtype::Bf16 { "bf16" } else { "f16" });
+        let text_of = format!("rule gdn {{ {gates} key_dim: {keys}; value_dim: {values}; dtype: {dtype}; }}");
+        let rule = gdn2_dsl::parse_file(&text_of).unwrap().remove(0);
+        try_bind(&rule, Backward, arch, text).map_err(|refusal| refusal.field)
+    };
+    let wgmma = "gradients=wgmma";
+    for dims in [(64, 64), (64, 128), (128, 64), (128, 128)] {
+        let kernel = gdn(Arch::Sm90a, dims, Dtype::Bf16, wgmma).unwrap();
+        // The same where nothing is asked for.
+        assert_eq!(kernel.schedule, gdn(Arch::Sm90a, dims, Dtype::Bf16, "").unwrap().schedule);
+        let written = kernel.schedule.to_string();
+        assert_eq!(gdn(Arch::Sm90a, dims, Dtype::Bf16, &written).unwrap().schedule, kernel.schedule, "{written}");
+        let limits = Arch::Sm90a.limits();
+        let launch = kernel.launches.iter().find(|launch| launch.role == LaunchRole::Gradients).unwrap();
+        let two = 2 * (launch.shared_bytes + limits.shared_reserved);
+        assert!(two <= limits.shared_per_sm, "{dims:?}: two blocks to a multiprocessor take {two} bytes");
+    }
+    let refused = |arch, dims, dtype, text: &str| gdn(arch, dims, dtype, text).unwrap_err();
+    let dims = (128, 128);
+    assert_eq!(refused(Arch::Sm90a, dims, Dtype::F16, wgmma), "gradients");
+    assert_eq!(refused(Arch::Sm90a, (96, 128), Dtype::Bf16, wgmma), "gradients");
+    assert_eq!(refused(Arch::Sm90a, (128, 192), Dtype::Bf16, wgmma), "gradients");
+    assert_eq!(refused(Arch::Sm80, dims, Dtype::Bf16, wgmma), "gradients");
+    assert_eq!(refused(Arch::Sm90a, dims, Dtype::Bf16, "gradients=wgmma,chunk=32"), "chunk");
+    assert_eq!(refused(Arch::Sm90a, dims, Dtype::Bf16, "gradients=wgmma,value_tiles=4"), "value_tiles");
+    assert_eq!(refused(Arch::Sm90a, dims, Dtype::Bf16, "gradients=wgmma,gradient_warps=4"), "gradient_warps");
 }
 
 #[test]

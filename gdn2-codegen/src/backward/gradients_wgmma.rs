@@ -1,6 +1,7 @@
 //! The gradient launch on warpgroup products: its limits and its shared memory.
 //!
-//! A block serves one chunk and value head, as on mma.sync, with two warpgroups.
+//! A block serves one chunk and value head, as on mma.sync, with two warpgroups. It takes half of a multiprocessor's registers
+//! and shared memory, so that one block's products run beside what another waits for.
 
 use crate::arch::Arch;
 use crate::chunk::numbers::WARP_ROWS;
@@ -50,7 +51,7 @@ pub(super) fn check(rule: &Rule, plan: &Plan, numbers: Backward, arch: Arch) -> 
     }
     for (name, dim) in [("key_dim", rule.key_dim), ("value_dim", rule.value_dim)] {
         if !DIMS.contains(&dim) {
-            return Err(Illegal::new(name, "64 or 128 with gradients on wgmma", dim));
+            return refused(format!("mma for {name} {dim}: wgmma takes 64 and 128"));
         }
     }
     if numbers.scan.chunk != CHUNK {

@@ -37,6 +37,9 @@ pub(super) fn view(kernel: &Kernel, numbers: Backward, launch: &Launch) -> (&'st
         "tile_rows": [text.rows(Tensor::Q, true), text.rows(Tensor::K, true)], "query_rows": [text.rows(Tensor::Q, true)],
         "vectors": text.vectors(), "value_rows": text.value_rows(),
         "erased_pairs": erased(vec!["else pair_gradients<Cfg, false>(pairs, rows, buffer, scale, block);"]),
+        "overlap": decays(vec![
+            "tail = state_overlap<Element>(s, kept(dstates), lane) * at<float>(buffer.chunk_decay());",
+        ]),
         "store_pairs": store_pairs,
         "erased_sums": erased(vec!["store_row_sums(Cfg::SMEM_ERASE_ROWS, erased, group, block, lane_index());"]),
         "decay_sums": decays(vec![

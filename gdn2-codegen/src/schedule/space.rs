@@ -104,21 +104,26 @@ fn backward() -> Vec<Schedule> {
     all
 }
 
-/// The scan on wgmma; the gradients as without it.
+/// The scan on wgmma, the gradients without it or with it, and the gradients alone on wgmma.
 fn backward_wgmma(rule: &Rule, wgmma: WgmmaLimits) -> Vec<Schedule> {
+    let tiles = rule.value_dim.div_ceil(WARP_ROWS);
+    let on_wgmma = (tiles, 2 * wgmma.warps, Matrix::Wgmma);
     let mut all = Vec::new();
     for scan in forward_wgmma(rule, wgmma) {
         let Schedule::Forward(Forward { scan, matrix, segments }) = scan else { continue };
-        for (value_tiles, gradient_warps) in [(4, 8), (8, 8), (4, 4)] {
-            all.push(Schedule::Backward(Backward {
-                scan,
-                matrix,
-                segments,
-                value_tiles,
-                gradient_warps,
-                recompute: 0,
-                gradients: Matrix::Mma,
-            }));
+        let parts = [(4, 8), (8, 8), (4, 4)].map(|(value_tiles, warps)| (value_tiles, warps, Matrix::Mma));
+        for (value_tiles, gradient_warps, gradients) in parts.into_iter().chain([on_wgmma]) {
+            let numbers = Backward { scan, matrix, segments, value_tiles, gradient_warps, recompute: 0, gradients };
+            all.push(Schedule::Backward(numbers));
+        }
+    }
+    let (value_tiles, gradient_warps, gradients) = on_wgmma;
+    for value_split in SPLITS {
+        for recompute in [0, 1] {
+            let scan = Scan { chunk: 64, value_split, warps: tiles.div_ceil(value_split), stages: 1 };
+            let matrix = Matrix::Mma;
+            let numbers = Backward { scan, matrix, segments: 1, value_tiles, gradient_warps, recompute, gradients };
+            all.push(Schedule::Backward(numbers));
         }
     }
     all

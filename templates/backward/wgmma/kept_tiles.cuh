@@ -30,26 +30,16 @@ DEVICE void store_kept(int tile, int row, const u32 (&a)[M][4], int lane) {
   }
 }
 
-// Half of a warp's words at a time: registers are short.
-template <int FROM = 0>
-DEVICE void copy_kept(int tile, int row, const uint4* words, int lane) {
-  u32 a[KEY / 32][4];
-  fetch_kept<FROM>(a, words, lane);
-  store_kept<FROM>(tile, row, a, lane);
-  if constexpr (FROM == 0) copy_kept<KEY / 32>(tile, row, words, lane);
-}
-
-// Sums of rows of S by rows of dS, of which the diagonal is wanted: the lane's part of the sum of S dS.
+// The lane's part of the sum of S dS: of sums of rows of one by rows of the other, the diagonal.
 template <typename Element>
-struct Overlap {
+DEVICE float state_overlap(const u32 (&s)[KEY / 16][4], const uint4* words, int lane) {
   float near[4] = {}, far[4] = {};
-
-  METHOD void add(const u32 (&s)[4], const u32 (&ds)[4]) {
-    Element::mma(near, s, ds[0], ds[2]);
-    Element::mma(far, s, ds[1], ds[3]);
+#pragma unroll
+  for (int d = 0; d < KEY / 16; ++d) {
+    const uint4 ds = words[d * 32 + lane];
+    Element::mma(near, s[d], ds.x, ds.z);
+    Element::mma(far, s[d], ds.y, ds.w);
   }
-  METHOD float sum(int lane) const {
-    const int apart = lane / 4 - lane % 4 * 2;
-    return apart == 0 ? near[0] + far[2] : apart == 1 ? near[1] + far[3] : 0.0f;
-  }
-};
+  const int apart = lane / 4 - lane % 4 * 2;
+  return apart == 0 ? near[0] + far[2] : apart == 1 ? near[1] + far[3] : 0.0f;
+}

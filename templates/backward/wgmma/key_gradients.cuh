@@ -63,21 +63,34 @@ DEVICE void multiply_by_rows(KeySums& sum, int left, int right, bool keep) {
   for (int s = 0; s < DEPTH / 16; ++s) multiply_turned<1, 1>(sum, x.step(s), y.step(s), keep || s > 0);
 }
 
-// The same where the depth runs over the columns of the left tile [CHUNK][CHUNK].
-DEVICE void multiply_by_columns(KeySums& sum, int left, int right, bool keep) {
-  const ByColumns<CHUNK> x(left);
-  const ByRows<ROW_BLOCK> y(right);
-#pragma unroll
-  for (int s = 0; s < CHUNK / 16; ++s) multiply_turned<0, 1>(sum, x.step(s), y.step(s), keep || s > 0);
-}
-
-// What states give to dq and de, up to the factors of their tokens.
+// What states give to dq and de, up to the factors of their tokens. Products on the two sums take turns: one waits for the one
+// before on its own.
 template <class Cfg>
 DEVICE void read_states(KeySums& q, KeySums& e, int group) {
-  const int states = Cfg::SMEM_S + group * VALUE_BLOCK;
+  const ByRows<ROW_BLOCK> states(Cfg::SMEM_S + group * VALUE_BLOCK);
   products_begin();
-  multiply_by_rows<VALUE>(q, Cfg::SMEM_DO, states, false);
-  if constexpr (Cfg::ERASE) multiply_by_rows<VALUE>(e, Cfg::SMEM_DR, states, false);
+#pragma unroll
+  for (int s = 0; s < VALUE / 16; ++s) {
+    multiply_turned<1, 1>(q, ByRows<CHUNK>(Cfg::SMEM_DO).step(s), states.step(s), s > 0);
+    if constexpr (Cfg::ERASE) multiply_turned<1, 1>(e, ByRows<CHUNK>(Cfg::SMEM_DR).step(s), states.step(s), s > 0);
+  }
+  products_commit();
+  if constexpr (Cfg::ERASE) products_wait<0>(q, e);
+  else products_wait<0>(q);
+}
+
+// What pairs give to them, the keys being those of the group's channels.
+template <class Cfg>
+DEVICE void read_pairs(KeySums& q, KeySums& e, const Buffer<Cfg>& buffer, int keys) {
+  const ByRows<ROW_BLOCK> rows(keys);
+  pin(q);
+  if constexpr (Cfg::ERASE) pin(e);
+  products_begin();
+#pragma unroll
+  for (int s = 0; s < CHUNK / 16; ++s) {
+    multiply_turned<0, 1>(q, ByColumns<CHUNK>(buffer.p()).step(s), rows.step(s), true);
+    if constexpr (Cfg::ERASE) multiply_turned<0, 1>(e, ByColumns<CHUNK>(buffer.m()).step(s), rows.step(s), true);
+  }
   products_commit();
   if constexpr (Cfg::ERASE) products_wait<0>(q, e);
   else products_wait<0>(q);
@@ -155,14 +168,7 @@ DEVICE void key_gradients(KeySums& q, KeySums& e, float (&rows)[2], float& tail,
       rows[1] += erases.y * beta.y;
     }
   }
-  pin(q);
-  if constexpr (Cfg::ERASE) pin(e);
-  products_begin();
-  multiply_by_columns(q, buffer.p(), buffer.keys() + shift, true);
-  if constexpr (Cfg::ERASE) multiply_by_columns(e, buffer.m(), buffer.keys() + shift, true);
-  products_commit();
-  if constexpr (Cfg::ERASE) products_wait<0>(q, e);
-  else products_wait<0>(q);
+  read_pairs(q, e, buffer, buffer.keys() + shift);
   dq().store(q, exist, group, block, lane);
   KeySums k;
   products_begin();

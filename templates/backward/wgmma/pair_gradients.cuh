@@ -41,13 +41,12 @@ DEVICE void pair_gradients(PairWords& words, float (&rows)[2], const Buffer<Cfg>
   const int lane = lane_index();
   float d[CHUNK / 8][4], raw[CHUNK / 8][4];
   const ByRows<CHUNK> left(pair_rows<Cfg, QUERIES>()), writes(Cfg::SMEM_N);
+  const ByColumns<KEY> keys(buffer.keys()), near(QUERIES ? buffer.queries() : buffer.erased());
   products_begin();
 #pragma unroll
-  for (int s = 0; s < VALUE / 16; ++s) multiply_turned<1, 1>(d, left.step(s), writes.step(s), s > 0);
-  if constexpr (Cfg::DECAY) {
-    const ByColumns<KEY> keys(buffer.keys()), near(QUERIES ? buffer.queries() : buffer.erased());
-#pragma unroll
-    for (int s = 0; s < KEY / 16; ++s) multiply_tiles(raw, near.step(s), keys.step(s), s > 0);
+  for (int s = 0; s < VALUE / 16 || s < KEY / 16; ++s) {  // in turn: a product waits for the one before on its sums
+    if (s < VALUE / 16) multiply_turned<1, 1>(d, left.step(s), writes.step(s), s > 0);
+    if (Cfg::DECAY && s < KEY / 16) multiply_tiles(raw, near.step(s), keys.step(s), s > 0);
   }
   products_commit();
   if constexpr (Cfg::DECAY) products_wait<0>(d, raw);

@@ -5,12 +5,12 @@
 #include "work/chunk_work.cuh"
 
 struct ShortWork {
-  int value_head, key_head, batch, first, slot, exist;
+  int value_head, key_head, batch, first, exist;
 
   METHOD explicit ShortWork(const ChunkWork& work)
       : value_head(work.value_head), key_head(work.key_head), batch(work.batch), first(static_cast<int>(work.first)),
-        slot(static_cast<int>(work.slot)), exist(work.exist) {}
+        exist(work.exist) {}
 
   // For rows of tensors.
-  METHOD ChunkWork work() const { return {value_head, key_head, batch, first, 0, slot, exist}; }
+  METHOD ChunkWork work() const { return {value_head, key_head, batch, first, 0, 0, exist}; }
 };

@@ -119,48 +119,32 @@ DEVICE void solve_turned(float (&dn)[CHUNK / 8][4], const Buffer<Cfg>& buffer) {
   products_wait<0>(dn);
 }
 
-// S times the erased keys, dS on the way, and what the two have of each other. Half of the channels at a time: S as a whole
-// beside dS would be registers too many.
-template <class Cfg, int FROM = 0, class S, class DS>
-DEVICE void read_kept_states(Overlap<typename Cfg::Element>& overlap, float (&n)[CHUNK / 8][4], u32 (&ds)[KEY / 16][4],
-                             const Buffer<Cfg>& buffer, const S& s_words, const DS& ds_words, int lane) {
-  constexpr int MINE = KEY / 32;
-  u32 s[MINE][4], entering[MINE][4];
-  if constexpr (Cfg::ERASE || Cfg::DECAY) fetch_kept<FROM>(s, s_words(), lane);
-  if constexpr (Cfg::ERASE) {
-    pin(s);
-    products_begin();
-    multiply_rows<FROM>(n, s, ByColumns<KEY>(buffer.erased()), FROM > 0);
-    products_commit();
-  }
-  fetch_kept<FROM>(entering, ds_words(), lane);
-#pragma unroll
-  for (int d = 0; d < MINE; ++d) {
-    if constexpr (Cfg::DECAY) overlap.add(s[d], entering[d]);
-#pragma unroll
-    for (int r = 0; r < 4; ++r) ds[FROM + d][r] = entering[d][r];
-  }
-  if constexpr (Cfg::ERASE) products_wait<0>(n);
-  if constexpr (FROM == 0) read_kept_states<Cfg, MINE>(overlap, n, ds, buffer, s_words, ds_words, lane);
-}
-
-// The warp's 16 value rows, `row` and on, of which these are called for where they are wanted: the words of the kept states,
-// and the values of v, dO and dv. What S and dS have of each other is returned, the lane's part.
-template <class Cfg, class S, class DS, class V, class Grad, class Out>
-DEVICE float value_gradients(const Buffer<Cfg>& buffer, const S& s_words, const DS& ds_words, const V& v_values,
-                             const Grad& grad_values, const Out& dv_values, int row, int exist) {
+// R of the warp's 16 value rows. What follows is called for where it is wanted: the words of S, and the values of v.
+template <class Cfg, class S, class V>
+DEVICE void value_residual(float (&n)[CHUNK / 8][4], const Buffer<Cfg>& buffer, const S& s_words, const V& v_values, int exist) {
   using Element = typename Cfg::Element;
   const int lane = lane_index();
-  float n[CHUNK / 8][4];
-  Overlap<Element> overlap;
-  u32 ds[KEY / 16][4];
-  read_kept_states<Cfg>(overlap, n, ds, buffer, s_words, ds_words, lane);
-  {
-    ValueWords v;
-    fetch_values(v, v_values(), exist, lane);
-    turn_values(v);
-    subtract_kept(n, v, buffer, lane);
+  if constexpr (Cfg::ERASE) {
+    u32 held[KEY / 16][4];
+    fetch_kept(held, s_words(), lane);
+    pin(held);
+    products_begin();
+    multiply_rows(n, held, ByColumns<KEY>(buffer.erased()), false);
+    products_commit();
+    products_wait<0>(n);
   }
+  ValueWords v;
+  fetch_values<Element>(v, v_values(), exist, lane);
+  turn_values(v);
+  subtract_kept(n, v, buffer, lane);
+}
+
+// What follows from R, in `n`, of the warp's value rows, `row` and on. Likewise of dS, v, dO and dv.
+template <class Cfg, class DS, class V, class Grad, class Out>
+DEVICE void value_gradients(float (&n)[CHUNK / 8][4], const Buffer<Cfg>& buffer, const DS& ds_words, const V& v_values,
+                            const Grad& grad_values, const Out& dv_values, int row, int exist) {
+  using Element = typename Cfg::Element;
+  const int lane = lane_index();
   ValueWords grad;
   fetch_values(grad, grad_values(), exist, lane);
   if constexpr (Cfg::ERASE) {
@@ -178,11 +162,15 @@ DEVICE float value_gradients(const Buffer<Cfg>& buffer, const S& s_words, const 
 #pragma unroll
   for (int t = 0; t < CHUNK / 16; ++t) to.store(grad[t], t * 16);
 
-  pin(ds);
-  products_begin();
-  multiply_rows(n, ds, ByColumns<KEY>(buffer.keys()), false);
-  products_commit();
-  products_wait<0>(n);
+  {
+    u32 held[KEY / 16][4];
+    fetch_kept(held, ds_words(), lane);
+    pin(held);
+    products_begin();
+    multiply_rows(n, held, ByColumns<KEY>(buffer.keys()), false);
+    products_commit();
+    products_wait<0>(n);
+  }
   if constexpr (Cfg::DECAY) scale_columns(n, Columns(buffer.vector(Cfg::SMEM_DECAY_OUT), lane));
   pin(n);
   pin(grad);
@@ -212,6 +200,4 @@ DEVICE float value_gradients(const Buffer<Cfg>& buffer, const S& s_words, const 
   }
   const OwnValues<Element> to_rows = dv_values();
   store_outputs(n, 1.0f, to_rows.first, to_rows.stride, exist);
-  if constexpr (Cfg::DECAY) return overlap.sum(lane) * at<float>(buffer.chunk_decay());
-  else return 0.0f;
 }

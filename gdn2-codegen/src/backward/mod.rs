@@ -281,15 +281,15 @@ fn check(rule: &Rule, plan: &Plan, numbers: Backward, arch: Arch) -> Result<(), 
     if value_tiles == 0 || value_tiles > tiles {
         return Err(Illegal::new("value_tiles", format!("1 to {tiles} tiles of 16 value rows"), value_tiles));
     }
-    let least = value_tiles.max(chunk / 16);
-    let most = limits.threads_per_block / 32;
-    if warps < least || warps > most {
-        return Err(Illegal::new("gradient_warps", format!("{least} to {most} warps"), warps));
-    }
     if numbers.gradients == Matrix::Wgmma {
         gradients_wgmma::check(rule, plan, numbers, arch)?;
         shared.push(("backward_gradients", shared_bytes(&gradients_wgmma::shared_map(rule, plan))));
         return check_shared(&shared, arch);
+    }
+    let least = value_tiles.max(chunk / 16);
+    let most = limits.threads_per_block / 32;
+    if warps < least || warps > most {
+        return Err(Illegal::new("gradient_warps", format!("{least} to {most} warps"), warps));
     }
     let registers = Slices::new(rule, numbers).groups * 24 + chunk + OVERHEAD_REGISTERS;
     let granted = limits.registers_per_thread.min(limits.registers_per_block / (warps * 32) / 8 * 8);

@@ -131,7 +131,7 @@ fn gradients_on_wgmma() {
             Run { arch: Some(Arch::Sm90a), schedule: "gradients=wgmma", ..Run::new(rule, Pass::Backward, &device) };
         let draw = Draw::new(1, 1, 1, 1, seed_of(100 + index as u64));
         for draw in Draw::telling(seed_of(10 + index as u64)).iter().chain([&draw]) {
-            assert_eq!(agrees(&engine, &run, draw), Ok(true), "{}", again());
+            assert_eq!(gradients_agree(&engine, &run, draw), Ok(true), "{}", again());
         }
         let case = Case::drawn(rule, &Draw::new(2, 90, 1, 2, seed_of(20 + index as u64)), true).unwrap();
         let twice = [1, 2].map(|_| bits(&engine.run(&run, &case).unwrap()));

@@ -7,7 +7,7 @@
 
 use gdn2_codegen::arch::Arch;
 use gdn2_codegen::kernel::{Kernel, Pass};
-use gdn2_codegen::schedule::{Backward, Scan, Schedule};
+use gdn2_codegen::schedule::{Backward, Matrix, Scan, Schedule};
 use gdn2_dsl::{Draw, Dtype, Rule};
 use gdn2_runtime::artifact::Artifact;
 use gdn2_runtime::device::vm::Settings;
@@ -49,6 +49,7 @@ static ON_WGMMA: LazyLock<Vec<Subject>> = LazyLock::new(|| {
     }
     subjects
 });
+static BACK_ON_WGMMA: LazyLock<Vec<Subject>> = LazyLock::new(back_on_wgmma);
 static IN_SEGMENTS: LazyLock<Vec<Subject>> = LazyLock::new(in_segments);
 
 /// Every rule, pass and architecture whose PTX differs in more than its target.
@@ -346,6 +347,11 @@ fn each_ordering_statement_on_wgmma_is_missed() {
 }
 
 #[test]
+fn each_ordering_statement_back_on_wgmma_is_missed() {
+    each_is_missed("backward on wgmma", BACK_ON_WGMMA.iter());
+}
+
+#[test]
 fn each_ordering_statement_of_the_maps_and_their_joining_is_missed() {
     each_is_missed("maps and joining", IN_SEGMENTS.iter());
 }
@@ -371,6 +377,42 @@ fn bf16_gates(shipped: Rule, schedule: &str, tokens: usize) -> Subject {
         case,
         launches,
     }
+}
+
+/// The reverse scan, over chunks enough that its ring comes round twice, and the gradients where they are on wgmma, over a
+/// chunk and a short one: rules that erase and that do not, with decay of either grain, narrow heads.
+fn back_on_wgmma() -> Vec<Subject> {
+    let (engine, device, mut subjects) = (engine(), Device::vm(), Vec::new());
+    for shipped in rules_with_kernels() {
+        if !["gdn", "kda", "gdn2", "gla", "mamba2", "deltanet"].contains(&shipped.name.as_str()) {
+            continue;
+        }
+        let rule = shipped.with_dims(64, 64).unwrap();
+        for (schedule, tokens, launch) in
+            [("matrix=wgmma,chunk=16", 85, "states"), ("matrix=wgmma,chunk=64", 70, "gradients")]
+        {
+            let run = Run { arch: Some(Arch::Sm90a), schedule, ..Run::new(&rule, Pass::Backward, &device) };
+            let Training { forward, backward: artifact } = engine.training(&run).unwrap();
+            let Schedule::Backward(numbers) = artifact.kernel.schedule else { panic!("a schedule of another pass") };
+            if launch == "gradients" && numbers.gradients != Matrix::Wgmma {
+                continue;
+            }
+            let own = format!("_backward_{launch}(");
+            let is_own = |lines: &Range<usize>| artifact.ptx.lines().nth(lines.start).unwrap().contains(&own);
+            let launches: Vec<Range<usize>> = launches(&artifact.ptx).into_iter().filter(is_own).collect();
+            subjects.push(Subject {
+                name: format!("{} backward {launch}, {schedule}", rule.name),
+                rule: rule.clone(),
+                pass: Pass::Backward,
+                schedule: schedule.to_owned(),
+                artifact,
+                forward,
+                case: Case::drawn_inputs(&rule, &Draw::new(1, tokens, 1, 1, 7), true).unwrap(),
+                launches,
+            });
+        }
+    }
+    subjects
 }
 
 /// The launches before the forward kernel's own where it runs in segments, of rules that erase and that do not, with

@@ -16,6 +16,7 @@ enum : int {
   STATE_WARPS = 8,
   VALUES = 128,
   STAGES = 2,
+  BACK = 0,  // from a sequence's start
   VALUE_SPLIT = 1,
   DECAY_THREADS = 1,
   STATE_KEY_STRIDE = VALUE,
@@ -45,3 +46,5 @@ template <int MAJOR, int N>
 DEVICE void multiply(float (&d)[N][4], const u32 (&a)[4], u64 b, bool keep) {}
 template <int N>
 DEVICE void multiply_tiles(float (&d)[N][4], u64 a, u64 b, bool keep) {}
+template <int LEFT, int RIGHT, int N>
+DEVICE void multiply_turned(float (&d)[N][4], u64 a, u64 b, bool keep) {}

@@ -1,4 +1,4 @@
-// source 902228850df2241bec8b655288841a7663d6069453a552c8b53e2360a253feb3
+// source 1b66367d589d065876f891fd7c5f9b4b9e7b764565e9c6237042c8f73d6bb2fd
 // gdn_forward: the chunked forward pass of rule `gdn` on sm_90a, chunk=64,value_split=1,warps=8,stages=2,matrix=wgmma.
 //
 //   S_t = (I - k_t e_t^T) Diag(exp g_t) S_(t-1) + k_t z_t^T     e = b k     z = w v     o_t = scale S_t^T q_t
@@ -26,6 +26,7 @@ enum : int {
   BLOCK_THREADS = 512,
   STAGES = 2,
   VALUE_SPLIT = 1,  // slices of the value dim
+  BACK = 0,
   STATE_KEY_STRIDE = 128,
   STATE_VALUE_STRIDE = 1,
 };
@@ -439,6 +440,11 @@ struct Barrier {
     } while (done == 0);
   }
 };
+
+// Where chunks of a sequence of `length` tokens begin, in the order that the scan takes them: first to last, or back.
+enum : int { NEXT_CHUNK = BACK ? -CHUNK : CHUNK };
+DEVICE int first_chunk(int length) { return BACK ? (length + CHUNK - 1) / CHUNK * CHUNK - CHUNK : 0; }
+DEVICE bool is_chunk(int first, int length) { return BACK ? first >= 0 : first < length; }
 
 // The threads of the factor warpgroup meet.
 DEVICE void group_sync() { asm volatile("bar.sync 1, 128;" ::: "memory"); }
@@ -1038,10 +1044,12 @@ DEVICE void load_chunks(const Q& q, const K& k, const V& v, const G& g, const B&
   const int lane = lane_index();
   const bool has_gates = TokenGates<Cfg>::ANY && warp_index() % WARPS == 0;
   TokenGates<Cfg> gates;
-  if (has_gates) gates.fetch(g, b, w, 0, length, lane);
+  // Before the first token nothing is there.
+  const auto fetch = [&](int from) { gates.fetch(g, b, w, from, BACK && from < 0 ? from : length, lane); };
+  if (has_gates) fetch(first_chunk(length));
   Stage stage;
 #pragma unroll 1
-  for (int first = 0, parity = 1; first < length; first += CHUNK, parity ^= 1) {
+  for (int first = first_chunk(length), parity = 1; is_chunk(first, length); first += NEXT_CHUNK, parity ^= 1) {
     const Buffer<Cfg> buffer(stage);
     const int exist = length - first;
     buffer.empty().wait(stage.parity ^ 1);
@@ -1053,7 +1061,7 @@ DEVICE void load_chunks(const Q& q, const K& k, const V& v, const G& g, const B&
     if (has_gates) {
       store_vectors<Cfg>(buffer, gates, scale, lane);
       buffer.full().arrive();
-      gates.fetch(g, b, w, first + CHUNK, length, lane);
+      fetch(first + NEXT_CHUNK);
     } else {
       buffer.full().arrive_alone();  // copies alone do not tell that the buffer was empty
     }
@@ -1327,11 +1335,15 @@ struct Values {
   u32 address;
   METHOD Values(int tile, int warp, int lane)
       : address(shared_address(tile + Tile<VALUES, 2>::offset(lane % 8 + lane / 16 * 8, warp * 16 + lane / 8 % 2 * 8))) {}
-  METHOD void load(float (&near)[4], float (&far)[4], int tokens) const {
-    u32 pairs[4];
+  // The same as the register operand of a product over tokens.
+  METHOD void operand(u32 (&pairs)[4], int tokens) const {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
                  : "=r"(pairs[0]), "=r"(pairs[1]), "=r"(pairs[2]), "=r"(pairs[3])
                  : "r"(address + tokens * Tile<VALUES, 2>::ROW));
+  }
+  METHOD void load(float (&near)[4], float (&far)[4], int tokens) const {
+    u32 pairs[4];
+    operand(pairs, tokens);
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       near[half * 2] = T::low(pairs[half]);
@@ -1460,12 +1472,6 @@ DEVICE void begin_writes(float (&n)[CHUNK / 8][4], u32 (&r)[CHUNK / 16][4], cons
   multiply_rows(n, r, ByColumns<CHUNK>(buffer.m()), false);
   products_commit();
 }
-
-// Keeps S as it enters a chunk, where backward wants it.
-struct KeepsNothing {
-  template <typename Element>
-  METHOD void operator()(const State<Element>&, int) const {}
-};
 
 // A chunk, queries' reads of S early: as S enters, beside what is erased of it.
 template <class Cfg, typename Wait>
@@ -1598,6 +1604,15 @@ DEVICE void advance_chunks(State<typename Cfg::Element>& state, typename Cfg::El
     stage.advance();
   }
 }
+
+// Keeps the states of wgmma's warps in memory, where row r of a warp's first eight is value 4 (r / 2) + r % 2, and that of
+// the other eight two further on.
+
+// Nothing asks for them.
+struct KeepsNothing {
+  template <typename Element>
+  METHOD void operator()(const State<Element>&, int) const {}
+};
 
 struct Cfg {
   using Element = Bf16;  // q, k, v, o and the operands of products

@@ -138,7 +138,7 @@ fn the_scan_moves_each_byte_once() {
 fn eight_segments_are_as_exact_as_one() {
     let (engine, device) = (engine(), Device::vm());
     for rule in named() {
-        let draw = Draw { regime: Regime::None, ..Draw::new(1, 1024, 1, 1, seed_of(11)) };
+        let draw = Draw { regime: Regime::None, ..Draw::new(1, 512, 1, 1, seed_of(11)) };
         let case = Case::drawn(&rule, &draw, true).unwrap();
         let errors = |segments: u32| {
             let schedule = format!("segments={segments}");

@@ -89,13 +89,6 @@ DEVICE void load_gradients(u32 (&a)[CHUNK / 16][4], int warp, int lane) {
   for (int t = 0; t < CHUNK / 16; ++t) values.operand(a[t], t * 16);
 }
 
-// dO is read, and its place is free.
-template <class Cfg>
-DEVICE void release_gradients() {
-  __syncwarp();
-  Barrier{Cfg::SMEM_VALUES_READ}.arrive_alone();
-}
-
 // dS over one chunk; `keep` sees it as it enters.
 template <class Cfg, typename Keep>
 DEVICE void reverse_chunk(State<typename Cfg::Element>& state, const Buffer<Cfg>& buffer, float scale, const Keep& keep,
@@ -131,7 +124,7 @@ DEVICE void reverse_chunk(State<typename Cfg::Element>& state, const Buffer<Cfg>
   // Once more: held meanwhile, dO would be registers too many.
   const auto queries = [&] {
     load_gradients<Cfg>(a, warp, lane);
-    release_gradients<Cfg>();
+    Barrier{Cfg::SMEM_VALUES_READ}.arrive_alone();  // lanes met in the loads
     scale_queries(a, buffer, scale, down, lane);
     pin(a);
   };

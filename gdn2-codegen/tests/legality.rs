@@ -255,7 +255,8 @@ fn shared_memory_is_refused_at_the_limit_of_the_architecture() {
         }
         assert!(limit - most < 4096, "{arch}: the largest legal kernel takes {most} of {limit} bytes");
         for (reason, least) in least {
-            assert!(least - limit < 16_384, "{reason:?} on {arch}: {least} is the least refused, the limit {limit}");
+            // A stage of the ring of the widest heads on wgmma.
+            assert!(least - limit < 32_768, "{reason:?} on {arch}: {least} is the least refused, the limit {limit}");
             met.insert(reason);
         }
     }

@@ -33,6 +33,8 @@ def ours(rows, shape):
         return ""
     schedule = dict(part.split("=") for part in best["schedule"].split(","))
     how = schedule.get("matrix", "mma") + (f", {schedule['segments']} segments" if "segments" in schedule else "")
+    if best["pass"] == "backward" and schedule.get("matrix", "mma") != schedule.get("gradients", "mma"):
+        how += f", gradients {schedule.get('gradients', 'mma')}"
     how = "" if best["pass"] == "decode" else f" {how}"
     return f"{time(best['micros'])} ({time(best['low'])} to {time(best['high'])}){how}"
 

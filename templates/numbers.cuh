@@ -27,7 +27,9 @@ enum : int {
   MAP_ROWS = KEY,
   MAP_BLOCKS = 1,
   ROWS = 16,
+  PARTS = 4,  // of sums where segments are joined
   SMEM_S = 0,
+  SMEM_SUMS = 16384,
 };
 
 // Of decode.

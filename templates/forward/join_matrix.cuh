@@ -6,12 +6,11 @@
 // S becomes A S + B from segment to segment, float32, where A is a matrix. KEY threads have 4 rows by 4 channels each of a
 // sum over a part of A's rows; then all add up the parts.
 enum : int {
-  PARTS = THREADS / KEY,
   PART = KEY / PARTS,  // rows of A
   TILE = 4,
   HELD = ROWS + 4,     // numbers from a channel of S to the next, so that neighbours share no bank
 };
-static_assert(PARTS * KEY == THREADS && PART * PARTS == KEY && ROWS == TILE * PARTS);
+static_assert(PART * PARTS == KEY && ROWS == TILE * PARTS);
 
 // `next`: where the state after the first segment lies, and at the same distance, B of each. `map`: A of the second segment.
 DEVICE void join_segments(float* next, const float* map, int steps) {

@@ -206,7 +206,7 @@ pub(crate) fn join(kernel: &Kernel, numbers: Forward, launch: &Launch) -> (&'sta
         "key": rule.key_dim, "value": rule.value_dim, "chunk": numbers.scan.chunk, "rows": JOIN_ROWS,
         "value_split": split, "segments": numbers.segments, "back": u32::from(kernel.pass == Pass::Backward), "map_rows": map_rows(rule, plan), "join": join,
         "shared_bytes": launch.shared_bytes, "shared_alignment": launch.shared_alignment,
-        "threads": launch.block,
+        "threads": launch.block, "parts": launch.block / rule.key_dim,
         "regions": regions(launch, |region| match region {
             "sums" => "parts of the sums over A's rows",
             _ => "S as it enters a segment",

@@ -1,4 +1,4 @@
-// source e76d88c83526953c0c80b0d1c7b64e09f61982669298aad98764c25a7e46424c
+// source 5eb798462b5314960f1b7a43a71ae09537a1894acdc3f53f39eea49772996969
 // deltanet_backward_states: the reverse scan of the backward pass of rule `deltanet` on sm_90a, chunk=64,value_split=1,warps=8,stages=2,matrix=wgmma,value_tiles=8,gradient_warps=8,recompute=0,gradients=wgmma.
 //
 //   dN = PT dO + K^ dS'      dR = MT dN      dS = D dS' + Q^T dO - E^T dR
@@ -464,6 +464,8 @@ struct Stage {
 template <class Cfg>
 struct Buffer {
   using Element = typename Cfg::Element;
+  // Whether what is erased lacks a factor per token, which is in a vector of its own.
+  enum : bool { RESIDUAL = Cfg::ERASE == TOKEN || (Cfg::ERASE == CHANNEL && Cfg::DECAY == TOKEN) };
   int index;
   METHOD explicit Buffer(const Stage& stage) : index(stage.index) {}
 
@@ -850,8 +852,8 @@ DEVICE void scale_scores(RowsOfL<typename Cfg::Element>& l, const float (&p)[CHU
 
 template <class Cfg>
 DEVICE void scale_scores(RowsOfL<typename Cfg::Element>& l, const float (&p)[CHUNK / 8][4], const Buffer<Cfg>& buffer,
-                         float scale) {
-  const int block = warp_index(), lane = lane_index();
+                         float scale, int block) {
+  const int lane = lane_index();
   if constexpr (Cfg::DECAY == TOKEN) {
     scale_scores<Cfg>(l, p, buffer, PairDecays(buffer.vector(Cfg::SMEM_GAMMA), block * 16, lane), scale, block, lane);
   } else {
@@ -876,7 +878,7 @@ struct ChunkFactors {
     RowsOfL<Element> l;
     float p[CHUNK / 8][4];
     raw_scores<Cfg>(p, l.sum, buffer);
-    if (warp_index() < BLOCKS) scale_scores<Cfg>(l, p, buffer, scale);
+    if (warp_index() < BLOCKS) scale_scores<Cfg>(l, p, buffer, scale, warp_index());
     if constexpr (Cfg::ERASE) solve_rows<Element>(l, buffer.m());
   }
 };
@@ -1089,6 +1091,37 @@ DEVICE void make_factors(int length, float scale) {
     buffer.ready().arrive();
     stage.advance();
   }
+}
+
+// Products with a chunk's triangles P and M transposed: their depth runs across rows.
+
+// sum[.][j] (+)= a[.][i] y[i][j] over the rows i of a tile [CHUNK][CHUNK].
+DEVICE void multiply_down(float (&sum)[CHUNK / 8][4], const u32 (&a)[CHUNK / 16][4], int y, bool keep) {
+  const ByRows<CHUNK> rows(y);
+#pragma unroll
+  for (int t = 0; t < CHUNK / 16; ++t) multiply<1>(sum, a[t], rows.step(t), keep || t > 0);
+}
+
+// dN begins to become dR = MT dN. dN enters as the sum of two operands, which the caller holds: where keys repeat, rows of M
+// cancel, and what one operand rounds away would be all that is left.
+template <typename Element>
+DEVICE void begin_transposed_solve(float (&dn)[CHUNK / 8][4], u32 (&high)[CHUNK / 16][4], u32 (&low)[CHUNK / 16][4], int m) {
+#pragma unroll
+  for (int t = 0; t < CHUNK / 16; ++t) {
+#pragma unroll
+    for (int p = 0; p < 4; ++p) {
+      const float(&pair)[4] = dn[t * 2 + p / 2];
+      const Halved<Element> halved(pair[p % 2 * 2], pair[p % 2 * 2 + 1]);
+      high[t][p] = halved.high;
+      low[t][p] = halved.low;
+    }
+  }
+  pin(high);
+  pin(low);
+  products_begin();
+  multiply_down(dn, low, m, false);
+  multiply_down(dn, high, m, true);
+  products_commit();
 }
 
 // The unit that a warp holds its rows of a state in, a power of two.
@@ -1305,29 +1338,6 @@ struct Values<float> {
 // dS' is what the chunk after leaves. dO lies where values lie in the forward pass. Factors that are one per token come from
 // the vectors of the chunk's buffer.
 
-// dN as the sum of two operands: where keys repeat, rows of M cancel, and what one operand rounds away would be all that is
-// left.
-template <typename Element>
-DEVICE void to_halves(u32 (&high)[CHUNK / 16][4], u32 (&low)[CHUNK / 16][4], const float (&x)[CHUNK / 8][4]) {
-#pragma unroll
-  for (int t = 0; t < CHUNK / 16; ++t) {
-#pragma unroll
-    for (int p = 0; p < 4; ++p) {
-      const float(&pair)[4] = x[t * 2 + p / 2];
-      const float first = pair[p % 2 * 2], second = pair[p % 2 * 2 + 1];
-      high[t][p] = Element::pack(first, second);
-      low[t][p] = Element::pack(first - Element::low(high[t][p]), second - Element::high(high[t][p]));
-    }
-  }
-}
-
-// sum[.][j] (+)= a[.][i] y[i][j] over the rows i of a tile [CHUNK][CHUNK].
-DEVICE void multiply_down(float (&sum)[CHUNK / 8][4], const u32 (&a)[CHUNK / 16][4], int y, bool keep) {
-  const ByRows<CHUNK> rows(y);
-#pragma unroll
-  for (int t = 0; t < CHUNK / 16; ++t) multiply<1>(sum, a[t], rows.step(t), keep || t > 0);
-}
-
 // Columns of operands, which are tokens, times `factor` and, where there is a vector, that of their token.
 template <class Cfg>
 DEVICE void scale_queries(u32 (&a)[CHUNK / 16][4], const Buffer<Cfg>& buffer, float scale, float down, int lane) {
@@ -1353,8 +1363,7 @@ DEVICE void scale_queries(u32 (&a)[CHUNK / 16][4], const Buffer<Cfg>& buffer, fl
 // E^T dR, as a chunk's dS loses it: the operand is -dR up to the factor that E^ lacks.
 template <class Cfg>
 DEVICE void negate_residual(float (&dr)[CHUNK / 8][4], const Buffer<Cfg>& buffer, int lane) {
-  constexpr bool RESIDUAL = Cfg::ERASE == TOKEN || (Cfg::ERASE == CHANNEL && Cfg::DECAY == TOKEN);
-  if constexpr (RESIDUAL) scale_columns(dr, Columns(buffer.vector(Cfg::SMEM_RESIDUAL), lane));
+  if constexpr (Buffer<Cfg>::RESIDUAL) scale_columns(dr, Columns(buffer.vector(Cfg::SMEM_RESIDUAL), lane));
   else scale_all(dr, -1.0f);
 }
 
@@ -1424,13 +1433,7 @@ DEVICE void reverse_chunk(State<typename Cfg::Element>& state, const Buffer<Cfg>
   };
   if constexpr (Cfg::ERASE) {
     u32 high[CHUNK / 16][4], low[CHUNK / 16][4];
-    to_halves<Element>(high, low, dn);
-    pin(high);
-    pin(low);
-    products_begin();
-    multiply_down(dn, low, buffer.m(), false);
-    multiply_down(dn, high, buffer.m(), true);
-    products_commit();
+    begin_transposed_solve<Element>(dn, high, low, buffer.m());
     queries();
     decay_state(state.s, buffer, lane);
     pin(state.s);
@@ -1565,7 +1568,7 @@ struct Cfg {
     SMEM_K = 32768,  // keys, then scaled keys, 32768 bytes
     SMEM_P = 65536,  // P, 16384 bytes
     SMEM_M = 81920,  // M, 16384 bytes
-    SMEM_V_TILE = 98304,  // values, 16384 bytes
+    SMEM_V_TILE = 98304,  // dO, 16384 bytes
     SMEM_BETA = 114688,  // erase gate, 512 bytes
     SMEM_RESIDUAL = 115200,  // what the erased of S is scaled by in R, 512 bytes
     SMEM_FULL = 115712,  // barriers: a stage is copied, 16 bytes
@@ -2025,6 +2028,8 @@ struct Stage {
 template <class Cfg>
 struct Buffer {
   using Element = typename Cfg::Element;
+  // Whether what is erased lacks a factor per token, which is in a vector of its own.
+  enum : bool { RESIDUAL = Cfg::ERASE == TOKEN || (Cfg::ERASE == CHANNEL && Cfg::DECAY == TOKEN) };
   int index;
   METHOD explicit Buffer(const Stage& stage) : index(stage.index) {}
 
@@ -2616,8 +2621,8 @@ DEVICE void scale_scores(RowsOfL<typename Cfg::Element>& l, const float (&p)[CHU
 
 template <class Cfg>
 DEVICE void scale_scores(RowsOfL<typename Cfg::Element>& l, const float (&p)[CHUNK / 8][4], const Buffer<Cfg>& buffer,
-                         float scale) {
-  const int block = warp_index(), lane = lane_index();
+                         float scale, int block) {
+  const int lane = lane_index();
   if constexpr (Cfg::DECAY == TOKEN) {
     scale_scores<Cfg>(l, p, buffer, PairDecays(buffer.vector(Cfg::SMEM_GAMMA), block * 16, lane), scale, block, lane);
   } else {
@@ -2637,17 +2642,6 @@ struct ErasesAlone : Cfg {
 };
 
 template <class Cfg>
-DEVICE void scale_rows_of_scores(RowsOfL<typename Cfg::Element>& l, const float (&p)[CHUNK / 8][4], const Buffer<Cfg>& buffer,
-                                 float scale, int block) {
-  const int lane = lane_index();
-  if constexpr (Cfg::DECAY) {
-    scale_scores<Cfg>(l, p, buffer, PairDecays(buffer.vector(Cfg::SMEM_GAMMA), block * 16, lane), scale, block, lane);
-  } else {
-    scale_scores<Cfg>(l, p, buffer, NoDecays{}, scale, block, lane);
-  }
-}
-
-template <class Cfg>
 DEVICE void make_scores(float scale, int group, int block) {
   using Element = typename Cfg::Element;
   RowsOfL<Element> l;
@@ -2657,14 +2651,14 @@ DEVICE void make_scores(float scale, int group, int block) {
       using Erases = ErasesAlone<Cfg>;
       const Buffer<Erases> buffer{Stage{}};
       raw_scores<Erases>(p, l.sum, buffer);
-      scale_rows_of_scores<Erases>(l, p, buffer, scale, block);
+      scale_scores<Erases>(l, p, buffer, scale, block);
       solve_rows<Element>(l, buffer.m());
     }
   } else {
     using Queries = QueriesAlone<Cfg>;
     const Buffer<Queries> buffer{Stage{}};
     raw_scores<Queries>(p, l.sum, buffer);
-    scale_rows_of_scores<Queries>(l, p, buffer, scale, block);
+    scale_scores<Queries>(l, p, buffer, scale, block);
   }
 }
 
@@ -2707,12 +2701,6 @@ DEVICE float sum_block_columns(const float (&x)[2][2], int lane) {
   return sum + __shfl_xor_sync(0xffffffffu, sum, 4);
 }
 DEVICE int block_column(int lane) { return lane / 16 * 8 + lane % 4 * 2 + lane / 8 % 2; }
-
-// Of the four lanes that share a row.
-DEVICE float sum_row(float x) {
-  x += __shfl_xor_sync(0xffffffffu, x, 1);
-  return x + __shfl_xor_sync(0xffffffffu, x, 2);
-}
 
 // The unit that a warp holds its rows of a state in, a power of two.
 //
@@ -2820,6 +2808,37 @@ DEVICE void store_kept(int tile, int row, const u32 (&a)[M][4], int lane) {
   for (int d = FROM; d < FROM + M; ++d) {
     RowCursor<ROW_BLOCK>(tile + d * 16 / ROW_BLOCK * VALUE_BLOCK, row, lane).store(a[d - FROM], d * 16 % ROW_BLOCK);
   }
+}
+
+// Products with a chunk's triangles P and M transposed: their depth runs across rows.
+
+// sum[.][j] (+)= a[.][i] y[i][j] over the rows i of a tile [CHUNK][CHUNK].
+DEVICE void multiply_down(float (&sum)[CHUNK / 8][4], const u32 (&a)[CHUNK / 16][4], int y, bool keep) {
+  const ByRows<CHUNK> rows(y);
+#pragma unroll
+  for (int t = 0; t < CHUNK / 16; ++t) multiply<1>(sum, a[t], rows.step(t), keep || t > 0);
+}
+
+// dN begins to become dR = MT dN. dN enters as the sum of two operands, which the caller holds: where keys repeat, rows of M
+// cancel, and what one operand rounds away would be all that is left.
+template <typename Element>
+DEVICE void begin_transposed_solve(float (&dn)[CHUNK / 8][4], u32 (&high)[CHUNK / 16][4], u32 (&low)[CHUNK / 16][4], int m) {
+#pragma unroll
+  for (int t = 0; t < CHUNK / 16; ++t) {
+#pragma unroll
+    for (int p = 0; p < 4; ++p) {
+      const float(&pair)[4] = dn[t * 2 + p / 2];
+      const Halved<Element> halved(pair[p % 2 * 2], pair[p % 2 * 2 + 1]);
+      high[t][p] = halved.high;
+      low[t][p] = halved.low;
+    }
+  }
+  pin(high);
+  pin(low);
+  products_begin();
+  multiply_down(dn, low, m, false);
+  multiply_down(dn, high, m, true);
+  products_commit();
 }
 
 // Asynchronous copies from global to shared memory (cp.async). Rows that do not exist become zeros.
@@ -2997,37 +3016,6 @@ DEVICE void store_value_rows(int tile, int row, const float (&x)[CHUNK / 8][4], 
   for (int t = 0; t < CHUNK / 16; ++t) store_sums<Element>(to, x[t * 2], x[t * 2 + 1], t * 16);
 }
 
-// sum[.][j] += a[.][i] y[i][j] over the rows i of a tile [CHUNK][CHUNK].
-DEVICE void multiply_turned_rows(float (&sum)[CHUNK / 8][4], const u32 (&a)[CHUNK / 16][4], int y, bool keep) {
-  const ByRows<CHUNK> rows(y);
-#pragma unroll
-  for (int t = 0; t < CHUNK / 16; ++t) multiply<1>(sum, a[t], rows.step(t), keep || t > 0);
-}
-
-// dN becomes dR = MT dN. dN enters as the sum of two operands: where keys repeat, rows of M cancel, and what one operand
-// rounds away would be all that is left.
-template <class Cfg>
-DEVICE void solve_turned(float (&dn)[CHUNK / 8][4], const Buffer<Cfg>& buffer) {
-  u32 high[CHUNK / 16][4], low[CHUNK / 16][4];
-#pragma unroll
-  for (int t = 0; t < CHUNK / 16; ++t) {
-#pragma unroll
-    for (int r = 0; r < 4; ++r) {
-      const float(&pair)[4] = dn[t * 2 + r / 2];
-      const Halved<typename Cfg::Element> halved(pair[r % 2 * 2], pair[r % 2 * 2 + 1]);
-      high[t][r] = halved.high;
-      low[t][r] = halved.low;
-    }
-  }
-  pin(high);
-  pin(low);
-  products_begin();
-  multiply_turned_rows(dn, low, buffer.m(), false);
-  multiply_turned_rows(dn, high, buffer.m(), true);
-  products_commit();
-  products_wait<0>(dn);
-}
-
 // R of the warp's 16 value rows. What follows is called for where it is wanted: the words of S, and the values of v.
 template <class Cfg, class S, class V>
 DEVICE void value_residual(float (&n)[CHUNK / 8][4], const Buffer<Cfg>& buffer, const S& s_words, const V& v_values, int exist) {
@@ -3084,11 +3072,13 @@ DEVICE void value_gradients(float (&n)[CHUNK / 8][4], const Buffer<Cfg>& buffer,
   pin(n);
   pin(grad);
   products_begin();
-  multiply_turned_rows(n, grad, buffer.p(), true);
+  multiply_down(n, grad, buffer.p(), true);
   products_commit();
   products_wait<0>(n);
   if constexpr (Cfg::ERASE) {
-    solve_turned(n, buffer);
+    u32 high[CHUNK / 16][4], low[CHUNK / 16][4];
+    begin_transposed_solve<Element>(n, high, low, buffer.m());
+    products_wait<0>(n);
     store_value_rows<Element>(Cfg::SMEM_DR, row, n, lane);
   }
 
@@ -3403,11 +3393,19 @@ DEVICE void key_gradients(KeySums& q, KeySums& e, float (&rows)[2], float& tail,
   dk().store(k, exist, group, block, lane);
 }
 
+// Sums over the lanes of a warp; every lane that takes part ends with the sum.
+
+// Over the four lanes that share a row of an accumulator.
+DEVICE float sum_quad(float x) {
+  x += __shfl_xor_sync(0xffffffffu, x, 1);
+  return x + __shfl_xor_sync(0xffffffffu, x, 2);
+}
+
 // Gradients of gates with one number per token, from the sums that warps left behind.
 
 // The warp's sums over its channels of the tokens it has, a row of [KEY / 64][CHUNK] to a warpgroup.
 DEVICE void store_row_sums(int sums, float2 x, int group, int block, int lane) {
-  const float2 sum = {sum_row(x.x), sum_row(x.y)};
+  const float2 sum = {sum_quad(x.x), sum_quad(x.y)};
   if (lane % 4 == 0) {
     const int first = sums + group * (CHUNK * 4) + (block * 16 + lane / 4) * 4;
     at<float>(first) = sum.x;

@@ -1,4 +1,4 @@
-// source ff541ce819245f0c7f35b2d1288c4fe867a43d2e5985579ae13ffb4e90fe8f7b
+// source e2ca7c69606826c7f67ab20f22ab0281dc497d04b6d71f85b952084a6dde6097
 // gdn2_bf16_forward: the chunked forward pass of rule `gdn2_bf16` on sm_90a, chunk=64,value_split=1,warps=8,stages=2,matrix=wgmma.
 //
 //   S_t = (I - k_t e_t^T) Diag(exp g_t) S_(t-1) + k_t z_t^T     e = b k     z = w v     o_t = scale S_t^T q_t
@@ -387,6 +387,8 @@ struct Stage {
 template <class Cfg>
 struct Buffer {
   using Element = typename Cfg::Element;
+  // Whether what is erased lacks a factor per token, which is in a vector of its own.
+  enum : bool { RESIDUAL = Cfg::ERASE == TOKEN || (Cfg::ERASE == CHANNEL && Cfg::DECAY == TOKEN) };
   int index;
   METHOD explicit Buffer(const Stage& stage) : index(stage.index) {}
 
@@ -1773,7 +1775,6 @@ DEVICE void choose_unit(State<typename Cfg::Element>& state, const Buffer<Cfg>& 
 // units of 1, R is in those that `down` leads to.
 template <class Cfg>
 DEVICE void subtract_held(float (&r)[CHUNK / 8][4], const Buffer<Cfg>& buffer, int warp, int lane, float down) {
-  constexpr bool RESIDUAL = Cfg::ERASE == TOKEN || (Cfg::ERASE == CHANNEL && Cfg::DECAY == TOKEN);
 #pragma unroll
   for (int t = 0; t < CHUNK / 16; ++t) {
     float z[2][4];
@@ -1782,7 +1783,7 @@ DEVICE void subtract_held(float (&r)[CHUNK / 8][4], const Buffer<Cfg>& buffer, i
 #pragma unroll
     for (int n = 0; n < 2; ++n) {
       float2 f = {-1.0f, -1.0f};
-      if constexpr (RESIDUAL) f = Columns(buffer.vector(Cfg::SMEM_RESIDUAL), lane)[t * 2 + n];
+      if constexpr (Buffer<Cfg>::RESIDUAL) f = Columns(buffer.vector(Cfg::SMEM_RESIDUAL), lane)[t * 2 + n];
       float(&to)[4] = r[t * 2 + n];
 #pragma unroll
       for (int c = 0; c < 4; ++c) {

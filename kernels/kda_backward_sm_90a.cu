@@ -1,4 +1,4 @@
-// source bd5e3107f482f99302c91fd43b722f92f6fb38fcfaf22ea1d88a8d036b84cf3c
+// source 9223b5a887d8e6b207a046e4979021a41ca601763ce392fe8e620d75abbfa15e
 // kda_backward_states: the reverse scan of the backward pass of rule `kda` on sm_90a, chunk=64,value_split=1,warps=8,stages=2,matrix=wgmma,value_tiles=8,gradient_warps=8,recompute=0.
 //
 //   dN = PT dO + K^ dS'      dR = MT dN      dS = D dS' + Q^T dO - E^T dR
@@ -388,6 +388,8 @@ struct Stage {
 template <class Cfg>
 struct Buffer {
   using Element = typename Cfg::Element;
+  // Whether what is erased lacks a factor per token, which is in a vector of its own.
+  enum : bool { RESIDUAL = Cfg::ERASE == TOKEN || (Cfg::ERASE == CHANNEL && Cfg::DECAY == TOKEN) };
   int index;
   METHOD explicit Buffer(const Stage& stage) : index(stage.index) {}
 
@@ -1426,6 +1428,37 @@ DEVICE void make_factors(int length, float scale) {
   }
 }
 
+// Products with a chunk's triangles P and M transposed: their depth runs across rows.
+
+// sum[.][j] (+)= a[.][i] y[i][j] over the rows i of a tile [CHUNK][CHUNK].
+DEVICE void multiply_down(float (&sum)[CHUNK / 8][4], const u32 (&a)[CHUNK / 16][4], int y, bool keep) {
+  const ByRows<CHUNK> rows(y);
+#pragma unroll
+  for (int t = 0; t < CHUNK / 16; ++t) multiply<1>(sum, a[t], rows.step(t), keep || t > 0);
+}
+
+// dN begins to become dR = MT dN. dN enters as the sum of two operands, which the caller holds: where keys repeat, rows of M
+// cancel, and what one operand rounds away would be all that is left.
+template <typename Element>
+DEVICE void begin_transposed_solve(float (&dn)[CHUNK / 8][4], u32 (&high)[CHUNK / 16][4], u32 (&low)[CHUNK / 16][4], int m) {
+#pragma unroll
+  for (int t = 0; t < CHUNK / 16; ++t) {
+#pragma unroll
+    for (int p = 0; p < 4; ++p) {
+      const float(&pair)[4] = dn[t * 2 + p / 2];
+      const Halved<Element> halved(pair[p % 2 * 2], pair[p % 2 * 2 + 1]);
+      high[t][p] = halved.high;
+      low[t][p] = halved.low;
+    }
+  }
+  pin(high);
+  pin(low);
+  products_begin();
+  multiply_down(dn, low, m, false);
+  multiply_down(dn, high, m, true);
+  products_commit();
+}
+
 // The unit that a warp holds its rows of a state in, a power of two.
 //
 // A state is float32, but as an operand of products it is as wide as they take, and f16 ends at 65,504. What a chunk does is
@@ -1640,29 +1673,6 @@ struct Values<float> {
 // dS' is what the chunk after leaves. dO lies where values lie in the forward pass. Factors that are one per token come from
 // the vectors of the chunk's buffer.
 
-// dN as the sum of two operands: where keys repeat, rows of M cancel, and what one operand rounds away would be all that is
-// left.
-template <typename Element>
-DEVICE void to_halves(u32 (&high)[CHUNK / 16][4], u32 (&low)[CHUNK / 16][4], const float (&x)[CHUNK / 8][4]) {
-#pragma unroll
-  for (int t = 0; t < CHUNK / 16; ++t) {
-#pragma unroll
-    for (int p = 0; p < 4; ++p) {
-      const float(&pair)[4] = x[t * 2 + p / 2];
-      const float first = pair[p % 2 * 2], second = pair[p % 2 * 2 + 1];
-      high[t][p] = Element::pack(first, second);
-      low[t][p] = Element::pack(first - Element::low(high[t][p]), second - Element::high(high[t][p]));
-    }
-  }
-}
-
-// sum[.][j] (+)= a[.][i] y[i][j] over the rows i of a tile [CHUNK][CHUNK].
-DEVICE void multiply_down(float (&sum)[CHUNK / 8][4], const u32 (&a)[CHUNK / 16][4], int y, bool keep) {
-  const ByRows<CHUNK> rows(y);
-#pragma unroll
-  for (int t = 0; t < CHUNK / 16; ++t) multiply<1>(sum, a[t], rows.step(t), keep || t > 0);
-}
-
 // Columns of operands, which are tokens, times `factor` and, where there is a vector, that of their token.
 template <class Cfg>
 DEVICE void scale_queries(u32 (&a)[CHUNK / 16][4], const Buffer<Cfg>& buffer, float scale, float down, int lane) {
@@ -1688,8 +1698,7 @@ DEVICE void scale_queries(u32 (&a)[CHUNK / 16][4], const Buffer<Cfg>& buffer, fl
 // E^T dR, as a chunk's dS loses it: the operand is -dR up to the factor that E^ lacks.
 template <class Cfg>
 DEVICE void negate_residual(float (&dr)[CHUNK / 8][4], const Buffer<Cfg>& buffer, int lane) {
-  constexpr bool RESIDUAL = Cfg::ERASE == TOKEN || (Cfg::ERASE == CHANNEL && Cfg::DECAY == TOKEN);
-  if constexpr (RESIDUAL) scale_columns(dr, Columns(buffer.vector(Cfg::SMEM_RESIDUAL), lane));
+  if constexpr (Buffer<Cfg>::RESIDUAL) scale_columns(dr, Columns(buffer.vector(Cfg::SMEM_RESIDUAL), lane));
   else scale_all(dr, -1.0f);
 }
 
@@ -1759,13 +1768,7 @@ DEVICE void reverse_chunk(State<typename Cfg::Element>& state, const Buffer<Cfg>
   };
   if constexpr (Cfg::ERASE) {
     u32 high[CHUNK / 16][4], low[CHUNK / 16][4];
-    to_halves<Element>(high, low, dn);
-    pin(high);
-    pin(low);
-    products_begin();
-    multiply_down(dn, low, buffer.m(), false);
-    multiply_down(dn, high, buffer.m(), true);
-    products_commit();
+    begin_transposed_solve<Element>(dn, high, low, buffer.m());
     queries();
     decay_state(state.s, buffer, lane);
     pin(state.s);
@@ -1900,7 +1903,7 @@ struct Cfg {
     SMEM_K = 32768,  // keys, then scaled keys, 32768 bytes
     SMEM_G = 65536,  // channel-wise decay as stored, 65536 bytes
     SMEM_E = 131072,  // left operand of the erase term, 32768 bytes
-    SMEM_V_TILE = 163840,  // values, 16384 bytes
+    SMEM_V_TILE = 163840,  // dO, 16384 bytes
     SMEM_BETA = 180224,  // erase gate, 512 bytes
     SMEM_RESIDUAL = 180736,  // what the erased of S is scaled by in R, 512 bytes
     SMEM_CHUNK_DECAY = 181248,  // decay over the chunk, 1024 bytes
@@ -3359,6 +3362,14 @@ DEVICE uint4* kept_words(void* workspace, i64 slot, int value_head, int value_he
   return static_cast<uint4*>(workspace) + index * KEPT_WORDS<Element>;
 }
 
+// Sums over the lanes of a warp; every lane that takes part ends with the sum.
+
+// Over the four lanes that share a row of an accumulator.
+DEVICE float sum_quad(float x) {
+  x += __shfl_xor_sync(0xffffffffu, x, 1);
+  return x + __shfl_xor_sync(0xffffffffu, x, 2);
+}
+
 // Gradients along K: of q, of e = b k, of k, and of the decay. A warp serves 16 tokens and SLICE_GROUPS groups of 16
 // channels, in accumulators from the first product to the last:
 //   dq_i = scale 2^G_i (dO ST)_i + sum_j dP_ij k_j 2^(G_i - G_j)      de_i = -2^G_i (dR ST)_i + sum_j dL_ij k_j 2^(G_i - G_j)
@@ -3501,12 +3512,6 @@ DEVICE float4 state_overlap(int kept, int kept_grad, int group, int tiles) {
     sum.w += __shfl_xor_sync(0xffffffffu, sum.w, step);
   }
   return sum;
-}
-
-// Sum over the four lanes that share a row.
-DEVICE float sum_quad(float x) {
-  x += __shfl_xor_sync(0xffffffffu, x, 1);
-  return x + __shfl_xor_sync(0xffffffffu, x, 2);
 }
 
 // Gradients of a warp's channels, packed, until their tiles are free.

@@ -1,4 +1,4 @@
-// source 4ea73d27a18f582df1dd0f594642edb2113c9c17418f81e37134fb95b88c72a1
+// source 2517dc772bbfdc3acd74e8c30c10c9c03e7d3461b63fa96a9894d1f305dd4ee5
 // kda_forward_for_backward: the chunked forward pass of rule `kda` on sm_90a, chunk=64,value_split=1,warps=8,stages=2,matrix=wgmma.
 //
 //   S_t = (I - k_t e_t^T) Diag(exp g_t) S_(t-1) + k_t z_t^T     e = b k     z = w v     o_t = scale S_t^T q_t
@@ -387,6 +387,8 @@ struct Stage {
 template <class Cfg>
 struct Buffer {
   using Element = typename Cfg::Element;
+  // Whether what is erased lacks a factor per token, which is in a vector of its own.
+  enum : bool { RESIDUAL = Cfg::ERASE == TOKEN || (Cfg::ERASE == CHANNEL && Cfg::DECAY == TOKEN) };
   int index;
   METHOD explicit Buffer(const Stage& stage) : index(stage.index) {}
 
@@ -1778,7 +1780,6 @@ DEVICE void choose_unit(State<typename Cfg::Element>& state, const Buffer<Cfg>& 
 // units of 1, R is in those that `down` leads to.
 template <class Cfg>
 DEVICE void subtract_held(float (&r)[CHUNK / 8][4], const Buffer<Cfg>& buffer, int warp, int lane, float down) {
-  constexpr bool RESIDUAL = Cfg::ERASE == TOKEN || (Cfg::ERASE == CHANNEL && Cfg::DECAY == TOKEN);
 #pragma unroll
   for (int t = 0; t < CHUNK / 16; ++t) {
     float z[2][4];
@@ -1787,7 +1788,7 @@ DEVICE void subtract_held(float (&r)[CHUNK / 8][4], const Buffer<Cfg>& buffer, i
 #pragma unroll
     for (int n = 0; n < 2; ++n) {
       float2 f = {-1.0f, -1.0f};
-      if constexpr (RESIDUAL) f = Columns(buffer.vector(Cfg::SMEM_RESIDUAL), lane)[t * 2 + n];
+      if constexpr (Buffer<Cfg>::RESIDUAL) f = Columns(buffer.vector(Cfg::SMEM_RESIDUAL), lane)[t * 2 + n];
       float(&to)[4] = r[t * 2 + n];
 #pragma unroll
       for (int c = 0; c < 4; ++c) {

@@ -1,4 +1,4 @@
-// source d1a0fe27679fe8c806ebd521da0bbd9c2993aa394d6595acdd1846aa529c772c
+// source 7a7266a97248693ba28d3e8c6ce410db6e99914bdaebba7c9a7b1d03498353c3
 // kda_forward: the chunked forward pass of rule `kda` on sm_90a, chunk=64,value_split=1,warps=8,stages=2,matrix=wgmma.
 //
 //   S_t = (I - k_t e_t^T) Diag(exp g_t) S_(t-1) + k_t z_t^T     e = b k     z = w v     o_t = scale S_t^T q_t
@@ -387,6 +387,8 @@ struct Stage {
 template <class Cfg>
 struct Buffer {
   using Element = typename Cfg::Element;
+  // Whether what is erased lacks a factor per token, which is in a vector of its own.
+  enum : bool { RESIDUAL = Cfg::ERASE == TOKEN || (Cfg::ERASE == CHANNEL && Cfg::DECAY == TOKEN) };
   int index;
   METHOD explicit Buffer(const Stage& stage) : index(stage.index) {}
 
@@ -1778,7 +1780,6 @@ DEVICE void choose_unit(State<typename Cfg::Element>& state, const Buffer<Cfg>& 
 // units of 1, R is in those that `down` leads to.
 template <class Cfg>
 DEVICE void subtract_held(float (&r)[CHUNK / 8][4], const Buffer<Cfg>& buffer, int warp, int lane, float down) {
-  constexpr bool RESIDUAL = Cfg::ERASE == TOKEN || (Cfg::ERASE == CHANNEL && Cfg::DECAY == TOKEN);
 #pragma unroll
   for (int t = 0; t < CHUNK / 16; ++t) {
     float z[2][4];
@@ -1787,7 +1788,7 @@ DEVICE void subtract_held(float (&r)[CHUNK / 8][4], const Buffer<Cfg>& buffer, i
 #pragma unroll
     for (int n = 0; n < 2; ++n) {
       float2 f = {-1.0f, -1.0f};
-      if constexpr (RESIDUAL) f = Columns(buffer.vector(Cfg::SMEM_RESIDUAL), lane)[t * 2 + n];
+      if constexpr (Buffer<Cfg>::RESIDUAL) f = Columns(buffer.vector(Cfg::SMEM_RESIDUAL), lane)[t * 2 + n];
       float(&to)[4] = r[t * 2 + n];
 #pragma unroll
       for (int c = 0; c < 4; ++c) {

@@ -1,4 +1,4 @@
-// source 48299d79c7ef8533422fb74420d87bfdc1a451438b9e1acfda50e0966c5516df
+// source 2242ce47173fb2a2522114599b9c991aded070b5c73278d2baeb05fbed980ccd
 // mamba2_forward_for_backward: the chunked forward pass of rule `mamba2` on sm_90a, chunk=64,value_split=1,warps=8,stages=2,matrix=wgmma.
 //
 //   S_t = (I - k_t e_t^T) Diag(exp g_t) S_(t-1) + k_t z_t^T     e = b k     z = w v     o_t = scale S_t^T q_t
@@ -463,6 +463,8 @@ struct Stage {
 template <class Cfg>
 struct Buffer {
   using Element = typename Cfg::Element;
+  // Whether what is erased lacks a factor per token, which is in a vector of its own.
+  enum : bool { RESIDUAL = Cfg::ERASE == TOKEN || (Cfg::ERASE == CHANNEL && Cfg::DECAY == TOKEN) };
   int index;
   METHOD explicit Buffer(const Stage& stage) : index(stage.index) {}
 
@@ -849,8 +851,8 @@ DEVICE void scale_scores(RowsOfL<typename Cfg::Element>& l, const float (&p)[CHU
 
 template <class Cfg>
 DEVICE void scale_scores(RowsOfL<typename Cfg::Element>& l, const float (&p)[CHUNK / 8][4], const Buffer<Cfg>& buffer,
-                         float scale) {
-  const int block = warp_index(), lane = lane_index();
+                         float scale, int block) {
+  const int lane = lane_index();
   if constexpr (Cfg::DECAY == TOKEN) {
     scale_scores<Cfg>(l, p, buffer, PairDecays(buffer.vector(Cfg::SMEM_GAMMA), block * 16, lane), scale, block, lane);
   } else {
@@ -875,7 +877,7 @@ struct ChunkFactors {
     RowsOfL<Element> l;
     float p[CHUNK / 8][4];
     raw_scores<Cfg>(p, l.sum, buffer);
-    if (warp_index() < BLOCKS) scale_scores<Cfg>(l, p, buffer, scale);
+    if (warp_index() < BLOCKS) scale_scores<Cfg>(l, p, buffer, scale, warp_index());
     if constexpr (Cfg::ERASE) solve_rows<Element>(l, buffer.m());
   }
 };
@@ -1443,7 +1445,6 @@ DEVICE void choose_unit(State<typename Cfg::Element>& state, const Buffer<Cfg>& 
 // units of 1, R is in those that `down` leads to.
 template <class Cfg>
 DEVICE void subtract_held(float (&r)[CHUNK / 8][4], const Buffer<Cfg>& buffer, int warp, int lane, float down) {
-  constexpr bool RESIDUAL = Cfg::ERASE == TOKEN || (Cfg::ERASE == CHANNEL && Cfg::DECAY == TOKEN);
 #pragma unroll
   for (int t = 0; t < CHUNK / 16; ++t) {
     float z[2][4];
@@ -1452,7 +1453,7 @@ DEVICE void subtract_held(float (&r)[CHUNK / 8][4], const Buffer<Cfg>& buffer, i
 #pragma unroll
     for (int n = 0; n < 2; ++n) {
       float2 f = {-1.0f, -1.0f};
-      if constexpr (RESIDUAL) f = Columns(buffer.vector(Cfg::SMEM_RESIDUAL), lane)[t * 2 + n];
+      if constexpr (Buffer<Cfg>::RESIDUAL) f = Columns(buffer.vector(Cfg::SMEM_RESIDUAL), lane)[t * 2 + n];
       float(&to)[4] = r[t * 2 + n];
 #pragma unroll
       for (int c = 0; c < 4; ++c) {

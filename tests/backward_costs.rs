@@ -31,10 +31,10 @@ fn default_schedules_of_shipped_rules_spill_nothing() {
                 // Decays of every channel in float32 leave the warps that make GDN-2's factors a register or two short.
                 let wide = rule.decay.grain == Grain::Channel && rule.decay.storage == Dtype::F32;
                 let scan = if wide && rule.erase.grain == Grain::Channel { 48 } else { 0 };
-                // On wgmma two blocks of gradients share a multiprocessor, which the clock has half as fast again as one that
-                // spills nothing.
+                // On wgmma two blocks of gradients share a multiprocessor and half its registers each, which the clock has
+                // faster than one that spills nothing.
                 let gradients = entry.entry.ends_with("_gradients") && entry.registers == 128;
-                let allowed = if gradients { 448 } else { scan };
+                let allowed = if gradients { 424 } else { scan };
                 assert!(entry.spill_stores + entry.spill_loads <= allowed, "{entry:?}");
             }
         }

@@ -255,8 +255,10 @@ fn shared_memory_is_refused_at_the_limit_of_the_architecture() {
         }
         assert!(limit - most < 4096, "{arch}: the largest legal kernel takes {most} of {limit} bytes");
         for (reason, least) in least {
-            // A stage of the ring of the widest heads on wgmma.
-            assert!(least - limit < 32_768, "{reason:?} on {arch}: {least} is the least refused, the limit {limit}");
+            // A stage of the ring of the widest heads, where the scan of backward is on wgmma.
+            let ring = arch.limits().wgmma.is_some() && reason.1.ends_with("backward_states");
+            let apart = if ring { 32_768 } else { 16_384 };
+            assert!(least - limit < apart, "{reason:?} on {arch}: {least} is the least refused, the limit {limit}");
             met.insert(reason);
         }
     }

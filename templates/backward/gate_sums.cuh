@@ -5,13 +5,8 @@
 #include "numbers.cuh"
 #include "ptx/elements.cuh"
 #include "ptx/shared.cuh"
+#include "ptx/sums.cuh"
 #include "ptx/warp.cuh"
-
-DEVICE float sum_warp(float x) {
-#pragma unroll
-  for (int step = 1; step < 32; step *= 2) x += __shfl_xor_sync(0xffffffffu, x, step);
-  return x;
-}
 
 // Every thread ends with the block's sum; `words` has a number to a warp.
 DEVICE float sum_block(float x, int words) {

@@ -9,6 +9,7 @@
 #include "numbers.cuh"
 #include "backward/gradient_pairs.cuh"
 #include "chunk/kept_layout.cuh"
+#include "ptx/sums.cuh"
 
 enum : int { KEY_GROUPS = KEY / 16 };
 
@@ -145,12 +146,6 @@ DEVICE float4 state_overlap(int kept, int kept_grad, int group, int tiles) {
     sum.w += __shfl_xor_sync(0xffffffffu, sum.w, step);
   }
   return sum;
-}
-
-// Sum over the four lanes that share a row.
-DEVICE float sum_quad(float x) {
-  x += __shfl_xor_sync(0xffffffffu, x, 1);
-  return x + __shfl_xor_sync(0xffffffffu, x, 2);
 }
 
 // Gradients of a warp's channels, packed, until their tiles are free.

@@ -12,6 +12,7 @@
 #include "backward/gradient_finish.cuh"
 #include "chunk/scores_pair.cuh"
 #include "chunk/token_gates.cuh"
+#include "ptx/sums.cuh"
 
 template <typename Element, typename Left, int ROWS>
 struct TokenPairTotals {
@@ -88,9 +89,7 @@ struct TokenDecayGradient {
   METHOD void raise(Tail& tail, float factor) const { tail.sum *= factor; }
   METHOD void close_tail(const Tail& tail, const KeyTask&) const {
     const int lane = lane_index();
-    float sum = tail.sum;
-#pragma unroll
-    for (int step = 1; step < 32; step *= 2) sum += __shfl_xor_sync(0xffffffffu, sum, step);
+    const float sum = sum_warp(tail.sum);
     if (lane == 0) at<float>(TAIL + warp_index() * 4) = sum;
   }
 

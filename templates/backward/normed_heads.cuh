@@ -4,6 +4,7 @@
 
 #include "numbers.cuh"
 #include "ptx/elements.cuh"
+#include "ptx/sums.cuh"
 
 template <typename Element>
 DEVICE void sum_normed_heads(const float* heads, const Element* inputs, Element* rows, i64 token, int key_head, int group,
@@ -27,8 +28,7 @@ DEVICE void sum_normed_heads(const float* heads, const Element* inputs, Element*
     }
     squares += x[i].x * x[i].x + x[i].y * x[i].y;
   }
-#pragma unroll
-  for (int step = 1; step < 32; step *= 2) squares += __shfl_xor_sync(0xffffffffu, squares, step);
+  squares = sum_warp(squares);
   float scale;
   asm("rsqrt.approx.ftz.f32 %0, %1;" : "=f"(scale) : "f"(squares + 1e-6f));
 #pragma unroll
@@ -36,8 +36,7 @@ DEVICE void sum_normed_heads(const float* heads, const Element* inputs, Element*
     x[i] = {x[i].x * scale, x[i].y * scale};
     along += x[i].x * sum[i].x + x[i].y * sum[i].y;
   }
-#pragma unroll
-  for (int step = 1; step < 32; step *= 2) along += __shfl_xor_sync(0xffffffffu, along, step);
+  along = sum_warp(along);
 #pragma unroll
   for (int i = 0; i < PAIRS; ++i) {
     const int d = (i * 32 + lane) * 2;

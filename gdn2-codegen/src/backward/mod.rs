@@ -42,14 +42,16 @@ pub(crate) fn complete(rule: &Rule, arch: Arch, given: &Overrides) -> Backward {
     let tiles = rule.value_dim.div_ceil(WARP_ROWS);
     let chunks = given.get("chunk").map_or_else(|| vec![64, 32, 16], |chunk| vec![chunk]);
     let splits = given.get("value_split").map_or_else(|| vec![1, 2, 4, 8, 16, 32], |split| vec![split]);
-    // What the gradient launch serves at a time, without a matrix instruction, is mma's, as its schedules are printed.
-    let gradients = match given.gradients() {
-        Some(gradients) => vec![gradients],
-        None if given.get("value_tiles").or(given.get("gradient_warps")).is_some() || arch.limits().wgmma.is_none() => {
-            vec![Matrix::Mma]
-        }
+    let recompute = given.get("recompute").unwrap_or(0);
+    let instructions = |asked: Option<Matrix>, mma: bool| match asked {
+        Some(matrix) => vec![matrix],
+        None if mma || arch.limits().wgmma.is_none() => vec![Matrix::Mma],
         None => vec![Matrix::Wgmma, Matrix::Mma],
     };
+    // Numbers without their matrix instruction are those of mma, as its schedules are printed; where nothing is kept forward
+    // is scanned again, which is mma's as well.
+    let matrices = instructions(given.matrix(), given.get("warps").is_some() || recompute == 1);
+    let gradients = instructions(given.gradients(), given.get("value_tiles").or(given.get("gradient_warps")).is_some());
     let blocks = gradients.iter().flat_map(|gradients| {
         let tiles = match (given.get("value_tiles"), gradients) {
             (Some(given), _) => vec![given],
@@ -59,14 +61,6 @@ pub(crate) fn complete(rule: &Rule, arch: Arch, given: &Overrides) -> Backward {
         tiles.into_iter().map(|tiles| (*gradients, tiles))
     });
     let blocks: Vec<(Matrix, u32)> = blocks.collect();
-    let recompute = given.get("recompute").unwrap_or(0);
-    // Warps without a matrix instruction are those of mma, as its schedules are printed; where nothing is kept forward is
-    // scanned again, which is mma's as well.
-    let matrices = match given.matrix() {
-        Some(matrix) => vec![matrix],
-        None if given.get("warps").is_some() || recompute == 1 || arch.limits().wgmma.is_none() => vec![Matrix::Mma],
-        None => vec![Matrix::Wgmma, Matrix::Mma],
-    };
     let with = |matrix: Matrix, chunk: u32, value_split: u32, stages: u32, (gradients, value_tiles)| Backward {
         scan: Scan {
             chunk,
@@ -81,28 +75,23 @@ pub(crate) fn complete(rule: &Rule, arch: Arch, given: &Overrides) -> Backward {
         recompute,
         gradients,
     };
-    let mut last = None;
+    let mut all = Vec::new();
     for &chunk in &chunks {
         for &matrix in &matrices {
             let buffers: &[u32] = if matrix == Matrix::Wgmma { &[2, 1] } else { &[1] };
             let buffers = given.get("stages").map_or_else(|| buffers.to_vec(), |stages| vec![stages]);
             for &value_split in &splits {
                 for &block in &blocks {
-                    for &stages in &buffers {
-                        let numbers = with(matrix, chunk, value_split, stages, block);
-                        let wide = given.get("warps").is_none() && numbers.scan.warps > 8;
-                        if !wide && check(rule, &plan, numbers, arch).is_ok() {
-                            return numbers;
-                        }
-                        if Some(&matrix) == matrices.last() && Some(&block.0) == gradients.last() {
-                            last = last.or(Some(numbers));
-                        }
-                    }
+                    all.extend(buffers.iter().map(|&stages| with(matrix, chunk, value_split, stages, block)));
                 }
             }
         }
     }
-    last.unwrap_or_else(|| with(Matrix::Mma, 64, 1, 1, (Matrix::Mma, tiles)))
+    let wide = |numbers: &Backward| given.get("warps").is_none() && numbers.scan.warps > 8;
+    let legal = all.iter().find(|numbers| !wide(numbers) && check(rule, &plan, **numbers, arch).is_ok());
+    let last = (matrices.last(), gradients.last());
+    let refused = || all.iter().find(|numbers| (Some(&numbers.matrix), Some(&numbers.gradients)) == last);
+    legal.or_else(refused).copied().unwrap_or_else(|| with(Matrix::Mma, 64, 1, 1, (Matrix::Mma, tiles)))
 }
 
 /// The ways to divide the scan of a sequence among blocks where a schedule leaves it whole, that one first.

@@ -5,10 +5,11 @@ use super::map::gradient_numbers;
 use super::print::common;
 use crate::abi::Tensor;
 use crate::chunk::numbers::WARP_ROWS;
-use crate::forward::print_wgmma::{Left, numbers_of, product};
 use crate::kernel::{Kernel, Launch};
-use crate::plan::{Fold, Plan};
-use crate::print::signature::{extend, regions, rows, storage, type_name};
+use crate::plan::Fold;
+use crate::print::regions::region_meaning;
+use crate::print::signature::{extend, regions, rows, type_name};
+use crate::print::wgmma::{Left, copied_rows, gate_choices, gate_types, product};
 use crate::schedule::Backward;
 use serde_json::{Value, json};
 
@@ -21,28 +22,27 @@ pub(super) fn view(kernel: &Kernel, numbers: Backward, launch: &Launch) -> (&'st
     let products =
         [Left::Registers, Left::Tile, Left::AnyTile].map(|left| product(chunk, kernel.rule.dtype, left)).to_vec();
     let store = |tile: &str, from: &str| format!("store_pairs({tile}, {from}, block, lane);");
-    let erased = |lines: Vec<&str>| {
-        if plan.erase == Fold::Absent { Vec::new() } else { lines.into_iter().map(str::to_owned).collect() }
+    let where_there = |fold: Fold, lines: &[&str]| -> Vec<String> {
+        lines.iter().filter(|_| fold != Fold::Absent).map(|line| (*line).to_owned()).collect()
     };
-    let decays = |lines: Vec<&str>| {
-        if plan.decay == Fold::Absent { Vec::new() } else { lines.into_iter().map(str::to_owned).collect() }
-    };
+    let erased = |lines: &[&str]| where_there(plan.erase, lines);
+    let decays = |lines: &[&str]| where_there(plan.decay, lines);
     let mut store_pairs = vec![format!("if (group == 0) {}", store("buffer.p()", "pairs"))];
-    store_pairs.extend(erased(vec![&format!("if (group == 1) {}", store("buffer.m()", "pairs"))]));
+    store_pairs.extend(erased(&[&format!("if (group == 1) {}", store("buffer.m()", "pairs"))]));
     let more = json!({
         "grid": format!("(total_tokens / {chunk} + sequences) * value_heads"),
-        "products": products, "element": type_name(kernel.rule.dtype), "storages": text.storages(),
+        "products": products, "element": type_name(kernel.rule.dtype), "storages": gate_types(kernel),
         "choices": text.choices(),
         "regions": regions(launch, meaning),
         "tile_rows": [text.rows(Tensor::Q, true), text.rows(Tensor::K, true)], "query_rows": [text.rows(Tensor::Q, true)],
         "vectors": text.vectors(), "value_rows": text.value_rows(),
-        "erased_pairs": erased(vec!["else pair_gradients<Cfg, false>(pairs, rows, buffer, scale, block);"]),
-        "overlap": decays(vec![
+        "erased_pairs": erased(&["else pair_gradients<Cfg, false>(pairs, rows, buffer, scale, block);"]),
+        "overlap": decays(&[
             "tail = state_overlap<Element>(s, kept(dstates), lane) * at<float>(buffer.chunk_decay());",
         ]),
         "store_pairs": store_pairs,
-        "erased_sums": erased(vec!["store_row_sums(Cfg::SMEM_ERASE_ROWS, erased, group, block, lane_index());"]),
-        "decay_sums": decays(vec![
+        "erased_sums": erased(&["store_row_sums(Cfg::SMEM_ERASE_ROWS, erased, group, block, lane_index());"]),
+        "decay_sums": decays(&[
             "store_row_sums(Cfg::SMEM_DECAY_ROWS + (Cfg::DECAY_PARTS - 2) * (CHUNK * 4), {rows[0], rows[1]}, group, block, \
              lane_index());",
             "store_tail(Cfg::SMEM_DECAY_TAIL, tail);",
@@ -68,7 +68,7 @@ fn meaning(region: &str) -> &'static str {
         "decay_tail" => "what the chunk's end adds to the decay's gradient",
         "erase_rows" => "sums of the erase gate's gradient",
         "value_rows" => "sums of the write gate's gradient",
-        other => crate::print::regions::region_meaning(other),
+        other => region_meaning(other),
     }
 }
 
@@ -81,38 +81,19 @@ impl Text<'_> {
         self.kernel.plan.write != Fold::Absent && !self.kernel.plan.tied
     }
 
-    fn storages(&self) -> Vec<String> {
-        let gates = [("Decay", Tensor::G), ("Erase", Tensor::B), ("Write", Tensor::W)];
-        gates.map(|(name, tensor)| format!("using {name} = {};", storage(self.kernel, tensor))).to_vec()
-    }
-
     fn choices(&self) -> Vec<String> {
-        let plan = &self.kernel.plan;
-        let Plan { decay, erase, write, tied, .. } = *plan;
-        vec![
-            format!("DECAY = {},", numbers_of(decay)),
-            format!("ERASE = {},", numbers_of(erase)),
-            format!("WRITE = {},", numbers_of(write)),
-            format!("TIED = {},  // write is erase", u32::from(tied && write != Fold::Absent)),
+        let mut choices = gate_choices(&self.kernel.plan);
+        choices.extend([
             "OUTPUTS = 1,  // queries are read".to_owned(),
             "OWN_ERASED = 0,  // what is erased has no tile of its own".to_owned(),
             "OVER_DECAYS = 0,  // P and M have bytes of their own".to_owned(),
-            format!("DECAY_PARTS = {},  // of the sums of the decay's gradient", decay_parts(plan)),
-        ]
+            format!("DECAY_PARTS = {},  // of the sums of the decay's gradient", decay_parts(&self.kernel.plan)),
+        ]);
+        choices
     }
 
-    /// A tensor's rows, or that there is none.
     fn rows(&self, tensor: Tensor, there: bool) -> String {
-        let name = tensor.cuda_name();
-        if !there {
-            return format!("const NoRows {name}_rows{{}};");
-        }
-        let head = if matches!(tensor, Tensor::Q | Tensor::K) { "key_head" } else { "value_head" };
-        format!(
-            "const Rows<{}> {name}_rows{{work.rows({name}, {name}_batch_stride, {name}_token_stride, {name}_head_stride, \
-             work.{head}), {name}_token_stride}};",
-            storage(self.kernel, tensor)
-        )
+        copied_rows(self.kernel, tensor, there.then_some(tensor), "")
     }
 
     /// Vectors over the chunk's tokens, by the block's last warp.

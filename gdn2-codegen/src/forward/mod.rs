@@ -8,7 +8,7 @@ pub(crate) mod mma;
 pub(crate) mod numbers;
 mod print_mma;
 mod print_segments;
-pub(crate) mod print_wgmma;
+mod print_wgmma;
 pub(crate) mod segments;
 pub(crate) mod wgmma;
 

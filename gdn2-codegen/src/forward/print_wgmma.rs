@@ -8,11 +8,12 @@ use crate::abi::Tensor;
 use crate::chunk::numbers::{WARP_ROWS, own_erase_operand};
 use crate::kernel::{Kernel, Launch};
 use crate::pass::Pass;
-use crate::plan::{Fold, Plan};
+use crate::plan::Fold;
 use crate::print::regions::region_meaning;
-use crate::print::signature::{describe, describe_write, extend, params, regions, storage, type_name};
+use crate::print::signature::{describe, describe_write, extend, params, regions, type_name};
+use crate::print::wgmma::{Left, copied_rows, gate_choices, gate_types, product};
 use crate::schedule::{Forward, Scan};
-use gdn2_dsl::{Dtype, StateLayout};
+use gdn2_dsl::StateLayout;
 use serde_json::{Value, json};
 
 const TEMPLATE: &str = include_str!("../../templates/forward/wgmma.cu.hbs");
@@ -29,6 +30,10 @@ pub(crate) fn view(kernel: &Kernel, numbers: Forward, launch: &Launch) -> (&'sta
         StateLayout::Kv => (rule.value_dim, 1),
         StateLayout::Vk => (1, rule.key_dim),
     };
+    let meaning = |region: &str| match region {
+        "v_tile" if back => "dO",
+        other => region_meaning(other),
+    };
     // A bound kernel has them.
     let dealt = registers(&kernel.plan, scan, own.arch);
     let dealt = |of: fn(&Registers) -> u32| dealt.as_ref().map_or(0, of);
@@ -39,9 +44,10 @@ pub(crate) fn view(kernel: &Kernel, numbers: Forward, launch: &Launch) -> (&'sta
         "key": rule.key_dim, "value": rule.value_dim, "values": scan.warps * WARP_ROWS,
         "chunk": scan.chunk, "warps": scan.warps, "threads": launch.block, "stages": scan.stages,
         "state_key_stride": state_key_stride, "state_value_stride": state_value_stride,
-        "shared_bytes": launch.shared_bytes, "shared_alignment": launch.shared_alignment, "regions": regions(launch, region_meaning),
+        "shared_bytes": launch.shared_bytes, "shared_alignment": launch.shared_alignment,
+        "regions": regions(launch, meaning),
         "factors": text.factors(), "products": text.products(), "params": params(&own, launch),
-        "element": type_name(rule.dtype), "storages": text.storages(), "choices": text.choices(),
+        "element": type_name(rule.dtype), "storages": gate_types(&own), "choices": text.choices(),
         "load_registers": dealt(|r| r.load), "factor_change": factor_change,
         "factor_registers": dealt(|r| r.factors), "state_registers": dealt(|r| r.state),
         "rows": text.rows(), "written": text.written(), "scale": text.scale(), "outputs": text.output_rows(),
@@ -109,23 +115,13 @@ impl Text<'_> {
         products
     }
 
-    /// What gates are stored as; a gate that is absent is looked at nowhere.
-    fn storages(&self) -> Vec<String> {
-        let gates = [("Decay", Tensor::G), ("Erase", Tensor::B), ("Write", Tensor::W)];
-        gates.map(|(name, tensor)| format!("using {name} = {};", storage(self.kernel, tensor))).to_vec()
-    }
-
     /// The constants that device code is compiled by.
     fn choices(&self) -> Vec<String> {
-        let Plan { decay, erase, write, tied, .. } = self.kernel.plan;
         let rule = &self.kernel.rule;
         let steps = part_steps(rule, parts(rule, &self.kernel.plan, self.scan, self.kernel.arch));
         let over = factors_over_decay(rule, &self.kernel.plan, self.scan);
-        vec![
-            format!("DECAY = {},", numbers_of(decay)),
-            format!("ERASE = {},", numbers_of(erase)),
-            format!("WRITE = {},", numbers_of(write)),
-            format!("TIED = {},  // write is erase", u32::from(tied && write != Fold::Absent)),
+        let mut choices = gate_choices(&self.kernel.plan);
+        choices.extend([
             format!("OUTPUTS = {},  // queries are read, outputs written", u32::from(self.outputs())),
             format!(
                 "OWN_ERASED = {},  // what is erased has a tile of its own",
@@ -133,7 +129,8 @@ impl Text<'_> {
             ),
             format!("OVER_DECAYS = {},  // P and M lie where decays lay", u32::from(over)),
             format!("STEPS = {steps},  // of 16 channels, that S enters products by at once"),
-        ]
+        ]);
+        choices
     }
 
     /// The rows that the load warpgroup copies, by the names of its parameters.
@@ -143,25 +140,16 @@ impl Text<'_> {
         let tensors = [
             (Tensor::Q, self.outputs()),
             (Tensor::K, true),
-            (Tensor::V, true), // dO in its place, going back
+            (Tensor::V, true),
             (Tensor::G, plan.decay != Fold::Absent),
             (Tensor::B, plan.erase != Fold::Absent),
             (Tensor::W, own_write),
         ];
         let line = |(tensor, there): (Tensor, bool)| {
-            let rows = tensor.name();
-            if !there {
-                return format!("const NoRows {rows}_rows{{}};");
-            }
-            let name = if self.back && tensor == Tensor::V { Tensor::DO.cuda_name() } else { rows };
-            let head = if matches!(tensor, Tensor::Q | Tensor::K) { "key_head" } else { "value_head" };
+            // Going back, dO comes in place of values.
+            let given = if self.back && tensor == Tensor::V { Tensor::DO } else { tensor };
             let of_values = tensor == Tensor::V || (tensor == Tensor::W && plan.write == Fold::Operand);
-            let shift = if of_values { " + value" } else { "" };
-            format!(
-                "const Rows<{}> {rows}_rows{{work.rows({name}, {name}_batch_stride, {name}_token_stride, \
-                 {name}_head_stride, work.{head}){shift}, {name}_token_stride}};",
-                storage(self.kernel, tensor)
-            )
+            copied_rows(self.kernel, tensor, there.then_some(given), if of_values { " + value" } else { "" })
         };
         tensors.into_iter().map(line).collect()
     }
@@ -201,86 +189,4 @@ impl Text<'_> {
              work.value_head, value_heads, value / 16)"
         )
     }
-}
-
-/// How many numbers a gate has, as device code says it.
-pub(crate) fn numbers_of(fold: Fold) -> &'static str {
-    match fold {
-        Fold::Absent => "ABSENT",
-        Fold::Pair | Fold::Row => "TOKEN",
-        Fold::Operand => "CHANNEL",
-    }
-}
-
-/// Where the left operand of a product is.
-#[derive(Clone, Copy, PartialEq)]
-pub(crate) enum Left {
-    Registers,
-    /// Its depth runs along its rows.
-    Tile,
-    /// Depths run along rows or across them.
-    AnyTile,
-}
-
-/// Operands to a line of a product's lists.
-const TO_A_LINE: usize = 8;
-
-/// One wgmma of `n` columns as a function.
-pub(crate) fn product(n: u32, dtype: Dtype, left: Left) -> String {
-    // Rules have 16-bit operands.
-    let ty = if dtype == Dtype::Bf16 { "bf16" } else { "f16" };
-    let sums = (n / 2) as usize;
-    let list = |texts: Vec<String>, separator: &str, open: &str, close: &str| {
-        let lines: Vec<String> = texts.chunks(TO_A_LINE).map(|line| format!("{open}{}", line.join(","))).collect();
-        lines.join(&format!("{separator}{close}\n      "))
-    };
-    let numbers = list((0..sums).map(|i| format!("%{i}")).collect(), ",", "\"", "\"");
-    let held = list((0..sums).map(|i| format!(" \"+f\"(d[{}][{}])", i / 4, i % 4)).collect(), ",", "", "");
-    let name = match left {
-        Left::Registers => "multiply",
-        Left::Tile => "multiply_tiles",
-        Left::AnyTile => "multiply_turned",
-    };
-    let (what, head, a, inputs, majors) = match left {
-        Left::Registers => (
-            format!(
-                "// d[64][{n}] = a[64][16] b[16][{n}], added to d where it is kept. MAJOR 1: the depth of b runs across its \
-                 rows.\ntemplate <int MAJOR>\n"
-            ),
-            "const u32 (&a)[4], u64 b",
-            format!("{{%{}, %{}, %{}, %{}}}, %{}", sums, sums + 1, sums + 2, sums + 3, sums + 4),
-            "\"r\"(a[0]), \"r\"(a[1]), \"r\"(a[2]), \"r\"(a[3]), \"l\"(b)",
-            (format!(", %{}", sums + 6), ", \"n\"(MAJOR)"),
-        ),
-        Left::Tile => (
-            "// The same with a in a tile as well; depths run along rows.\n".to_owned(),
-            "u64 a, u64 b",
-            format!("%{}, %{}", sums, sums + 1),
-            "\"l\"(a), \"l\"(b)",
-            (", 0, 0".to_owned(), ""),
-        ),
-        Left::AnyTile => (
-            "// The same, LEFT and RIGHT 1: the depth of a, of b runs across rows.\ntemplate <int LEFT, int RIGHT>\n"
-                .to_owned(),
-            "u64 a, u64 b",
-            format!("%{}, %{}", sums, sums + 1),
-            "\"l\"(a), \"l\"(b)",
-            (format!(", %{}, %{}", sums + 3, sums + 4), ", \"n\"(LEFT), \"n\"(RIGHT)"),
-        ),
-    };
-    let keep = sums + if left == Left::Registers { 5 } else { 2 };
-    format!(
-        "{what}DEVICE void {name}(float (&d)[{}][4], {head}, bool keep) {{\n  \
-         asm volatile(\n      \
-         \"{{ .reg .pred keep; setp.ne.b32 keep, %{keep}, 0;\\n\"\n      \
-         \"wgmma.mma_async.sync.aligned.m64n{n}k16.f32.{ty}.{ty} {{\"\n      \
-         {numbers}\"\n      \
-         \"}}, {a}, keep, 1, 1{}; }}\"\n      \
-         :{held}\n      \
-         : {inputs}, \"r\"(static_cast<int>(keep)){});\n\
-         }}\n",
-        n / 8,
-        majors.0,
-        majors.1,
-    )
 }

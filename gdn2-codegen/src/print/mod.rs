@@ -4,3 +4,4 @@ pub(crate) mod device;
 pub(crate) mod regions;
 pub(crate) mod signature;
 pub(crate) mod template;
+pub(crate) mod wgmma;

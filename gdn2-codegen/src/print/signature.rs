@@ -45,7 +45,7 @@ pub(crate) fn shared_name(region: &str) -> String {
 }
 
 /// A launch's shared memory as offsets with their meaning.
-pub(crate) fn regions(launch: &Launch, meaning: fn(&str) -> &'static str) -> Vec<Value> {
+pub(crate) fn regions(launch: &Launch, meaning: impl Fn(&str) -> &'static str) -> Vec<Value> {
     let region = |region: &Region| {
         json!({
             "name": shared_name(&region.name), "offset": region.offset,

@@ -16,17 +16,6 @@ struct ErasesAlone : Cfg {
 };
 
 template <class Cfg>
-DEVICE void scale_rows_of_scores(RowsOfL<typename Cfg::Element>& l, const float (&p)[CHUNK / 8][4], const Buffer<Cfg>& buffer,
-                                 float scale, int block) {
-  const int lane = lane_index();
-  if constexpr (Cfg::DECAY) {
-    scale_scores<Cfg>(l, p, buffer, PairDecays(buffer.vector(Cfg::SMEM_GAMMA), block * 16, lane), scale, block, lane);
-  } else {
-    scale_scores<Cfg>(l, p, buffer, NoDecays{}, scale, block, lane);
-  }
-}
-
-template <class Cfg>
 DEVICE void make_scores(float scale, int group, int block) {
   using Element = typename Cfg::Element;
   RowsOfL<Element> l;
@@ -36,14 +25,14 @@ DEVICE void make_scores(float scale, int group, int block) {
       using Erases = ErasesAlone<Cfg>;
       const Buffer<Erases> buffer{Stage{}};
       raw_scores<Erases>(p, l.sum, buffer);
-      scale_rows_of_scores<Erases>(l, p, buffer, scale, block);
+      scale_scores<Erases>(l, p, buffer, scale, block);
       solve_rows<Element>(l, buffer.m());
     }
   } else {
     using Queries = QueriesAlone<Cfg>;
     const Buffer<Queries> buffer{Stage{}};
     raw_scores<Queries>(p, l.sum, buffer);
-    scale_rows_of_scores<Queries>(l, p, buffer, scale, block);
+    scale_scores<Queries>(l, p, buffer, scale, block);
   }
 }
 

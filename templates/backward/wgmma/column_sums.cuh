@@ -33,9 +33,3 @@ DEVICE float sum_block_columns(const float (&x)[2][2], int lane) {
   return sum + __shfl_xor_sync(0xffffffffu, sum, 4);
 }
 DEVICE int block_column(int lane) { return lane / 16 * 8 + lane % 4 * 2 + lane / 8 % 2; }
-
-// Of the four lanes that share a row.
-DEVICE float sum_row(float x) {
-  x += __shfl_xor_sync(0xffffffffu, x, 1);
-  return x + __shfl_xor_sync(0xffffffffu, x, 2);
-}

@@ -1,14 +1,14 @@
 // Gradients of gates with one number per token, from the sums that warps left behind.
 #pragma once
 
-#include "backward/wgmma/column_sums.cuh"
 #include "forward/wgmma/ring.cuh"
 #include "numbers.cuh"
 #include "ptx/elements.cuh"
+#include "ptx/sums.cuh"
 
 // The warp's sums over its channels of the tokens it has, a row of [KEY / 64][CHUNK] to a warpgroup.
 DEVICE void store_row_sums(int sums, float2 x, int group, int block, int lane) {
-  const float2 sum = {sum_row(x.x), sum_row(x.y)};
+  const float2 sum = {sum_quad(x.x), sum_quad(x.y)};
   if (lane % 4 == 0) {
     const int first = sums + group * (CHUNK * 4) + (block * 16 + lane / 4) * 4;
     at<float>(first) = sum.x;
@@ -47,9 +47,7 @@ template <class Cfg, typename T>
 DEVICE void write_decay_gradient(T* rows, i64 stride, int exist) {
   const int lane = lane_index();
   float2 sum = sum_parts<Cfg::DECAY_PARTS>(Cfg::SMEM_DECAY_ROWS, lane);
-  float after = lane < WARPS ? at<float>(Cfg::SMEM_DECAY_TAIL + lane * 4) : 0.0f;
-#pragma unroll
-  for (int step = 1; step < 32; step *= 2) after += __shfl_xor_sync(0xffffffffu, after, step);
+  const float after = sum_warp(lane < WARPS ? at<float>(Cfg::SMEM_DECAY_TAIL + lane * 4) : 0.0f);
   sum.x += sum.y;
   float later = sum.x;
 #pragma unroll
@@ -64,8 +62,7 @@ DEVICE void write_decay_gradient(T* rows, i64 stride, int exist) {
 // A warp's part of what the chunk's end adds to dG.
 DEVICE void store_tail(int tails, float tail) {
   const int lane = lane_index();
-#pragma unroll
-  for (int step = 1; step < 32; step *= 2) tail += __shfl_xor_sync(0xffffffffu, tail, step);
+  tail = sum_warp(tail);
   tails += warp_index() * 4;  // an exchange, of all lanes
   if (lane == 0) at<float>(tails) = tail;
 }

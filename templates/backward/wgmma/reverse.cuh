@@ -7,32 +7,10 @@
 // the vectors of the chunk's buffer.
 #pragma once
 
+#include "backward/wgmma/transposed.cuh"
 #include "forward/wgmma/state.cuh"
 #include "forward/wgmma/values.cuh"
 #include "numbers.cuh"
-
-// dN as the sum of two operands: where keys repeat, rows of M cancel, and what one operand rounds away would be all that is
-// left.
-template <typename Element>
-DEVICE void to_halves(u32 (&high)[CHUNK / 16][4], u32 (&low)[CHUNK / 16][4], const float (&x)[CHUNK / 8][4]) {
-#pragma unroll
-  for (int t = 0; t < CHUNK / 16; ++t) {
-#pragma unroll
-    for (int p = 0; p < 4; ++p) {
-      const float(&pair)[4] = x[t * 2 + p / 2];
-      const float first = pair[p % 2 * 2], second = pair[p % 2 * 2 + 1];
-      high[t][p] = Element::pack(first, second);
-      low[t][p] = Element::pack(first - Element::low(high[t][p]), second - Element::high(high[t][p]));
-    }
-  }
-}
-
-// sum[.][j] (+)= a[.][i] y[i][j] over the rows i of a tile [CHUNK][CHUNK].
-DEVICE void multiply_down(float (&sum)[CHUNK / 8][4], const u32 (&a)[CHUNK / 16][4], int y, bool keep) {
-  const ByRows<CHUNK> rows(y);
-#pragma unroll
-  for (int t = 0; t < CHUNK / 16; ++t) multiply<1>(sum, a[t], rows.step(t), keep || t > 0);
-}
 
 // Columns of operands, which are tokens, times `factor` and, where there is a vector, that of their token.
 template <class Cfg>
@@ -59,8 +37,7 @@ DEVICE void scale_queries(u32 (&a)[CHUNK / 16][4], const Buffer<Cfg>& buffer, fl
 // E^T dR, as a chunk's dS loses it: the operand is -dR up to the factor that E^ lacks.
 template <class Cfg>
 DEVICE void negate_residual(float (&dr)[CHUNK / 8][4], const Buffer<Cfg>& buffer, int lane) {
-  constexpr bool RESIDUAL = Cfg::ERASE == TOKEN || (Cfg::ERASE == CHANNEL && Cfg::DECAY == TOKEN);
-  if constexpr (RESIDUAL) scale_columns(dr, Columns(buffer.vector(Cfg::SMEM_RESIDUAL), lane));
+  if constexpr (Buffer<Cfg>::RESIDUAL) scale_columns(dr, Columns(buffer.vector(Cfg::SMEM_RESIDUAL), lane));
   else scale_all(dr, -1.0f);
 }
 
@@ -130,13 +107,7 @@ DEVICE void reverse_chunk(State<typename Cfg::Element>& state, const Buffer<Cfg>
   };
   if constexpr (Cfg::ERASE) {
     u32 high[CHUNK / 16][4], low[CHUNK / 16][4];
-    to_halves<Element>(high, low, dn);
-    pin(high);
-    pin(low);
-    products_begin();
-    multiply_down(dn, low, buffer.m(), false);
-    multiply_down(dn, high, buffer.m(), true);
-    products_commit();
+    begin_transposed_solve<Element>(dn, high, low, buffer.m());
     queries();
     decay_state(state.s, buffer, lane);
     pin(state.s);

@@ -6,10 +6,10 @@
 
 #include "backward/wgmma/column_sums.cuh"
 #include "backward/wgmma/kept_tiles.cuh"
+#include "backward/wgmma/transposed.cuh"
 #include "chunk/values.cuh"
 #include "forward/wgmma/products.cuh"
 #include "forward/wgmma/ring.cuh"
-#include "forward/wgmma/solve_rows.cuh"
 #include "forward/wgmma/state.cuh"
 #include "numbers.cuh"
 
@@ -88,37 +88,6 @@ DEVICE void store_value_rows(int tile, int row, const float (&x)[CHUNK / 8][4], 
   for (int t = 0; t < CHUNK / 16; ++t) store_sums<Element>(to, x[t * 2], x[t * 2 + 1], t * 16);
 }
 
-// sum[.][j] += a[.][i] y[i][j] over the rows i of a tile [CHUNK][CHUNK].
-DEVICE void multiply_turned_rows(float (&sum)[CHUNK / 8][4], const u32 (&a)[CHUNK / 16][4], int y, bool keep) {
-  const ByRows<CHUNK> rows(y);
-#pragma unroll
-  for (int t = 0; t < CHUNK / 16; ++t) multiply<1>(sum, a[t], rows.step(t), keep || t > 0);
-}
-
-// dN becomes dR = MT dN. dN enters as the sum of two operands: where keys repeat, rows of M cancel, and what one operand
-// rounds away would be all that is left.
-template <class Cfg>
-DEVICE void solve_turned(float (&dn)[CHUNK / 8][4], const Buffer<Cfg>& buffer) {
-  u32 high[CHUNK / 16][4], low[CHUNK / 16][4];
-#pragma unroll
-  for (int t = 0; t < CHUNK / 16; ++t) {
-#pragma unroll
-    for (int r = 0; r < 4; ++r) {
-      const float(&pair)[4] = dn[t * 2 + r / 2];
-      const Halved<typename Cfg::Element> halved(pair[r % 2 * 2], pair[r % 2 * 2 + 1]);
-      high[t][r] = halved.high;
-      low[t][r] = halved.low;
-    }
-  }
-  pin(high);
-  pin(low);
-  products_begin();
-  multiply_turned_rows(dn, low, buffer.m(), false);
-  multiply_turned_rows(dn, high, buffer.m(), true);
-  products_commit();
-  products_wait<0>(dn);
-}
-
 // R of the warp's 16 value rows. What follows is called for where it is wanted: the words of S, and the values of v.
 template <class Cfg, class S, class V>
 DEVICE void value_residual(float (&n)[CHUNK / 8][4], const Buffer<Cfg>& buffer, const S& s_words, const V& v_values, int exist) {
@@ -175,11 +144,13 @@ DEVICE void value_gradients(float (&n)[CHUNK / 8][4], const Buffer<Cfg>& buffer,
   pin(n);
   pin(grad);
   products_begin();
-  multiply_turned_rows(n, grad, buffer.p(), true);
+  multiply_down(n, grad, buffer.p(), true);
   products_commit();
   products_wait<0>(n);
   if constexpr (Cfg::ERASE) {
-    solve_turned(n, buffer);
+    u32 high[CHUNK / 16][4], low[CHUNK / 16][4];
+    begin_transposed_solve<Element>(n, high, low, buffer.m());
+    products_wait<0>(n);
     store_value_rows<Element>(Cfg::SMEM_DR, row, n, lane);
   }
 

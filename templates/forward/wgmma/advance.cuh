@@ -47,7 +47,6 @@ DEVICE void choose_unit(State<typename Cfg::Element>& state, const Buffer<Cfg>& 
 // units of 1, R is in those that `down` leads to.
 template <class Cfg>
 DEVICE void subtract_held(float (&r)[CHUNK / 8][4], const Buffer<Cfg>& buffer, int warp, int lane, float down) {
-  constexpr bool RESIDUAL = Cfg::ERASE == TOKEN || (Cfg::ERASE == CHANNEL && Cfg::DECAY == TOKEN);
 #pragma unroll
   for (int t = 0; t < CHUNK / 16; ++t) {
     float z[2][4];
@@ -56,7 +55,7 @@ DEVICE void subtract_held(float (&r)[CHUNK / 8][4], const Buffer<Cfg>& buffer, i
 #pragma unroll
     for (int n = 0; n < 2; ++n) {
       float2 f = {-1.0f, -1.0f};
-      if constexpr (RESIDUAL) f = Columns(buffer.vector(Cfg::SMEM_RESIDUAL), lane)[t * 2 + n];
+      if constexpr (Buffer<Cfg>::RESIDUAL) f = Columns(buffer.vector(Cfg::SMEM_RESIDUAL), lane)[t * 2 + n];
       float(&to)[4] = r[t * 2 + n];
 #pragma unroll
       for (int c = 0; c < 4; ++c) {

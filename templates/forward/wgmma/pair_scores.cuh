@@ -184,8 +184,8 @@ DEVICE void scale_scores(RowsOfL<typename Cfg::Element>& l, const float (&p)[CHU
 
 template <class Cfg>
 DEVICE void scale_scores(RowsOfL<typename Cfg::Element>& l, const float (&p)[CHUNK / 8][4], const Buffer<Cfg>& buffer,
-                         float scale) {
-  const int block = warp_index(), lane = lane_index();
+                         float scale, int block) {
+  const int lane = lane_index();
   if constexpr (Cfg::DECAY == TOKEN) {
     scale_scores<Cfg>(l, p, buffer, PairDecays(buffer.vector(Cfg::SMEM_GAMMA), block * 16, lane), scale, block, lane);
   } else {
@@ -210,7 +210,7 @@ struct ChunkFactors {
     RowsOfL<Element> l;
     float p[CHUNK / 8][4];
     raw_scores<Cfg>(p, l.sum, buffer);
-    if (warp_index() < BLOCKS) scale_scores<Cfg>(l, p, buffer, scale);
+    if (warp_index() < BLOCKS) scale_scores<Cfg>(l, p, buffer, scale, warp_index());
     if constexpr (Cfg::ERASE) solve_rows<Element>(l, buffer.m());
   }
 };

@@ -72,6 +72,8 @@ struct Stage {
 template <class Cfg>
 struct Buffer {
   using Element = typename Cfg::Element;
+  // Whether what is erased lacks a factor per token, which is in a vector of its own.
+  enum : bool { RESIDUAL = Cfg::ERASE == TOKEN || (Cfg::ERASE == CHANNEL && Cfg::DECAY == TOKEN) };
   int index;
   METHOD explicit Buffer(const Stage& stage) : index(stage.index) {}
 

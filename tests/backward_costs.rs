@@ -4,11 +4,12 @@
 use gdn2_codegen::abi::Tensor;
 use gdn2_codegen::arch::Arch;
 use gdn2_codegen::kernel::Pass;
-use gdn2_dsl::{Combination, Draw, Dtype, Grain, Rule, Write, granularity_combinations};
+use gdn2_dsl::{Combination, Draw, Dtype, Grain, granularity_combinations};
 use gdn2_runtime::device::Device;
 use gdn2_runtime::device::vm::Settings;
 use gdn2_runtime::engine::Run;
 use gdn2_runtime::tensors::Case;
+use gdn2_tests::named::in_bf16;
 use gdn2_tests::{engine, rules_with_kernels, with_one_gate_less};
 use gdn2_vm::Report;
 use rayon::prelude::*;
@@ -68,15 +69,6 @@ fn removing_a_gate_never_adds_an_instruction() {
     assert!(raised.is_empty(), "{raised:#?}");
 }
 
-fn with_gates_as_bf16(mut rule: Rule) -> Rule {
-    rule.decay.storage = Dtype::Bf16;
-    rule.erase.storage = Dtype::Bf16;
-    if let Write::Own(gate) = &mut rule.write {
-        gate.storage = Dtype::Bf16;
-    }
-    rule.checked().unwrap()
-}
-
 fn sectors(reports: &[Report]) -> (u64, u64) {
     let counters = || reports.iter().map(|report| report.counters.as_ref().unwrap());
     (counters().map(|c| c.global_read_sectors).sum(), counters().map(|c| c.global_write_sectors).sum())
@@ -90,9 +82,8 @@ fn a_token_moves_few_bytes() {
     let draw = Draw { initial_state: false, ..Draw::new(1, TOKENS, 1, 1, 5) };
     let device = Device::Vm(Settings { count: true, ..Settings::default() });
     // GDN's gradients on wgmma ask for S, dS and q more than once: asked for once, bytes are 4,656.
-    for (name, most) in [("gdn", 6700.0), ("kda", 5500.0), ("gdn2", 6800.0)] {
-        let rule = rules_with_kernels().into_iter().find(|rule| rule.name == name).unwrap();
-        let rule = with_gates_as_bf16(rule.with_dims(128, 128).unwrap());
+    for (rule, most) in in_bf16().into_iter().zip([6700.0, 5500.0, 6800.0]) {
+        let name = &rule.name;
         let mut case = Case::drawn_inputs(&rule, &draw, true).unwrap();
         case.tensors.remove(&Tensor::DFinalState);
         let run = |pass| Run {

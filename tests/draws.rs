@@ -5,13 +5,11 @@ use gdn2_codegen::arch::Arch;
 use gdn2_codegen::kernel::Pass;
 use gdn2_dsl::{Draw, Dtype, Grain, Rule, granularity_combinations};
 use gdn2_runtime::device::Device;
-use gdn2_runtime::device::vm::Settings;
 use gdn2_runtime::engine::Run;
 use gdn2_tests::agrees::agrees;
 use gdn2_tests::draws::{draws, rules, runner};
 use gdn2_tests::seed::seed_of;
-use gdn2_tests::{engine, rules_with_kernels};
-use gdn2_vm::Check;
+use gdn2_tests::{checked, engine, rules_with_kernels};
 use proptest::prelude::*;
 use rayon::prelude::*;
 
@@ -73,11 +71,6 @@ fn every_combination_forward() {
 #[test]
 fn every_combination_decode() {
     every_combination(&kernels(), Pass::Decode, "", &Device::vm());
-}
-
-/// Device with every check on: what wgmma reads and when is for them to see.
-fn checked() -> Device {
-    Device::Vm(Settings { check: Check::Full, ..Settings::default() })
 }
 
 #[test]

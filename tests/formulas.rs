@@ -12,7 +12,6 @@ use gdn2_dsl::bars::{Bar, Cost, Deviation, NAMED_BAR, PATTERNS, Verdict};
 use gdn2_dsl::simulate::{self, Pattern};
 use gdn2_dsl::{Draw, OutputGradients, Rule, layer, parse_file};
 use gdn2_runtime::device::Device;
-use gdn2_runtime::device::vm::Settings;
 use gdn2_runtime::drawn::bars;
 use gdn2_runtime::engine::{Engine, Outcome, Run, RunError};
 use gdn2_runtime::judge::{judge, judge_named};
@@ -20,8 +19,7 @@ use gdn2_runtime::problem::Problem;
 use gdn2_runtime::tensors::{Array, Case};
 use gdn2_tests::draws::runner;
 use gdn2_tests::seed::{again, seed_of};
-use gdn2_tests::{engine, files_below, root};
-use gdn2_vm::Check;
+use gdn2_tests::{checked, engine, files_below, root};
 use proptest::prelude::*;
 use proptest::test_runner::TestError;
 
@@ -44,10 +42,6 @@ fn layers() -> Vec<Rule> {
     let read = |path| parse_file(&std::fs::read_to_string(path).unwrap()).unwrap();
     let rules = files_below("rules").unwrap().into_iter().flat_map(read);
     rules.filter(|rule: &Rule| !rule.prologue.is_empty()).collect()
-}
-
-fn checked() -> Device {
-    Device::Vm(Settings { check: Check::Full, ..Settings::default() })
 }
 
 /// What is wrong with an outcome, given bars; gradients of what the rule names itself have the case's.

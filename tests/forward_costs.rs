@@ -4,11 +4,12 @@
 use std::collections::BTreeMap;
 
 use gdn2_codegen::kernel::Pass;
-use gdn2_dsl::{Combination, Draw, Dtype, Rule, granularity_combinations, parse_file};
+use gdn2_dsl::{Combination, Draw, Dtype, granularity_combinations};
 use gdn2_runtime::device::Device;
 use gdn2_runtime::device::vm::Settings;
 use gdn2_runtime::engine::Run;
 use gdn2_runtime::tensors::Case;
+use gdn2_tests::named::with_forward_bytes;
 use gdn2_tests::{engine, with_one_gate_less};
 use rayon::prelude::*;
 
@@ -38,25 +39,12 @@ fn removing_a_gate_never_adds_an_instruction() {
     assert!(raised.is_empty(), "{raised:#?}");
 }
 
-/// GDN, KDA and GDN-2 at K = V = 128, every gate as bf16, with the bytes of their inputs and outputs per token and head.
-fn rules() -> [(Rule, f64); 3] {
-    let rule = |gates: &str| {
-        let text = format!("rule r {{ {gates} key_dim: 128; value_dim: 128; dtype: bf16; }}");
-        parse_file(&text).unwrap().remove(0)
-    };
-    [
-        (rule("decay: scalar as bf16; erase: scalar; write: erase;"), 1032.0),
-        (rule("decay: channel as bf16; erase: scalar; write: erase;"), 1284.0),
-        (rule("decay: channel as bf16; erase: channel; write: channel;"), 1792.0),
-    ]
-}
-
 #[test]
 fn inputs_are_read_about_twice_at_most() {
     const TOKENS: usize = 1024;
     let engine = engine();
     let device = Device::Vm(Settings { count: true, ..Settings::default() });
-    for (rule, floor) in rules() {
+    for (rule, floor) in with_forward_bytes() {
         let run = Run { final_state: false, ..Run::new(&rule, Pass::Forward, &device) };
         let draw = Draw { initial_state: false, ..Draw::new(1, TOKENS, 1, 1, 5) };
         let outcome = engine.run(&run, &Case::drawn(&rule, &draw, false).unwrap()).unwrap();

@@ -4,28 +4,17 @@
 
 use gdn2_codegen::arch::Arch;
 use gdn2_codegen::kernel::Pass;
-use gdn2_dsl::{Draw, Rule, parse_file};
+use gdn2_dsl::{Draw, Rule};
 use gdn2_runtime::device::Device;
 use gdn2_runtime::device::vm::Settings;
 use gdn2_runtime::engine::{Engine, Run};
 use gdn2_runtime::tensors::Case;
 use gdn2_runtime::toolchain::{Nvdisasm, Search};
 use gdn2_tests::engine;
+use gdn2_tests::named::with_forward_bytes;
 use gdn2_vm::{Class, Counters};
 
 const CHUNK: usize = 64;
-
-/// GDN, KDA and GDN-2, every gate as bf16, with the bytes of their inputs and outputs per token and head.
-fn rules() -> [(Rule, f64); 3] {
-    let rule = |name: &str, gates: &str| {
-        parse_file(&format!("rule {name} {{ {gates} key_dim: 128; value_dim: 128; dtype: bf16; }}")).unwrap().remove(0)
-    };
-    [
-        (rule("gdn", "decay: scalar as bf16; erase: scalar; write: erase;"), 1032.0),
-        (rule("kda", "decay: channel as bf16; erase: scalar; write: erase;"), 1284.0),
-        (rule("gdn2", "decay: channel as bf16; erase: channel; write: channel;"), 1792.0),
-    ]
-}
 
 fn run<'a>(rule: &'a Rule, device: &'a Device) -> Run<'a> {
     let arch = Some(Arch::Sm90a);
@@ -45,7 +34,7 @@ fn no_register_is_spilled_and_no_product_waits_for_another() {
     let engine = engine();
     let device = Device::vm();
     let disassembler = Nvdisasm::find(&Search::from_environment(None, None)).unwrap();
-    for (rule, _) in rules() {
+    for (rule, _) in with_forward_bytes() {
         let artifact = engine.artifact(&run(&rule, &device)).unwrap();
         let taken = &artifact.resources[0];
         assert_eq!((taken.spill_stores, taken.spill_loads), (0, 0), "{}", rule.name);
@@ -70,7 +59,7 @@ fn no_register_is_spilled_and_no_product_waits_for_another() {
 fn each_input_is_read_once() {
     const TOKENS: usize = 4096;
     let engine = engine();
-    for (rule, floor) in rules() {
+    for (rule, floor) in with_forward_bytes() {
         let counters = counted(&engine, &rule, TOKENS);
         let sectors = counters.global_read_sectors + counters.global_write_sectors;
         let ratio = 32.0 * sectors as f64 / TOKENS as f64 / floor;
@@ -142,7 +131,8 @@ fn a_chunk_costs_what_the_ledger_says() {
     // token at most.
     let limits =
         [(3.0, 3000.0, 600.0, 160.0, 48.0), (11.0, 3400.0, 2900.0, 320.0, 56.0), (11.0, 3400.0, 2900.0, 355.0, 62.0)];
-    for ((rule, _), (meets, tensor, special, instructions, wavefronts)) in rules().into_iter().zip(limits) {
+    for ((rule, _), (meets, tensor, special, instructions, wavefronts)) in with_forward_bytes().into_iter().zip(limits)
+    {
         let (few, many) = (counted(&engine, &rule, 2 * CHUNK), counted(&engine, &rule, 6 * CHUNK));
         let chunk = Chunk::between(&few, &many, 4);
         println!("{}: {chunk:?}", rule.name);

@@ -7,25 +7,21 @@ use gdn2_codegen::arch::Arch;
 use gdn2_codegen::kernel::{LaunchRole, Pass};
 use gdn2_codegen::schedule::{Matrix, Schedule};
 use gdn2_dsl::bars::Deviation;
-use gdn2_dsl::{Draw, Dtype, Regime, Rule, granularity_combinations, parse_file};
+use gdn2_dsl::{Draw, Dtype, Grain, Regime, Rule, granularity_combinations, parse_file};
 use gdn2_runtime::device::Device;
 use gdn2_runtime::device::vm::Settings;
 use gdn2_runtime::engine::Run;
 use gdn2_runtime::tensors::Case;
 use gdn2_tests::agrees::gradients_agree;
 use gdn2_tests::draws::numbers;
-use gdn2_tests::engine;
+use gdn2_tests::named::in_bf16;
 use gdn2_tests::seed::seed_of;
-use gdn2_vm::Check;
+use gdn2_tests::{checked, engine};
 use rayon::prelude::*;
+use std::collections::BTreeMap;
 
 fn run<'a>(rule: &'a Rule, schedule: &'a str, device: &'a Device) -> Run<'a> {
     Run { arch: Some(Arch::Sm90a), schedule, ..Run::new(rule, Pass::Backward, device) }
-}
-
-/// A device with every check on.
-fn checked() -> Device {
-    Device::Vm(Settings { check: Check::Full, ..Settings::default() })
 }
 
 /// Long enough for chunks of `chunk` tokens in each of eight segments: grouped heads; packed with empty and short sequences
@@ -80,22 +76,48 @@ fn every_combination_in_segments() {
     assert!(failures.is_empty(), "{} failures:\n{}", failures.len(), failures.join("\n"));
 }
 
-/// GDN, KDA and GDN-2 at K = V = 128, every gate as bf16.
-fn named() -> [Rule; 3] {
-    let rule = |name: &str, gates: &str| {
-        parse_file(&format!("rule {name} {{ {gates} key_dim: 128; value_dim: 128; dtype: bf16; }}")).unwrap().remove(0)
+/// The built-in schedule where its scan is on wgmma, at every key dim: rules that fold gates in at different places, value
+/// dims of one, two, three and more blocks of 64, both operand types. One case in twenty by the seed; all with
+/// GDN2_TEST_EVERY_KERNEL set.
+#[test]
+fn every_head_dim_in_the_built_in_schedule() {
+    let every = std::env::var_os("GDN2_TEST_EVERY_KERNEL").is_some();
+    let (engine, device, share) = (engine(), checked(), seed_of(40));
+    println!("share {} of 20", share % 20);
+    let text = "rule mix { decay: scalar; erase: channel; write: scalar; key_dim: 64; value_dim: 64; dtype: bf16; }";
+    let mut rules = parse_file(text).unwrap();
+    rules.extend(in_bf16());
+    let mut cases = Vec::new();
+    for (index, rule) in rules.into_iter().enumerate() {
+        for (tiles, value_dim) in
+            (1..=16).flat_map(|tiles| [64, 128, 192, 256, 512].map(|value_dim| (tiles, value_dim)))
+        {
+            let dtype =
+                if (index as u32 + tiles + value_dim / 64).is_multiple_of(2) { Dtype::Bf16 } else { Dtype::F16 };
+            let rule = Rule { dtype, ..rule.with_dims(16 * tiles, value_dim).unwrap() };
+            if every || cases.len() as u64 % 20 == share % 20 {
+                cases.push(Some(rule));
+            } else {
+                cases.push(None);
+            }
+        }
+    }
+    let drawn = cases.into_iter().enumerate().filter_map(|(place, rule)| Some((place as u64, rule?)));
+    let fails = |(place, rule): &(u64, Rule)| {
+        let what = format!("{} K={} V={} {}", rule.name, rule.key_dim, rule.value_dim, rule.dtype);
+        match gradients_agree(&engine, &run(rule, "", &device), &Draw::new(1, 133, 1, 1, seed_of(50 + place))) {
+            Ok(served) => (!served).then(|| format!("{what}: illegal")),
+            Err(error) => Some(format!("{what}: {error}")),
+        }
     };
-    [
-        rule("gdn", "decay: scalar as bf16; erase: scalar; write: erase;"),
-        rule("kda", "decay: channel as bf16; erase: scalar; write: erase;"),
-        rule("gdn2", "decay: channel as bf16; erase: channel; write: channel;"),
-    ]
+    let failures: Vec<String> = drawn.collect::<Vec<_>>().par_iter().filter_map(fails).collect();
+    assert!(failures.is_empty(), "{} failures:\n{}", failures.len(), failures.join("\n"));
 }
 
 #[test]
 fn the_scan_spills_no_register_and_gdn_makes_no_product_wait_for_another() {
     let (engine, device) = (engine(), Device::vm());
-    for rule in named() {
+    for rule in in_bf16() {
         for segments in [1, 8] {
             let schedule = format!("segments={segments}");
             let artifact = engine.artifact(&run(&rule, &schedule, &device)).unwrap();
@@ -122,7 +144,7 @@ fn the_scan_moves_each_byte_once() {
     // q, k, dO and the kept dS, a token and head; decay and erase.
     let rows = 128.0 * 2.0 * 3.0 + 128.0 * 128.0 * 2.0 / 64.0;
     let gates = [2.0 + 2.0, 256.0 + 2.0, 256.0 + 256.0];
-    for (rule, gates) in named().into_iter().zip(gates) {
+    for (rule, gates) in in_bf16().into_iter().zip(gates) {
         let draw = Draw { initial_state: false, ..Draw::new(1, TOKENS, 1, 1, seed_of(5)) };
         let case = Case::drawn_inputs(&rule, &draw, true).unwrap();
         let artifact = engine.artifact(&run(&rule, "", &device)).unwrap();
@@ -138,23 +160,28 @@ fn the_scan_moves_each_byte_once() {
     }
 }
 
+/// Compared tensor by tensor, but for the gradient of a decay with one number per token. That is summed to its chunk's end, so
+/// that all tokens of a chunk share most of their error and eight chunks are eight numbers: either way came out at 0.002 to
+/// 0.0085 over ten seeds, the larger one by turns. It is held to an absolute limit.
 #[test]
 fn eight_segments_are_as_exact_as_one() {
     let (engine, device) = (engine(), Device::vm());
-    for rule in named() {
+    for rule in in_bf16() {
         let draw = Draw { regime: Regime::None, ..Draw::new(1, 512, 1, 1, seed_of(11)) };
         let case = Case::drawn(&rule, &draw, true).unwrap();
         let errors = |segments: u32| {
             let schedule = format!("segments={segments}");
             let outcome = engine.run(&run(&rule, &schedule, &device), &case).unwrap();
             let got = |tensor: &Tensor| outcome.tensors[tensor].data.iter().copied().map(f64::from);
-            let tensors = outcome.tensors.keys();
-            tensors.map(|tensor| Deviation::of(got(tensor), &numbers(&case, *tensor)).relative).collect::<Vec<f64>>()
+            let tensors = outcome.tensors.keys().copied();
+            tensors.map(|tensor| (tensor, Deviation::of(got(&tensor), &numbers(&case, tensor)).relative)).collect()
         };
-        let (one, eight) = (errors(1), errors(8));
+        let (one, eight): (BTreeMap<Tensor, f64>, BTreeMap<Tensor, f64>) = (errors(1), errors(8));
         println!("{}: {one:.5?} in one, {eight:.5?} in eight", rule.name);
-        for (one, eight) in one.into_iter().zip(eight) {
-            assert!(eight <= 1.2 * one + 2e-4, "{}: {eight} in eight segments, {one} in one", rule.name);
+        for (tensor, one) in &one {
+            let summed = *tensor == Tensor::DG && rule.decay.grain == Grain::Scalar;
+            let (eight, limit) = (eight[tensor], if summed { 0.02 } else { 1.2 * one + 2e-4 });
+            assert!(eight <= limit, "{} {}: {eight} in eight segments, {one} in one", rule.name, tensor.name());
         }
     }
 }

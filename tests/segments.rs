@@ -5,7 +5,7 @@ use gdn2_codegen::abi::{Factor, Tensor};
 use gdn2_codegen::arch::Arch;
 use gdn2_codegen::kernel::Pass;
 use gdn2_dsl::bars::Deviation;
-use gdn2_dsl::{Draw, Dtype, Regime, Rule, granularity_combinations, parse_file};
+use gdn2_dsl::{Draw, Dtype, Regime, Rule, granularity_combinations};
 use gdn2_runtime::device::Device;
 use gdn2_runtime::device::vm::Settings;
 use gdn2_runtime::engine::{Engine, Run, Training, execute, gradients};
@@ -13,20 +13,16 @@ use gdn2_runtime::problem::Problem;
 use gdn2_runtime::tensors::Case;
 use gdn2_tests::agrees::agrees;
 use gdn2_tests::draws::{draws, numbers, rules, runner};
-use gdn2_tests::engine;
+use gdn2_tests::named::in_bf16;
 use gdn2_tests::seed::seed_of;
-use gdn2_vm::{Check, Counters};
+use gdn2_tests::{checked, engine};
+use gdn2_vm::Counters;
 use proptest::prelude::*;
 use rayon::prelude::*;
 
 fn run<'a>(rule: &'a Rule, schedule: &'a str, device: &'a Device) -> Run<'a> {
     let arch = if schedule.contains("matrix=mma") { Arch::Sm80 } else { Arch::Sm90a };
     Run { arch: Some(arch), schedule, ..Run::new(rule, Pass::Forward, device) }
-}
-
-/// A device with every check on.
-fn checked() -> Device {
-    Device::Vm(Settings { check: Check::Full, ..Settings::default() })
 }
 
 /// Long enough for chunks in every segment: grouped heads; packed with empty and short sequences under strong decay; and
@@ -109,18 +105,6 @@ fn any_rule_any_draw_in_segments() {
         .unwrap();
 }
 
-/// GDN, KDA and GDN-2 at K = V = 128, every gate as bf16.
-fn named() -> [Rule; 3] {
-    let rule = |name: &str, gates: &str| {
-        parse_file(&format!("rule {name} {{ {gates} key_dim: 128; value_dim: 128; dtype: bf16; }}")).unwrap().remove(0)
-    };
-    [
-        rule("gdn", "decay: scalar as bf16; erase: scalar; write: erase;"),
-        rule("kda", "decay: channel as bf16; erase: scalar; write: erase;"),
-        rule("gdn2", "decay: channel as bf16; erase: channel; write: channel;"),
-    ]
-}
-
 /// Errors of o and of the final state.
 fn errors(engine: &Engine, rule: &Rule, schedule: &str, case: &Case) -> [f64; 2] {
     let device = Device::vm();
@@ -134,7 +118,7 @@ fn errors(engine: &Engine, rule: &Rule, schedule: &str, case: &Case) -> [f64; 2]
 #[test]
 fn eight_segments_are_as_exact_as_one() {
     let engine = engine();
-    for rule in named() {
+    for rule in in_bf16() {
         for regime in [Regime::Mild, Regime::None] {
             let case = Case::drawn(&rule, &Draw { regime, ..Draw::new(1, 1024, 1, 1, seed_of(11)) }, false).unwrap();
             for matrix in ["wgmma", "mma"] {
@@ -154,7 +138,7 @@ fn eight_segments_are_as_exact_as_one() {
 #[test]
 fn states_kept_in_segments_serve_backward() {
     let (engine, device) = (engine(), checked());
-    let [.., rule] = named();
+    let [.., rule] = in_bf16();
     let rule = rule.with_dims(64, 64).unwrap();
     let draw = Draw { cu_seqlens: Some(vec![0, 70, 70, 450]), ..Draw::new(1, 450, 1, 1, seed_of(3)) };
     let case = Case::drawn_inputs(&rule, &draw, true).unwrap();
@@ -182,7 +166,7 @@ fn states_kept_in_segments_serve_backward() {
 #[test]
 fn longest_packed_sequences_start_first() {
     let (engine, device) = (engine(), Device::vm());
-    let [rule, ..] = named();
+    let [rule, ..] = in_bf16();
     let rule = rule.with_dims(16, 64).unwrap();
     let run = run(&rule, "matrix=wgmma,chunk=16,segments=3", &device);
     let offsets = vec![0, 5, 75, 75, 145, 276];
@@ -217,7 +201,7 @@ fn counted(engine: &Engine, rule: &Rule, schedule: &str, tokens: usize) -> Vec<C
 #[test]
 fn no_register_is_spilled_and_no_product_waits_for_another() {
     let (engine, device) = (engine(), Device::vm());
-    for rule in named() {
+    for rule in in_bf16() {
         let artifact = engine.artifact(&run(&rule, "matrix=wgmma,segments=8", &device)).unwrap();
         assert_eq!(artifact.resources.len(), 3, "{}", rule.name);
         for taken in &artifact.resources {
@@ -239,7 +223,7 @@ fn eight_segments_cost_what_their_maps_do() {
     /// Segments that are mapped from zeros, and those that are also mapped from the identity.
     const MAPS: (u64, u64) = (SEGMENTS - 1, SEGMENTS - 2);
     let engine = engine();
-    for rule in named() {
+    for rule in in_bf16() {
         let counted = |segments: u64| counted(&engine, &rule, &format!("matrix=wgmma,segments={segments}"), 4096);
         let [whole] = <[Counters; 1]>::try_from(counted(1)).unwrap();
         let [maps, join, parts] = <[Counters; 3]>::try_from(counted(SEGMENTS)).unwrap();
@@ -278,7 +262,7 @@ fn eight_segments_on_mma_read_seven_once_more() {
     const SEGMENTS: u64 = 8;
     const STATE: u64 = 128 * 128 * 4 / 32;
     let engine = engine();
-    for rule in named() {
+    for rule in in_bf16() {
         let counted =
             |segments: u64| counted(&engine, &rule, &format!("matrix=mma,chunk=32,segments={segments}"), 2048);
         let [whole] = <[Counters; 1]>::try_from(counted(1)).unwrap();

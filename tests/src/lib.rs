@@ -5,6 +5,7 @@ pub mod draws;
 pub mod evidence;
 pub mod fuzz;
 pub mod mutants;
+pub mod named;
 pub mod seed;
 pub mod sweep;
 pub mod views;
@@ -13,8 +14,11 @@ use std::path::{Path, PathBuf};
 
 use gdn2_dsl::{Combination, Grain, Rule};
 use gdn2_runtime::artifact::Compiler;
+use gdn2_runtime::device::Device;
+use gdn2_runtime::device::vm::Settings;
 use gdn2_runtime::engine::Engine;
 use gdn2_runtime::toolchain::{self, Search};
+use gdn2_vm::Check;
 
 /// The repository's root.
 pub fn root() -> PathBuf {
@@ -57,6 +61,11 @@ pub fn engine() -> Engine {
     // What goes wrong here shows, with its reason, as soon as something is compiled.
     let _ = toolchain::install(None, &mut |line| eprintln!("{line}"));
     Engine::new(Compiler::new(Search::from_environment(None, None)))
+}
+
+/// The virtual machine with every check on.
+pub fn checked() -> Device {
+    Device::Vm(Settings { check: Check::Full, ..Settings::default() })
 }
 
 /// The combinations with one gate less. A tie goes before the erase gate it is tied to.

@@ -1,5 +1,5 @@
-// source c5820f9139e09a77306e84758ab190b48bdc062fd64920d70190d9cd90f232b6
-// kda_safe_forward_for_backward: the chunked forward pass of rule `kda_safe` on sm_80, chunk=64,value_split=1,warps=8,stages=1.
+// source cc030974e0a342f79e8f9a53adfe1af2b9df4cb31de082470754affa570b35fe
+// kda_safe_forward_for_backward: the chunked forward pass of rule `kda_safe` on sm_80, chunk=32,value_split=1,warps=8,stages=2.
 //
 //   S_t = (I - k_t e_t^T) Diag(exp g_t) S_(t-1) + k_t z_t^T     e = b k     z = w v     o_t = scale S_t^T q_t
 //
@@ -13,10 +13,10 @@
 enum : int {
   KEY = 128,
   VALUE = 128,
-  CHUNK = 64,
+  CHUNK = 32,
   WARPS = 8,
   THREADS = 256,
-  STAGES = 1,
+  STAGES = 2,
   VALUE_SPLIT = 1,  // slices of the value dim
   VALUE_TILES = 8,  // 16-row tiles of a slice
   DECAY_THREADS = 2,  // that share a channel's prefix sums
@@ -24,19 +24,19 @@ enum : int {
   STATE_VALUE_STRIDE = 1,
 };
 
-// Dynamic shared memory, 132864 bytes.
+// Dynamic shared memory, 91776 bytes.
 enum : int {
   SMEM_Q = 0,  // queries, then scaled queries, 16384 bytes
   SMEM_K = 16384,  // keys, then scaled keys, 16384 bytes
   SMEM_G = 32768,  // channel-wise decay as stored, 32768 bytes
-  SMEM_V = 65536,  // values, a slice per warp, 16384 bytes
-  SMEM_E = 81920,  // left operand of the erase term, 16384 bytes
-  SMEM_P = 98304,  // P, 8192 bytes
-  SMEM_M = 106496,  // M, 8192 bytes
-  SMEM_L = 114688,  // L, then the inverses of its diagonal blocks, 16384 bytes
-  SMEM_BETA = 131072,  // erase gate, 256 bytes
-  SMEM_TOTALS = 131328,  // sums of the decay over segments of a chunk, 1024 bytes
-  SMEM_STATE_DECAY = 132352,  // decay of each channel over the chunk, 512 bytes
+  SMEM_V = 65536,  // values, a slice per warp, 8192 bytes
+  SMEM_E = 73728,  // left operand of the erase term, 8192 bytes
+  SMEM_P = 81920,  // P, 2048 bytes
+  SMEM_M = 83968,  // M, 2048 bytes
+  SMEM_L = 86016,  // L, then the inverses of its diagonal blocks, 4096 bytes
+  SMEM_BETA = 90112,  // erase gate, 128 bytes
+  SMEM_TOTALS = 90240,  // sums of the decay over segments of a chunk, 1024 bytes
+  SMEM_STATE_DECAY = 91264,  // decay of each channel over the chunk, 512 bytes
 };
 extern __shared__ __align__(128) unsigned char shared[];
 
@@ -1238,9 +1238,9 @@ kda_safe_forward_for_backward(
   auto copy_tiles = [&](int index) {
     const int first = index * CHUNK, exist = work.length - first, stage = index % STAGES;
     if (exist > 0) {
-      copy_tile<Bf16, KEY>(SMEM_Q + stage * 16384, q_rows + first * q_token_stride, q_token_stride, exist);
-      copy_tile<Bf16, KEY>(SMEM_K + stage * 16384, k_rows + first * k_token_stride, k_token_stride, exist);
-      copy_tile<float, KEY>(SMEM_G + stage * 32768, g_rows + first * g_token_stride, g_token_stride, exist);
+      copy_tile<Bf16, KEY>(SMEM_Q + stage * 8192, q_rows + first * q_token_stride, q_token_stride, exist);
+      copy_tile<Bf16, KEY>(SMEM_K + stage * 8192, k_rows + first * k_token_stride, k_token_stride, exist);
+      copy_tile<float, KEY>(SMEM_G + stage * 16384, g_rows + first * g_token_stride, g_token_stride, exist);
     }
     copy_commit();
   };
@@ -1257,16 +1257,17 @@ kda_safe_forward_for_backward(
   if (active) state.load(find_state(initial_state, initial_slots, work, value_heads), value);
   copy_tiles(0);
   copy_values(0);
+  copy_tiles(1);
   if (warp_index() == 0) {
     b_gate.fetch(b_rows, b_token_stride, work.length);
   }
 
   for (int chunk = 0; chunk * CHUNK < work.length; ++chunk) {
     const int first = chunk * CHUNK, exist = work.length - first, stage = chunk % STAGES;
-    const int q_tile = SMEM_Q + stage * 16384;
-    const int k_tile = SMEM_K + stage * 16384;
-    const int g_tile = SMEM_G + stage * 32768;
-    copy_wait<0>();
+    const int q_tile = SMEM_Q + stage * 8192;
+    const int k_tile = SMEM_K + stage * 8192;
+    const int g_tile = SMEM_G + stage * 16384;
+    copy_wait<2>();
     if (warp_index() == 0) {
       store_tokens(SMEM_BETA, [&](int r, int) { return b_gate.value[r]; });
       b_gate.fetch(b_rows + (first + CHUNK) * b_token_stride, b_token_stride, exist - CHUNK);
@@ -1286,6 +1287,7 @@ kda_safe_forward_for_backward(
     if (active) keep_state(state, kept_words<Element>(states, chunk_slot(work.first + static_cast<i64>(work.batch) * tokens, work.sequence, chunk), work.value_head, value_heads, tile));
 
     // N = M (Z - E^ S), then O and the next S: the only part that waits for the chunk before.
+    copy_wait<1>();
     float n[CHUNK / 8][4] = {};
     if (active) writes.residual<Element, Write>(n, state, SMEM_V);
     copy_values(chunk + 1);

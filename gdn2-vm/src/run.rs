@@ -149,7 +149,9 @@ impl Ready<'_> {
 /// An operation through which blocks of one launch may exchange data.
 fn meets_others(op: &Op) -> bool {
     match op {
-        Op::Mem(Mem::Atom { space, .. } | Mem::AtomVector { space, .. }) => *space != Space::Shared,
+        Op::Mem(Mem::Atom { space, .. } | Mem::Atom128 { space, .. } | Mem::AtomVector { space, .. }) => {
+            *space != Space::Shared
+        }
         Op::Async(Async::BulkOut { reduce, .. }) => reduce.is_some(),
         Op::Async(Async::TileOut { reduce, .. }) => reduce.is_some(),
         _ => false,

@@ -205,6 +205,7 @@ impl Defined {
         let of = |wide_file: bool, s: Slot| if wide_file { wide(s) } else { word(s) };
         Some(vec![match op {
             Slow::Un16(IntUnary::Mov | IntUnary::Not, _, a) => low(word(*a), 2),
+            Slow::Mov128(_, a) => return Some(a.iter().map(|a| wide(*a)).collect()),
             Slow::Pack { bits, parts, .. } => {
                 let part = *bits as usize / 8;
                 let mut out = [0; 8];

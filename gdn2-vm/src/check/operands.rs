@@ -172,9 +172,17 @@ fn slow(op: &Slow, see: &mut See<'_>) {
         }
         Slow::Bmsk(_, [d, a, b]) | Slow::Szext(_, _, [d, a, b]) => same(see, Word, *d, &[*a, *b]),
         Slow::Packed(_, d, a, b) | Slow::ToFloat8 { d, a, b, .. } => same(see, Word, *d, &[*a, *b]),
-        Slow::Distance4(_, d, a, b, c) => {
-            same(see, Word, *d, &[*a, *b]);
-            c.iter().for_each(|c| see(Use, Word, *c));
+        Slow::Words(_, d, sources) => same(see, Word, *d, sources),
+        Slow::Lop3Pred { d, sources, p, with, .. } => {
+            same(see, Word, *d, sources);
+            see(Def, Pred, *p);
+            see(Use, Pred, with.1);
+        }
+        Slow::F32x2(_, _, d, sources) => same(see, Wide, *d, sources),
+        Slow::FmaF32x2(_, d, sources) => same(see, Wide, *d, sources),
+        Slow::Mov128(d, a) => {
+            all(see, Def, Wide, d);
+            all(see, Use, Wide, a);
         }
         Slow::FromFloat8 { d, a, .. } => same(see, Word, *d, &[*a]),
         Slow::Directed(_, _, d, sources) => same(see, Wide, *d, sources),
@@ -220,7 +228,10 @@ fn slow(op: &Slow, see: &mut See<'_>) {
         }
         Slow::Carry { wide, d, a, b, .. } => same(see, of(*wide), *d, &[*a, *b]),
         Slow::MadCarry { wide, d, a, b, c, .. } => same(see, of(*wide), *d, &[*a, *b, *c]),
-        Slow::SetPacked { d, a, b, .. } => same(see, Word, *d, &[*a, *b]),
+        Slow::SetPacked { d, a, b, with, .. } => {
+            same(see, Word, *d, &[*a, *b]);
+            with.iter().for_each(|(_, w, _)| see(Use, Pred, *w));
+        }
         Slow::IsSpace(_, p, a) => {
             see(Def, Pred, *p);
             see(Use, Wide, *a);
@@ -248,6 +259,12 @@ fn mem(op: &Mem, see: &mut See<'_>) {
             address(*addr, see);
             d.iter().for_each(|d| see(Def, typed(*ty), *d));
             all(see, Use, typed(*ty), &[*b, *c]);
+        }
+        Mem::Atom128 { addr, d, wanted, new, .. } => {
+            address(*addr, see);
+            all(see, Def, Wide, d);
+            all(see, Use, Wide, new);
+            wanted.iter().for_each(|wanted| all(see, Use, Wide, wanted));
         }
         Mem::AtomVector { addr, d, b, .. } => {
             address(*addr, see);
@@ -354,6 +371,10 @@ fn asynchronous(op: &Async, see: &mut See<'_>) {
             expect.iter().chain(count).for_each(|s| see(Use, Word, *s));
             state.iter().for_each(|s| see(Def, Wide, *s));
         }
+        Async::MbarPending { d, state } => {
+            see(Def, Word, *d);
+            see(Use, Wide, *state);
+        }
         Async::MbarComplete { at, bytes } => {
             address(*at, see);
             see(Use, Word, *bytes);
@@ -363,17 +384,19 @@ fn asynchronous(op: &Async, see: &mut See<'_>) {
             see(Def, Pred, *p);
             see(Use, of(!parity), *state);
         }
-        Async::BulkIn { dst, src, bytes, mbar } => {
+        Async::BulkIn { dst, src, bytes, mbar, blocks, .. } => {
             [dst, src, mbar].iter().for_each(|a| address(**a, see));
             see(Use, Word, *bytes);
+            blocks.iter().for_each(|b| see(Use, Word, *b));
         }
         Async::BulkOut { dst, src, bytes, .. } => {
             [dst, src].iter().for_each(|a| address(**a, see));
             see(Use, Word, *bytes);
         }
-        Async::TileIn { dst, map, at, mbar } => {
+        Async::TileIn { dst, map, at, mbar, blocks } => {
             [dst, map, mbar].iter().for_each(|a| address(**a, see));
             all(see, Use, Word, at);
+            blocks.iter().for_each(|b| see(Use, Word, *b));
         }
         Async::TileOut { map, at, src, .. } => {
             [map, src].iter().for_each(|a| address(**a, see));

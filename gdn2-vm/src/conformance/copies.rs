@@ -180,7 +180,7 @@ fn registers() -> Kernel {
 /// Each lane's word to another's place, told to an mbarrier in bytes.
 fn stores_that_arrive() -> Kernel {
     let input = random(32, 55);
-    let text = header(90, 2)
+    let text = header(90, 2).replacen(".version 8.0", ".version 8.1", 1)
         + &format!(
             "  .shared .align 8 .b8 bar[8];\n  .shared .align 4 .b8 tile[128];\n  mov.u32 %t, bar;\n  mov.u32 %u, tile;\n  \
              setp.ne.u32 %q, %thread, 0;\n  @%q bra READY;\n  mbarrier.init.shared::cta.b64 [%t], 1;\n  \
@@ -228,9 +228,67 @@ fn cluster_barrier() -> Kernel {
     Kernel { threads: 128, ..kernel }
 }
 
+/// Copies that another block of the cluster could be given, and one that adds: the first from global memory for the blocks
+/// of a mask, then within shared memory, then onto it.
+fn cluster_copies() -> Kernel {
+    let input = random(64, 59);
+    let text = header(90, 2)
+        + &format!(
+            "  .shared .align 16 .b8 tile[512];\n  .shared .align 8 .b8 bar[8];\n  mov.u32 %t, bar;\n  mov.u32 %u, tile;\n  \
+             add.u32 %c, %u, 256;\n  ld.param.u64 %x0, [p0];\n  setp.ne.u32 %q, %thread, 0;\n  @%q bra READY;\n  \
+             mbarrier.init.shared::cta.b64 [%t], 1;\n  fence.mbarrier_init.release.cluster;\n  \
+             fence.proxy.async.shared::cta;\n  mov.b16 %h0, 1;\n  \
+             mbarrier.arrive.expect_tx.shared::cta.b64 _, [%t], 256;\n  \
+             cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster [%u], [%x0], 256, [%t], \
+             %h0;\n  {WAIT}\n  mbarrier.arrive.expect_tx.shared::cta.b64 _, [%t], 256;\n  \
+             cp.async.bulk.shared::cluster.shared::cta.mbarrier::complete_tx::bytes [%c], [%u], 256, [%t];\n  \
+             SECOND: mbarrier.try_wait.parity.shared::cta.b64 %p, [%t], 1; @!%p bra SECOND;\n  \
+             mbarrier.arrive.expect_tx.shared::cta.b64 _, [%t], 256;\n  \
+             cp.reduce.async.bulk.shared::cluster.shared::cta.mbarrier::complete_tx::bytes.add.u32 [%c], [%u], 256, [%t];\n  \
+             READY:\n  bar.sync 0;\n  {}\n  mad.lo.u32 %u, %thread, 4, %c;\n  ld.shared.b32 %d, [%u];\n  \
+             ld.param.u64 %x0, [p1];\n  mad.wide.u32 %x0, %thread, 4, %x0;\n  st.global.b32 [%x0], %d;\n  ret;\n}}\n",
+            WAIT.replace("AGAIN", "THIRD")
+        );
+    let expected = input.iter().map(|v| v.wrapping_add(*v)).collect();
+    let kernel = Kernel::new("cp.async.bulk.cluster", 90, text, vec![words(&input)], Expected::Words(expected));
+    Kernel { threads: 64, ..kernel }
+}
+
+/// Reductions in shared memory that an mbarrier is told of, one kind after another on words of their own; and the arrivals
+/// that were pending before an arrival.
+fn reductions_that_arrive() -> Kernel {
+    type Join = fn(u32, u32) -> u32;
+    const KINDS: [(&str, Join); 4] =
+        [("add.u32", u32::wrapping_add), ("max.u32", u32::max), ("and.b32", |a, b| a & b), ("xor.b32", |a, b| a ^ b)];
+    let (start, more) = (random(4, 60), random(128, 61));
+    let mut text = header(90, 3).replacen(".version 8.0", ".version 8.1", 1)
+        + "  .shared .align 8 .b8 bar[8];\n  .shared .align 16 .b8 sums[16];\n  mov.u32 %t, bar;\n  mov.u32 %u, sums;\n  \
+           ld.param.u64 %x0, [p0];\n  ld.param.u64 %x1, [p1];\n  mad.wide.u32 %x1, %thread, 16, %x1;\n  \
+           ld.global.v4.b32 {%r0, %r1, %r2, %r3}, [%x1];\n  setp.ne.u32 %q, %thread, 0;\n  @%q bra READY;\n  \
+           ld.global.v4.b32 {%r4, %r5, %r6, %r7}, [%x0];\n  st.shared.v4.b32 [%u], {%r4, %r5, %r6, %r7};\n  \
+           mbarrier.init.shared::cta.b64 [%t], 2;\n  mbarrier.arrive.expect_tx.shared::cta.b64 %wa, [%t], 512;\n  \
+           mbarrier.arrive.shared::cta.b64 %wb, [%t];\n  mbarrier.pending_count.b64 %a, %wa;\n  \
+           mbarrier.pending_count.b64 %b, %wb;\n  READY:\n  bar.sync 0;\n";
+    for (i, (kind, _)) in KINDS.iter().enumerate() {
+        text += &format!(
+            "  add.u32 %c, %u, {};\n  red.async.relaxed.cluster.shared::cluster.mbarrier::complete_tx::bytes.{kind} [%c], \
+             %r{i}, [%t];\n",
+            4 * i
+        );
+    }
+    text += &format!(
+        "  {WAIT}\n  @%q ret;\n  ld.shared.v4.b32 {{%r0, %r1, %r2, %r3}}, [%u];\n  ld.param.u64 %x0, [p2];\n  \
+         st.global.v4.b32 [%x0], {{%r0, %r1, %r2, %r3}};\n  st.global.v2.b32 [%x0+16], {{%a, %b}};\n  ret;\n}}\n"
+    );
+    let of = |i: usize| (0..32).fold(start[i], |sum, lane| KINDS[i].1(sum, more[4 * lane + i]));
+    let expected = (0..4).map(of).chain([2, 1]).collect();
+    Kernel::new("red.async", 90, text, vec![words(&start), words(&more)], Expected::Words(expected))
+}
+
 pub(super) fn kernels() -> Vec<Kernel> {
     let mut all = vec![phases(), transactions(), bulk_store(), tensor_store(), named_barriers(), registers()];
     all.extend([stores_that_arrive(), vector_of_atomics(), cluster_barrier()]);
+    all.extend([cluster_copies(), reductions_that_arrive()]);
     for swizzle in [Swizzle::None, Swizzle::B32, Swizzle::B64, Swizzle::B128] {
         // Inside, over the near edges, over the far ones, and wholly outside.
         for (row, column) in [(3, 4), (-3, -4), (16, 36), (40, 0)] {

@@ -1,4 +1,4 @@
-//! Matrix products of bytes, 8-bit floats and doubles by `mma`, and every type and layout of `wmma`. All sums are of small
+//! Matrix products of bytes, four bits, single bits, 8-bit floats and doubles by `mma`, and every type and layout of `wmma`. All sums are of small
 //! integers, exact in any order.
 //!
 //! Fragment layouts: PTX ISA, "Matrix Fragments for mma" of each shape. Those of `wmma` are open, so a kernel loads,
@@ -13,6 +13,9 @@ use std::fmt::Write;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Element {
+    S4,
+    U4,
+    B1,
     S8,
     U8,
     E4m3,
@@ -24,11 +27,14 @@ enum Element {
     S32,
     F64,
 }
-use Element::{Bf16, E4m3, E5m2, F16 as Half, F32, F64, S8, S32, Tf32, U8};
+use Element::{B1, Bf16, E4m3, E5m2, F16 as Half, F32, F64, S4, S8, S32, Tf32, U4, U8};
 
 impl Element {
     fn name(self) -> &'static str {
         match self {
+            S4 => "s4",
+            U4 => "u4",
+            B1 => "b1",
             S8 => "s8",
             U8 => "u8",
             E4m3 => "e4m3",
@@ -42,28 +48,44 @@ impl Element {
         }
     }
 
-    fn bytes(self) -> usize {
+    fn width(self) -> usize {
         match self {
-            S8 | U8 | E4m3 | E5m2 => 1,
-            Half | Bf16 => 2,
-            Tf32 | F32 | S32 => 4,
-            F64 => 8,
+            B1 => 1,
+            S4 | U4 => 4,
+            S8 | U8 | E4m3 | E5m2 => 8,
+            Half | Bf16 => 16,
+            Tf32 | F32 | S32 => 32,
+            F64 => 64,
         }
     }
 
-    /// Little-endian bits of an integer that it holds.
-    fn bits(self, v: i32) -> Vec<u8> {
+    /// Bytes of integers that it holds, one after another from the lowest bit on.
+    fn pack(self, values: &[i32]) -> Vec<u8> {
+        let mut bytes = vec![0; (values.len() * self.width()).div_ceil(8)];
+        for (i, v) in values.iter().enumerate() {
+            for (j, byte) in self.bits(*v).to_le_bytes().iter().enumerate().take(self.width().div_ceil(8)) {
+                let at = i * self.width() + 8 * j;
+                bytes[at / 8] |= byte << (at % 8);
+            }
+        }
+        bytes
+    }
+
+    /// The bits of an integer that it holds.
+    fn bits(self, v: i32) -> u64 {
         let x = f64::from(v);
-        let bits = match self {
-            S8 | U8 | S32 => u64::from(v as u32),
+        match self {
+            B1 => u64::from(v as u32 & 1),
+            S4 | U4 => u64::from(v as u32 & 0xf),
+            S8 | U8 => u64::from(v as u32 & 0xff),
+            S32 => u64::from(v as u32),
             E4m3 => E4M3.round(x).into(),
             E5m2 => E5M2.round(x).into(),
             Half => F16.round(x).into(),
             Bf16 => BF16.round(x).into(),
             Tf32 | F32 => (v as f32).to_bits().into(),
             F64 => x.to_bits(),
-        };
-        bits.to_le_bytes()[..self.bytes()].to_vec()
+        }
     }
 
     fn class(self) -> &'static str {
@@ -79,6 +101,8 @@ struct Product {
     b: Element,
     sum: Element,
     saturate: bool,
+    /// Bits count where they differ, not where both are set.
+    differing: bool,
 }
 
 struct Matrices {
@@ -90,7 +114,7 @@ struct Matrices {
 
 impl Product {
     fn new(shape: [usize; 3], a: Element, b: Element, sum: Element) -> Product {
-        Product { shape, a, b, sum, saturate: false }
+        Product { shape, a, b, sum, saturate: false, differing: false }
     }
 
     /// A by rows, B by columns, C and the result by rows.
@@ -99,6 +123,9 @@ impl Product {
         let mut stream = Stream((m + n * 3 + k * 7) as u64);
         let mut draw = |count: usize, ty: Element| -> Vec<i32> {
             let one = |raw: u64| match ty {
+                B1 => (raw & 1) as i32,
+                S4 => (raw % 16) as i32 - 8,
+                U4 => (raw % 16) as i32,
                 S8 => i32::from(raw as i8),
                 U8 => i32::from(raw as u8),
                 E5m2 => (raw % 7) as i32 - 3,
@@ -110,13 +137,14 @@ impl Product {
         if self.saturate {
             c.iter_mut().enumerate().for_each(|(i, c)| *c += if i % 2 == 0 { i32::MAX - 9 } else { i32::MIN + 9 });
         }
-        let dot = |i: usize| (0..k).map(|j| a[i / n * k + j] * b[i % n * k + j]).sum::<i32>();
+        let term = |a: i32, b: i32| if self.differing { a ^ b } else { a * b };
+        let dot = |i: usize| (0..k).map(|j| term(a[i / n * k + j], b[i % n * k + j])).sum::<i32>();
         let exact = (0..m * n).map(|i| c[i].saturating_add(dot(i))).collect();
         Matrices { a, b, c, exact }
     }
 
     fn expected(&self, exact: &[i32]) -> Expected {
-        let bytes: Vec<u8> = exact.iter().flat_map(|v| self.sum.bits(*v)).collect();
+        let bytes = self.sum.pack(exact);
         if self.sum == F64 {
             return Expected::Wides(bytes.as_chunks::<8>().0.iter().map(|b| u64::from_le_bytes(*b)).collect());
         }
@@ -129,14 +157,14 @@ impl Product {
         let Matrices { a, b, c, exact } = self.draw();
         // Lines go by eights, four lanes share one; each register holds neighbours along k.
         let factor = |list: &[i32], lines: usize, ty: Element, lane: usize| -> Vec<u8> {
-            let per = (4 / ty.bytes()).max(1);
+            let per = (32 / ty.width()).max(1);
             let registers = lines * k / 32 / per;
             let element = |i: usize| {
                 let (r, e) = (i / per, i % per);
                 let (line, depth) = (lane / 4 + r % (lines / 8) * 8, (lane % 4 + r / (lines / 8) * 4) * per + e);
-                ty.bits(list[line * k + depth])
+                list[line * k + depth]
             };
-            (0..registers * per).flat_map(element).collect()
+            ty.pack(&(0..registers * per).map(element).collect::<Vec<i32>>())
         };
         let sums = |list: &[i32], lane: usize| -> Vec<i32> {
             let place = |i: usize| (lane / 4 + i / 2 * 8) * n + lane % 4 * 2 + i % 2;
@@ -147,10 +175,10 @@ impl Product {
         for lane in 0..32 {
             input.extend(factor(&a, m, self.a, lane));
             input.extend(factor(&b, n, self.b, lane));
-            input.extend(sums(&c, lane).iter().flat_map(|v| self.sum.bits(*v)));
+            input.extend(self.sum.pack(&sums(&c, lane)));
             output.extend(sums(&exact, lane));
         }
-        let size = |ty: Element, count: usize| count * ty.bytes() / if ty == F64 { 8 } else { 4 };
+        let size = |ty: Element, count: usize| count * ty.width() / if ty == F64 { 64 } else { 32 };
         let counts = [
             size(self.a, m * k / 32),
             size(self.b, n * k / 32),
@@ -181,6 +209,7 @@ impl Product {
         }
         let name = format!("mma.m{m}n{n}k{k}.{}.{}.{}", self.sum.name(), self.a.name(), self.b.name());
         let name = if self.saturate { name + ".satfinite" } else { name };
+        let name = if self.differing { name + ".xor" } else { name };
         Kernel::new(name, sm, text + "  ret;\n}\n", vec![input], self.expected(&output))
     }
 
@@ -188,7 +217,16 @@ impl Product {
         let [m, n, k] = self.shape;
         let [a, b, sum] = [self.a, self.b, self.sum].map(Element::name);
         let saturate = if self.saturate { ".satfinite" } else { "" };
-        format!("mma.sync.aligned.m{m}n{n}k{k}.row.col{saturate}.{sum}.{a}.{b}.{sum}")
+        format!("mma.sync.aligned.m{m}n{n}k{k}.row.col{saturate}.{sum}.{a}.{b}.{sum}{}", self.counting())
+    }
+
+    /// What products of single bits count.
+    fn counting(&self) -> &'static str {
+        match (self.a, self.differing) {
+            (B1, true) => ".xor.popc",
+            (B1, false) => ".and.popc",
+            _ => "",
+        }
     }
 
     /// `wmma`, matrices in memory by rows or by columns as `columns` says of A, B, and C with the result; lines are four
@@ -206,7 +244,7 @@ impl Product {
                     (true, true) => list(j, i),
                     _ => 0,
                 };
-                (0..length + gap).flat_map(move |j| ty.bits(element(j)))
+                ty.pack(&(0..length + gap).map(element).collect::<Vec<i32>>())
             };
             (0..lines).flat_map(line).collect::<Vec<u8>>()
         };
@@ -222,9 +260,9 @@ impl Product {
         let registers = |ty: Element, count: usize| match ty {
             Half => 8,
             F64 => 1,
-            ty => count * ty.bytes() / 128,
+            ty => count * ty.width() / 1024,
         };
-        let sums = m * n * self.sum.bytes() / 32 / if self.sum == F64 { 8 } else { 4 };
+        let sums = m * n * self.sum.width() / 32 / if self.sum == F64 { 64 } else { 32 };
         let counts = [registers(self.a, m * k), registers(self.b, n * k), sums];
         let types = [self.a, self.b, self.sum];
         let layout = |side: usize| if columns[side] { "col" } else { "row" };
@@ -252,7 +290,8 @@ impl Product {
             F64 => "f64.f64.f64.f64".to_owned(),
             _ => format!("{sum}.{}.{}.{sum}", self.a.name(), self.b.name()),
         };
-        let mma = format!("  wmma.mma.sync.aligned.{}.{}.{shape}.{types}", layout(0), layout(1));
+        let counting = self.counting();
+        let mma = format!("  wmma.mma{counting}.sync.aligned.{}.{}.{shape}.{types}", layout(0), layout(1));
         // Twice, the second time onto the first sums.
         for _ in 0..2 {
             let _ = writeln!(text, "{mma} {{{c}}}, {{{a}}}, {{{b}}}, {{{c}}};");
@@ -263,7 +302,7 @@ impl Product {
             layout(2)
         );
         let majors: String = columns.iter().map(|c| if *c { 'c' } else { 'r' }).collect();
-        let name = format!("wmma.{shape}.{sum}.{}.{majors}", self.a.name());
+        let name = format!("wmma.{shape}.{sum}.{}{counting}.{majors}", self.a.name());
         Kernel::new(name, sm, text, inputs, self.expected(&by_rows))
     }
 }
@@ -282,6 +321,23 @@ pub(super) fn kernels() -> Vec<Kernel> {
         }
     }
     all.push(Product { saturate: true, ..Product::new([16, 8, 32], S8, U8, S32) }.mma(80));
+    for (a, b) in [(S4, S4), (S4, U4), (U4, U4)] {
+        for shape in [[8, 8, 32], [16, 8, 32], [16, 8, 64]] {
+            all.push(Product::new(shape, a, b, S32).mma(80));
+        }
+    }
+    all.push(Product { saturate: true, ..Product::new([16, 8, 64], U4, S4, S32) }.mma(80));
+    for differing in [false, true] {
+        for shape in [[8, 8, 128], [16, 8, 128], [16, 8, 256]] {
+            all.push(Product { differing, ..Product::new(shape, B1, B1, S32) }.mma(80));
+        }
+        for columns in [[false, true, false], [false, true, true]] {
+            all.push(Product { differing, ..Product::new([8, 8, 128], B1, B1, S32) }.wmma(80, columns));
+        }
+    }
+    for ty in [S4, U4] {
+        all.push(Product::new([8, 8, 32], ty, ty, S32).wmma(80, [false, true, false]));
+    }
     for (a, b) in [(E4m3, E4m3), (E4m3, E5m2), (E5m2, E5m2)] {
         all.push(Product::new([16, 8, 32], a, b, F32).mma(89));
         all.push(Product::new([16, 8, 16], a, b, F32).mma(89));

@@ -11,6 +11,7 @@ mod directed;
 mod edges;
 mod fragments;
 mod matrix;
+mod parts;
 mod ptx;
 mod small;
 mod warp;
@@ -253,6 +254,7 @@ pub fn kernels() -> Vec<Kernel> {
     let mut all = arith::kernels();
     all.extend(convert::kernels());
     all.extend(small::kernels());
+    all.extend(parts::kernels());
     all.extend(directed::kernels());
     all.extend(warp::kernels());
     all.extend(matrix::kernels());

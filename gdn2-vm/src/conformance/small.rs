@@ -55,37 +55,42 @@ const INTEGER: &[(&str, u32, &str, Word)] = &[
     ("dp2a.hi.u32.s32", 80, "dp2a.hi.u32.s32 %d, %a, %b, %c;", |a, b, c| dot(a, b, c, 16, 2, [false, true])),
 ];
 
-/// An 8-bit float: mantissa bits and the largest finite byte; the bias follows from the seven bits below the sign.
+/// A float of at most 8 bits: bits of the whole, of the mantissa, and of the largest number; the bias follows.
 #[derive(Clone, Copy)]
 pub(super) struct Float8 {
+    bits: u32,
     mantissa: u32,
     most: u32,
 }
 
-pub(super) const E4M3: Float8 = Float8 { mantissa: 3, most: 0x7e };
-pub(super) const E5M2: Float8 = Float8 { mantissa: 2, most: 0x7b };
+pub(super) const E4M3: Float8 = Float8 { bits: 8, mantissa: 3, most: 0x7e };
+pub(super) const E5M2: Float8 = Float8 { bits: 8, mantissa: 2, most: 0x7b };
+const E3M2: Float8 = Float8 { bits: 6, mantissa: 2, most: 0x1f };
+const E2M3: Float8 = Float8 { bits: 6, mantissa: 3, most: 0x1f };
+const E2M1: Float8 = Float8 { bits: 4, mantissa: 1, most: 0x7 };
 
 impl Float8 {
     /// The value of a byte; of e5m2's two infinities, infinite.
     pub(super) fn value(self, byte: u32) -> f64 {
-        let Float8 { mantissa, most } = self;
-        let (size, bias) = (byte & 0x7f, (1 << (6 - mantissa)) - 1);
+        let Float8 { bits, mantissa, most } = self;
+        let (size, bias) = (byte & ((1 << (bits - 1)) - 1), (1 << (bits - 2 - mantissa)) - 1);
         let (field, fraction) = ((size >> mantissa) as i32, f64::from(size & ((1 << mantissa) - 1)));
         let unit = 2f64.powi(field.max(1) - bias - mantissa as i32);
         let value = match size {
             _ if size <= most => unit * (fraction + if field == 0 { 0.0 } else { f64::from(1 << mantissa) }),
-            0x7c if mantissa == 2 => f64::INFINITY,
+            0x7c => f64::INFINITY,
             _ => f64::NAN,
         };
-        if byte & 0x80 != 0 { -value } else { value }
+        if byte >> (bits - 1) & 1 != 0 { -value } else { value }
     }
 
     /// The finite byte nearest to a number, of two as near the even one; the largest beyond it.
     pub(super) fn round(self, value: f64) -> u32 {
         if value.is_nan() {
-            return 0x7f;
+            // Without a NaN of its own, the largest number.
+            return if self.bits == 8 { 0x7f } else { self.most };
         }
-        let sign = if value.is_sign_negative() { 0x80 } else { 0 };
+        let sign = u32::from(value.is_sign_negative()) << (self.bits - 1);
         let size = value.abs().min(self.value(self.most));
         let off = |byte: &u32| (self.value(*byte) - size).abs();
         let nearest = (0..=self.most).min_by(|a, b| off(a).total_cmp(&off(b)).then((a & 1).cmp(&(b & 1))));
@@ -127,6 +132,36 @@ const FLOAT: &[(&str, &str, Word)] = &[
     ("cvt.f16x2.e5m2x2", "cvt.u16.u32 %h0, %a; cvt.rn.f16x2.e5m2x2 %d, %h0;", |a, _, _| from_pair(E5M2, a)),
 ];
 
+/// Of 4 and 6 bits: what, text, definition. The pair of four bits is one byte.
+const SMALLER: &[(&str, &str, Word)] = &[
+    ("cvt.e2m1x2.f32", "{.reg .b8 %y; cvt.rn.satfinite.e2m1x2.f32 %y, %a, %b; cvt.u32.u8 %d, %y;}", |a, b, _| {
+        E2M1.round(f(a)) << 4 | E2M1.round(f(b))
+    }),
+    ("cvt.e2m3x2.f32", "cvt.rn.satfinite.e2m3x2.f32 %h0, %a, %b; cvt.u32.u16 %d, %h0;", |a, b, _| {
+        to_pair(E2M3, f(a), f(b))
+    }),
+    (
+        "cvt.e3m2x2.f32",
+        "add.f32 %a, %a, 0f00000000; add.f32 %b, %b, 0f00000000; cvt.rn.satfinite.relu.e3m2x2.f32 %h0, %a, %b; \
+         cvt.u32.u16 %d, %h0;",
+        |a, b, _| {
+            // No zero below zero: whether `.relu` keeps its sign nobody says.
+            let positive = |x: f64| if x <= 0.0 { 0.0 } else { x };
+            to_pair(E3M2, positive(f(a)), positive(f(b)))
+        },
+    ),
+    ("cvt.f16x2.e2m1x2", "{.reg .b8 %y; cvt.u8.u32 %y, %a; cvt.rn.f16x2.e2m1x2 %d, %y;}", |a, _, _| {
+        let half = |nibble: u32| F16.round(E2M1.value(nibble & 0xf));
+        half(a >> 4) << 16 | half(a)
+    }),
+    ("cvt.f16x2.e2m3x2", "cvt.u16.u32 %h0, %a; and.b16 %h0, %h0, 0x3f3f; cvt.rn.f16x2.e2m3x2 %d, %h0;", |a, _, _| {
+        from_pair(E2M3, a & 0x3f3f)
+    }),
+    ("cvt.f16x2.e3m2x2", "cvt.u16.u32 %h0, %a; and.b16 %h0, %h0, 0x3f3f; cvt.rn.f16x2.e3m2x2 %d, %h0;", |a, _, _| {
+        from_pair(E3M2, a & 0x3f3f)
+    }),
+];
+
 pub(super) fn kernels() -> Vec<Kernel> {
     let of = |name: &str, sm: u32, body: &str, [a, b, c]: &[Vec<u32>; 3], definition: &Word| {
         let expected = (0..COUNT).map(|i| definition(a[i], b[i], c[i])).collect();
@@ -144,6 +179,10 @@ pub(super) fn kernels() -> Vec<Kernel> {
     for (name, body, definition) in FLOAT {
         let kernel = of(name, 89, body, &floats, definition);
         all.push(Kernel { ptx: kernel.ptx.replacen(".version 7.8", ".version 8.1", 1), ..kernel });
+    }
+    for (name, body, definition) in SMALLER {
+        let kernel = of(name, 120, body, &floats, definition);
+        all.push(Kernel { ptx: kernel.ptx.replacen(".version 8.0", ".version 8.7", 1), ..kernel });
     }
     all
 }

@@ -6,6 +6,7 @@ use crate::exec::lanes::{Regs, lanes};
 use crate::isa::inst::{AtomOp, FloatOp, Mode};
 use crate::num::{Type, int_value};
 use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 /// The new value.
 fn next(op: AtomOp, ty: Type, old: u64, b: u64, c: u64) -> u64 {
@@ -115,5 +116,34 @@ pub(crate) fn run(g: &mut Regs, mask: u32, p: &Pointers, op: AtomOp, ty: Type, [
                 g.r[d as usize][i] = old as u32;
             }
         }
+    }
+}
+
+/// Exchanges 128 bits for the lanes of `mask`, where they are the wanted ones if any are. No integer of the standard library
+/// is that wide and atomic, so that such exchanges keep each other out; a kernel that mixes them with narrower atomics on
+/// the same bytes is in error.
+pub(crate) fn run128(
+    g: &mut Regs,
+    mask: u32,
+    p: &Pointers,
+    wanted: Option<[u32; 2]>,
+    new: [u32; 2],
+    [low, high]: [u32; 2],
+) {
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    for i in lanes(mask) {
+        let get = |slots: [u32; 2]| slots.map(|s| g.x[s as usize][i]);
+        let (new, wanted) = (get(new), wanted.map(get));
+        let alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = p[i].cast::<[u64; 2]>();
+        // SAFETY: `pointers` checked range and alignment.
+        let old = unsafe { at.read_unaligned() };
+        if wanted.is_none_or(|wanted| wanted == old) {
+            // SAFETY: as above.
+            unsafe { at.write_unaligned(new) };
+        }
+        drop(alone);
+        g.x[low as usize][i] = old[0];
+        g.x[high as usize][i] = old[1];
     }
 }

@@ -29,6 +29,11 @@ fn map_type(t: MapType) -> Type {
     }
 }
 
+/// Whether a copy for the blocks of this mask is for the first one, which is the cluster.
+fn here(w: &Warp, blocks: Option<u32>, lane: usize) -> bool {
+    blocks.is_none_or(|blocks| w.regs.r[blocks as usize][lane] & 1 != 0)
+}
+
 /// What the copy engine asks.
 fn ask(space: Space, kind: Kind, bytes: u32, align: u32) -> Request {
     Request { space, kind, agent: Agent::Bulk, order: Order::Weak, bytes, align }
@@ -42,16 +47,21 @@ impl<O: Observer> Block<'_, O> {
 
     pub(crate) fn asynchronous(&mut self, w: &mut Warp, g: usize, mask: u32, op: &Async) -> Exec<Next> {
         match op {
-            Async::BulkIn { dst, src, bytes, mbar } => {
-                let (to, from) = (addresses(w, *dst), addresses(w, *src));
+            Async::BulkIn { dst, src, from: space, bytes, mbar, reduce, blocks } => {
+                let (to, mut from) = (addresses(w, *dst), addresses(w, *src));
+                if *space == Space::Shared {
+                    from = from.map(|at| at & !SHARED);
+                }
                 let bars = self.mbar_addresses(w, mask, *mbar)?;
-                for i in lanes(mask) {
+                for i in lanes(mask).filter(|i| here(w, *blocks, *i)) {
                     let n = self.bulk_bytes(w, i, *bytes)?;
-                    let src = self.range(w, i, from[i], ask(Space::Global, Kind::Read, n, 16))?;
-                    let dst = self.range(w, i, to[i] & !SHARED, ask(Space::Shared, Kind::Write, n, 16))?;
+                    let src = self.range(w, i, from[i], ask(*space, Kind::Read, n, 16))?;
+                    let kind = if reduce.is_some() { Kind::Atomic } else { Kind::Write };
+                    let dst = self.range(w, i, to[i] & !SHARED, ask(Space::Shared, kind, n, 16))?;
                     let pieces = vec![Piece { dst, src, bytes: n }];
                     let end = End::Mbar { address: bars[i], bytes: n };
-                    self.fly(Flight { pieces, change: Change::Replace, fill: 0, end, lane: i })?;
+                    let change = reduce.map_or(Change::Replace, |(op, ty)| Change::Reduce(op, ty));
+                    self.fly(Flight { pieces, change, fill: 0, end, lane: i })?;
                 }
             }
             Async::BulkOut { dst, src, bytes, reduce } => {
@@ -66,10 +76,10 @@ impl<O: Observer> Block<'_, O> {
                     self.fly(Flight { pieces: vec![Piece { dst, src, bytes: n }], change, fill: 0, end, lane: i })?;
                 }
             }
-            Async::TileIn { dst, map, at, mbar } => {
+            Async::TileIn { dst, map, at, mbar, blocks } => {
                 let (to, maps) = (addresses(w, *dst), addresses(w, *map));
                 let bars = self.mbar_addresses(w, mask, *mbar)?;
-                for i in lanes(mask) {
+                for i in lanes(mask).filter(|i| here(w, *blocks, *i)) {
                     let (map, pieces) = self.tile(w, i, maps[i], at, to[i] & !SHARED, None)?;
                     let end = End::Mbar { address: bars[i], bytes: map.tile_bytes() };
                     let fill = if map.fill_nan { 0xff } else { 0 };
@@ -86,14 +96,14 @@ impl<O: Observer> Block<'_, O> {
                     self.fly(Flight { pieces, change, fill: 0, end, lane: i })?;
                 }
             }
-            Async::Deliver { dst, mbar, ty, from } => {
+            Async::Deliver { dst, mbar, ty, reduce, from } => {
                 let (to, size) = (addresses(w, *dst).map(|a| a & !SHARED), usize::from(ty.bytes()));
                 let bytes = (size * from.len()) as u32;
                 let bars = self.mbar_addresses(w, mask, *mbar)?;
                 // Not the copy engine's work: no proxy fence is due, but the mbarrier tells when it is done.
                 let q = Request {
                     space: Space::Shared,
-                    kind: Kind::Write,
+                    kind: if reduce.is_some() { Kind::Atomic } else { Kind::Write },
                     agent: Agent::CpAsync,
                     order: Order::Weak,
                     bytes,
@@ -102,9 +112,13 @@ impl<O: Observer> Block<'_, O> {
                 let p = self.pointers(w, mask, &to, q)?;
                 for i in lanes(mask) {
                     for (k, s) in from.iter().enumerate() {
+                        let get =
+                            |s: u32| if size == 8 { w.regs.x[s as usize][i] } else { w.regs.r[s as usize][i].into() };
                         // SAFETY: `pointers` checked all of them.
                         unsafe {
-                            if size == 8 {
+                            if let Some(op) = *reduce {
+                                crate::exec::atomic::update(p[i], op, *ty, get(*s), 0);
+                            } else if size == 8 {
                                 p[i].cast::<u64>().add(k).write_unaligned(w.regs.x[*s as usize][i]);
                             } else {
                                 p[i].cast::<u32>().add(k).write_unaligned(w.regs.r[*s as usize][i]);
@@ -272,7 +286,8 @@ impl<O: Observer> Block<'_, O> {
             End::Group { .. } => self.sync(1 << lane, Sync::BulkToGroup),
         }
         if self.grid.late {
-            if matches!(f.end, End::Mbar { .. }) {
+            // What a reduction adds to has to stay.
+            if matches!((f.end, f.change), (End::Mbar { .. }, Change::Replace)) {
                 for p in &f.pieces {
                     // SAFETY: checked at issue.
                     unsafe { p.dst.write_bytes(0xff, p.bytes as usize) };

@@ -14,6 +14,22 @@ use crate::report::trap::{Exec, Fault, fail_at};
 /// The largest count an mbarrier can hold.
 const MOST: u32 = (1 << 20) - 1;
 
+/// What an arrival's 64 bits hold: the phase it was of, and the arrivals that were pending before it.
+struct State {
+    phase: u64,
+    pending: u32,
+}
+
+impl State {
+    fn of(bits: u64) -> State {
+        State { phase: bits >> 20, pending: bits as u32 & MOST }
+    }
+
+    fn bits(self) -> u64 {
+        self.phase << 20 | u64::from(self.pending)
+    }
+}
+
 impl<O: Observer> Block<'_, O> {
     /// Shared addresses of the mbarriers a warp names, checked.
     pub(crate) fn mbar_addresses(&self, w: &Warp, mask: u32, at: Addr) -> Exec<[u32; 32]> {
@@ -91,14 +107,19 @@ impl<O: Observer> Block<'_, O> {
                 for i in lanes(mask) {
                     let bytes = expect.map_or(0, |s| w.regs.r[s as usize][i]);
                     let n = if *arrive { count.map_or(1, |s| w.regs.r[s as usize][i]) } else { 0 };
+                    let before = self.mbar(i, a[i])?.pending;
                     let phase = self.arrive_at(i, a[i], bytes, n, *drop)?;
                     if let Some(s) = *state {
-                        w.regs.x[s as usize][i] = phase;
+                        w.regs.x[s as usize][i] = State { phase, pending: before }.bits();
                     }
                     let arrival = Sync::MbarArrive { address: a[i], phase, arrives: n > 0 };
                     together = self.join_lanes(together, i, arrival);
                 }
                 self.flush(together);
+            }
+            Async::MbarPending { d, state } => {
+                let states = w.regs.x[*state as usize];
+                w.regs.set_word(*d, mask, |i| State::of(states[i]).pending);
             }
             Async::MbarComplete { at, bytes } => {
                 let a = self.mbar_addresses(w, mask, *at)?;
@@ -113,7 +134,7 @@ impl<O: Observer> Block<'_, O> {
                 let mut together = None;
                 for i in lanes(mask) {
                     let phase = self.mbar(i, a[i])?.phase;
-                    let wanted = if *parity { None } else { Some(w.regs.x[*state as usize][i]) };
+                    let wanted = if *parity { None } else { Some(State::of(w.regs.x[*state as usize][i]).phase) };
                     let bit = u64::from(w.regs.r[if *parity { *state as usize } else { 0 }][i] & 1);
                     let done = wanted.map_or(phase & 1 != bit, |s| phase != s);
                     if done {

@@ -7,7 +7,7 @@ use crate::exec::level;
 use crate::exec::observe::{Access, Agent, Data, Kind, Observer, Sync};
 use crate::exec::warp::{Copy, Warp};
 use crate::isa::entry::LOCAL_BASE;
-use crate::isa::inst::{Addr, AtomOp, Elem, Mem, Order, Slot, Space};
+use crate::isa::inst::{Addr, Elem, Mem, Order, Slot, Space};
 use crate::memory::WINDOW_BITS;
 use crate::memory::space;
 use crate::report::trap::{Exec, Fault, fail, fail_at};
@@ -226,7 +226,20 @@ impl<O: Observer> Block<'_, O> {
                 let p = self.pointers(w, mask, &at, q)?;
                 crate::exec::atomic::run(&mut w.regs, mask, &p, *op, *ty, [*b, *c], *d);
             }
-            Mem::AtomVector { space, order, ty, addr, d, b } => {
+            Mem::Atom128 { space, order, addr, d, wanted, new } => {
+                let at = addresses(w, *addr);
+                let q = Request {
+                    space: *space,
+                    kind: Kind::Atomic,
+                    agent: Agent::Warp,
+                    order: *order,
+                    bytes: 16,
+                    align: 16,
+                };
+                let p = self.pointers(w, mask, &at, q)?;
+                crate::exec::atomic::run128(&mut w.regs, mask, &p, *wanted, *new, *d);
+            }
+            Mem::AtomVector { space, order, op, ty, addr, d, b } => {
                 let at = addresses(w, *addr);
                 let bytes = u32::from(ty.bytes()) * b.len() as u32;
                 let q = Request {
@@ -240,7 +253,7 @@ impl<O: Observer> Block<'_, O> {
                 let p = self.pointers(w, mask, &at, q)?;
                 for (i, b) in b.iter().enumerate() {
                     let own = p.map(|p| p.wrapping_add(i * usize::from(ty.bytes())));
-                    crate::exec::atomic::run(&mut w.regs, mask, &own, AtomOp::Add, *ty, [*b, *b], d.get(i).copied());
+                    crate::exec::atomic::run(&mut w.regs, mask, &own, *op, *ty, [*b, *b], d.get(i).copied());
                 }
             }
             Mem::LdMatrix { trans, space, addr, to } => self.ldmatrix(w, mask, *trans, (*space, *addr), to)?,

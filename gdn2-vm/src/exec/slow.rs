@@ -3,10 +3,10 @@
 use crate::exec::float::{double, double_approx, double_unary, flush_half, half, half_unary, single, single_unary};
 use crate::exec::lanes::{Regs, lanes, mask_of};
 use crate::exec::warp::Warp;
-use crate::isa::inst::{Bool, Cmp, Count, IntOp, IntUnary, PrmtMode, Slow, Testp};
+use crate::isa::inst::{Bool, Cmp, Count, IntOp, IntUnary, Mode, PrmtMode, Slow, Testp};
 use crate::num::math::ftz;
 use crate::num::{NAN32, Type, convert, finish, float_value, fma32, int_value, to_half, within};
-use crate::num::{directed, float8, packed};
+use crate::num::{directed, float8, packed, words};
 
 /// Runs one; `mask` is not empty.
 pub(crate) fn run(w: &mut Warp, mask: u32, active: u32, op: &Slow) {
@@ -74,14 +74,33 @@ pub(crate) fn run(w: &mut Warp, mask: u32, active: u32, op: &Slow) {
             g.w3(mask, d, [a, b, c], |a, b, c| packed::dp2a(high, signed, [a, b, c]));
         }
         Slow::Packed(op, d, a, b) => g.w2(mask, d, a, b, |a, b| packed::binary(op, a, b)),
-        Slow::Distance4(signed, d, a, b, c) => g.w3(mask, d, [a, b, c.unwrap_or(a)], |a, b, sum| {
-            packed::distance4(signed, a, b, c.is_some().then_some(sum))
+        Slow::Words(ref what, d, sources) => g.w3(mask, d, sources, |a, b, c| what.of([a, b, c])),
+        Slow::Lop3Pred { table, d, sources, p, with } => {
+            let [a, b, c] = sources.map(|s| g.r[s as usize]);
+            let made: [u32; 32] = std::array::from_fn(|i| words::lop3(table, a[i], b[i], c[i]));
+            let v = combine(g, Some(with), mask_of(|i| made[i] != 0)).0;
+            g.set_word(d, mask, |i| made[i]);
+            g.set_pred(p, v, mask);
+        }
+        Slow::F32x2(o, mode, d, [a, b]) => {
+            g.x2(mask, d, a, b, |a, b| both(|k| single(o, mode, (a >> k) as u32, (b >> k) as u32)));
+        }
+        Slow::FmaF32x2(mode, d, sources) => each(g, mask, Type::F64, d, |g, i| {
+            let [a, b, c] = sources.map(|s| g.x[s as usize][i]);
+            both(|k| fused([a >> k, b >> k, c >> k].map(|v| v as u32), mode))
         }),
+        Slow::Mov128([low, high], [a, b]) => {
+            let (a, b) = (g.x[a as usize], g.x[b as usize]);
+            for i in lanes(mask) {
+                g.x[low as usize][i] = a[i];
+                g.x[high as usize][i] = b[i];
+            }
+        }
         Slow::ToFloat8 { to, from, mode, d, a, b } => g.w2(mask, d, a, b, |a, b| {
             let one = |v: u32, ty: Type| float8::bits(float_value(u64::from(v), ty), to, mode);
             match from {
-                Type::F32 => one(a, Type::F32) << 8 | one(b, Type::F32),
-                _ => one(a >> 16, Type::F16) << 8 | one(a & 0xffff, Type::F16),
+                Type::F32 => one(a, Type::F32) << float8::apart(to) | one(b, Type::F32),
+                _ => one(a >> 16, Type::F16) << float8::apart(to) | one(a & 0xffff, Type::F16),
             }
         }),
         Slow::FromFloat8 { from, mode, d, a } => g.w1(mask, d, a, |a| float8::to_f16x2(a, from, mode)),
@@ -118,10 +137,7 @@ pub(crate) fn run(w: &mut Warp, mask: u32, active: u32, op: &Slow) {
         }),
         Slow::F32(o, mode, d, a, b) => g.w2(mask, d, a, b, |a, b| single(o, mode, a, b)),
         Slow::F32Un(o, mode, d, a) => g.w1(mask, d, a, |a| single_unary(o, mode, a)),
-        Slow::FmaF32(mode, d, a, b, c) => g.w3(mask, d, [a, b, c], |a, b, c| {
-            let [a, b, c] = [a, b, c].map(|v| ftz(f32::from_bits(v), mode.ftz));
-            canonical(finish(fma32(a, b, c, mode.round), mode))
-        }),
+        Slow::FmaF32(mode, d, a, b, c) => g.w3(mask, d, [a, b, c], |a, b, c| fused([a, b, c], mode)),
         Slow::F64(o, d, a, b) => g.x2(mask, d, a, b, |a, b| double(o, f64::from_bits(a), f64::from_bits(b)).to_bits()),
         Slow::F64Un(o, d, a) => g.x1(mask, d, a, |a| double_unary(o, f64::from_bits(a)).to_bits()),
         Slow::F64Approx(o, d, a) => g.x1(mask, d, a, |a| double_approx(o, a)),
@@ -148,13 +164,7 @@ pub(crate) fn run(w: &mut Warp, mask: u32, active: u32, op: &Slow) {
             }
         }
         Slow::SetpPacked { ty, cmp, ftz, p, q, a, b, with } => {
-            let ty = if ty == Type::F16x2 { Type::F16 } else { Type::Bf16 };
-            let v = [0, 16].map(|k| {
-                mask_of(|i| {
-                    compare(ty, cmp, ftz, u64::from(g.r[a as usize][i] >> k), u64::from(g.r[b as usize][i] >> k))
-                })
-            });
-            let v = v.map(|v| combine(g, with, v).0);
+            let v = compare_pairs(g, ty, cmp, ftz, a, b).map(|v| combine(g, with, v).0);
             g.set_pred(p, v[0], mask);
             g.set_pred(q, v[1], mask);
         }
@@ -268,12 +278,11 @@ pub(crate) fn run(w: &mut Warp, mask: u32, active: u32, op: &Slow) {
                 w.carry = (before & !mask) | (after & mask);
             }
         }
-        Slow::SetPacked { ty, cmp, ftz, one, d, a, b } => {
-            let ty = if ty == Type::F16x2 { Type::F16 } else { Type::Bf16 };
-            g.w2(mask, d, a, b, |a, b| {
-                let half =
-                    |k: u32| if compare(ty, cmp, ftz, u64::from(a >> k), u64::from(b >> k)) { one << k } else { 0 };
-                half(0) | half(16)
+        Slow::SetPacked { ty, cmp, ftz, one, d, a, b, with } => {
+            let [low, high] = compare_pairs(g, ty, cmp, ftz, a, b).map(|v| combine(g, with, v).0);
+            g.set_word(d, mask, |i| {
+                let one = |holds: u32| (holds >> i & 1) * one;
+                one(low) | one(high) << 16
             });
         }
         Slow::IsSpace(space, p, a) => {
@@ -304,6 +313,17 @@ fn each(g: &mut Regs, mask: u32, ty: Type, d: u32, mut f: impl FnMut(&Regs, usiz
             g.r[d as usize][i] = v as u32;
         }
     }
+}
+
+/// `fma.f32` of bits.
+fn fused(sources: [u32; 3], mode: Mode) -> u32 {
+    let [a, b, c] = sources.map(|v| ftz(f32::from_bits(v), mode.ftz));
+    canonical(finish(fma32(a, b, c, mode.round), mode))
+}
+
+/// Two words of a pair, made from those that lie so many bits up.
+fn both(f: impl Fn(u32) -> u32) -> u64 {
+    u64::from(f(0)) | u64::from(f(32)) << 32
 }
 
 fn canonical(x: f32) -> u32 {
@@ -402,6 +422,13 @@ fn compare(ty: Type, cmp: Cmp, flush: bool, a: u64, b: u64) -> bool {
         Some(o) => ordered(cmp, o),
         None => matches!(cmp, Cmp::Equ | Cmp::Neu | Cmp::Ltu | Cmp::Leu | Cmp::Gtu | Cmp::Geu | Cmp::Nan),
     }
+}
+
+/// Lanes in which the low halves of a packed type compare so, and the high ones.
+fn compare_pairs(g: &Regs, ty: Type, cmp: Cmp, flush: bool, a: u32, b: u32) -> [u32; 2] {
+    let ty = if ty == Type::F16x2 { Type::F16 } else { Type::Bf16 };
+    let (a, b) = (&g.r[a as usize], &g.r[b as usize]);
+    [0, 16].map(|k| mask_of(|i| compare(ty, cmp, flush, u64::from(a[i] >> k), u64::from(b[i] >> k))))
 }
 
 fn ordered(cmp: Cmp, o: std::cmp::Ordering) -> bool {

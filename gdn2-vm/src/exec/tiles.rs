@@ -13,9 +13,18 @@ use crate::num::float8;
 use crate::num::{NAN32, Type, from_half, to_half};
 use crate::report::trap::{Exec, Fault, fail};
 
+/// Bits of an element in a register or in memory.
+fn bits(ty: Type) -> usize {
+    match ty {
+        Type::B1 => 1,
+        Type::S4 | Type::U4 => 4,
+        _ => 8 * usize::from(ty.bytes()),
+    }
+}
+
 /// Elements in one register.
 pub(crate) fn per_register(ty: Type) -> usize {
-    (4 / usize::from(ty.bytes())).max(1)
+    (32 / bits(ty)).max(1)
 }
 
 /// Registers that a fragment of `lines` by `depth` elements fills in each lane.
@@ -43,6 +52,9 @@ pub(crate) fn value(bits: u32, ty: Type) -> f32 {
         Type::E4m3 | Type::E5m2 => float8::value(bits, ty),
         Type::S8 => f32::from(bits as i8),
         Type::U8 => f32::from(bits as u8),
+        Type::S4 => f32::from((bits as i8) << 4 >> 4),
+        Type::U4 => f32::from(bits as u8 & 0xf),
+        Type::B1 => f32::from(bits as u8 & 1),
         // One 32-bit value, its low 13 bits ignored.
         _ => f32::from_bits(bits & 0xffff_e000),
     }
@@ -55,7 +67,7 @@ pub(crate) fn factor(words: &[&Word], lines: usize, depth: usize, ty: Type) -> V
         for (lane, word) in word.iter().enumerate() {
             for e in 0..per_register(ty) {
                 let (line, k) = factor_place(lines, ty, lane, r, e);
-                all[line * depth + k] = value(word >> (8 * usize::from(ty.bytes()) * e), ty);
+                all[line * depth + k] = value(word >> (bits(ty) * e), ty);
             }
         }
     }
@@ -74,7 +86,7 @@ pub(crate) fn product(g: &mut Regs, t: &Tiled) {
     let (a, b) = (of(&t.a, m, t.factors[0]), of(&t.b, n, t.factors[1]));
     let dot = |row: usize, column: usize| {
         let products = a[row * k..][..k].iter().zip(&b[column * k..][..k]);
-        products.fold(0.0, |sum, (a, b)| sum + a * b)
+        products.fold(0.0, |sum, (a, b)| sum + if t.differing { (a - b).abs() } else { a * b })
     };
     // Packed sums of halves share a register, so all are made before any is written.
     let mut out = vec![[0u32; 32]; t.d.len()];
@@ -97,7 +109,7 @@ pub(crate) fn product(g: &mut Regs, t: &Tiled) {
 /// The addend and a sum of products as one element of the result.
 fn sum(t: &Tiled, start: u32, products: f32) -> u32 {
     if t.sum == Type::S32 {
-        // No sum of 32 products of bytes leaves what f32 holds exactly.
+        // No sum of 32 products of bytes, 64 of four bits or 256 of bits leaves what f32 holds exactly.
         let (start, products) = (start as i32, products as i32);
         return (if t.saturate { start.saturating_add(products) } else { start.wrapping_add(products) }) as u32;
     }
@@ -137,7 +149,7 @@ impl<O: Observer> Block<'_, O> {
     /// `wmma.load` and `wmma.store`.
     pub(crate) fn fragment(&mut self, w: &mut Warp, mask: u32, f: &Fragment) -> Exec<()> {
         aligned(w, mask)?;
-        let (lines, depth, size) = (usize::from(f.lines), usize::from(f.depth), u64::from(f.ty.bytes()));
+        let (lines, depth, size) = (usize::from(f.lines), usize::from(f.depth), bits(f.ty) as u64);
         let lead = mask.trailing_zeros() as usize & 31;
         let base = addresses(w, f.at);
         let stride = f.stride.map(|s| &w.regs.r[s as usize]);
@@ -149,7 +161,7 @@ impl<O: Observer> Block<'_, O> {
         // Each row (or column) starts at a multiple of the fragment, of 16 bytes at most.
         let whole = f.regs.len() as u64 * if f.ty == Type::F64 { 8 } else { 4 };
         let needs = whole.min(16);
-        for what in [base[lead], stride * size] {
+        for what in [base[lead], stride * size / 8] {
             if what % needs != 0 {
                 let what = format!("a row starts at, or steps by, {what:#x} bytes: it must be a multiple of {needs}");
                 return fail(Fault::Wmma(what));
@@ -163,13 +175,20 @@ impl<O: Observer> Block<'_, O> {
                 Part::Sum => sum_place(lines, f.ty, lane, r, e),
             };
             let (slow, fast) = if f.across { (k, line) } else { (line, k) };
-            base[lead] + (slow as u64 * stride + fast as u64) * size
+            base[lead] + (slow as u64 * stride + fast as u64) * size / 8
         };
         // Elements of a register follow one another in memory unless the lines do.
         let together = if f.across { 1 } else { per };
-        let bytes = together as u32 * size as u32;
+        let bytes = together as u32 * size as u32 / 8;
         let kind = if f.store { Kind::Write } else { Kind::Read };
-        let ask = Request { space: f.space, kind, agent: Agent::Warp, order: Order::Weak, bytes, align: size as u32 };
+        let ask = Request {
+            space: f.space,
+            kind,
+            agent: Agent::Warp,
+            order: Order::Weak,
+            bytes,
+            align: bytes.min(size as u32 / 8).max(1),
+        };
         for (r, slot) in f.regs.iter().enumerate() {
             if r >= count {
                 // More registers than elements: they hold them again.
@@ -180,7 +199,7 @@ impl<O: Observer> Block<'_, O> {
             for first in (0..per).step_by(together) {
                 let place = std::array::from_fn(|lane| at(lane, r, first));
                 let p = self.pointers(w, mask, &place, ask)?;
-                let shift = 8 * size as usize * first;
+                let shift = size as usize * first;
                 for lane in lanes(mask) {
                     // SAFETY: `pointers` checked `bytes` at each.
                     unsafe {

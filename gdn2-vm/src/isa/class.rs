@@ -99,7 +99,9 @@ fn slow(op: &Slow) -> Class {
         | Slow::Bmsk(..)
         | Slow::Szext(..)
         | Slow::Packed(..)
-        | Slow::Distance4(..)
+        | Slow::Words(..)
+        | Slow::Lop3Pred { .. }
+        | Slow::Mov128(..)
         | Slow::Slct { .. }
         | Slow::PredMov(..)
         | Slow::Pack { .. }
@@ -111,6 +113,8 @@ fn slow(op: &Slow) -> Class {
         | Slow::ActiveMask(..) => Class::Integer,
         Slow::F32(..)
         | Slow::FmaF32(..)
+        | Slow::F32x2(..)
+        | Slow::FmaF32x2(..)
         | Slow::F64(..)
         | Slow::FmaF64(..)
         | Slow::Directed(..)
@@ -148,9 +152,11 @@ fn memory(op: &Mem) -> Class {
         Space::Local | Space::Const | Space::Param => Class::Local,
     };
     match op {
-        Mem::Ld { space, .. } | Mem::St { space, .. } | Mem::Atom { space, .. } | Mem::AtomVector { space, .. } => {
-            of(space)
-        }
+        Mem::Ld { space, .. }
+        | Mem::St { space, .. }
+        | Mem::Atom { space, .. }
+        | Mem::Atom128 { space, .. }
+        | Mem::AtomVector { space, .. } => of(space),
         Mem::Fragment(f) => of(&f.space),
         Mem::LdMatrix { .. } | Mem::StMatrix { .. } => Class::Shared,
         Mem::CpAsync { .. } => Class::Copy,
@@ -172,6 +178,7 @@ fn asynchronous(op: &Async) -> Class {
         Async::MbarInit { .. }
         | Async::MbarInval { .. }
         | Async::MbarArrive { .. }
+        | Async::MbarPending { .. }
         | Async::MbarComplete { .. }
         | Async::MbarWait { .. }
         | Async::CpAsyncArrive { .. }

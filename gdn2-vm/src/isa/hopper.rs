@@ -1,6 +1,6 @@
 //! Hopper's decoded instructions: mbarriers, bulk and tensor copies, warpgroup matrix products.
 
-use crate::isa::operand::{Addr, Factor, Slot};
+use crate::isa::operand::{Addr, Factor, Slot, Space};
 use crate::isa::operators::AtomOp;
 use crate::num::Type;
 
@@ -23,6 +23,11 @@ pub(crate) enum Async {
         drop: bool,
         state: Option<Slot>,
     },
+    /// The arrivals that were pending before the one that gave this state.
+    MbarPending {
+        d: Slot,
+        state: Slot,
+    },
     MbarComplete {
         at: Addr,
         bytes: Slot,
@@ -39,12 +44,16 @@ pub(crate) enum Async {
         at: Addr,
         increment: bool,
     },
-    /// Global to shared.
+    /// To shared memory from global, or from that of a block of the cluster, which is this one; what is there may be joined.
     BulkIn {
         dst: Addr,
         src: Addr,
+        from: Space,
         bytes: Slot,
         mbar: Addr,
+        reduce: Option<(AtomOp, Type)>,
+        /// Blocks of the cluster that get it, a bit each; all without.
+        blocks: Option<Slot>,
     },
     /// Shared to global, or a reduction there.
     BulkOut {
@@ -58,6 +67,8 @@ pub(crate) enum Async {
         map: Addr,
         at: Vec<Slot>,
         mbar: Addr,
+        /// As of `BulkIn`.
+        blocks: Option<Slot>,
     },
     TileOut {
         map: Addr,
@@ -70,11 +81,12 @@ pub(crate) enum Async {
         keep: u32,
         read: bool,
     },
-    /// Each lane's values to shared memory, told to an mbarrier.
+    /// Each lane's values to shared memory, or one joined with what is there, told to an mbarrier.
     Deliver {
         dst: Addr,
         mbar: Addr,
         ty: Type,
+        reduce: Option<AtomOp>,
         from: Vec<Slot>,
     },
     WgmmaFence,

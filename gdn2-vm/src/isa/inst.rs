@@ -10,6 +10,7 @@ pub(crate) use crate::isa::operators::{
     ReduxOp, Round, ShflMode, Testp, VoteOp,
 };
 use crate::num::Type;
+use crate::num::words::Words;
 use crate::ptx::text::Loc;
 
 /// One decoded instruction.
@@ -143,8 +144,21 @@ pub(crate) enum Slow {
     /// Sign- or zero-extension from a width: clamp (else wrap)?, signed?, d, a, width.
     Szext(bool, bool, [Slot; 3]),
     Packed(PackedOp, Slot, Slot, Slot),
-    /// Distances of four bytes, signed or not; their sum joins c if it is given.
-    Distance4(bool, Slot, Slot, Slot, Option<Slot>),
+    /// A function of three words; d and the sources, the unused ones repeated.
+    Words(Words, Slot, [Slot; 3]),
+    /// `lop3` whose result, where it is not zero, is one side of a predicate: table, d, a, b, c; p, what joins it.
+    Lop3Pred {
+        table: u8,
+        d: Slot,
+        sources: [Slot; 3],
+        p: Slot,
+        with: (Bool, Slot, u32),
+    },
+    /// Pairs of f32 in 64 bits: fma where there is a third source.
+    F32x2(FloatOp, Mode, Slot, [Slot; 2]),
+    FmaF32x2(Mode, Slot, [Slot; 3]),
+    /// 128 bits are two wides: d and a, the low one first.
+    Mov128([Slot; 2], [Slot; 2]),
     /// Two floats (b unused where a holds both) to a pair of 8-bit floats, the first in the high byte, and back.
     ToFloat8 {
         to: Type,
@@ -280,6 +294,7 @@ pub(crate) enum Slow {
         d: Slot,
         a: Slot,
         b: Slot,
+        with: Option<(Bool, Slot, u32)>,
     },
     IsSpace(Space, Slot, Slot),
     /// 64-bit clock?
@@ -313,10 +328,20 @@ pub(crate) enum Mem {
         b: Slot,
         c: Slot,
     },
-    /// Additions to several neighbours: the old values, if wanted, and the addends.
+    /// 128 bits exchanged, where they are the wanted ones if any are.
+    Atom128 {
+        space: Space,
+        order: Order,
+        addr: Addr,
+        d: [Slot; 2],
+        wanted: Option<[Slot; 2]>,
+        new: [Slot; 2],
+    },
+    /// Additions to several neighbours, or extremes: the old values, if wanted, and the other operands.
     AtomVector {
         space: Space,
         order: Order,
+        op: AtomOp,
         ty: Type,
         addr: Addr,
         d: Vec<Slot>,
@@ -437,7 +462,7 @@ pub(crate) enum Matrix {
     /// m16n8kK with f32 sums.
     Mma {
         factor: Factor,
-        k: u8,
+        k: u16,
         d: [Slot; 4],
         a: Vec<Slot>,
         b: Vec<Slot>,
@@ -445,7 +470,7 @@ pub(crate) enum Matrix {
     },
     /// m16n8kK, f16 in and f16 sums.
     MmaF16 {
-        k: u8,
+        k: u16,
         d: [Slot; 2],
         a: Vec<Slot>,
         b: Vec<Slot>,
@@ -461,9 +486,9 @@ pub(crate) enum Matrix {
 /// A product of general shape and types.
 #[derive(Clone, Debug)]
 pub(crate) struct Tiled {
-    pub(crate) m: u8,
-    pub(crate) n: u8,
-    pub(crate) k: u8,
+    pub(crate) m: u16,
+    pub(crate) n: u16,
+    pub(crate) k: u16,
     /// Types of A and B.
     pub(crate) factors: [Type; 2],
     /// Types of the result and of the addend.
@@ -471,6 +496,8 @@ pub(crate) struct Tiled {
     pub(crate) start: Type,
     /// Integer sums stop at their limits.
     pub(crate) saturate: bool,
+    /// Bits count where they differ, not where both are set.
+    pub(crate) differing: bool,
     pub(crate) d: Vec<Slot>,
     pub(crate) a: Vec<Slot>,
     pub(crate) b: Vec<Slot>,
@@ -491,9 +518,9 @@ pub(crate) struct Fragment {
     pub(crate) store: bool,
     pub(crate) part: Part,
     /// Rows of A or of the sums, columns of B.
-    pub(crate) lines: u8,
+    pub(crate) lines: u16,
     /// Elements of a line.
-    pub(crate) depth: u8,
+    pub(crate) depth: u16,
     pub(crate) ty: Type,
     /// Lines, not their elements, run along memory.
     pub(crate) across: bool,

@@ -129,6 +129,8 @@ pub(crate) struct Mode {
     pub(crate) integral: bool,
     /// `.satfinite`: no infinity, however large.
     pub(crate) finite: bool,
+    /// `.xorsign.abs`: of the sizes, with the product of the signs.
+    pub(crate) sizes: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

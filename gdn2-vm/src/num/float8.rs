@@ -1,47 +1,57 @@
-//! The 8-bit floats: e4m3 (no infinities, one NaN of each sign) and e5m2 (the upper half of an f16).
+//! Floats of at most 8 bits: e4m3 (no infinities, one NaN of each sign), e5m2 (the upper half of an f16), and those of 6
+//! and 4 bits, all of whose values are numbers. PTX ISA, "Alternate Floating-Point Data Formats".
 
 use crate::isa::operators::Mode;
-use crate::num::{Type, from_f16, to_half};
+use crate::num::{Type, to_half};
 
-/// Largest finite e4m3.
-const E4M3_MAX: f64 = 448.0;
-const E4M3_NAN: u32 = 0x7f;
-/// Largest finite e5m2.
-const E5M2_MAX: f64 = 57344.0;
-const E5M2_MAX_BITS: u32 = 0x7b;
-const E5M2_NAN: u32 = 0x7f;
-
-/// The value of a byte of `ty`.
-pub(crate) fn value(byte: u32, ty: Type) -> f32 {
-    let byte = byte & 0xff;
-    if ty == Type::E5m2 {
-        return from_f16(byte << 8);
-    }
-    if byte & 0x7f == E4M3_NAN {
-        return f32::NAN;
-    }
-    // As an f16 of the same bits the exponent's bias is 15, not 7.
-    from_f16((byte & 0x80) << 8 | (byte & 0x7f) << 7) * 256.0
+/// A format by its layout.
+struct Small {
+    /// Bits of the whole.
+    bits: u32,
+    mantissa: i32,
+    /// The smallest exponent of a normal number; subnormals share it.
+    lowest: i32,
+    /// Bits of the largest number.
+    most: u32,
+    /// Bits of NaN; numbers that are none become the largest where there is none.
+    nan: Option<u32>,
 }
 
-/// The nearest byte of `ty`; what is beyond the largest number saturates, as `.satfinite` asks and the conversions demand.
+const fn format(ty: Type) -> Small {
+    match ty {
+        Type::E5m2 => Small { bits: 8, mantissa: 2, lowest: -14, most: 0x7b, nan: Some(0x7f) },
+        Type::E3m2 => Small { bits: 6, mantissa: 2, lowest: -2, most: 0x1f, nan: None },
+        Type::E2m3 => Small { bits: 6, mantissa: 3, lowest: 0, most: 0x1f, nan: None },
+        Type::E2m1 => Small { bits: 4, mantissa: 1, lowest: 0, most: 0x7, nan: None },
+        _ => Small { bits: 8, mantissa: 3, lowest: -6, most: 0x7e, nan: Some(0x7f) },
+    }
+}
+
+/// The value of a number of `ty` at the bottom of a word.
+pub(crate) fn value(word: u32, ty: Type) -> f32 {
+    let Small { bits, mantissa, lowest, most, nan } = format(ty);
+    let sign = word >> (bits - 1) & 1 != 0;
+    let size = word & ((1 << (bits - 1)) - 1);
+    let (field, fraction) = ((size >> mantissa) as i32, size & ((1 << mantissa) - 1));
+    let leading = if field == 0 { 0 } else { 1 << mantissa };
+    let value = match size {
+        _ if size <= most => (fraction + leading) as f32 * 2f32.powi(field.max(1) - 1 + lowest - mantissa),
+        // Of e5m2 alone there is something between the largest number and its NaNs.
+        _ if nan.is_some() && size == most + 1 && ty == Type::E5m2 => f32::INFINITY,
+        _ => f32::NAN,
+    };
+    if sign { -value } else { value }
+}
+
+/// The nearest number of `ty`; what is beyond the largest saturates, as `.satfinite` asks and the conversions demand.
 pub(crate) fn bits(x: f64, ty: Type, mode: Mode) -> u32 {
     let x = if mode.relu && x < 0.0 { 0.0 } else { x };
-    let sign = u32::from(x.is_sign_negative()) << 7;
-    let size = x.abs();
-    if ty == Type::E5m2 {
-        if x.is_nan() {
-            return E5M2_NAN;
-        }
-        if size >= E5M2_MAX {
-            return sign | E5M2_MAX_BITS;
-        }
-        return sign | nearest(size, 2, -14);
-    }
+    let Small { bits, mantissa, lowest, most, nan } = format(ty);
     if x.is_nan() {
-        return E4M3_NAN;
+        return nan.unwrap_or(most);
     }
-    sign | nearest(size.min(E4M3_MAX), 3, -6)
+    let sign = u32::from(x.is_sign_negative()) << (bits - 1);
+    sign | nearest(x.abs().min(value(most, ty).into()), mantissa, lowest)
 }
 
 /// Magnitude bits of a number in range: `mantissa` bits below the leading one, `lowest` the smallest normal exponent.
@@ -55,11 +65,16 @@ fn nearest(size: f64, mantissa: i32, lowest: i32) -> u32 {
     steps + (((exponent - lowest) as u32) << mantissa)
 }
 
-/// A pair of bytes as a pair of f16; the low byte stays low.
+/// How far the second number of a pair lies above the first.
+pub(crate) const fn apart(ty: Type) -> u32 {
+    if matches!(ty, Type::E2m1) { 4 } else { 8 }
+}
+
+/// A pair as a pair of f16; the low one stays low.
 pub(crate) fn to_f16x2(pair: u32, ty: Type, mode: Mode) -> u32 {
-    let one = |byte: u32| {
-        let v = f64::from(value(byte, ty));
+    let one = |word: u32| {
+        let v = f64::from(value(word, ty));
         to_half(if mode.relu && v < 0.0 { 0.0 } else { v }, Type::F16, mode.round)
     };
-    one(pair) | one(pair >> 8) << 16
+    one(pair) | one(pair >> apart(ty)) << 16
 }

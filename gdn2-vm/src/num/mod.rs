@@ -4,6 +4,8 @@ pub(crate) mod directed;
 pub(crate) mod float8;
 pub(crate) mod math;
 pub(crate) mod packed;
+pub(crate) mod video;
+pub(crate) mod words;
 
 use crate::isa::operators::{Mode, Round};
 
@@ -30,6 +32,8 @@ pub(crate) enum Type {
     F32,
     Tf32,
     F64,
+    /// Pairs of f32 in 64 bits.
+    F32x2,
     /// Pairs of 16-bit integers.
     U16x2,
     S16x2,
@@ -38,6 +42,17 @@ pub(crate) enum Type {
     E5m2,
     E4m3x2,
     E5m2x2,
+    /// Floats of 4 and 6 bits, in a byte each (the pair of four bits in one), for conversions alone.
+    E2m1,
+    E2m3,
+    E3m2,
+    E2m1x2,
+    E2m3x2,
+    E3m2x2,
+    /// Integers of 4 bits and single bits, eight and 32 to a register: only matrix products know them.
+    S4,
+    U4,
+    B1,
 }
 
 impl Type {
@@ -64,12 +79,22 @@ impl Type {
             "f32" => F32,
             "tf32" => Tf32,
             "f64" => F64,
+            "f32x2" => F32x2,
             "u16x2" => U16x2,
             "s16x2" => S16x2,
             "e4m3" => E4m3,
             "e5m2" => E5m2,
             "e4m3x2" => E4m3x2,
             "e5m2x2" => E5m2x2,
+            "e2m1" => E2m1,
+            "e2m3" => E2m3,
+            "e3m2" => E3m2,
+            "e2m1x2" => E2m1x2,
+            "e2m3x2" => E2m3x2,
+            "e3m2x2" => E3m2x2,
+            "s4" => S4,
+            "u4" => U4,
+            "b1" => B1,
             _ => return None,
         })
     }
@@ -77,10 +102,10 @@ impl Type {
     pub(crate) fn bytes(self) -> u8 {
         use Type::*;
         match self {
-            Pred | B8 | U8 | S8 | E4m3 | E5m2 => 1,
-            B16 | U16 | S16 | F16 | Bf16 | E4m3x2 | E5m2x2 => 2,
+            Pred | B8 | U8 | S8 | E4m3 | E5m2 | E2m1 | E2m3 | E3m2 | E2m1x2 | S4 | U4 | B1 => 1,
+            B16 | U16 | S16 | F16 | Bf16 | E4m3x2 | E5m2x2 | E2m3x2 | E3m2x2 => 2,
             B32 | U32 | S32 | F16x2 | Bf16x2 | F32 | Tf32 | U16x2 | S16x2 => 4,
-            B64 | U64 | S64 | F64 => 8,
+            B64 | U64 | S64 | F64 | F32x2 => 8,
         }
     }
 
@@ -90,12 +115,19 @@ impl Type {
 
     pub(crate) fn float(self) -> bool {
         use Type::*;
-        matches!(self, F16 | Bf16 | F16x2 | Bf16x2 | F32 | Tf32 | F64) || self.eight_bits()
+        matches!(self, F16 | Bf16 | F16x2 | Bf16x2 | F32 | Tf32 | F64 | F32x2) || self.small_float()
     }
 
-    /// Of 8-bit floats.
-    pub(crate) fn eight_bits(self) -> bool {
-        matches!(self, Type::E4m3 | Type::E5m2 | Type::E4m3x2 | Type::E5m2x2)
+    /// Of floats of at most 8 bits.
+    pub(crate) fn small_float(self) -> bool {
+        use Type::*;
+        matches!(self, E4m3 | E5m2 | E4m3x2 | E5m2x2 | E2m1 | E2m3 | E3m2 | E2m1x2 | E2m3x2 | E3m2x2)
+    }
+
+    /// Whether memory and registers hold values of this type: small floats and less than a byte only their own
+    /// instructions read.
+    pub(crate) fn stored(self) -> bool {
+        !self.small_float() && !matches!(self, Type::S4 | Type::U4 | Type::B1)
     }
 
     pub(crate) fn packed(self) -> bool {

@@ -1,4 +1,4 @@
-//! Integers that share a word: pairs of 16 bits, four bytes, and minima and maxima that stop at zero.
+//! Integers that share a word: pairs of 16 bits, dot products of bytes, and minima and maxima that stop at zero.
 
 use crate::isa::operators::PackedOp;
 
@@ -43,13 +43,4 @@ pub(crate) fn dp2a(high: bool, [sa, sb]: [bool; 2], [a, b, c]: [u32; 3]) -> u32 
         let half = if sa { i32::from(half as i16) } else { i32::from(half) };
         c.wrapping_add(half.wrapping_mul(byte(b, k + 2 * u32::from(high), sb)) as u32)
     })
-}
-
-/// `vabsdiff4`: each byte's distance; their sum joins `c` if it is given.
-pub(crate) fn distance4(signed: bool, a: u32, b: u32, c: Option<u32>) -> u32 {
-    let distance = |k| byte(a, k, signed).abs_diff(byte(b, k, signed));
-    match c {
-        Some(c) => (0..4).fold(c, |c, k| c.wrapping_add(distance(k))),
-        None => (0..4).fold(0, |d, k| d | distance(k) << (8 * k)),
-    }
 }

@@ -152,7 +152,12 @@ fn set_in<'a>(e: &mut EntryText<'a>, f: EntryText<'a>, call: &Statement<'a>, act
                     aliases.push((*name, (*symbol, call.scope)));
                 }
                 (Formal::Reg(formal), Operand::Reg(_) | Operand::Int(_) | Operand::F32(_) | Operand::F64(_)) => {
-                    let opcode = ["mov.pred", "mov.b32", "mov.b64"][formal.class.file()];
+                    let opcode = match formal.class {
+                        Class::Pred => "mov.pred",
+                        Class::Half | Class::Word => "mov.b32",
+                        Class::Wide => "mov.b64",
+                        Class::Quad => "mov.b128",
+                    };
                     let mut operands = vec![Operand::Reg(moved(*formal)), actual.clone()];
                     if side == 1 {
                         operands.swap(0, 1);
@@ -214,7 +219,8 @@ fn set_in<'a>(e: &mut EntryText<'a>, f: EntryText<'a>, call: &Statement<'a>, act
 
 fn relocate(o: &mut Operand<'_>, moved: &impl Fn(Reg) -> Reg) {
     match o {
-        Operand::Reg(r) | Operand::Not(r) => *r = moved(*r),
+        Operand::Reg(r) | Operand::Not(r) | Operand::Part(r, _) => *r = moved(*r),
+        Operand::Minus(inner) => relocate(inner, moved),
         Operand::Pair(a, b) => {
             relocate(a, moved);
             relocate(b, moved);

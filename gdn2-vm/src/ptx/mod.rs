@@ -3,6 +3,7 @@
 pub(crate) mod inline;
 pub(crate) mod lex;
 pub(crate) mod link;
+mod operand;
 pub(crate) mod parse;
 pub(crate) mod text;
 mod variable;

@@ -10,6 +10,8 @@ pub(crate) enum Class {
     Half,
     Word,
     Wide,
+    /// 128 bits: two wides, the low one first.
+    Quad,
 }
 
 /// A register: its class and its index within the class's file (halves share the words' file).
@@ -24,6 +26,10 @@ pub(crate) enum Operand<'a> {
     Reg(Reg),
     /// `!p`
     Not(Reg),
+    /// A byte or half of a register, or several, as the video instructions name them: `%r1.b3`.
+    Part(Reg, &'a str),
+    /// `-r`, a register or a part of one.
+    Minus(Box<Operand<'a>>),
     /// `a|b`
     Pair(Box<Operand<'a>>, Box<Operand<'a>>),
     Int(u64),
@@ -158,8 +164,13 @@ impl Class {
         match self {
             Class::Pred => 0,
             Class::Half | Class::Word => 1,
-            Class::Wide => 2,
+            Class::Wide | Class::Quad => 2,
         }
+    }
+
+    /// Registers of that file in one of this class.
+    pub(crate) fn size(self) -> u32 {
+        if self == Class::Quad { 2 } else { 1 }
     }
 }
 
@@ -167,7 +178,7 @@ impl Class {
 pub(crate) fn declare<'a>(e: &mut EntryText<'a>, scope: usize, name: &'a str, class: Class, n: u32) -> Reg {
     let index = e.counts[class.file()];
     e.scopes[scope].names.insert(name, (class, index, n));
-    e.counts[class.file()] += n.max(1);
+    e.counts[class.file()] += n.max(1) * class.size();
     Reg { class, index }
 }
 
@@ -191,7 +202,7 @@ pub(crate) fn lookup(scopes: &[Scope<'_>], mut scope: usize, name: &str) -> Opti
             && let Ok(i) = name[prefix.len()..].parse::<u32>()
             && i < n
         {
-            return Some(Reg { class, index: index + i });
+            return Some(Reg { class, index: index + i * class.size() });
         }
         if scope == 0 {
             return None;

@@ -2,11 +2,10 @@
 
 use crate::isa::decode::{Decoder, Res};
 use crate::isa::entry::SINK_PRED;
-use crate::isa::inst::{
-    Alu, Bool, Cmp, Count, IntOp, IntUnary, Mode, Op, PackedOp, PrmtMode, Round, Slot, Slow, Space,
-};
+use crate::isa::inst::{Alu, Bool, Cmp, Count, IntOp, IntUnary, Op, PackedOp, PrmtMode, Slot, Slow, Space};
 use crate::num::Type;
-use crate::ptx::text::{Class, Operand};
+use crate::num::words::Words;
+use crate::ptx::text::Operand;
 
 const CMPS: &[(&str, Cmp)] = &[
     ("eq", Cmp::Eq),
@@ -45,10 +44,7 @@ impl<'a> Decoder<'_, 'a> {
             "neg" | "abs" | "not" | "cnot" | "brev" if !float => self.unary(base)?,
             "mov" => self.mov()?,
             "popc" | "clz" | "bfind" => self.bit_count(base)?,
-            "lop3" => {
-                let (d, a, b, c) = self.dabc(Type::B32)?;
-                Op::Alu(Alu::Lop3(self.immediate(4)? as u8, d, a, b, c))
-            }
+            "lop3" => self.lop3()?,
             "shf" => {
                 let left = self.need(self.mods.first().copied())? == "l";
                 if !self.take("l") && !self.take("r") {
@@ -107,7 +103,7 @@ impl<'a> Decoder<'_, 'a> {
                 let (d, a, b, c) = self.dabc(Type::B32)?;
                 Op::Slow(Slow::Dp2a(high, signed, [d, a, b, c]))
             }
-            "vabsdiff4" => self.distance4()?,
+            "fns" => self.words(Words::Nth)?,
             "sad" if self.ty(0)?.bytes() > 1 && !float => {
                 let t = self.ty(0)?;
                 let (d, a, b, c) = self.dabc(t)?;
@@ -159,6 +155,8 @@ impl<'a> Decoder<'_, 'a> {
             ("local", Space::Local),
             ("const", Space::Const),
             ("param", Space::Param),
+            ("param::entry", Space::Param),
+            ("param::func", Space::Param),
         ]);
         Ok(s.unwrap_or(Space::Generic))
     }
@@ -242,17 +240,29 @@ impl<'a> Decoder<'_, 'a> {
         Ok(Some(Op::Slow(Slow::Packed(op, self.dst(0, t)?, self.src(1, t)?, self.src(2, t)?))))
     }
 
-    /// `vabsdiff4` of whole words: all four bytes, no saturation.
-    fn distance4(&mut self) -> Res<Op> {
-        let (d, a, b) = (self.ty(0)?, self.ty(1)?, self.ty(2)?);
-        if d.bytes() != 4 || a != b || !matches!(a, Type::U32 | Type::S32) {
-            return self.unknown();
+    fn lop3(&mut self) -> Res<Op> {
+        let joined = self.pick(&[("and", Bool::And), ("or", Bool::Or)]);
+        let (d, p) = match self.operand(0)? {
+            Operand::Pair(d, p) => (self.dest(d, false)?, Some(self.pred_dest(p)?)),
+            one => (self.dest(one, false)?, None),
+        };
+        let (a, b, c) = (self.src(1, Type::B32)?, self.src(2, Type::B32)?, self.src(3, Type::B32)?);
+        let table = self.immediate(4)? as u8;
+        match (joined, p) {
+            (None, None) => Ok(Op::Alu(Alu::Lop3(table, d, a, b, c))),
+            (Some(join), Some(p)) => {
+                let (q, flip) = self.pred(5)?;
+                Ok(Op::Slow(Slow::Lop3Pred { table, d, sources: [a, b, c], p, with: (join, q, flip) }))
+            }
+            _ => self.unknown(),
         }
-        let t = Type::B32;
-        // Without a sum the fourth operand stands for bytes that are not written, and all are.
-        self.ignore_from(3);
-        let sum = if self.take("add") { Some(self.src(3, t)?) } else { None };
-        Ok(Op::Slow(Slow::Distance4(a.signed(), self.dst(0, t)?, self.src(1, t)?, self.src(2, t)?, sum)))
+    }
+
+    /// A function of the three words that are operands 1 to 3; of two, the first stands for the third.
+    pub(crate) fn words(&mut self, what: Words) -> Res<Op> {
+        let (d, a, b) = (self.dst(0, Type::B32)?, self.src(1, Type::B32)?, self.src(2, Type::B32)?);
+        let c = if self.count() > 3 { self.src(3, Type::B32)? } else { a };
+        Ok(Op::Slow(Slow::Words(what, d, [a, b, c])))
     }
 
     fn mul24(&mut self, adds: bool) -> Res<Op> {
@@ -303,6 +313,9 @@ impl<'a> Decoder<'_, 'a> {
         if !hi && !self.take("lo") {
             return self.unknown();
         }
+        if hi && t == Type::S32 && self.take("sat") {
+            return self.words(Words::MadHiSat);
+        }
         let (d, a, b, c) = self.dabc(t)?;
         Ok(match (hi, t.bytes()) {
             (true, n) => Op::Slow(Slow::MadHi(t.signed(), n * 8, d, a, b, c)),
@@ -350,6 +363,9 @@ impl<'a> Decoder<'_, 'a> {
     }
 
     fn mov(&mut self) -> Res<Op> {
+        if self.take("b128") {
+            return Ok(Op::Slow(Slow::Mov128(self.quad_dest(0)?, self.quad(1)?)));
+        }
         let t = self.ty(0)?;
         if t == Type::Pred {
             let d = self.pred_dest(self.operand(0)?)?;
@@ -359,7 +375,7 @@ impl<'a> Decoder<'_, 'a> {
         if let Operand::Name(n) = self.operand(1)? {
             let clock = match *n {
                 "%clock" | "%clock_hi" => Some(false),
-                "%clock64" | "%globaltimer" | "%globaltimer_lo" => Some(t.bytes() == 8),
+                "%clock64" | "%globaltimer" | "%globaltimer_lo" | "%globaltimer_hi" => Some(t.bytes() == 8),
                 _ => None,
             };
             if let Some(wide) = clock {
@@ -481,95 +497,11 @@ impl<'a> Decoder<'_, 'a> {
                 Type::Bf16x2 => 0x3f80,
                 _ => 0xffff,
             };
-            let known = dest.bytes() == 4 && dest != Type::F32 && with.is_none();
-            return if known { Ok(Op::Slow(Slow::SetPacked { ty, cmp, ftz, one, d, a, b })) } else { self.unknown() };
+            let known = dest.bytes() == 4 && dest != Type::F32;
+            let op = Slow::SetPacked { ty, cmp, ftz, one, d, a, b, with };
+            return if known { Ok(Op::Slow(op)) } else { self.unknown() };
         }
         Ok(Op::Slow(Slow::Set { ty, dest, cmp, ftz, d, a, b, with }))
-    }
-
-    fn cvt(&mut self) -> Res<Op> {
-        let (to, from) = (self.ty(0)?, self.ty(1)?);
-        let mut mode =
-            Mode { ftz: self.take("ftz"), sat: self.take("sat"), relu: self.take("relu"), ..Mode::default() };
-        mode.finite = self.take("satfinite");
-        let integral =
-            self.pick(&[("rni", Round::Nearest), ("rzi", Round::Zero), ("rmi", Round::Down), ("rpi", Round::Up)]);
-        mode.integral = integral.is_some();
-        let round = self.round();
-        mode.round = integral.or(round).unwrap_or_default();
-        if to.eight_bits() || from.eight_bits() {
-            return self.cvt_float8(to, from, mode);
-        }
-        if to.packed() {
-            let (d, a, b) = (self.dst(0, to)?, self.src(1, from)?, self.src(2, from)?);
-            if from == Type::F32 && mode == Mode::default() {
-                let half = to == Type::F16x2;
-                return Ok(Op::Alu(if half { Alu::F16x2(d, a, b) } else { Alu::Bf16x2(d, a, b) }));
-            }
-            return if from == Type::F32 { Ok(Op::Slow(Slow::CvtPack { to, mode, d, a, b })) } else { self.unknown() };
-        }
-        if from.packed() || self.types.len() != 2 {
-            return self.unknown();
-        }
-        // A source or destination register may be wider than the type it holds, but not of a float.
-        let bits = |o: &Operand<'a>, t: Type| {
-            let own = t.bytes() * 8;
-            let register = match o {
-                Operand::Reg(r) => match r.class {
-                    Class::Half => 16,
-                    Class::Word => 32,
-                    Class::Wide => 64,
-                    Class::Pred => 0,
-                },
-                _ => own.max(16),
-            };
-            let fits = register == own || register > own && !t.float();
-            fits.then_some(register)
-        };
-        let bits = [bits(self.operand(0)?, to), bits(self.operand(1)?, from)];
-        let bits = [self.need(bits[0])?, self.need(bits[1])?];
-        let file = |bits: u8| if bits == 64 { Type::B64 } else { Type::B32 };
-        let source = if bits[1] == from.bytes() * 8 { from } else { file(bits[1]) };
-        let (d, a) = (self.dst(0, file(bits[0]))?, self.src(1, source)?);
-        use Type::{B32, B64, Bf16, F16, F32, S32, S64, Tf32, U32, U64};
-        let plain = mode == Mode::default();
-        if bits != [to, from].map(|t| t.bytes() * 8) {
-            return Ok(Op::Slow(Slow::Cvt { to, from, mode, bits, d, a }));
-        }
-        Ok(match (to, from) {
-            (F32, S32) if plain => Op::Alu(Alu::F32FromS32(d, a)),
-            (F32, U32) if plain => Op::Alu(Alu::F32FromU32(d, a)),
-            (F32, Bf16) if plain => Op::Alu(Alu::F32FromBf16(d, a)),
-            (F32, F16) if plain => Op::Alu(Alu::F32FromF16(d, a)),
-            (Bf16, F32) if plain => Op::Alu(Alu::Bf16FromF32(d, a)),
-            (F16, F32) if plain => Op::Alu(Alu::F16FromF32(d, a)),
-            (Tf32, F32) if mode == (Mode { round: Round::Away, ..Mode::default() }) => Op::Alu(Alu::Tf32(d, a)),
-            (U64 | S64 | B64, U32 | B32) => Op::Alu(Alu::WidenU(d, a)),
-            (U64 | S64 | B64, S32) if !mode.sat => Op::Alu(Alu::WidenS(d, a)),
-            (U32 | S32 | B32, U64 | S64 | B64) if !mode.sat => Op::Alu(Alu::Narrow(d, a)),
-            _ => Op::Slow(Slow::Cvt { to, from, mode, bits, d, a }),
-        })
-    }
-
-    /// To and from pairs of 8-bit floats.
-    fn cvt_float8(&mut self, to: Type, from: Type, mode: Mode) -> Res<Op> {
-        let pair = |ty: Type| match ty {
-            Type::E4m3x2 => Some(Type::E4m3),
-            Type::E5m2x2 => Some(Type::E5m2),
-            _ => None,
-        };
-        let plain = Mode { relu: mode.relu, ..Mode::default() };
-        if from.packed() || from == Type::F32 {
-            let ty = self.need(pair(to))?;
-            let (d, a) = (self.dst(0, to)?, self.src(1, from)?);
-            let b = if from == Type::F32 { self.src(2, from)? } else { a };
-            let known = from != Type::Bf16x2 && mode == Mode { finite: true, ..plain };
-            return if known { Ok(Op::Slow(Slow::ToFloat8 { to: ty, from, mode, d, a, b })) } else { self.unknown() };
-        }
-        let ty = self.need(pair(from))?;
-        let (d, a) = (self.dst(0, to)?, self.src(1, from)?);
-        let known = to == Type::F16x2 && mode == plain;
-        if known { Ok(Op::Slow(Slow::FromFloat8 { from: ty, mode, d, a })) } else { self.unknown() }
     }
 
     fn cvta(&mut self) -> Res<Op> {

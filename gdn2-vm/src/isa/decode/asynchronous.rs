@@ -28,7 +28,21 @@ impl<'a> Decoder<'_, 'a> {
                     return self.unknown();
                 }
             }
-            "st" if self.take("async") => self.deliver()?,
+            "st" if self.take("async") => self.deliver(None)?,
+            "red" if self.take("async") => {
+                let op = self.pick(&[
+                    ("add", AtomOp::Add),
+                    ("min", AtomOp::Min),
+                    ("max", AtomOp::Max),
+                    ("inc", AtomOp::Inc),
+                    ("dec", AtomOp::Dec),
+                    ("and", AtomOp::And),
+                    ("or", AtomOp::Or),
+                    ("xor", AtomOp::Xor),
+                ]);
+                let op = self.need(op)?;
+                self.deliver(Some(op))?
+            }
             "wgmma" => self.wgmma()?,
             "setmaxnreg" => {
                 self.mods.clear();
@@ -68,8 +82,8 @@ impl<'a> Decoder<'_, 'a> {
         Ok(Some(Op::Async(op)))
     }
 
-    /// `st.async`: words to shared memory, told to an mbarrier.
-    fn deliver(&mut self) -> Res<Async> {
+    /// `st.async` and `red.async`: words to shared memory, told to an mbarrier.
+    fn deliver(&mut self, reduce: Option<AtomOp>) -> Res<Async> {
         self.mods.retain(|m| !SCOPES.contains(m) && *m != "weak");
         if self.space()? != Space::Shared || !self.take("mbarrier::complete_tx::bytes") {
             return self.unknown();
@@ -78,10 +92,17 @@ impl<'a> Decoder<'_, 'a> {
         let n = self.pick(&[("v2", 2), ("v4", 4)]).unwrap_or(1);
         let elements = self.elements(1)?;
         let from = elements.iter().map(|o| self.source(o, ty)).collect::<Res<Vec<_>>>()?;
-        if from.len() != n || ty.bytes() < 4 || ty.packed() {
+        let reduces = match reduce {
+            None => true,
+            Some(AtomOp::Inc | AtomOp::Dec) => ty == Type::U32,
+            Some(AtomOp::Add) => matches!(ty, Type::U32 | Type::S32 | Type::U64),
+            Some(AtomOp::Min | AtomOp::Max) => matches!(ty, Type::U32 | Type::S32),
+            Some(_) => ty == Type::B32,
+        };
+        if from.len() != n || ty.bytes() < 4 || ty.packed() || !reduces || reduce.is_some() && n != 1 {
             return self.unknown();
         }
-        Ok(Async::Deliver { dst: self.addr(0)?, mbar: self.addr(2)?, ty, from })
+        Ok(Async::Deliver { dst: self.addr(0)?, mbar: self.addr(2)?, ty, reduce, from })
     }
 
     fn mbarrier(&mut self) -> Res<Async> {
@@ -94,8 +115,12 @@ impl<'a> Decoder<'_, 'a> {
             ("try_wait", 4),
             ("complete_tx", 5),
             ("expect_tx", 7),
+            ("pending_count", 8),
         ]);
         let mut what = self.need(what)?;
+        if what == 8 {
+            return Ok(Async::MbarPending { d: self.dst(0, Type::B32)?, state: self.src(1, Type::B64)? });
+        }
         // `arrive.expect_tx` names both; which comes first in the table decides nothing.
         let mut expects = what == 7;
         if what == 7 && self.take("arrive") {
@@ -195,19 +220,22 @@ impl<'a> Decoder<'_, 'a> {
         };
         // What is left names destination and source, in that order, and how completion is told.
         let (to, from) = (self.mods.first().copied(), self.mods.get(1).copied());
-        let inward = matches!((to, from), (Some("shared::cluster" | "shared::cta"), Some("global")));
+        let between = matches!((to, from, rank), (Some("shared::cluster"), Some("shared::cta"), None));
+        let inward = between || matches!((to, from), (Some("shared::cluster" | "shared::cta"), Some("global")));
         let outward = matches!((to, from), (Some("global"), Some("shared::cta")));
-        if !inward && !outward || inward && reduce.is_some() {
+        if !inward && !outward || inward && !between && reduce.is_some() {
             return self.unknown();
         }
         self.mods.drain(..2);
+        let multicast = inward && !between && self.take("multicast::cluster");
         if !self.take(if inward { "mbarrier::complete_tx::bytes" } else { "bulk_group" }) {
             return self.unknown();
         }
         Ok(Op::Async(match (rank, inward) {
             (Some(rank), true) => {
                 let (map, at) = self.tile(1, rank)?;
-                Async::TileIn { dst: self.addr(0)?, map, at, mbar: self.addr(2)? }
+                let blocks = if multicast { Some(self.src(3, Type::B16)?) } else { None };
+                Async::TileIn { dst: self.addr(0)?, map, at, mbar: self.addr(2)?, blocks }
             }
             (Some(rank), false) => {
                 let (map, at) = self.tile(0, rank)?;
@@ -216,8 +244,14 @@ impl<'a> Decoder<'_, 'a> {
             (None, true) => Async::BulkIn {
                 dst: self.addr(0)?,
                 src: self.addr(1)?,
+                from: if between { Space::Shared } else { Space::Global },
                 bytes: self.src(2, Type::B32)?,
                 mbar: self.addr(3)?,
+                reduce: match reduce {
+                    Some(op) => Some((op, self.ty(0)?)),
+                    None => None,
+                },
+                blocks: if multicast { Some(self.src(4, Type::B16)?) } else { None },
             },
             (None, false) => {
                 let reduce = match reduce {

@@ -38,8 +38,12 @@ impl Decoder<'_, '_> {
 
     fn float_binary(&mut self, base: &str) -> Res<Op> {
         let t = self.ty(0)?;
-        let mode = self.mode();
+        let mut mode = self.mode();
         let nan = self.take("NaN");
+        mode.sizes = matches!(base, "min" | "max") && self.take("xorsign");
+        if mode.sizes && (!self.take("abs") || t == Type::F64) {
+            return self.unknown();
+        }
         let op = match base {
             "add" => FloatOp::Add,
             "sub" => FloatOp::Sub,
@@ -61,6 +65,9 @@ impl Decoder<'_, '_> {
         let (d, a, b) = (self.dst(0, t)?, self.src(1, t)?, self.src(2, t)?);
         let ftz = mode == Mode { ftz: true, ..Mode::default() };
         Ok(match t {
+            Type::F32x2 if matches!(op, FloatOp::Add | FloatOp::Sub | FloatOp::Mul) => {
+                Op::Slow(Slow::F32x2(op, mode, d, [a, b]))
+            }
             Type::F32 if ftz && op == FloatOp::Add => Op::Alu(Alu::AddFtz(d, a, b)),
             Type::F32 if ftz && op == FloatOp::Mul => Op::Alu(Alu::MulFtz(d, a, b)),
             Type::F32 if mode == Mode::default() => match op {
@@ -104,6 +111,7 @@ impl Decoder<'_, '_> {
             Type::F32 if mode == Mode::default() => Op::Alu(Alu::Fma(d, a, b, c)),
             Type::F32 if mode == (Mode { ftz: true, ..Mode::default() }) => Op::Alu(Alu::FmaFtz(d, a, b, c)),
             Type::F32 => Op::Slow(Slow::FmaF32(mode, d, a, b, c)),
+            Type::F32x2 => Op::Slow(Slow::FmaF32x2(mode, d, [a, b, c])),
             Type::F64 if mode == Mode::default() => Op::Slow(Slow::FmaF64(d, a, b, c)),
             Type::F64 => self.directed(Directed::Fma, mode, d, [a, b, c])?,
             Type::F16 | Type::Bf16 | Type::F16x2 | Type::Bf16x2 => Op::Slow(Slow::FmaHalf(t, mode, d, a, b, c)),

@@ -7,7 +7,7 @@ use crate::num::Type;
 
 impl Decoder<'_, '_> {
     /// A modifier like `m16n8k32`, taken.
-    fn shape(&mut self) -> Res<[u8; 3]> {
+    fn shape(&mut self) -> Res<[u16; 3]> {
         let parsed = |m: &str| {
             let (m, rest) = m.strip_prefix('m')?.split_once('n')?;
             let (n, k) = rest.split_once('k')?;
@@ -64,10 +64,15 @@ impl Decoder<'_, '_> {
     }
 
     /// A product of general shape; `twice` holds the types whose factors fill more registers than they need.
-    fn tiled(&mut self, shape: [u8; 3], factors: [Type; 2], sum: Type, start: Type, twice: &[Type]) -> Res<Op> {
+    fn tiled(&mut self, shape: [u16; 3], factors: [Type; 2], sum: Type, start: Type, twice: &[Type]) -> Res<Op> {
         let saturate = self.take("satfinite");
         self.take("rn");
         let bytes = |t: &Type| matches!(t, Type::S8 | Type::U8);
+        let nibbles = |t: &Type| matches!(t, Type::S4 | Type::U4);
+        let differing = factors == [Type::B1; 2] && self.take("xor");
+        if factors == [Type::B1; 2] && (!self.take("popc") || !differing && !self.take("and")) {
+            return self.unknown();
+        }
         let floats = |t: &Type| matches!(t, Type::E4m3 | Type::E5m2);
         let wmma = !twice.is_empty();
         let big = matches!(shape, [16, 16, 16] | [8, 32, 16] | [32, 8, 16]);
@@ -80,11 +85,15 @@ impl Decoder<'_, '_> {
             ([Type::Tf32, Type::Tf32], true) => shape == [16, 16, 8] && sum == Type::F32,
             (f, true) if f.iter().all(bytes) => big && f[0] == f[1] && sum == Type::S32,
             (f, false) if f.iter().all(bytes) => matches!(shape, [8 | 16, 8, 16] | [16, 8, 32]) && sum == Type::S32,
+            (f, false) if f.iter().all(nibbles) => matches!(shape, [8 | 16, 8, 32] | [16, 8, 64]) && sum == Type::S32,
+            (f, true) if f.iter().all(nibbles) => shape == [8, 8, 32] && f[0] == f[1] && sum == Type::S32,
+            ([Type::B1, Type::B1], false) => matches!(shape, [8 | 16, 8, 128] | [16, 8, 256]) && sum == Type::S32,
+            ([Type::B1, Type::B1], true) => shape == [8, 8, 128] && sum == Type::S32,
             (f, false) if f.iter().all(floats) => matches!(shape, [16, 8, 16 | 32]) && half(sum),
             _ => false,
         };
         let mixed = wmma && factors[0] == Type::F16;
-        if !legal || (start != sum && !mixed) || (saturate && sum != Type::S32) {
+        if !legal || (start != sum && !mixed) || (saturate && (sum != Type::S32 || factors[0] == Type::B1)) {
             return self.unknown();
         }
         let [m, n, k] = shape.map(usize::from);
@@ -96,6 +105,7 @@ impl Decoder<'_, '_> {
             sum,
             start,
             saturate,
+            differing,
             d: self.slots(0, sum, true)?,
             a: self.slots(1, factors[0], false)?,
             b: self.slots(2, factors[1], false)?,
@@ -148,7 +158,11 @@ impl Decoder<'_, '_> {
         let big = matches!([m, n, k], [16, 16, 16] | [8, 32, 16] | [32, 8, 16]);
         let factor = matches!(part, 'a' | 'b');
         let legal = match (ty, factor) {
-            (Type::F16, _) | (Type::Bf16 | Type::S8 | Type::U8, true) | (Type::S32, false) => big,
+            (Type::F16, _) | (Type::Bf16 | Type::S8 | Type::U8, true) => big,
+            (Type::S32, false) => big || matches!([m, n, k], [8, 8, 32 | 128]),
+            // Less than a byte lies along the depth alone.
+            (Type::S4 | Type::U4, true) => [m, n, k] == [8, 8, 32] && row == (part == 'a'),
+            (Type::B1, true) => [m, n, k] == [8, 8, 128] && row == (part == 'a'),
             (Type::F32, false) => big || [m, n, k] == [16, 16, 8],
             (Type::Tf32, true) => [m, n, k] == [16, 16, 8],
             (Type::F64, _) => [m, n, k] == [8, 8, 4],

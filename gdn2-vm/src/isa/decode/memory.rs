@@ -88,7 +88,7 @@ impl<'a> Decoder<'_, 'a> {
             _ => None,
         });
         let wide = class.map_or(t.bytes() == 8, |c| c == Class::Wide);
-        if class == Some(Class::Pred) || (t.bytes() == 8 && !wide) || t.eight_bits() {
+        if class == Some(Class::Pred) || (t.bytes() == 8 && !wide) || !t.stored() {
             return self.unknown();
         }
         Ok(Elem { bytes: t.bytes(), signed: t.signed(), wide, half: class == Some(Class::Half) })
@@ -98,11 +98,20 @@ impl<'a> Decoder<'_, 'a> {
         let order = self.order();
         let release = base == "st" && order == Order::Release;
         self.hints();
-        let t = self.ty(0)?;
-        let n = self.pick(&[("v2", 2), ("v4", 4), ("v8", 8)]).unwrap_or(1);
         let (value, at) = if base == "st" { (1, 0) } else { (0, 1) };
         let address = self.operand(at)?.clone();
         let (space, addr) = self.space_of(&address)?;
+        if self.take("b128") {
+            let elem = Elem { bytes: 8, signed: false, wide: true, half: false };
+            return Ok(Op::Mem(if base == "st" {
+                Mem::St { space, order, elem, addr, from: self.quad(1)?.to_vec() }
+            } else {
+                let to = self.quad_dest(0)?.map(|d| (d != SINK).then_some(d)).to_vec();
+                Mem::Ld { space, order, elem, addr, to }
+            }));
+        }
+        let t = self.ty(0)?;
+        let n = self.pick(&[("v2", 2), ("v4", 4), ("v8", 8)]).unwrap_or(1);
         let values = self.elements(value)?;
         if values.len() != n {
             return self.unknown();
@@ -145,10 +154,19 @@ impl<'a> Decoder<'_, 'a> {
             stated => stated,
         };
         self.hints();
-        let ty = self.ty(0)?;
         let at = usize::from(returns);
         let address = self.operand(at)?.clone();
         let (space, addr) = self.space_of(&address)?;
+        if self.take("b128") {
+            let (d, b) = (self.quad_dest(0)?, self.quad(2)?);
+            let op = match op {
+                AtomOp::Exch => Mem::Atom128 { space, order, addr, d, wanted: None, new: b },
+                AtomOp::Cas => Mem::Atom128 { space, order, addr, d, wanted: Some(b), new: self.quad(3)? },
+                _ => return self.unknown(),
+            };
+            return Ok(Op::Mem(op));
+        }
+        let ty = self.ty(0)?;
         if let Some(n) = self.pick(&[("v2", 2), ("v4", 4), ("v8", 8)]) {
             let d = if returns && *self.operand(0)? != Operand::Sink { self.dst_words(0)? } else { Vec::new() };
             let b = self.src_words(at + 1)?;
@@ -160,10 +178,11 @@ impl<'a> Decoder<'_, 'a> {
             };
             let global = matches!(space, Space::Global | Space::Generic);
             let fits = b.len() == n && (d.is_empty() || d.len() == n);
-            if op != AtomOp::Add || !global || !sizes || !fits {
+            let known = op == AtomOp::Add || matches!(op, AtomOp::Min | AtomOp::Max) && ty != Type::F32;
+            if !known || !global || !sizes || !fits {
                 return self.unknown();
             }
-            return Ok(Op::Mem(Mem::AtomVector { space, order, ty, addr, d, b }));
+            return Ok(Op::Mem(Mem::AtomVector { space, order, op, ty, addr, d, b }));
         }
         let b = self.src(at + 1, ty)?;
         let c = if op == AtomOp::Cas { self.src(at + 2, ty)? } else { SINK };
@@ -174,7 +193,7 @@ impl<'a> Decoder<'_, 'a> {
             AtomOp::Min | AtomOp::Max => !ty.float() || ty.packed() || ty.bytes() == 2,
             _ => !ty.float(),
         };
-        if ty.bytes() < 2 || ty.eight_bits() || !known {
+        if ty.bytes() < 2 || !ty.stored() || !known {
             self.unknown()
         } else {
             Ok(Op::Mem(Mem::Atom { space, order, op, ty, addr, d, b, c }))
@@ -193,6 +212,7 @@ impl<'a> Decoder<'_, 'a> {
             return Ok(Op::Mem(op));
         }
         self.take("mbarrier_init");
+        self.mods.retain(|m| !m.starts_with("sync_restrict::shared::"));
         self.hints();
         Ok(Op::Mem(Mem::Fence))
     }

@@ -2,9 +2,11 @@
 
 mod alu;
 mod asynchronous;
+mod convert;
 mod float;
 mod matrix;
 mod memory;
+mod video;
 mod warp;
 
 use crate::error::LoadError;
@@ -14,7 +16,7 @@ use crate::isa::entry::{
 };
 use crate::isa::inst::{Addr, Flow, Inst, Op, Round, Site, Slot, Space};
 use crate::num::Type;
-use crate::ptx::text::{self, Class, EntryText, Operand, Statement, Store, Variable};
+use crate::ptx::text::{self, Class, EntryText, Operand, Reg, Statement, Store, Variable};
 use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
@@ -223,10 +225,16 @@ fn special(name: &str) -> Option<Special> {
         "%lanemask_gt" => Special::LaneMaskGt,
         "%smid" | "%gridid" | "%cluster_ctarank" | "%current_graph_exec" => Special::Zero,
         // What the driver or a profiler may set, and here nobody does.
-        _ if numbered(name, "%envreg", 32) || numbered(name, "%pm", 8) => Special::Zero,
+        _ if numbered(name, "%envreg", 32) || numbered(name.trim_end_matches("_64"), "%pm", 8) => Special::Zero,
         "%nsmid" | "%cluster_nctarank" => Special::One,
         "%dynamic_smem_size" => Special::DynamicShared,
-        "%total_smem_size" => Special::TotalShared,
+        "%total_smem_size" | "%aggr_smem_size" => Special::TotalShared,
+        // Nothing is reserved here.
+        "%reserved_smem_offset_begin"
+        | "%reserved_smem_offset_end"
+        | "%reserved_smem_offset_cap"
+        | "%reserved_smem_offset_0"
+        | "%reserved_smem_offset_1" => Special::Zero,
         "WARP_SZ" => return None,
         _ => return None,
     })
@@ -288,7 +296,7 @@ impl<'a> Decoder<'_, 'a> {
         self.s.operands.len()
     }
 
-    pub(crate) fn pred_reg(&self, r: text::Reg) -> Res<Slot> {
+    pub(crate) fn pred_reg(&self, r: Reg) -> Res<Slot> {
         if r.class == Class::Pred { Ok(FIRST[0] + r.index) } else { self.unknown() }
     }
 
@@ -398,7 +406,7 @@ impl<'a> Decoder<'_, 'a> {
         match o {
             Operand::Reg(r) => Ok((self.pred_reg(*r)?, 0)),
             Operand::Not(r) => Ok((self.pred_reg(*r)?, u32::MAX)),
-            Operand::Int(0) => Ok((TRUE, u32::MAX)),
+            Operand::Int(0) | Operand::Name("%is_explicit_cluster") => Ok((TRUE, u32::MAX)),
             Operand::Int(_) => Ok((TRUE, 0)),
             _ => self.unknown(),
         }
@@ -413,6 +421,29 @@ impl<'a> Decoder<'_, 'a> {
             Operand::Int(v) => Ok(*v),
             _ => self.unknown(),
         }
+    }
+
+    /// The two wides of 128 bits: a register, or a vector of both.
+    fn quad_of(&self, o: &Operand<'a>) -> Option<[Operand<'a>; 2]> {
+        match o {
+            Operand::Reg(Reg { class: Class::Quad, index }) => {
+                Some([0, 1].map(|half| Operand::Reg(Reg { class: Class::Wide, index: index + half })))
+            }
+            Operand::Vector(parts) => parts.clone().try_into().ok(),
+            Operand::Sink => Some([Operand::Sink, Operand::Sink]),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn quad(&mut self, n: usize) -> Res<[Slot; 2]> {
+        let parts = self.quad_of(self.operand(n)?);
+        let [low, high] = self.need(parts)?;
+        Ok([self.source(&low, Type::B64)?, self.source(&high, Type::B64)?])
+    }
+
+    pub(crate) fn quad_dest(&self, n: usize) -> Res<[Slot; 2]> {
+        let [low, high] = self.need(self.quad_of(self.operand(n)?))?;
+        Ok([self.dest(&low, true)?, self.dest(&high, true)?])
     }
 
     /// `[base+offset]`; a symbol's own space where the opcode named none.
@@ -510,6 +541,9 @@ impl<'a> Decoder<'_, 'a> {
 
     fn dispatch(&mut self, base: &str) -> Res<Op> {
         if let Some(op) = self.alu(base)? {
+            return Ok(op);
+        }
+        if let Some(op) = self.video(base)? {
             return Ok(op);
         }
         if let Some(op) = self.float(base)? {

@@ -185,7 +185,7 @@ fn known(instruction: &Instruction, name: &str) -> Option<Action> {
     match plain {
         "MOV" if has("64") => numbers::pair(&parts),
         "MOV" | "2UR" => integer::unary(&parts, |x| x),
-        "R2UR" => integer::unary(&parts, |x| x),
+        "R2UR" => exchange::to_uniform(&parts),
         "IADD3" | "IADD" if has("64") => integer::add64(&parts),
         "IADD3" | "IADD" | "VIADD" => integer::add3(&parts),
         "IMAD" => integer::multiply_add(&parts),

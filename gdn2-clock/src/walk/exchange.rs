@@ -77,6 +77,25 @@ pub(crate) fn vote(instruction: &Instruction, parts: &Parts) -> Option<Action> {
     }))
 }
 
+/// `R2UR p, u, a`: a lane's value for the warp. `p`, where it is asked for, holds in the lanes that have another: those that a
+/// loop over distinct values, as `ARRIVES` is in where its address is in a register, has yet to serve.
+pub(crate) fn to_uniform(parts: &Parts) -> Option<Action> {
+    let (d, a) = (parts.destination?, parts.terms.first()?.clone());
+    let unserved = parts.leading.first().copied();
+    Some(Box::new(move |state, mask| {
+        let value = a.value(state);
+        state.set(d, value, mask);
+        if let Some(unserved) = unserved {
+            let other = |served: u32| {
+                let lanes = (0..LANES).filter(|lane| value.lane(*lane).is_some_and(|own| own != served));
+                Bits { known: mask, bits: lanes.fold(0, |bits, lane| bits | 1 << lane) & mask }
+            };
+            let chosen = value.first(mask).filter(|_| value.knows(mask));
+            unserved.set(state, chosen.map_or(Bits::UNKNOWN, other), mask);
+        }
+    }))
+}
+
 /// `ELECT p, u, q`: the lowest lane.
 pub(crate) fn elect(instruction: &Instruction) -> Option<Action> {
     let outs: Vec<Condition> = instruction.operands.iter().filter_map(condition).collect();

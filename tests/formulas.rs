@@ -97,6 +97,27 @@ fn layers_agree_with_the_definition_on_fresh_inputs() {
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 
+/// On wgmma, in one part and in several: shipped layers, one token now and then.
+#[test]
+fn layers_on_wgmma_agree_with_the_definition_on_fresh_inputs() {
+    let (layers, device) = (layers(), checked());
+    let mut failures = Vec::new();
+    for at in 0..share(2) {
+        let of = |what: u64| 3 << 32 | (16 * at + what);
+        let index = (seed_of(of(0)) % layers.len() as u64) as usize;
+        let (keys, values) = (pick(&[16, 32, 48, 64, 80, 128], of(1)), pick(&[64, 128], of(2)));
+        let rule = layers[index].with_dims(keys, values).unwrap();
+        let schedule =
+            format!("matrix=wgmma,{}{}", pick(&CHUNKS, of(3)), pick(&["", ",segments=2", ",segments=4"], of(4)));
+        println!("{} K = {keys}, V = {values}, forward {schedule}", rule.name);
+        let run = Run { arch: Some(Arch::Sm90a), schedule: &schedule, ..Run::new(&rule, Pass::Forward, &device) };
+        let mut draws = Draw::telling(seed_of(of(5))).to_vec();
+        draws.push(Draw::new(2, 1, 1, 2, seed_of(of(6))));
+        failures.extend(agrees(&run, &draws[(seed_of(of(7)) % draws.len() as u64) as usize]).err());
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
 #[test]
 fn the_oracles_cases_pass_by_their_bars() {
     // A clone without the oracle beside it has no such cases.
@@ -284,13 +305,84 @@ fn formulas_nobody_wrote_run_forward_and_backward() {
     }
 }
 
+/// Rules that wgmma can serve whose gates are random trees: logits of every gate's own in either width or none, a `let`
+/// among gates with one number per token.
+fn random_rules_of_wgmma() -> impl Strategy<Value = String> {
+    (
+        (trees(&["x", "a", "c"]), trees(&["a", "c"]), trees(&["x", "a", "s"]), trees(&["x", "a"]), trees(&["x", "e"])),
+        prop::sample::select(vec!["-softplus", "-sigmoid", "logsigmoid", "-5 * sigmoid"]),
+        any::<[bool; 8]>(),
+        prop::sample::select(vec![
+            (32, 64, "bf16"),
+            (64, 64, "f16"),
+            (16, 128, "bf16"),
+            (80, 64, "bf16"),
+            (128, 64, "bf16"),
+        ]),
+    )
+        .prop_map(|((decay, fixed, scalar, erase, write), outer, on, (key_dim, value_dim, dtype))| {
+            let stored = |wide: bool| if wide { " as f32" } else { "" };
+            let (channels, reads, apart, erases, writes) = (on[0], on[1], on[2], on[3], on[4]);
+            let mut text =
+                format!("rule random {{ {}k: l2norm; param a: head; ", if on[5] { "q: l2norm; " } else { "" });
+            if !(channels && erases && writes) {
+                text += &format!("let s: scalar{} = tanh(x + a + tanh({erase})); ", stored(apart));
+            }
+            text += &match (channels, reads) {
+                (true, true) => format!(
+                    "param c: channel; decay: channel{} = {outer}(0.5 * tanh({decay}) + x + c); ",
+                    stored(apart)
+                ),
+                (true, false) => format!("param c: channel; decay: channel = {outer}(0.5 * tanh({fixed}) + c + a); "),
+                (false, true) => format!("decay: scalar = {outer}(0.5 * tanh({scalar}) + s + a); "),
+                (false, false) => format!("decay: scalar = {outer}(0.5 * tanh(a) + s); "),
+            };
+            text += &match erases {
+                true => format!("erase: channel{} = sigmoid(x + tanh({erase})); ", stored(on[6])),
+                false => format!("erase: scalar = sigmoid(s + x + tanh({erase})); "),
+            };
+            text += &match writes {
+                true => {
+                    format!("param e: channel; write: channel{} = 2 * tanh(x + e + tanh({write})); ", stored(on[7]))
+                }
+                false => format!("write: scalar = silu(x + s + tanh({scalar})); "),
+            };
+            format!("{text}key_dim: {key_dim}; value_dim: {value_dim}; dtype: {dtype}; }}")
+        })
+}
+
 #[test]
-fn a_schedule_on_wgmma_is_refused_with_words() {
-    let rule = layers().remove(0);
+fn formulas_nobody_wrote_run_on_wgmma() {
+    let device = checked();
+    let count = u32::try_from(share(2)).unwrap();
+    let draws = (random_rules_of_wgmma(), any::<u64>(), any::<prop::sample::Index>(), any::<bool>());
+    let ran = runner(count).run(&draws, |(text, seed, at, parts)| {
+        let found = parse_file(&text);
+        let Ok(rule) = found.map(|mut rules| rules.remove(0)) else { return Err(TestCaseError::reject("refused")) };
+        println!("{rule}");
+        let schedule =
+            format!("matrix=wgmma,{}{}", CHUNKS[at.index(CHUNKS.len())], if parts { ",segments=3" } else { "" });
+        let run = Run { arch: Some(Arch::Sm90a), schedule: &schedule, ..Run::new(&rule, Pass::Forward, &device) };
+        let draw = Draw { regime: gdn2_dsl::Regime::Mild, ..Draw::new(1, 75, 1, 2, seed) };
+        agrees(&run, &draw).map_err(TestCaseError::fail)
+    });
+    match ran {
+        Ok(()) => {}
+        Err(TestError::Fail(reason, (text, ..))) => panic!("{reason}\n{text}"),
+        Err(error) => panic!("{error}"),
+    }
+}
+
+#[test]
+fn logits_of_lets_along_channels_are_refused_on_wgmma_with_words() {
+    let text = "rule r { k: l2norm; let s: scalar = tanh(x); decay: channel = -softplus(x + s); erase: scalar = sigmoid(s); \
+                write: erase; key_dim: 64; value_dim: 64; dtype: bf16; }";
+    let rule = parse_file(text).unwrap().remove(0);
     let device = Device::vm();
     let run = Run { arch: Some(Arch::Sm90a), schedule: "matrix=wgmma", ..Run::new(&rule, Pass::Forward, &device) };
     let error = ENGINE.artifact(&run).unwrap_err();
     assert!(matches!(&error, RunError::Illegal(illegal) if illegal.field == "matrix"), "{error}");
+    assert!(error.to_string().contains("mma where `g` along channels needs the logit of a `let`"), "{error}");
     let built_in = ENGINE.artifact(&Run { schedule: "", ..run }).unwrap();
     assert!(built_in.source.text.contains("// Not on wgmma: illegal: matrix"), "{}", built_in.source.text);
 }

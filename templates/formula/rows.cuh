@@ -11,25 +11,56 @@ DEVICE float inverse_norm(float squares) {
   return y;
 }
 
-template <typename Element>
+// A warp has 4 AT_ONCE rows in registers: of each a lane has units of eight numbers, 64 apart.
+template <typename Element, int AT_ONCE = 1>
 DEVICE void normalise_rows(int tile) {
+  constexpr int UNITS = (KEY + 63) / 64, ROUND = WARPS * 4 * AT_ONCE;
   const int lane = lane_index(), mine = lane % 8 * 8;
 #pragma unroll 1
-  for (int row = warp_index() * 4 + lane / 8; row < CHUNK; row += WARPS * 4) {
-    float x[8], squares = 0.0f;
-    for (int d = mine; d < KEY; d += 64) {
-      Stored<Element, KEY>::unit(x, tile, row, d);
+  for (int first = warp_index() * (4 * AT_ONCE) + lane / 8; first < CHUNK; first += ROUND) {
+    u32 pairs[AT_ONCE][UNITS][4];
+    float scale[AT_ONCE];
 #pragma unroll
-      for (int c = 0; c < 8; ++c) squares += x[c] * x[c];
+    for (int r = 0; r < AT_ONCE; ++r) {
+#pragma unroll
+      for (int u = 0; u < UNITS; ++u) {
+        const int d = u * 64 + mine;
+        const bool exists = KEY % 64 == 0 || d < KEY;
+        const uint4 words = exists ? at<uint4>(tile + Tile<KEY, 2>::offset(first + r * 4, d)) : uint4{0, 0, 0, 0};
+        u32(&to)[4] = pairs[r][u];
+        to[0] = words.x, to[1] = words.y, to[2] = words.z, to[3] = words.w;
+      }
     }
 #pragma unroll
-    for (int step = 1; step < 8; step *= 2) squares += __shfl_xor_sync(0xffffffffu, squares, step);
-    const float scale = inverse_norm(squares);
-    for (int d = mine; d < KEY; d += 64) {
-      Stored<Element, KEY>::unit(x, tile, row, d);
+    for (int r = 0; r < AT_ONCE; ++r) {
+      float squares[2] = {};
 #pragma unroll
-      for (int c = 0; c < 8; ++c) x[c] *= scale;
-      store_unit<Element, KEY>(tile, row, d, x);
+      for (int u = 0; u < UNITS; ++u) {
+#pragma unroll
+        for (int p = 0; p < 4; ++p) {
+          const float low = Element::low(pairs[r][u][p]), high = Element::high(pairs[r][u][p]);
+          squares[0] += low * low;
+          squares[1] += high * high;
+        }
+      }
+      scale[r] = squares[0] + squares[1];
+    }
+#pragma unroll
+    for (int step = 1; step < 8; step *= 2) {
+#pragma unroll
+      for (int r = 0; r < AT_ONCE; ++r) scale[r] += __shfl_xor_sync(0xffffffffu, scale[r], step);
+    }
+#pragma unroll
+    for (int r = 0; r < AT_ONCE; ++r) {
+      scale[r] = inverse_norm(scale[r]);
+#pragma unroll
+      for (int u = 0; u < UNITS; ++u) {
+        const int d = u * 64 + mine;
+        u32(&x)[4] = pairs[r][u];
+#pragma unroll
+        for (int p = 0; p < 4; ++p) x[p] = Element::pack(Element::low(x[p]) * scale[r], Element::high(x[p]) * scale[r]);
+        if (KEY % 64 == 0 || d < KEY) at<uint4>(tile + Tile<KEY, 2>::offset(first + r * 4, d)) = {x[0], x[1], x[2], x[3]};
+      }
     }
   }
 }

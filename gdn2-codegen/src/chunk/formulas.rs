@@ -2,7 +2,7 @@
 
 use crate::abi::Tensor;
 use crate::chunk::text::{Logits, Text};
-use crate::gates::{call, cuda_name, fill, function, functions, named_logits, shared_logits};
+use crate::gates::{Block, call, cuda_name, fill, function, functions, named_logits, shared_logits};
 use crate::plan::Fold;
 use crate::print::signature::{named_rows, shared_name, storage, type_name};
 use gdn2_dsl::Dtype;
@@ -16,7 +16,7 @@ impl Text<'_> {
 
     /// Fixed parts, before the first chunk.
     pub(crate) fn fixed(&self) -> Vec<String> {
-        let mut lines = fill(&self.kernel.rule, &self.kernel.plan, "work.value_head");
+        let mut lines = fill(&self.kernel.rule, &self.kernel.plan, &Block::default());
         if !lines.is_empty() {
             lines.push("__syncthreads();".to_owned());
         }

@@ -2,7 +2,7 @@
 //! the token is taken.
 
 use crate::abi::Tensor;
-use crate::gates::{call, cuda_name, fill, function, functions, named_logits};
+use crate::gates::{Block, call, cuda_name, fill, function, functions, named_logits};
 use crate::kernel::Kernel;
 use crate::plan::Fold;
 use crate::print::signature::{named_rows, named_storage, storage};
@@ -123,7 +123,7 @@ impl Computing<'_> {
 
     /// Fixed parts, before the first token.
     pub(super) fn fixed(&self) -> Vec<String> {
-        let mut lines = fill(&self.kernel.rule, &self.kernel.plan, "work.value_head");
+        let mut lines = fill(&self.kernel.rule, &self.kernel.plan, &Block::default());
         if !lines.is_empty() {
             lines.push("__syncthreads();".to_owned());
         }

@@ -6,6 +6,7 @@
 
 pub(crate) mod mma;
 pub(crate) mod numbers;
+mod print_computed;
 mod print_mma;
 mod print_segments;
 mod print_wgmma;
@@ -139,9 +140,6 @@ pub(crate) fn bind(rule: &Rule, plan: Plan, numbers: Forward, arch: Arch) -> Res
 
 /// Whether a scan with these numbers can serve the rule.
 pub(crate) fn check(rule: &Rule, plan: &Plan, numbers: Forward, arch: Arch) -> Result<(), Illegal> {
-    if numbers.matrix == Matrix::Wgmma && !rule.prologue.is_empty() {
-        return Err(Illegal::new("matrix", "mma for a rule that computes its gates or normalises its rows", "wgmma"));
-    }
     if numbers.matrix == Matrix::Wgmma {
         return wgmma::check(rule, plan, numbers, arch);
     }

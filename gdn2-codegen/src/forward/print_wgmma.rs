@@ -11,7 +11,7 @@ use crate::pass::Pass;
 use crate::plan::Fold;
 use crate::print::regions::region_meaning;
 use crate::print::signature::{describe, describe_write, extend, params, regions, type_name};
-use crate::print::wgmma::{Left, copied_rows, gate_choices, gate_types, product};
+use crate::print::wgmma::{Left, copied_rows, gate_choices, product};
 use crate::schedule::{Forward, Scan};
 use gdn2_dsl::StateLayout;
 use serde_json::{Value, json};
@@ -47,11 +47,11 @@ pub(crate) fn view(kernel: &Kernel, numbers: Forward, launch: &Launch) -> (&'sta
         "shared_bytes": launch.shared_bytes, "shared_alignment": launch.shared_alignment,
         "regions": regions(launch, meaning),
         "factors": text.factors(), "products": text.products(), "params": params(&own, launch),
-        "element": type_name(rule.dtype), "storages": gate_types(&own), "choices": text.choices(),
+        "element": type_name(rule.dtype), "storages": text.gate_types(), "choices": text.choices(),
         "load_registers": dealt(|r| r.load), "factor_change": factor_change,
         "factor_registers": dealt(|r| r.factors), "state_registers": dealt(|r| r.state),
         "rows": text.rows(), "written": text.written(), "scale": text.scale(), "outputs": text.output_rows(),
-        "advance": text.advance(),
+        "advance": text.advance(), "formulas": text.formulas(), "fixed": text.fixed(), "made": text.made(),
         "formula": if back { REVERSE } else { RECURRENCE },
         "streamed": if back { "dO" } else { "the values" }, "state": if back { "dS" } else { "S" },
         "scan": if back { "backward/wgmma/reverse" } else { "forward/wgmma/advance" },
@@ -64,19 +64,19 @@ const RECURRENCE: &str =
     "S_t = (I - k_t e_t^T) Diag(exp g_t) S_(t-1) + k_t z_t^T     e = b k     z = w v     o_t = scale S_t^T q_t";
 const REVERSE: &str = "dN = PT dO + K^ dS'      dR = MT dN      dS = D dS' + Q^T dO - E^T dR";
 
-struct Text<'a> {
-    kernel: &'a Kernel,
-    scan: Scan,
-    role: Role,
+pub(super) struct Text<'a> {
+    pub(super) kernel: &'a Kernel,
+    pub(super) scan: Scan,
+    pub(super) role: Role,
     /// Parts of a sequence that run side by side.
-    segments: u32,
+    pub(super) segments: u32,
     /// Chunks last to first, and the state's gradient in place of the state.
     back: bool,
 }
 
 impl Text<'_> {
     /// Whether queries are read.
-    fn outputs(&self) -> bool {
+    pub(super) fn outputs(&self) -> bool {
         self.role != Role::Maps || self.back
     }
 
@@ -96,11 +96,13 @@ impl Text<'_> {
 
     /// The device files of the rule's own kind of factors.
     fn factors(&self) -> Vec<&'static str> {
-        match (self.kernel.plan.decay, self.kernel.plan.erase) {
+        let mut factors = match (self.kernel.plan.decay, self.kernel.plan.erase) {
             (Fold::Operand, _) => vec!["channel_scores"],
             (_, Fold::Operand) => vec!["pair_scores", "erased"],
             _ => vec!["pair_scores"],
-        }
+        };
+        factors.extend(self.computed_files());
+        factors
     }
 
     /// The products themselves, by their number of columns: over a chunk's tokens, over the key's channels.
@@ -130,6 +132,7 @@ impl Text<'_> {
             format!("OVER_DECAYS = {},  // P and M lie where decays lay", u32::from(over)),
             format!("STEPS = {steps},  // of 16 channels, that S enters products by at once"),
         ]);
+        choices.extend(self.computed_choices());
         choices
     }
 
@@ -149,7 +152,9 @@ impl Text<'_> {
             // Going back, dO comes in place of values.
             let given = if self.back && tensor == Tensor::V { Tensor::DO } else { tensor };
             let of_values = tensor == Tensor::V || (tensor == Tensor::W && plan.write == Fold::Operand);
-            copied_rows(self.kernel, tensor, there.then_some(given), if of_values { " + value" } else { "" })
+            let shift = if of_values { " + value" } else { "" };
+            let computed = if there { self.logit_rows(tensor, shift) } else { None };
+            computed.unwrap_or_else(|| copied_rows(self.kernel, tensor, there.then_some(given), shift))
         };
         tensors.into_iter().map(line).collect()
     }

@@ -6,12 +6,14 @@
 use super::numbers::MOST;
 use crate::arch::Arch;
 use crate::chunk::numbers::{WARP_ROWS, own_erase_operand};
+use crate::gates::{fixed, fixed_bytes, shared_logits};
 use crate::kernel::Illegal;
 use crate::pass::Pass;
 use crate::plan::{Fold, Plan};
 use crate::schedule::{Forward, Scan};
 use crate::shared::{Region, shared_bytes};
 use gdn2_dsl::Rule;
+use gdn2_dsl::prologue::GateOf;
 
 /// Warps of a warpgroup.
 pub(crate) const GROUP: u32 = 4;
@@ -127,6 +129,10 @@ pub(crate) fn check(rule: &Rule, plan: &Plan, numbers: Forward, arch: Arch) -> R
     let Some(wgmma) = limits.wgmma else {
         return Err(Illegal::new("matrix", format!("mma: {arch} has no wgmma"), "wgmma"));
     };
+    if let Some(gate) = GateOf::ALL.into_iter().find(|gate| shares_logits(rule, plan, *gate)) {
+        let limit = format!("mma where `{}` along channels needs the logit of a `let`", gate.tensor());
+        return Err(Illegal::new("matrix", limit, "wgmma"));
+    }
     let Forward { scan, segments, .. } = numbers;
     let Scan { chunk, value_split, warps, stages } = scan;
     if !CHUNKS.contains(&chunk) {
@@ -174,6 +180,13 @@ pub(crate) fn check(rule: &Rule, plan: &Plan, numbers: Forward, arch: Arch) -> R
         return Err(Illegal::new("shared memory", format!("{limit} bytes on {arch}"), shared));
     }
     Ok(())
+}
+
+/// Whether a gate along channels is computed from logits that are no tile of its own.
+fn shares_logits(rule: &Rule, plan: &Plan, gate: GateOf) -> bool {
+    let computed = plan.computes(gate).filter(|_| plan.fold(gate) == Fold::Operand);
+    let formula = computed.and_then(|_| rule.prologue.gate(gate));
+    formula.is_some_and(|formula| !shared_logits(rule, formula).is_empty())
 }
 
 /// Whether P and M take the place of a channel-wise decay that is spent once operands are scaled.
@@ -232,6 +245,16 @@ pub(crate) fn shared_map(rule: &Rule, plan: &Plan, scan: Scan) -> Vec<Region> {
     let passes = channels(plan.decay) && blocks > 1;
     place(passes, "passed_keys", 2 * blocks * BLOCK_KEYS, 16);
     place(passes, "passed_decays", 2 * blocks * BLOCK_DECAYS, 16);
+    // How many tokens a chunk has, where decays are made of logits.
+    place(
+        channels(plan.decay) && plan.computes(GateOf::Decay).is_some(),
+        "exist",
+        (stages * 4).next_multiple_of(16),
+        16,
+    );
+    for part in fixed(rule, plan) {
+        place(true, &part.name, fixed_bytes(rule, &part), 16);
+    }
     for name in ["full", "ready", "empty"] {
         place(true, name, stages * 8, 8);
     }

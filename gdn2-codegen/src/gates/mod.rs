@@ -2,7 +2,7 @@
 
 mod text;
 
-pub(crate) use text::{call, fill, functions, gradient_call, gradient_functions, value_call};
+pub(crate) use text::{Block, call, fill, functions, gradient_call, gradient_functions, value_call};
 
 use crate::plan::{Computed, Fold, Plan};
 use gdn2_dsl::formula::{Formula, Leaf, Node};

@@ -137,17 +137,30 @@ fn shared_call(rule: &Rule, at: u16) -> String {
     call(rule, &format!("shared_formula_{at}"), formula, &logit_name(at), logit_name, "d")
 }
 
-/// Lines that fill the fixed parts of shared memory, `head` being the value head; the block has to meet after them.
-pub(crate) fn fill(rule: &Rule, plan: &Plan, head: &str) -> Vec<String> {
+/// What a block fills of fixed parts, as its text says it.
+#[derive(Default)]
+pub(crate) struct Block<'a> {
+    /// The first of its values, and how many it has; all where none are named.
+    pub(crate) values: Option<(&'a str, u32)>,
+    /// What regions' names belong to.
+    pub(crate) scope: &'a str,
+}
+
+/// Lines that fill the fixed parts of shared memory; the block has to meet after them.
+pub(crate) fn fill(rule: &Rule, plan: &Plan, block: &Block<'_>) -> Vec<String> {
     let mut lines = Vec::new();
     for part in fixed(rule, plan) {
+        let (channel, count) = match (part.axis, block.values) {
+            (Some(Axis::Value), Some((first, count))) => (format!("{first} + i"), count),
+            _ => ("i".to_owned(), count(rule, &part)),
+        };
         let leaf = |leaf: Leaf| match leaf {
-            Leaf::Param(at) => parameter(rule, at, head, "i"),
+            Leaf::Param(at) => parameter(rule, at, "work.value_head", &channel),
             Leaf::Logit | Leaf::Let(_) => String::new(),
         };
         let names = Names { rule, leaf: &leaf };
         let index = if part.axis.is_some() { "int i" } else { "int" };
-        lines.push(format!("fill_fixed({}, {}, [&]({index}) {{", shared_name(&part.name), count(rule, &part)));
+        lines.push(format!("fill_fixed({}{}, {count}, [&]({index}) {{", block.scope, shared_name(&part.name)));
         lines.extend(names.lines(part.formula, &[part.node], &[]).into_iter().map(|line| format!("  {line}")));
         lines.push(format!("  return {};", names.name(part.formula, part.node, &[])));
         lines.push("});".to_owned());

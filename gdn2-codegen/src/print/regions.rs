@@ -35,6 +35,7 @@ pub(crate) fn region_meaning(region: &str) -> &'static str {
         "totals" => "sums of the decay over segments of a chunk",
         "state_decay" => "decay of each channel over the chunk",
         "chunk_decay" => "decay over the chunk",
+        "exist" => "tokens of a chunk",
         name if name.starts_with("fixed_") => "a part of a formula that is the same for all tokens",
         _ => "scratch",
     }

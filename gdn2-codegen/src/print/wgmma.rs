@@ -5,11 +5,15 @@ use crate::kernel::Kernel;
 use crate::plan::{Fold, Plan};
 use crate::print::signature::storage;
 use gdn2_dsl::Dtype;
+use gdn2_dsl::prologue::GateOf;
+
+/// Gates by the names that device code knows them by.
+pub(crate) const GATES: [(GateOf, &str, Tensor); 3] =
+    [(GateOf::Decay, "Decay", Tensor::G), (GateOf::Erase, "Erase", Tensor::B), (GateOf::Write, "Write", Tensor::W)];
 
 /// What gates are stored as; a gate that is absent is looked at nowhere.
 pub(crate) fn gate_types(kernel: &Kernel) -> Vec<String> {
-    let gates = [("Decay", Tensor::G), ("Erase", Tensor::B), ("Write", Tensor::W)];
-    gates.map(|(name, tensor)| format!("using {name} = {};", storage(kernel, tensor))).to_vec()
+    GATES.map(|(_, name, tensor)| format!("using {name} = {};", storage(kernel, tensor))).to_vec()
 }
 
 /// What gates there are, as constants that device code is compiled by.
@@ -27,12 +31,15 @@ pub(crate) fn gate_choices(plan: &Plan) -> Vec<String> {
 pub(crate) fn copied_rows(kernel: &Kernel, tensor: Tensor, given: Option<Tensor>, shift: &str) -> String {
     let rows = tensor.name();
     let Some(given) = given else { return format!("const NoRows {rows}_rows{{}};") };
-    let name = given.cuda_name();
     let head = if matches!(tensor, Tensor::Q | Tensor::K) { "key_head" } else { "value_head" };
+    format!("const Rows<{}> {rows}_rows{};", storage(kernel, tensor), rows_of(given.cuda_name(), head, shift))
+}
+
+/// The rows of the tensor `name` of a head, as they are initialised.
+pub(crate) fn rows_of(name: &str, head: &str, shift: &str) -> String {
     format!(
-        "const Rows<{}> {rows}_rows{{work.rows({name}, {name}_batch_stride, {name}_token_stride, {name}_head_stride, \
-         work.{head}){shift}, {name}_token_stride}};",
-        storage(kernel, tensor)
+        "{{work.rows({name}, {name}_batch_stride, {name}_token_stride, {name}_head_stride, work.{head}){shift}, \
+         {name}_token_stride}}"
     )
 }
 

@@ -106,7 +106,7 @@ impl Ready<'_> {
         let comparable = !several || !self.entry.insts.iter().any(|i| meets_others(&i.op));
         let before = ((copies || several) && comparable || count).then(|| memory.clone());
         let Pass { ended, observer, printed } = self.pass::<Full>(memory, &watch, landing, order);
-        let mut findings = observer.map(|f| f.report(self.entry, &self.module.files)).unwrap_or_default();
+        let (mut findings, left_out) = observer.map(|f| f.report(self.entry, &self.module.files)).unwrap_or_default();
         let instructions = match ended {
             Ok(instructions) => instructions,
             Err(trap) => return Err(Trap { findings, ..trap }),
@@ -115,7 +115,7 @@ impl Ready<'_> {
             buffer.written = watch.written(i);
         }
         findings.extend(self.launch.outputs.iter().filter_map(|o| memory.unwritten(*o)));
-        let mut report = Report { instructions, findings, counters: None, printed };
+        let mut report = Report { instructions, findings, left_out, counters: None, printed };
         // What is already known to be wrong would only show again.
         let Some(before) = before.filter(|_| report.findings.is_empty() || count) else { return Ok(report) };
         let other = match landing {

@@ -338,6 +338,9 @@ impl Args {
             said.text += if report.printed.ends_with('\n') { "" } else { "\n" };
         }
         said.text += &report.findings.iter().map(|finding| reporter.finding(finding)).collect::<String>();
+        if report.left_out > 0 {
+            said.text += &format!("and {} more, not told one by one\n", report.left_out);
+        }
         if !report.findings.is_empty() {
             said.text += lines;
         }

@@ -20,7 +20,7 @@ use crate::isa::entry::Entry;
 use crate::isa::inst::{AtomOp, Flow, Inst, Mem, Op, Site, Space};
 use crate::memory::Memory;
 use crate::race::{Clock, Races, Region, Worker};
-use crate::report::finding::{MOST, Rule};
+use crate::report::finding::{MOST_PAIRS, Rule};
 use access::Stored;
 use barriers::Phases;
 use defined::{Defined, Table};
@@ -173,6 +173,8 @@ pub(crate) struct Full {
     held: Vec<Held>,
     known: Known,
     found: BTreeMap<Key, Raw>,
+    /// Times a pair was met that is not among them for want of room.
+    left_out: u64,
 }
 
 impl Observer for Full {
@@ -206,6 +208,7 @@ impl Observer for Full {
             held: Vec::new(),
             known: Known::default(),
             found: BTreeMap::new(),
+            left_out: 0,
             watch: Arc::clone(watch),
         }
     }
@@ -293,9 +296,12 @@ impl Observer for Full {
     }
 
     fn merge(&mut self, other: Self) {
+        self.left_out += other.left_out;
         for (key, raw) in other.found {
+            let full = self.found.len() >= MOST_PAIRS;
             match self.found.get_mut(&key) {
                 Some(known) => known.times += raw.times,
+                None if full => self.left_out += raw.times,
                 None => {
                     self.found.insert(key, raw);
                 }
@@ -317,9 +323,11 @@ impl Full {
         let key = (line(at.pc), rule, other.map(line));
         if let Some(known) = self.found.get_mut(&key) {
             known.times += 1;
-        } else if self.found.len() < MOST {
+        } else if self.found.len() < MOST_PAIRS {
             let raw = raw(self, Side { at, block: self.index, lane });
             self.found.insert(key, raw);
+        } else {
+            self.left_out += 1;
         }
     }
 

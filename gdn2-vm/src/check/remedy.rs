@@ -206,8 +206,9 @@ impl Sites<'_> {
 }
 
 impl Full {
-    /// The findings with their places, in the order of the text.
-    pub(crate) fn report(self, entry: &Entry, files: &[String]) -> Vec<Finding> {
+    /// The findings with their places, in the order of the text, and how many more there are.
+    pub(crate) fn report(self, entry: &Entry, files: &[String]) -> (Vec<Finding>, u64) {
+        let left_out = self.left_out;
         let sites = Sites { entry, files };
         let groups = grouped(self.found.into_iter(), entry);
         let finding = |group: Group| {
@@ -223,6 +224,9 @@ impl Full {
                 times: group.found.iter().map(|(_, raw)| raw.times).sum(),
             })
         };
-        groups.into_iter().filter_map(finding).take(MOST).collect()
+        let mut all: Vec<Finding> = groups.into_iter().filter_map(finding).collect();
+        let more = all.len().saturating_sub(MOST) as u64 + left_out;
+        all.truncate(MOST);
+        (all, more)
     }
 }

@@ -4,8 +4,10 @@ use crate::report::place::Place;
 use serde::Serialize;
 use std::fmt;
 
-/// Findings kept of one launch; the rest are only counted.
+/// Findings told of one launch; the rest are only counted.
 pub(crate) const MOST: usize = 64;
+/// Pairs of lines kept before they are grouped to findings: unrolled code makes thousands of one fault.
+pub(crate) const MOST_PAIRS: usize = 1 << 14;
 
 /// Which rule was broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, thiserror::Error)]

@@ -17,6 +17,8 @@ pub struct Report {
     pub counters: Option<Counters>,
     /// What the full checks found; empty without them.
     pub findings: Vec<Finding>,
+    /// How many more there are than can be told.
+    pub left_out: u64,
     /// What the kernel printed, block after block.
     pub printed: String,
 }

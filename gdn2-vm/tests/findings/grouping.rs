@@ -1,14 +1,18 @@
 //! One thing that is missing is one finding, with where it would go.
 
-use super::{kernel, reported};
-use gdn2_vm::Finding;
+use super::{kernel, launched};
+use gdn2_vm::{Finding, Landing, Report};
 
 /// Findings of two warps that run this with lines, each thread's word of shared memory at %r4, and at %r5 that of a thread
 /// of the other warp.
 fn lined(body: &str) -> Vec<Finding> {
+    lined_report(body).findings
+}
+
+fn lined_report(body: &str) -> Report {
     let own = "mov.u32 %r2, s;\nshl.b32 %r3, %r1, 2;\nadd.s32 %r4, %r2, %r3;\nxor.b32 %r5, %r3, 128;\nadd.s32 %r5, %r2, %r5;\n";
     let ptx = kernel(".shared .align 16 .b8 s[4096];", &format!("{own}{body}"));
-    reported(&ptx.replace(".visible", ".file 1 \"k.cu\"\n.visible"), 64)
+    launched(&ptx.replace(".visible", ".file 1 \"k.cu\"\n.visible"), 64, Landing::Early).unwrap().1
 }
 
 fn line(number: u32, instruction: &str) -> String {
@@ -40,6 +44,18 @@ fn a_missing_barrier_is_one_finding_with_its_place() {
     let found = lined(&[&two, BARRIER, &two].concat());
     assert_eq!(found.len(), 1, "{found:#?}");
     assert_eq!(found[0].times, 4 * 64);
+}
+
+#[test]
+fn faults_behind_many_others_are_told_and_those_beyond_are_counted() {
+    // A hundred faults with a barrier behind each; then one whose pairs of lines alone are more than are told.
+    let fault = |i: u32| [store(2 * i, 0), load(2 * i + 1, 0), BARRIER.to_owned()].concat();
+    let all: String = (5..105).map(fault).collect();
+    let report = lined_report(&all);
+    assert_eq!((report.findings.len(), report.left_out), (64, 36));
+    let unrolled: String = [store(5, 0)].into_iter().chain((0..100).map(|i| load(200 + i, 0))).collect();
+    let found = lined(&[&unrolled, BARRIER, &fault(400)].concat());
+    assert_eq!(found.len(), 2, "{found:#?}");
 }
 
 #[test]

@@ -7,7 +7,7 @@ mod grouping;
 mod order;
 mod registers;
 
-use gdn2_vm::{Check, Fault, Finding, Landing, Launch, Limits, Memory, Module, Report, Rule, Trap, Value, run};
+use gdn2_vm::{Check, Fault, Landing, Launch, Limits, Memory, Module, Report, Rule, Trap, Value, run};
 
 /// A kernel over `out` (in %rd1, 4 KiB) and `in` (in %rd2), thread number in %r1.
 fn kernel(declarations: &str, body: &str) -> String {
@@ -41,11 +41,6 @@ fn launched(ptx: &str, threads: u32, landing: Landing) -> Result<(Vec<u8>, Repor
     };
     let report = run(&Module::parse(ptx).unwrap(), &launch, &mut memory)?;
     Ok((memory.read(out).to_vec(), report))
-}
-
-/// What the report says of a kernel whose copies land at once.
-fn reported(ptx: &str, threads: u32) -> Vec<Finding> {
-    launched(ptx, threads, Landing::Early).unwrap().1.findings
 }
 
 /// Memory after the launch, and the rules that were broken, each once.

@@ -54,8 +54,8 @@ fn costs(rule: &Rule) -> Costs {
 const LAYERS: [(&str, &str, [f64; 3]); 4] = [
     ("mamba2_layer", "mamba2", [1.5, 4.0, 4.0]),
     ("gdn_layer", "gdn", [60.0, 22.0, 0.0]),
-    ("kda_layer", "kda_bf16", [166.2, 2.0 * 128.0 + 20.0, 0.0]),
-    ("gdn2_layer", "gdn2_bf16", [252.7, 6.0 * 128.0 + 16.0, 0.0]),
+    ("kda_layer", "kda_bf16", [163.5, 2.0 * 128.0 + 20.0, 0.0]),
+    ("gdn2_layer", "gdn2_bf16", [250.4, 6.0 * 128.0 + 16.0, 0.0]),
 ];
 
 #[test]

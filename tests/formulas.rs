@@ -97,7 +97,7 @@ fn layers_agree_with_the_definition_on_fresh_inputs() {
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 
-/// On wgmma, in one part and in several: shipped layers, one token now and then.
+/// On wgmma, in one part and in several: shipped layers, one token now and then; of backward the scan.
 #[test]
 fn layers_on_wgmma_agree_with_the_definition_on_fresh_inputs() {
     let (layers, device) = (layers(), checked());
@@ -105,12 +105,16 @@ fn layers_on_wgmma_agree_with_the_definition_on_fresh_inputs() {
     for at in 0..share(2) {
         let of = |what: u64| 3 << 32 | (16 * at + what);
         let index = (seed_of(of(0)) % layers.len() as u64) as usize;
-        let (keys, values) = (pick(&[16, 32, 48, 64, 80, 128], of(1)), pick(&[64, 128], of(2)));
+        let pass = pick(&[Pass::Forward, Pass::Forward, Pass::Forward, Pass::Backward], of(8));
+        let (keys, values) = match pass {
+            Pass::Backward => (pick(&[16, 48, 64], of(1)), 64),
+            _ => (pick(&[16, 32, 48, 64, 80, 128], of(1)), pick(&[64, 128], of(2))),
+        };
         let rule = layers[index].with_dims(keys, values).unwrap();
         let schedule =
             format!("matrix=wgmma,{}{}", pick(&CHUNKS, of(3)), pick(&["", ",segments=2", ",segments=4"], of(4)));
-        println!("{} K = {keys}, V = {values}, forward {schedule}", rule.name);
-        let run = Run { arch: Some(Arch::Sm90a), schedule: &schedule, ..Run::new(&rule, Pass::Forward, &device) };
+        println!("{} K = {keys}, V = {values}, {pass} {schedule}", rule.name);
+        let run = Run { arch: Some(Arch::Sm90a), schedule: &schedule, ..Run::new(&rule, pass, &device) };
         let mut draws = Draw::telling(seed_of(of(5))).to_vec();
         draws.push(Draw::new(2, 1, 1, 2, seed_of(of(6))));
         failures.extend(agrees(&run, &draws[(seed_of(of(7)) % draws.len() as u64) as usize]).err());

@@ -46,23 +46,22 @@ struct BlockLogits<float> {
 template <class Of, typename... T>
 struct Logs<Computed<Of, T...>> : Logs<float> {
   BlockLogits<T...> logits;
-  int channel, exist;  // the lane's in the first eight; tokens from the block's first on
+  int channel, exist;  // the lane's in the first eight; tokens from its first on
 
   static METHOD int token(int lane, int second) { return BlockLogits<T...>::token(lane, second); }
 
   METHOD void load(const RowCursor<KEY>& tile, int first_byte, int first, int d, int lane) {
     logits.load(tile, first_byte, first, d, lane);
     channel = d + lane / 4;
-    exist = at<int>(Of::exist(first_byte)) - first;
+    exist = at<int>(Of::exist(first_byte)) - first - token(lane % 4, 0);
   }
   METHOD void bound() {
-    const int lane = lane_index() % 4;
 #pragma unroll
     for (int p = 0; p < 4; ++p) {
 #pragma unroll
       for (int c = 0; c < 2; ++c) {
         const float decay = Of::of(logits.at(p, c), channel + p / 2 * 8);
-        this->stored[p][c] = p % 2 * 8 + token(lane, c) < exist ? decay : 0.0f;
+        this->stored[p][c] = p % 2 * 8 + token(0, c) < exist ? decay : 0.0f;
       }
     }
     Logs<float>::bound();

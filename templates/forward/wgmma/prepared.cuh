@@ -37,7 +37,7 @@ struct ChunkFactors<Prepared<Cfg>> : ChunkFactors<Cfg> {
       compute_tile<typename Cfg::Erase, UNITS_AT_ONCE>(buffer.gates(), Of::logits(buffer.gates()), CHUNK,
                                         [](float x, int, int d) { return Of::of(x, d); });
     }
-    fence_async();
+    if constexpr (Cfg::DECAY != CHANNEL) fence_async();  // products read tiles
     group_sync();
     if constexpr (Cfg::DECAY == CHANNEL || Cfg::OUTPUTS || Cfg::ERASE) ChunkFactors<Cfg>::make(buffer, scale);
   }

@@ -4,12 +4,13 @@
 
 use gdn2_codegen::arch::Arch;
 use gdn2_codegen::kernel::Pass;
-use gdn2_dsl::{Draw, Rule, parse_file};
+use gdn2_dsl::{Draw, Rule};
 use gdn2_runtime::device::Device;
 use gdn2_runtime::device::vm::Settings;
 use gdn2_runtime::engine::Run;
 use gdn2_runtime::tensors::Case;
-use gdn2_tests::{engine, root};
+use gdn2_tests::engine;
+use gdn2_tests::named::shipped;
 use gdn2_vm::Class;
 
 const TOKENS: usize = 512;
@@ -22,11 +23,6 @@ struct Costs {
     special: f64,
     /// Bytes of device memory asked for.
     bytes: f64,
-}
-
-fn shipped(name: &str) -> Rule {
-    let text = std::fs::read_to_string(root().join(format!("rules/{name}.gdn2"))).unwrap();
-    parse_file(&text).unwrap().remove(0)
 }
 
 fn costs(rule: &Rule) -> Costs {

@@ -10,8 +10,8 @@ use gdn2_runtime::device::vm::Settings;
 use gdn2_runtime::engine::{Engine, Run};
 use gdn2_runtime::tensors::Case;
 use gdn2_runtime::toolchain::{Nvdisasm, Search};
-use gdn2_tests::named::with_forward_bytes;
-use gdn2_tests::{engine, root};
+use gdn2_tests::engine;
+use gdn2_tests::named::{shipped, with_forward_bytes};
 use gdn2_vm::{Class, Counters};
 
 const CHUNK: usize = 64;
@@ -63,9 +63,7 @@ fn formulas_spill_no_register_that_a_step_needs_and_no_product_waits_for_another
     for (name, spilled) in
         [("gdn_layer", 0), ("mamba2_layer", 0), ("gla_layer", 0), ("kda_layer", 0), ("gdn2_layer", 8)]
     {
-        let text = std::fs::read_to_string(root().join(format!("rules/{name}.gdn2"))).unwrap();
-        let rule = parse_file(&text).unwrap().remove(0);
-        let artifact = engine.artifact(&run(&rule, &device)).unwrap();
+        let artifact = engine.artifact(&run(&shipped(name), &device)).unwrap();
         let taken = &artifact.resources[0];
         println!("{name}: {} bytes stored, {} loaded", taken.spill_stores, taken.spill_loads);
         assert!(taken.spill_stores.max(taken.spill_loads) <= spilled, "{name}: {taken:?}");

@@ -8,7 +8,7 @@
 use gdn2_codegen::arch::Arch;
 use gdn2_codegen::kernel::{Kernel, Pass};
 use gdn2_codegen::schedule::{Backward, Matrix, Scan, Schedule};
-use gdn2_dsl::{Draw, Dtype, Rule, parse_file};
+use gdn2_dsl::{Draw, Dtype, Rule};
 use gdn2_runtime::artifact::Artifact;
 use gdn2_runtime::device::vm::Settings;
 use gdn2_runtime::device::{Device, DeviceError};
@@ -16,8 +16,9 @@ use gdn2_runtime::engine::{Run, RunError, Training, execute, forward_for_backwar
 use gdn2_runtime::problem::Problem;
 use gdn2_runtime::tensors::Case;
 use gdn2_tests::mutants::{Kind, Mutant, mutants, name, ordering, with_line};
+use gdn2_tests::named::shipped;
 use gdn2_tests::seed::{again, seed_of};
-use gdn2_tests::{engine, root, rules_with_kernels};
+use gdn2_tests::{engine, rules_with_kernels};
 use gdn2_vm::Check;
 use rayon::prelude::*;
 use std::collections::{BTreeMap, HashSet};
@@ -49,7 +50,7 @@ static ON_WGMMA: LazyLock<Vec<Subject>> = LazyLock::new(|| {
     }
     // What formulas add, with narrow heads: five chunks again.
     for (name, chunk) in [("gdn_layer", 64), ("gdn2_layer", 32)] {
-        let rule = layer(name).with_dims(64, 64).unwrap();
+        let rule = shipped(name).with_dims(64, 64).unwrap();
         join(&mut subjects, bf16_gates(rule, &format!("matrix=wgmma,chunk={chunk}"), 4 * chunk + 5));
     }
     subjects
@@ -362,12 +363,6 @@ fn each_ordering_statement_back_on_wgmma_is_missed() {
 #[test]
 fn each_ordering_statement_of_the_maps_and_their_joining_is_missed() {
     each_is_missed("maps and joining", COVERED, IN_SEGMENTS.iter());
-}
-
-/// A shipped rule that computes its gates.
-fn layer(name: &str) -> Rule {
-    let text = std::fs::read_to_string(root().join(format!("rules/{name}.gdn2"))).unwrap();
-    parse_file(&text).unwrap().remove(0)
 }
 
 /// Forward in a schedule, every gate as bf16: on wgmma two stages of the ring.

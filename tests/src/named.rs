@@ -1,7 +1,14 @@
 //! The rules with a name of their own, as costs are stated for them.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+use crate::root;
 use gdn2_dsl::{Rule, parse_file};
+
+/// A rule of `rules/`.
+pub fn shipped(name: &str) -> Rule {
+    let text = std::fs::read_to_string(root().join(format!("rules/{name}.gdn2"))).unwrap();
+    parse_file(&text).unwrap().remove(0)
+}
 
 /// GDN, KDA and GDN-2 at K = V = 128, every gate as bf16.
 pub fn in_bf16() -> [Rule; 3] {

@@ -2,12 +2,15 @@
 //! blocks, and recomputed states against kept ones.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed unwrap is a failed test")]
 
+use gdn2_codegen::abi::Tensor;
 use gdn2_codegen::arch::Arch;
 use gdn2_codegen::kernel::Pass;
-use gdn2_dsl::{Combination, Draw, Dtype, Grain, Rule, StateLayout, Write, granularity_combinations};
+use gdn2_dsl::bars::{Bar, Verdict};
+use gdn2_dsl::{Combination, Draw, Dtype, Grain, Regime, Rule, StateLayout, Write, granularity_combinations};
 use gdn2_runtime::device::Device;
 use gdn2_runtime::device::vm::Settings;
 use gdn2_runtime::engine::{Engine, Outcome, Run};
+use gdn2_runtime::judge::judge;
 use gdn2_runtime::tensors::Case;
 use gdn2_tests::agrees::gradients_agree;
 use gdn2_tests::draws::{draws, rules, runner};
@@ -95,20 +98,23 @@ fn key_dims_that_warps_do_not_divide_evenly() {
     });
 }
 
-/// Every rule that the gradients on wgmma serve: gates with one number per token or none, 64 or 128 channels and values.
-fn on_wgmma() -> Vec<Rule> {
+/// Every rule that the gradients on wgmma serve: 64 or 128 channels and values, and gates with one number per token or none;
+/// or decays of every channel, beside any.
+fn on_wgmma(decays: &[Grain], gates: &[Grain]) -> Vec<Rule> {
     let mut rules = Vec::new();
-    for decay in [Grain::None, Grain::Scalar] {
-        for erase in [Grain::None, Grain::Scalar] {
-            for write in [None, Some(Grain::None), Some(Grain::Scalar)] {
-                for (keys, values) in [(64, 64), (64, 128), (128, 64), (128, 128)] {
-                    let Ok(mut rule) = (Combination { decay, erase, write }).rule(keys, values, Dtype::Bf16) else {
-                        continue;
-                    };
-                    rule.state = if rules.len() % 3 == 0 { StateLayout::Vk } else { StateLayout::Kv };
-                    rule.decay.storage = if rules.len() % 2 == 0 { Dtype::F32 } else { Dtype::Bf16 };
-                    rules.extend(rule.checked());
-                }
+    let writes: Vec<Option<Grain>> = [None].into_iter().chain(gates.iter().copied().map(Some)).collect();
+    for (decay, erase) in decays.iter().flat_map(|decay| gates.iter().map(|erase| (*decay, *erase))) {
+        for &write in &writes {
+            for (keys, values) in [(64, 64), (64, 128), (128, 64), (128, 128)] {
+                let Ok(mut rule) = (Combination { decay, erase, write }).rule(keys, values, Dtype::Bf16) else {
+                    continue;
+                };
+                let wide = |on: bool| if on { Dtype::F32 } else { Dtype::Bf16 };
+                rule.state = if rules.len() % 3 == 0 { StateLayout::Vk } else { StateLayout::Kv };
+                rule.decay.storage = wide(rules.len() % 2 == 0);
+                // Both wide are more than shared memory holds.
+                rule.erase.storage = wide(erase == Grain::Channel && rules.len() % 4 == 1);
+                rules.extend(rule.checked());
             }
         }
     }
@@ -120,12 +126,18 @@ fn on_wgmma() -> Vec<Rule> {
 #[test]
 fn gradients_on_wgmma() {
     const SHARE: usize = 3;
+    let every = std::env::var_os("GDN2_TEST_EVERY_KERNEL").is_some();
     let engine = engine();
     let device = Device::Vm(Settings { check: Check::Full, ..Settings::default() });
-    let rules = on_wgmma();
-    let picked: Vec<&Rule> = (0..SHARE).map(|index| &rules[seed_of(index as u64) as usize % rules.len()]).collect();
+    let tokens = on_wgmma(&[Grain::None, Grain::Scalar], &[Grain::None, Grain::Scalar]);
+    let channels = on_wgmma(&[Grain::Channel], &[Grain::None, Grain::Scalar, Grain::Channel]);
+    let share = |rules: &[Rule], seed: u64| -> Vec<Rule> {
+        let pick = |index: usize| rules[seed_of(seed + index as u64) as usize % rules.len()].clone();
+        if every { rules.to_vec() } else { (0..SHARE).map(pick).collect() }
+    };
+    let picked = [share(&tokens, 0), share(&channels, 300)].concat();
     let names: Vec<String> = picked.iter().map(|r| format!("{} {}x{}", r.name, r.key_dim, r.value_dim)).collect();
-    println!("{SHARE} of {} rules: {}", rules.len(), names.join(", "));
+    println!("{} of {} rules: {}", picked.len(), tokens.len() + channels.len(), names.join(", "));
     picked.par_iter().enumerate().for_each(|(index, rule)| {
         let run =
             Run { arch: Some(Arch::Sm90a), schedule: "gradients=wgmma", ..Run::new(rule, Pass::Backward, &device) };
@@ -137,6 +149,23 @@ fn gradients_on_wgmma() {
         let twice = [1, 2].map(|_| bits(&engine.run(&run, &case).unwrap()));
         assert_eq!(twice[0], twice[1], "{}: the same bits twice; {}", rule.name, again());
     });
+}
+
+/// Under strong decay what is left of a decay's gradient is small beside what tokens on either side have in it.
+#[test]
+fn decays_of_channels_keep_their_gradient_under_strong_decay() {
+    let engine = engine();
+    let device = Device::vm();
+    for (index, name) in ["kda_bf16", "gdn2_bf16"].into_iter().enumerate() {
+        let rule = rule(name, 128);
+        let draw = Draw { regime: Regime::Strong, ..Draw::new(1, 192, 4, 4, seed_of(index as u64)) };
+        let run = Run { arch: Some(Arch::Sm90a), ..Run::new(&rule, Pass::Backward, &device) };
+        let case = Case::drawn(&rule, &draw, true).unwrap();
+        let outcome = engine.run(&run, &case).unwrap();
+        let judged = judge(Tensor::DG, &outcome, &case, Bar { bar: 0.006, limit: 0.006 }).unwrap().unwrap();
+        println!("{name}: {judged:?}");
+        assert_eq!(judged.verdict, Verdict::Passed, "{name}: {judged:?}; {}", again());
+    }
 }
 
 /// A rule of `rules/`.

@@ -33,9 +33,14 @@ fn default_schedules_of_shipped_rules_spill_nothing() {
                 let wide = rule.decay.grain == Grain::Channel && rule.decay.storage == Dtype::F32;
                 let scan = if wide && rule.erase.grain == Grain::Channel { 48 } else { 0 };
                 // On wgmma two blocks of gradients share a multiprocessor and half its registers each, which the clock has
-                // faster than one that spills nothing.
-                let gradients = entry.entry.ends_with("_gradients") && entry.registers == 128;
-                let allowed = if gradients { 424 } else { scan };
+                // faster than one that spills nothing. Where channels decay a block has them all, and sums of all tokens
+                // in 96 of them leave a few too little.
+                let gradients = entry.entry.ends_with("_gradients");
+                let allowed = match (gradients, entry.registers) {
+                    (true, 128) => 424,
+                    (true, _) if rule.decay.grain == Grain::Channel => 72,
+                    _ => scan,
+                };
                 assert!(entry.spill_stores + entry.spill_loads <= allowed, "{entry:?}");
             }
         }

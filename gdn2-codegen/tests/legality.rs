@@ -121,8 +121,8 @@ const EDGES: &[Edge] = &[
     edge("matrix", Backward, (64, 64), "matrix=wgmma,recompute=0", "matrix=wgmma,recompute=1"),
     edge("segments", Backward, (64, 64), "matrix=wgmma,segments=16", "matrix=wgmma,segments=17"),
     Edge { elsewhere: Some((Arch::Sm90a, (128, 80))), ..edge("value_dim", Backward, (128, 64), WARPGROUP, WARPGROUP) },
-    // Channels decay.
-    edge("gradients", Backward, (64, 64), "gradients=mma", "gradients=wgmma"),
+    // Two warpgroups divide 64 or 128 channels.
+    edge("gradients", Backward, (96, 64), "gradients=mma", "gradients=wgmma"),
     edge("value_tiles", Backward, (64, 64), "value_tiles=4", "value_tiles=5"),
     edge(
         "gradient_warps",
@@ -193,6 +193,37 @@ fn gradients_on_wgmma_are_for_one_number_per_token() {
     assert_eq!(refused(Arch::Sm90a, dims, Dtype::Bf16, "gradients=wgmma,chunk=32"), "chunk");
     assert_eq!(refused(Arch::Sm90a, dims, Dtype::Bf16, "gradients=wgmma,value_tiles=4"), "value_tiles");
     assert_eq!(refused(Arch::Sm90a, dims, Dtype::Bf16, "gradients=wgmma,gradient_warps=4"), "gradient_warps");
+}
+
+/// Where every channel decays at its own rate: gates of any grain beside it, as far as shared memory and their storage go.
+#[test]
+fn gradients_on_wgmma_take_channels_where_decays_have_them() {
+    let gradients = |gates: &str, text: &str| {
+        let text_of = format!("rule own {{ {gates} key_dim: 128; value_dim: 128; dtype: bf16; }}");
+        let rule = gdn2_dsl::parse_file(&text_of).unwrap().remove(0);
+        try_bind(&rule, Backward, Arch::Sm90a, text).map(|kernel| kernel.schedule).map_err(|refusal| refusal.field)
+    };
+    let wgmma = "gradients=wgmma";
+    for decay in ["channel", "channel as bf16"] {
+        for erase in ["none", "scalar", "channel"] {
+            for write in ["none", "scalar", "channel"] {
+                let gates = format!("decay: {decay}; erase: {erase}; write: {write};");
+                assert_eq!(
+                    gradients(&gates, wgmma),
+                    gradients(&gates, ""),
+                    "{gates} the same where nothing is asked for"
+                );
+                assert!(gradients(&gates, wgmma).is_ok(), "{gates}");
+            }
+        }
+    }
+    let refused = |gates: &str| gradients(gates, wgmma).unwrap_err();
+    let shared = "shared memory of backward_gradients";
+    assert_eq!(refused("decay: channel; erase: channel as f32; write: channel;"), shared);
+    assert!(gradients("decay: channel as bf16; erase: channel as f32; write: channel;", wgmma).is_ok());
+    assert_eq!(refused("decay: channel; erase: channel; write: channel as f32;"), "gradients");
+    assert_eq!(refused("decay: scalar; erase: channel; write: channel;"), "gradients");
+    assert_eq!(refused("decay: scalar; erase: scalar; write: channel;"), "gradients");
 }
 
 #[test]

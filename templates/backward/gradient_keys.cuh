@@ -8,6 +8,7 @@
 
 #include "numbers.cuh"
 #include "backward/gradient_pairs.cuh"
+#include "backward/write_tile.cuh"
 #include "chunk/kept_layout.cuh"
 #include "ptx/sums.cuh"
 
@@ -166,15 +167,5 @@ DEVICE void each_pair(const KeyTask& task, Visit visit) {
         visit(n, half, task.row + half * 8 + lane / 4, (task.group * 2 + n) * 8 + lane % 4 * 2);
       }
     }
-  }
-}
-
-// Copies a finished tile [CHUNK][KEY] to memory.
-template <typename T>
-DEVICE void write_tile(int tile, T* rows, i64 stride, int exist) {
-  constexpr int PIECE = 16 / sizeof(T), PIECES = KEY / PIECE;
-  for (int i = thread_index(); i < CHUNK * PIECES; i += THREADS) {
-    const int row = i / PIECES, col = i % PIECES * PIECE;
-    if (row < exist) *reinterpret_cast<uint4*>(rows + row * stride + col) = at<uint4>(tile + Tile<KEY, sizeof(T)>::offset(row, col));
   }
 }

@@ -1,11 +1,20 @@
 //! The gradient launch on warpgroup products: its limits and its shared memory.
 //!
-//! A block serves one chunk and value head, as on mma.sync, with two warpgroups. It takes half of a multiprocessor's registers
-//! and shared memory, so that one block's products run beside what another waits for.
+//! A block serves one chunk and value head, as on mma.sync, with two warpgroups. Where the decay, if any, is one number per
+//! token it takes half of a multiprocessor's registers and shared memory, so that one block's products run beside what another
+//! waits for.
+//!
+//! Where every channel decays at its own rate the block has the multiprocessor to itself: 255 registers a thread and, at
+//! K = V = 128 with decays in bfloat16, 213 KB. Sums along K have channels as rows, 16 to a warp, and all 64 tokens as columns:
+//! dq, de and dk are 96 registers, dg 32. In that layout a decay is a factor of a register operand, and of sums of later blocks
+//! of 16 tokens one number to a channel: blocks are taken in order, each scaling what is there by its decay before it adds its
+//! own, so states and pairs of blocks are products of wgmma and no exponent is ever above 0. Pairs within a block meet in the
+//! smallest group of 2, 4, 8 or 16 tokens that holds both, as in the scores, three products of mma.sync to a level. The factors
+//! are products of single tokens' decays, each at most 1.
 
 use crate::arch::Arch;
 use crate::chunk::numbers::WARP_ROWS;
-use crate::forward::wgmma::token_vectors;
+use crate::forward::wgmma::{BLOCK_DECAYS, BLOCK_KEYS, token_vectors};
 use crate::kernel::Illegal;
 use crate::plan::{Fold, Plan};
 use crate::schedule::Backward;
@@ -22,6 +31,11 @@ const CHUNK: u32 = 64;
 
 /// Dims that two warpgroups divide by 64 channels or value rows.
 const DIMS: [u32; 2] = [64, 128];
+
+/// Whether every channel decays at its own rate, which is a kernel of its own.
+pub(super) fn by_channel(plan: &Plan) -> bool {
+    plan.decay == Fold::Operand
+}
 
 /// Warps whose sums over pairs give a decay its gradient: those of dP, and of dL.
 fn pair_warps(plan: &Plan) -> u32 {
@@ -44,10 +58,14 @@ pub(super) fn check(rule: &Rule, plan: &Plan, numbers: Backward, arch: Arch) -> 
     if !rule.prologue.is_empty() {
         return refused("mma where a rule computes gates or rows itself".to_owned());
     }
-    for (gate, fold) in [("decay", plan.decay), ("erase", plan.erase), ("write", plan.write)] {
-        if fold == Fold::Operand {
-            return refused(format!("mma for a channel-wise {gate} gate"));
+    let channels = by_channel(plan);
+    for (gate, fold) in [("erase", plan.erase), ("write", plan.write)] {
+        if fold == Fold::Operand && !channels {
+            return refused(format!("mma for a channel-wise {gate} gate beside a decay that is not"));
         }
+    }
+    if plan.write == Fold::Operand && plan.write_storage != rule.dtype {
+        return refused(format!("mma for a channel-wise write gate stored as {}", plan.write_storage));
     }
     for (name, dim) in [("key_dim", rule.key_dim), ("value_dim", rule.value_dim)] {
         if !DIMS.contains(&dim) {
@@ -68,9 +86,48 @@ pub(super) fn check(rule: &Rule, plan: &Plan, numbers: Backward, arch: Arch) -> 
     Ok(())
 }
 
-/// The map of dynamic shared memory. Lives that do not meet share bytes: q, which is copied a second time, P and M with S; dO
-/// and dR with dS.
+/// The map of dynamic shared memory.
 pub(super) fn shared_map(rule: &Rule, plan: &Plan) -> Vec<Region> {
+    if by_channel(plan) { channel_map(rule, plan) } else { token_map(rule, plan) }
+}
+
+/// Where every channel decays at its own rate. dP and dL follow scaled keys, dO what is erased, S and dS what warpgroups hand
+/// each other of scores, dR what warps pass on as they make them.
+fn channel_map(rule: &Rule, plan: &Plan) -> Vec<Region> {
+    let (key, value, operand) = (rule.key_dim, rule.value_dim, rule.dtype.bytes());
+    let erases = plan.erase != Fold::Absent;
+    let when = |wanted: bool, bytes: u32| if wanted { bytes } else { 0 };
+    let (keys, values, pairs, kept) =
+        (CHUNK * key * operand, CHUNK * value * operand, CHUNK * CHUNK * operand, value * key * operand);
+    let mut map = Map::default();
+    map.place("q", keys);
+    map.place("k", keys);
+    map.place("g", CHUNK * key * plan.decay_storage.bytes());
+    map.place("b", when(plan.erase == Fold::Operand, CHUNK * key * plan.erase_storage.bytes()));
+    map.place("n", values);
+    map.share(&[vec![("scaled_k", keys)], vec![("dp", pairs), ("dl", when(erases, pairs))]]);
+    map.share(&[vec![("e", when(erases, keys))], vec![("do", values)]]);
+    map.place("p", pairs);
+    map.place("m", when(erases, pairs));
+    let blocks = CHUNK / 16;
+    // What lanes of one warpgroup have of scores for those of the other: of P and of L, float32.
+    let of_l = 4 + (blocks - 1) * 8;
+    map.share(&[vec![("s", kept), ("ds", kept)], vec![("handed", (of_l + 8 + when(erases, of_l)) * CHUNK * 2 * 4)]]);
+    let passed = vec![("passed_keys", 4 * blocks * BLOCK_KEYS), ("passed_decays", 4 * blocks * BLOCK_DECAYS)];
+    map.share(&[vec![("dr", when(erases, values))], passed]);
+    for name in token_vectors(plan) {
+        map.place(name, CHUNK * 4);
+    }
+    map.place("chunk_decay", key * 4);
+    map.place("diagonal", CHUNK * 4);
+    map.place("erase_rows", when(plan.erase == Fold::Row, key / WARP_ROWS * CHUNK * 4));
+    map.place("value_rows", when(plan.write == Fold::Row, value / WARP_ROWS * CHUNK * 4));
+    map.closed()
+}
+
+/// Where it is one number per token, or none. Lives that do not meet share bytes: q, which is copied a second time, P and M with S; dO
+/// and dR with dS.
+fn token_map(rule: &Rule, plan: &Plan) -> Vec<Region> {
     let (key, value, operand) = (rule.key_dim, rule.value_dim, rule.dtype.bytes());
     let erases = plan.erase != Fold::Absent;
     let when = |wanted: bool, bytes: u32| if wanted { bytes } else { 0 };

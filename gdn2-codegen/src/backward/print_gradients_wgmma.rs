@@ -1,6 +1,6 @@
 //! What `backward/gradients_wgmma.cu.hbs` prints: the numbers and types of its `Cfg`, and which rows each stage is given.
 
-use super::gradients_wgmma::decay_parts;
+use super::gradients_wgmma::{by_channel, decay_parts};
 use super::map::gradient_numbers;
 use super::print::common;
 use crate::abi::Tensor;
@@ -14,10 +14,14 @@ use crate::schedule::Backward;
 use serde_json::{Value, json};
 
 const TEMPLATE: &str = include_str!("../../templates/backward/gradients_wgmma.cu.hbs");
+const CHANNELS: &str = include_str!("../../templates/backward/gradients_channels_wgmma.cu.hbs");
 
 /// The template and its view.
 pub(super) fn view(kernel: &Kernel, numbers: Backward, launch: &Launch) -> (&'static str, Value) {
     let text = Text { kernel };
+    if by_channel(&kernel.plan) {
+        return (CHANNELS, extend(common(kernel, gradient_numbers(numbers), launch), text.channels(launch, numbers)));
+    }
     let (plan, chunk) = (&kernel.plan, numbers.scan.chunk);
     let products =
         [Left::Registers, Left::Tile, Left::AnyTile].map(|left| product(chunk, kernel.rule.dtype, left)).to_vec();
@@ -72,6 +76,24 @@ fn meaning(region: &str) -> &'static str {
     }
 }
 
+fn channel_meaning(region: &str) -> &'static str {
+    match region {
+        "q" => "queries, in the end their gradients",
+        "k" => "keys, likewise",
+        "g" => "decays, likewise",
+        "b" => "erase gates, likewise",
+        "scaled_k" => "keys scaled to the chunk's end",
+        "e" => "what is erased, scaled from the chunk's start",
+        "p" => "P",
+        "m" => "M",
+        "dp" => "dP below the diagonal",
+        "dl" => "dL",
+        "handed" => "scores of half the channels that warpgroups hand each other",
+        "diagonal" => "dP on the diagonal",
+        other => meaning(other),
+    }
+}
+
 struct Text<'a> {
     kernel: &'a Kernel,
 }
@@ -79,6 +101,10 @@ struct Text<'a> {
 impl Text<'_> {
     fn own_write(&self) -> bool {
         self.kernel.plan.write != Fold::Absent && !self.kernel.plan.tied
+    }
+
+    fn channel_write(&self) -> bool {
+        self.kernel.plan.write == Fold::Operand
     }
 
     fn choices(&self) -> Vec<String> {
@@ -92,6 +118,37 @@ impl Text<'_> {
         choices
     }
 
+    /// The view where every channel decays at its own rate.
+    fn channels(&self, launch: &Launch, numbers: Backward) -> Value {
+        let Kernel { plan, rule, .. } = self.kernel;
+        let chunk = numbers.scan.chunk;
+        let later = (1..chunk / 16).map(|blocks| product(blocks * 16, rule.dtype, Left::Registers));
+        let whole = [Left::Registers, Left::AnyTile].map(|left| product(chunk, rule.dtype, left));
+        let erases = plan.erase != Fold::Absent;
+        let mut choices = gate_choices(plan);
+        choices.extend([
+            "OUTPUTS = 1,  // queries are read".to_owned(),
+            format!("OWN_ERASED = {},  // what is erased has a tile of its own", u32::from(erases)),
+            "OVER_DECAYS = 0,  // P and M have bytes of their own".to_owned(),
+        ]);
+        let mut copied =
+            vec![(Tensor::Q, "buffer.queries()"), (Tensor::K, "buffer.keys()"), (Tensor::G, "buffer.decays()")];
+        copied.extend((plan.erase == Fold::Operand).then_some((Tensor::B, "buffer.gates()")));
+        let copies =
+            copied.iter().map(|(tensor, tile)| format!("copy_tile<KEY>({tile}, {}_rows, 0, exist);", tensor.name()));
+        let gradients = [Tensor::DQ, Tensor::DK].into_iter().chain(self.gates().into_iter().map(|(_, tensor)| tensor));
+        json!({
+            "grid": format!("(total_tokens / {chunk} + sequences) * value_heads"),
+            "products": later.chain(whole).collect::<Vec<_>>(), "element": type_name(rule.dtype),
+            "storages": gate_types(self.kernel), "choices": choices,
+            "regions": regions(launch, channel_meaning),
+            "tile_rows": copied.iter().map(|(tensor, _)| self.rows(*tensor, true)).collect::<Vec<_>>(),
+            "copies": copies.collect::<Vec<_>>(), "vectors": self.vectors(), "value_rows": self.value_rows(),
+            "gradient_rows": gradients.map(|tensor| format!("{};", rows(tensor))).collect::<Vec<_>>(),
+            "write": self.write(),
+        })
+    }
+
     fn rows(&self, tensor: Tensor, there: bool) -> String {
         copied_rows(self.kernel, tensor, there.then_some(tensor), "")
     }
@@ -100,9 +157,9 @@ impl Text<'_> {
     fn vectors(&self) -> Vec<String> {
         let plan = &self.kernel.plan;
         let gates = [
-            (Tensor::G, plan.decay != Fold::Absent),
-            (Tensor::B, plan.erase != Fold::Absent),
-            (Tensor::W, self.own_write()),
+            (Tensor::G, plan.decay == Fold::Pair),
+            (Tensor::B, plan.erase == Fold::Row),
+            (Tensor::W, plan.write == Fold::Row && !plan.tied),
         ];
         if gates.iter().all(|(_, there)| !there) {
             return Vec::new();
@@ -133,12 +190,21 @@ impl Text<'_> {
                 "};".to_owned(),
             ]
         };
-        [
+        let mut lines = [
             values(Tensor::V, "v_values", "const Element"),
             values(Tensor::DO, "grad_values", "const Element"),
             values(Tensor::DV, "dv_values", "Element"),
         ]
-        .concat()
+        .concat();
+        if self.channel_write() {
+            lines.extend(values(Tensor::W, "w_values", "const Element"));
+            lines.extend(values(Tensor::DW, "dw_values", "Element"));
+        } else if by_channel(&self.kernel.plan) {
+            lines.extend(
+                ["w_values", "dw_values"].map(|name| format!("const auto {name} = [] {{ return NoValues{{}}; }};")),
+            );
+        }
+        lines
     }
 
     fn gates(&self) -> Vec<(&'static str, Tensor)> {
@@ -146,7 +212,7 @@ impl Text<'_> {
         let all = [
             ("decay", Tensor::DG, plan.decay != Fold::Absent),
             ("erase", Tensor::DB, plan.erase != Fold::Absent),
-            ("write", Tensor::DW, self.own_write()),
+            ("write", Tensor::DW, self.own_write() && !self.channel_write()),
         ];
         all.into_iter().filter_map(|(gate, tensor, there)| there.then_some((gate, tensor))).collect()
     }
@@ -176,15 +242,22 @@ impl Text<'_> {
 
     /// Gradients of gates, a warp each.
     fn write(&self) -> Vec<String> {
-        let rule = &self.kernel.rule;
+        let Kernel { rule, plan, .. } = self.kernel;
+        let parts = rule.key_dim / if by_channel(plan) { WARP_ROWS } else { 64 };
         let values = format!("sum_parts<{}>(Cfg::SMEM_VALUE_ROWS, lane_index())", rule.value_dim / WARP_ROWS);
         let line = |(warp, (gate, tensor)): (usize, (&str, Tensor))| {
             let name = tensor.cuda_name();
             let call = match gate {
+                "decay" if plan.decay == Fold::Operand => {
+                    return format!("write_tile(buffer.decays(), {name}_rows, {name}_token_stride, exist);");
+                }
+                "erase" if plan.erase == Fold::Operand => {
+                    return format!("write_tile(buffer.gates(), {name}_rows, {name}_token_stride, exist);");
+                }
                 "decay" => format!("write_decay_gradient<Cfg>({name}_rows, {name}_token_stride, exist);"),
                 "erase" => {
-                    let keys = format!("sum_parts<{}>(Cfg::SMEM_ERASE_ROWS, lane_index())", rule.key_dim / 64);
-                    let sum = if self.kernel.plan.tied { format!("add_both({keys}, {values})") } else { keys };
+                    let keys = format!("sum_parts<{parts}>(Cfg::SMEM_ERASE_ROWS, lane_index())");
+                    let sum = if plan.tied { format!("add_both({keys}, {values})") } else { keys };
                     format!("write_tokens({name}_rows, {name}_token_stride, exist, {sum}, lane_index());")
                 }
                 _ => format!("write_tokens({name}_rows, {name}_token_stride, exist, {values}, lane_index());"),

@@ -54,10 +54,10 @@ const PRODUCT_REGISTERS: u32 = 30;
 const PARTS: u32 = 3;
 
 /// Bytes of a block's keys, 16 tokens and channels, as warps pass them on: 16-bit numbers.
-const BLOCK_KEYS: u32 = 16 * 16 * 2;
+pub(crate) const BLOCK_KEYS: u32 = 16 * 16 * 2;
 
 /// Bytes of a block's decays over 16 channels, float32.
-const BLOCK_DECAYS: u32 = 16 * 4;
+pub(crate) const BLOCK_DECAYS: u32 = 16 * 4;
 
 /// What a swizzled tile starts on a multiple of, bytes.
 pub(crate) const ALIGNMENT: u32 = 1024;

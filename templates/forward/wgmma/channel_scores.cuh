@@ -119,12 +119,13 @@ struct Passed {
   u32 to = 0, from = 0;  // its own block's keys, and where other blocks' begin: rows of eight channels, tokens in their order
   int decays = 0;
 
-  METHOD Passed(int block, int lane) {
+  // `part`: of several groups of warps that each pass among themselves.
+  METHOD Passed(int block, int lane, int part) {
     if constexpr (BLOCKS > 1) {
-      const int first = Cfg::SMEM_PASSED_KEYS + lane / 8 % 2 * 256, row = lane / 16 * 8 + lane % 8;
+      const int first = Cfg::SMEM_PASSED_KEYS + part * (2 * BLOCKS * KEYS) + lane / 8 % 2 * 256, row = lane / 16 * 8 + lane % 8;
       to = shared_address(first + block * KEYS + token_of(row) * 16);
       from = shared_address(first + row * 16);
-      decays = Cfg::SMEM_PASSED_DECAYS + lane % 4 * 16;
+      decays = Cfg::SMEM_PASSED_DECAYS + part * (2 * BLOCKS * DECAYS) + lane % 4 * 16;
     }
   }
 
@@ -136,8 +137,12 @@ struct Passed {
   METHOD float4& decay(int block, int turn) const { return at<float4>(decays + (turn * (BLOCKS * DECAYS) + block * DECAYS)); }
 };
 
-// The warps that have a block meet.
-DEVICE void blocks_sync() { asm volatile("bar.sync 2, %0;" ::"n"(BLOCKS * 32) : "memory"); }
+// The warps of a part that have a block meet.
+template <int PARTS>
+DEVICE void blocks_sync(int part) {
+  if constexpr (PARTS == 1) asm volatile("bar.sync 2, %0;" ::"n"(BLOCKS * 32) : "memory");
+  else asm volatile("bar.sync %0, %1;" ::"r"(2 + part), "n"(BLOCKS * 32) : "memory");
+}
 
 // A step's factors of a block's tokens, since the block's start and until its end.
 struct Ends {
@@ -162,8 +167,7 @@ DEVICE void store_scores(const float (&sum)[4][4], int p, int row, int col, int 
 
 // P on and below the diagonal blocks.
 template <typename Element>
-DEVICE void store_query_scores(const Scores& scores, int p) {
-  const int block = warp_index(), lane = lane_index();
+DEVICE void store_query_scores(const Scores& scores, int p, int block, int lane) {
   if (block >= BLOCKS) return;
   const float(&near)[4] = scores.near, (&own)[2][4] = scores.own;
   const int below = lane / 4 - lane % 4 * 2;  // the diagonal, the first of the lane's two entries
@@ -213,7 +217,9 @@ struct TurnedRowsOfL {
   }
 };
 
-template <class Cfg>
+// PARTS: groups of warps, of four where there are several, that divide the channels among them. Several leave queries and
+// keys as they are, and scaled keys in a tile of their own.
+template <class Cfg, int PARTS = 1>
 struct ChunkFactors {
   using Element = typename Cfg::Element;
   using Decay = typename Cfg::Decay;
@@ -223,7 +229,10 @@ struct ChunkFactors {
   Passed<Cfg> passed;
   int begins = 0;  // in which of two buffers
 
-  METHOD ChunkFactors() : runs(lane_index()), passed(warp_index(), lane_index()) {}
+  METHOD ChunkFactors() : runs(lane_index()), passed(own_block(), lane_index(), part()) {}
+
+  static METHOD int part() { return PARTS == 1 ? 0 : warp_index() / BLOCKS; }
+  static METHOD int own_block() { return PARTS == 1 ? warp_index() : warp_index() % BLOCKS; }
 
   // Groups of 2 SIZE tokens: those of later halves with those of earlier ones.
   template <int SIZE>
@@ -291,8 +300,10 @@ struct ChunkFactors {
     const Factors<Element> own(ends.since), all(ends.since, before);
     if constexpr (QUERIES) {
       if (BLOCK > 0) own.left(q, x.q);
-      all.left(scaled, x.q);
-      store_matrices(scaled, query);
+      if constexpr (PARTS == 1) {
+        all.left(scaled, x.q);
+        store_matrices(scaled, query);
+      }
     }
     if constexpr (ERASES) {
       if (BLOCK > 0) own.turned(e, x.e);
@@ -316,6 +327,12 @@ struct ChunkFactors {
     }
   }
 
+  // Where scaled keys go that lie at `key`.
+  static METHOD u32 scaled_place(const Buffer<Cfg>& tiles, u32 key) {
+    if constexpr (PARTS == 1) return key;
+    else return key + (Cfg::SMEM_SCALED_K - tiles.keys());
+  }
+
   // The chunk's decay, from lanes that have its last token.
   static METHOD void store_decay(const Buffer<Cfg>& tiles, float4 decay, int d, int lane) {
     if (lane < 4) at<float4>(tiles.chunk_decay() + d * 4 + lane * 16) = decay;
@@ -331,27 +348,29 @@ struct ChunkFactors {
     const int erased = tiles.erased() - tiles.keys();
     float near[3][4] = {};
     Logs<Decay> logs;
-    logs.load(decays, tiles.decays(), FIRST, 0, lane);
+    enum : int { SHARE = KEY / PARTS };
+    const int from = part() * SHARE;
+    logs.load(decays, tiles.decays(), FIRST, from, lane);
 #pragma unroll 1
-    for (int d = 0; d < KEY; d += 16) {
+    for (int d = 0; d < SHARE; d += 16) {
       const int turn = (d / 16 + begins) % 2;
       asm volatile("" : "+r"(lane));  // or addresses held through the loop would be registers too many
-      const u32 key = keys.place(d, 0), query = queries.place(d, 0);
+      const u32 key = keys.place(from + d, 0), query = queries.place(from + d, 0);
       Operands x;
       load_matrices(x.k, key);
       if (QUERIES) load_matrices(x.q, query);
       logs.bound();
-      left.erased(x.e, x.k, key, FIRST, d, lane);
+      left.erased(x.e, x.k, key, FIRST, from + d, lane);
       Ends ends;
       score_block(scores, near, ends, logs, x, lane);
       const Factors<Element> until(ends.until);
       u32 scaled[4];
       until.right(scaled, x.k);
-      if constexpr (BLOCK + 1 == BLOCKS) store_matrices(scaled, key);
+      if constexpr (BLOCK + 1 == BLOCKS) store_matrices(scaled, scaled_place(tiles, key));
       else passed.give_keys(scaled, turn);
       if constexpr (BLOCKS > 1) {
         if (lane < 4) passed.decay(BLOCK, turn) = ends.whole();
-        blocks_sync();
+        blocks_sync<PARTS>(part());
       }
       score_others<BLOCK>(scores, ends, x, turn, query, key + erased);
       if constexpr (BLOCK + 1 < BLOCKS) {
@@ -359,12 +378,12 @@ struct ChunkFactors {
 #pragma unroll
         for (int other = BLOCK + 2; other < BLOCKS; ++other) after = times(after, passed.decay(other, turn));
         Factors<Element>(ends.until, after).right(scaled, x.k);
-        store_matrices(scaled, key);
-        if constexpr (BLOCK == 0) store_decay(tiles, times(ends.whole(), after), d, lane);
+        store_matrices(scaled, scaled_place(tiles, key));
+        if constexpr (BLOCK == 0) store_decay(tiles, times(ends.whole(), after), from + d, lane);
       } else if constexpr (BLOCK == 0) {
-        store_decay(tiles, ends.whole(), d, lane);
+        store_decay(tiles, ends.whole(), from + d, lane);
       }
-      if (d + 16 < KEY) logs.load(decays, tiles.decays(), FIRST, d + 16, lane);
+      if (d + 16 < SHARE) logs.load(decays, tiles.decays(), FIRST, from + d + 16, lane);
     }
     if (BLOCKS == 1) __syncwarp();  // several have met since they read what comes to lie over decays
 #pragma unroll
@@ -377,7 +396,7 @@ struct ChunkFactors {
   // A copy of the loop to each warp: branches would cost as much as what they choose.
   template <int BLOCK = 0>
   METHOD void score_own(Scores& scores, const Left& left, const Buffer<Cfg>& tiles) {
-    if (warp_index() == BLOCK) score_channels<BLOCK>(scores, left, tiles);
+    if (own_block() == BLOCK) score_channels<BLOCK>(scores, left, tiles);
     else if constexpr (BLOCK + 1 < BLOCKS) score_own<BLOCK + 1>(scores, left, tiles);
   }
 
@@ -388,7 +407,7 @@ struct ChunkFactors {
     begins = (begins + KEY / 16) % 2;
     if constexpr (QUERIES) {
       clear_above(buffer.p());
-      store_query_scores<Element>(sums, buffer.p());
+      store_query_scores<Element>(sums, buffer.p(), warp_index(), lane_index());
     }
     if constexpr (ERASES) {
       clear_above(buffer.m());

@@ -1,4 +1,4 @@
-// source e2ca7c69606826c7f67ab20f22ab0281dc497d04b6d71f85b952084a6dde6097
+// source 3ec1c768c205033542d9cdd252d6c35c94e64d278da2d14560dd8ca7ba661dc8
 // gdn2_bf16_forward: the chunked forward pass of rule `gdn2_bf16` on sm_90a, chunk=64,value_split=1,warps=8,stages=2,matrix=wgmma.
 //
 //   S_t = (I - k_t e_t^T) Diag(exp g_t) S_(t-1) + k_t z_t^T     e = b k     z = w v     o_t = scale S_t^T q_t
@@ -262,9 +262,14 @@ DEVICE u32 shared_address(int offset) {
 
 // 16x16 blocks of a tile, between shared memory and the registers of a warp.
 
-// Reads and writes the four 8x8 matrices of a block, each lane's address that of a row.
+// Reads, as they lie or turned, and writes the four 8x8 matrices of a block, each lane's address that of a row.
 DEVICE void load_matrices(u32 (&block)[4], u32 address) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+               : "=r"(block[0]), "=r"(block[1]), "=r"(block[2]), "=r"(block[3])
+               : "r"(address));
+}
+DEVICE void load_matrices_transposed(u32 (&block)[4], u32 address) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
                : "=r"(block[0]), "=r"(block[1]), "=r"(block[2]), "=r"(block[3])
                : "r"(address));
 }
@@ -291,17 +296,19 @@ struct RowCursor {
   }
   METHOD void load(u32 (&block)[4], int col, int down = 0) const { load_matrices(block, place(col, down)); }
   METHOD void load_transposed(u32 (&block)[4], int col, int down = 0) const {
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
-                 : "=r"(block[0]), "=r"(block[1]), "=r"(block[2]), "=r"(block[3])
-                 : "r"(place(col, down)));
+    load_matrices_transposed(block, place(col, down));
   }
   METHOD void store(const u32 (&block)[4], int col) const { store_matrices(block, place(col, 0)); }
+  METHOD void store_transposed(const u32 (&block)[4], int col) const {
+    asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1,%2,%3,%4};" ::"r"(place(col, 0)), "r"(block[0]),
+                 "r"(block[1]), "r"(block[2]), "r"(block[3])
+                 : "memory");
+  }
 };
 
 // Blocks above the diagonal of a [CHUNK][CHUNK] tile, which products read as well, become zeros: a row of blocks to a
 // warp.
-DEVICE void clear_above(int tile) {
-  const int block = warp_index();
+DEVICE void clear_above(int tile, int block) {
   const RowCursor<CHUNK> to(tile, block * 16, lane_index());
   const u32 zeros[4] = {};
 #pragma unroll
@@ -309,6 +316,8 @@ DEVICE void clear_above(int tile) {
     if (other > block) to.store(zeros, other * 16);
   }
 }
+
+DEVICE void clear_above(int tile) { clear_above(tile, warp_index()); }
 
 // A float32 vector over columns as the lanes of an accumulator read it: entry n is of columns 8 n + 2 (lane % 4) and the
 // next.
@@ -937,12 +946,13 @@ struct Passed {
   u32 to = 0, from = 0;  // its own block's keys, and where other blocks' begin: rows of eight channels, tokens in their order
   int decays = 0;
 
-  METHOD Passed(int block, int lane) {
+  // `part`: of several groups of warps that each pass among themselves.
+  METHOD Passed(int block, int lane, int part) {
     if constexpr (BLOCKS > 1) {
-      const int first = Cfg::SMEM_PASSED_KEYS + lane / 8 % 2 * 256, row = lane / 16 * 8 + lane % 8;
+      const int first = Cfg::SMEM_PASSED_KEYS + part * (2 * BLOCKS * KEYS) + lane / 8 % 2 * 256, row = lane / 16 * 8 + lane % 8;
       to = shared_address(first + block * KEYS + token_of(row) * 16);
       from = shared_address(first + row * 16);
-      decays = Cfg::SMEM_PASSED_DECAYS + lane % 4 * 16;
+      decays = Cfg::SMEM_PASSED_DECAYS + part * (2 * BLOCKS * DECAYS) + lane % 4 * 16;
     }
   }
 
@@ -954,8 +964,12 @@ struct Passed {
   METHOD float4& decay(int block, int turn) const { return at<float4>(decays + (turn * (BLOCKS * DECAYS) + block * DECAYS)); }
 };
 
-// The warps that have a block meet.
-DEVICE void blocks_sync() { asm volatile("bar.sync 2, %0;" ::"n"(BLOCKS * 32) : "memory"); }
+// The warps of a part that have a block meet.
+template <int PARTS>
+DEVICE void blocks_sync(int part) {
+  if constexpr (PARTS == 1) asm volatile("bar.sync 2, %0;" ::"n"(BLOCKS * 32) : "memory");
+  else asm volatile("bar.sync %0, %1;" ::"r"(2 + part), "n"(BLOCKS * 32) : "memory");
+}
 
 // A step's factors of a block's tokens, since the block's start and until its end.
 struct Ends {
@@ -980,8 +994,7 @@ DEVICE void store_scores(const float (&sum)[4][4], int p, int row, int col, int 
 
 // P on and below the diagonal blocks.
 template <typename Element>
-DEVICE void store_query_scores(const Scores& scores, int p) {
-  const int block = warp_index(), lane = lane_index();
+DEVICE void store_query_scores(const Scores& scores, int p, int block, int lane) {
   if (block >= BLOCKS) return;
   const float(&near)[4] = scores.near, (&own)[2][4] = scores.own;
   const int below = lane / 4 - lane % 4 * 2;  // the diagonal, the first of the lane's two entries
@@ -1031,7 +1044,9 @@ struct TurnedRowsOfL {
   }
 };
 
-template <class Cfg>
+// PARTS: groups of warps, of four where there are several, that divide the channels among them. Several leave queries and
+// keys as they are, and scaled keys in a tile of their own.
+template <class Cfg, int PARTS = 1>
 struct ChunkFactors {
   using Element = typename Cfg::Element;
   using Decay = typename Cfg::Decay;
@@ -1041,7 +1056,10 @@ struct ChunkFactors {
   Passed<Cfg> passed;
   int begins = 0;  // in which of two buffers
 
-  METHOD ChunkFactors() : runs(lane_index()), passed(warp_index(), lane_index()) {}
+  METHOD ChunkFactors() : runs(lane_index()), passed(own_block(), lane_index(), part()) {}
+
+  static METHOD int part() { return PARTS == 1 ? 0 : warp_index() / BLOCKS; }
+  static METHOD int own_block() { return PARTS == 1 ? warp_index() : warp_index() % BLOCKS; }
 
   // Groups of 2 SIZE tokens: those of later halves with those of earlier ones.
   template <int SIZE>
@@ -1109,8 +1127,10 @@ struct ChunkFactors {
     const Factors<Element> own(ends.since), all(ends.since, before);
     if constexpr (QUERIES) {
       if (BLOCK > 0) own.left(q, x.q);
-      all.left(scaled, x.q);
-      store_matrices(scaled, query);
+      if constexpr (PARTS == 1) {
+        all.left(scaled, x.q);
+        store_matrices(scaled, query);
+      }
     }
     if constexpr (ERASES) {
       if (BLOCK > 0) own.turned(e, x.e);
@@ -1134,6 +1154,12 @@ struct ChunkFactors {
     }
   }
 
+  // Where scaled keys go that lie at `key`.
+  static METHOD u32 scaled_place(const Buffer<Cfg>& tiles, u32 key) {
+    if constexpr (PARTS == 1) return key;
+    else return key + (Cfg::SMEM_SCALED_K - tiles.keys());
+  }
+
   // The chunk's decay, from lanes that have its last token.
   static METHOD void store_decay(const Buffer<Cfg>& tiles, float4 decay, int d, int lane) {
     if (lane < 4) at<float4>(tiles.chunk_decay() + d * 4 + lane * 16) = decay;
@@ -1149,27 +1175,29 @@ struct ChunkFactors {
     const int erased = tiles.erased() - tiles.keys();
     float near[3][4] = {};
     Logs<Decay> logs;
-    logs.load(decays, tiles.decays(), FIRST, 0, lane);
+    enum : int { SHARE = KEY / PARTS };
+    const int from = part() * SHARE;
+    logs.load(decays, tiles.decays(), FIRST, from, lane);
 #pragma unroll 1
-    for (int d = 0; d < KEY; d += 16) {
+    for (int d = 0; d < SHARE; d += 16) {
       const int turn = (d / 16 + begins) % 2;
       asm volatile("" : "+r"(lane));  // or addresses held through the loop would be registers too many
-      const u32 key = keys.place(d, 0), query = queries.place(d, 0);
+      const u32 key = keys.place(from + d, 0), query = queries.place(from + d, 0);
       Operands x;
       load_matrices(x.k, key);
       if (QUERIES) load_matrices(x.q, query);
       logs.bound();
-      left.erased(x.e, x.k, key, FIRST, d, lane);
+      left.erased(x.e, x.k, key, FIRST, from + d, lane);
       Ends ends;
       score_block(scores, near, ends, logs, x, lane);
       const Factors<Element> until(ends.until);
       u32 scaled[4];
       until.right(scaled, x.k);
-      if constexpr (BLOCK + 1 == BLOCKS) store_matrices(scaled, key);
+      if constexpr (BLOCK + 1 == BLOCKS) store_matrices(scaled, scaled_place(tiles, key));
       else passed.give_keys(scaled, turn);
       if constexpr (BLOCKS > 1) {
         if (lane < 4) passed.decay(BLOCK, turn) = ends.whole();
-        blocks_sync();
+        blocks_sync<PARTS>(part());
       }
       score_others<BLOCK>(scores, ends, x, turn, query, key + erased);
       if constexpr (BLOCK + 1 < BLOCKS) {
@@ -1177,12 +1205,12 @@ struct ChunkFactors {
 #pragma unroll
         for (int other = BLOCK + 2; other < BLOCKS; ++other) after = times(after, passed.decay(other, turn));
         Factors<Element>(ends.until, after).right(scaled, x.k);
-        store_matrices(scaled, key);
-        if constexpr (BLOCK == 0) store_decay(tiles, times(ends.whole(), after), d, lane);
+        store_matrices(scaled, scaled_place(tiles, key));
+        if constexpr (BLOCK == 0) store_decay(tiles, times(ends.whole(), after), from + d, lane);
       } else if constexpr (BLOCK == 0) {
-        store_decay(tiles, ends.whole(), d, lane);
+        store_decay(tiles, ends.whole(), from + d, lane);
       }
-      if (d + 16 < KEY) logs.load(decays, tiles.decays(), FIRST, d + 16, lane);
+      if (d + 16 < SHARE) logs.load(decays, tiles.decays(), FIRST, from + d + 16, lane);
     }
     if (BLOCKS == 1) __syncwarp();  // several have met since they read what comes to lie over decays
 #pragma unroll
@@ -1195,7 +1223,7 @@ struct ChunkFactors {
   // A copy of the loop to each warp: branches would cost as much as what they choose.
   template <int BLOCK = 0>
   METHOD void score_own(Scores& scores, const Left& left, const Buffer<Cfg>& tiles) {
-    if (warp_index() == BLOCK) score_channels<BLOCK>(scores, left, tiles);
+    if (own_block() == BLOCK) score_channels<BLOCK>(scores, left, tiles);
     else if constexpr (BLOCK + 1 < BLOCKS) score_own<BLOCK + 1>(scores, left, tiles);
   }
 
@@ -1206,7 +1234,7 @@ struct ChunkFactors {
     begins = (begins + KEY / 16) % 2;
     if constexpr (QUERIES) {
       clear_above(buffer.p());
-      store_query_scores<Element>(sums, buffer.p());
+      store_query_scores<Element>(sums, buffer.p(), warp_index(), lane_index());
     }
     if constexpr (ERASES) {
       clear_above(buffer.m());

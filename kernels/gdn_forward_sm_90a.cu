@@ -1,4 +1,4 @@
-// source f52c12041d4b3ff8133a624ad4e02df1ffbaa8f32846c2d714128e137be5113f
+// source e68e44b02ac90ef48c4913fbbed0fd48f7229b27513990ff824c8c7cac596a5f
 // gdn_forward: the chunked forward pass of rule `gdn` on sm_90a, chunk=64,value_split=1,warps=8,stages=2,matrix=wgmma.
 //
 //   S_t = (I - k_t e_t^T) Diag(exp g_t) S_(t-1) + k_t z_t^T     e = b k     z = w v     o_t = scale S_t^T q_t
@@ -330,9 +330,14 @@ DEVICE float load_number(const T* address) {
 
 // 16x16 blocks of a tile, between shared memory and the registers of a warp.
 
-// Reads and writes the four 8x8 matrices of a block, each lane's address that of a row.
+// Reads, as they lie or turned, and writes the four 8x8 matrices of a block, each lane's address that of a row.
 DEVICE void load_matrices(u32 (&block)[4], u32 address) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+               : "=r"(block[0]), "=r"(block[1]), "=r"(block[2]), "=r"(block[3])
+               : "r"(address));
+}
+DEVICE void load_matrices_transposed(u32 (&block)[4], u32 address) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
                : "=r"(block[0]), "=r"(block[1]), "=r"(block[2]), "=r"(block[3])
                : "r"(address));
 }
@@ -359,11 +364,14 @@ struct RowCursor {
   }
   METHOD void load(u32 (&block)[4], int col, int down = 0) const { load_matrices(block, place(col, down)); }
   METHOD void load_transposed(u32 (&block)[4], int col, int down = 0) const {
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
-                 : "=r"(block[0]), "=r"(block[1]), "=r"(block[2]), "=r"(block[3])
-                 : "r"(place(col, down)));
+    load_matrices_transposed(block, place(col, down));
   }
   METHOD void store(const u32 (&block)[4], int col) const { store_matrices(block, place(col, 0)); }
+  METHOD void store_transposed(const u32 (&block)[4], int col) const {
+    asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1,%2,%3,%4};" ::"r"(place(col, 0)), "r"(block[0]),
+                 "r"(block[1]), "r"(block[2]), "r"(block[3])
+                 : "memory");
+  }
 };
 
 // Accumulators of a block's two halves of columns, as operands.
@@ -376,8 +384,7 @@ DEVICE void store_sums(const RowCursor<COLS>& to, const float (&near)[4], const 
 
 // Blocks above the diagonal of a [CHUNK][CHUNK] tile, which products read as well, become zeros: a row of blocks to a
 // warp.
-DEVICE void clear_above(int tile) {
-  const int block = warp_index();
+DEVICE void clear_above(int tile, int block) {
   const RowCursor<CHUNK> to(tile, block * 16, lane_index());
   const u32 zeros[4] = {};
 #pragma unroll
@@ -385,6 +392,8 @@ DEVICE void clear_above(int tile) {
     if (other > block) to.store(zeros, other * 16);
   }
 }
+
+DEVICE void clear_above(int tile) { clear_above(tile, warp_index()); }
 
 // A float32 vector over columns as the lanes of an accumulator read it: entry n is of columns 8 n + 2 (lane % 4) and the
 // next.

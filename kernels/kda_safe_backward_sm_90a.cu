@@ -1,5 +1,5 @@
-// source 210d498d011393b8b316750fc4d72c82c75406ca3d8331e0242999b947fdee57
-// kda_safe_backward_states: the reverse scan of the backward pass of rule `kda_safe` on sm_90a, chunk=64,value_split=1,warps=8,stages=2,matrix=wgmma,value_tiles=8,gradient_warps=8,recompute=0.
+// source fa823afbba57e0135dd24286e2a31c9b7626244717567dac730a9de83c979601
+// kda_safe_backward_states: the reverse scan of the backward pass of rule `kda_safe` on sm_90a, chunk=64,value_split=1,warps=8,stages=2,matrix=wgmma,value_tiles=8,gradient_warps=8,recompute=0,gradients=wgmma.
 //
 //   dN = PT dO + K^ dS'      dR = MT dN      dS = D dS' + Q^T dO - E^T dR
 //
@@ -263,9 +263,14 @@ DEVICE u32 shared_address(int offset) {
 
 // 16x16 blocks of a tile, between shared memory and the registers of a warp.
 
-// Reads and writes the four 8x8 matrices of a block, each lane's address that of a row.
+// Reads, as they lie or turned, and writes the four 8x8 matrices of a block, each lane's address that of a row.
 DEVICE void load_matrices(u32 (&block)[4], u32 address) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+               : "=r"(block[0]), "=r"(block[1]), "=r"(block[2]), "=r"(block[3])
+               : "r"(address));
+}
+DEVICE void load_matrices_transposed(u32 (&block)[4], u32 address) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
                : "=r"(block[0]), "=r"(block[1]), "=r"(block[2]), "=r"(block[3])
                : "r"(address));
 }
@@ -292,17 +297,19 @@ struct RowCursor {
   }
   METHOD void load(u32 (&block)[4], int col, int down = 0) const { load_matrices(block, place(col, down)); }
   METHOD void load_transposed(u32 (&block)[4], int col, int down = 0) const {
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
-                 : "=r"(block[0]), "=r"(block[1]), "=r"(block[2]), "=r"(block[3])
-                 : "r"(place(col, down)));
+    load_matrices_transposed(block, place(col, down));
   }
   METHOD void store(const u32 (&block)[4], int col) const { store_matrices(block, place(col, 0)); }
+  METHOD void store_transposed(const u32 (&block)[4], int col) const {
+    asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1,%2,%3,%4};" ::"r"(place(col, 0)), "r"(block[0]),
+                 "r"(block[1]), "r"(block[2]), "r"(block[3])
+                 : "memory");
+  }
 };
 
 // Blocks above the diagonal of a [CHUNK][CHUNK] tile, which products read as well, become zeros: a row of blocks to a
 // warp.
-DEVICE void clear_above(int tile) {
-  const int block = warp_index();
+DEVICE void clear_above(int tile, int block) {
   const RowCursor<CHUNK> to(tile, block * 16, lane_index());
   const u32 zeros[4] = {};
 #pragma unroll
@@ -310,6 +317,8 @@ DEVICE void clear_above(int tile) {
     if (other > block) to.store(zeros, other * 16);
   }
 }
+
+DEVICE void clear_above(int tile) { clear_above(tile, warp_index()); }
 
 // A float32 vector over columns as the lanes of an accumulator read it: entry n is of columns 8 n + 2 (lane % 4) and the
 // next.
@@ -938,12 +947,13 @@ struct Passed {
   u32 to = 0, from = 0;  // its own block's keys, and where other blocks' begin: rows of eight channels, tokens in their order
   int decays = 0;
 
-  METHOD Passed(int block, int lane) {
+  // `part`: of several groups of warps that each pass among themselves.
+  METHOD Passed(int block, int lane, int part) {
     if constexpr (BLOCKS > 1) {
-      const int first = Cfg::SMEM_PASSED_KEYS + lane / 8 % 2 * 256, row = lane / 16 * 8 + lane % 8;
+      const int first = Cfg::SMEM_PASSED_KEYS + part * (2 * BLOCKS * KEYS) + lane / 8 % 2 * 256, row = lane / 16 * 8 + lane % 8;
       to = shared_address(first + block * KEYS + token_of(row) * 16);
       from = shared_address(first + row * 16);
-      decays = Cfg::SMEM_PASSED_DECAYS + lane % 4 * 16;
+      decays = Cfg::SMEM_PASSED_DECAYS + part * (2 * BLOCKS * DECAYS) + lane % 4 * 16;
     }
   }
 
@@ -955,8 +965,12 @@ struct Passed {
   METHOD float4& decay(int block, int turn) const { return at<float4>(decays + (turn * (BLOCKS * DECAYS) + block * DECAYS)); }
 };
 
-// The warps that have a block meet.
-DEVICE void blocks_sync() { asm volatile("bar.sync 2, %0;" ::"n"(BLOCKS * 32) : "memory"); }
+// The warps of a part that have a block meet.
+template <int PARTS>
+DEVICE void blocks_sync(int part) {
+  if constexpr (PARTS == 1) asm volatile("bar.sync 2, %0;" ::"n"(BLOCKS * 32) : "memory");
+  else asm volatile("bar.sync %0, %1;" ::"r"(2 + part), "n"(BLOCKS * 32) : "memory");
+}
 
 // A step's factors of a block's tokens, since the block's start and until its end.
 struct Ends {
@@ -981,8 +995,7 @@ DEVICE void store_scores(const float (&sum)[4][4], int p, int row, int col, int 
 
 // P on and below the diagonal blocks.
 template <typename Element>
-DEVICE void store_query_scores(const Scores& scores, int p) {
-  const int block = warp_index(), lane = lane_index();
+DEVICE void store_query_scores(const Scores& scores, int p, int block, int lane) {
   if (block >= BLOCKS) return;
   const float(&near)[4] = scores.near, (&own)[2][4] = scores.own;
   const int below = lane / 4 - lane % 4 * 2;  // the diagonal, the first of the lane's two entries
@@ -1032,7 +1045,9 @@ struct TurnedRowsOfL {
   }
 };
 
-template <class Cfg>
+// PARTS: groups of warps, of four where there are several, that divide the channels among them. Several leave queries and
+// keys as they are, and scaled keys in a tile of their own.
+template <class Cfg, int PARTS = 1>
 struct ChunkFactors {
   using Element = typename Cfg::Element;
   using Decay = typename Cfg::Decay;
@@ -1042,7 +1057,10 @@ struct ChunkFactors {
   Passed<Cfg> passed;
   int begins = 0;  // in which of two buffers
 
-  METHOD ChunkFactors() : runs(lane_index()), passed(warp_index(), lane_index()) {}
+  METHOD ChunkFactors() : runs(lane_index()), passed(own_block(), lane_index(), part()) {}
+
+  static METHOD int part() { return PARTS == 1 ? 0 : warp_index() / BLOCKS; }
+  static METHOD int own_block() { return PARTS == 1 ? warp_index() : warp_index() % BLOCKS; }
 
   // Groups of 2 SIZE tokens: those of later halves with those of earlier ones.
   template <int SIZE>
@@ -1110,8 +1128,10 @@ struct ChunkFactors {
     const Factors<Element> own(ends.since), all(ends.since, before);
     if constexpr (QUERIES) {
       if (BLOCK > 0) own.left(q, x.q);
-      all.left(scaled, x.q);
-      store_matrices(scaled, query);
+      if constexpr (PARTS == 1) {
+        all.left(scaled, x.q);
+        store_matrices(scaled, query);
+      }
     }
     if constexpr (ERASES) {
       if (BLOCK > 0) own.turned(e, x.e);
@@ -1135,6 +1155,12 @@ struct ChunkFactors {
     }
   }
 
+  // Where scaled keys go that lie at `key`.
+  static METHOD u32 scaled_place(const Buffer<Cfg>& tiles, u32 key) {
+    if constexpr (PARTS == 1) return key;
+    else return key + (Cfg::SMEM_SCALED_K - tiles.keys());
+  }
+
   // The chunk's decay, from lanes that have its last token.
   static METHOD void store_decay(const Buffer<Cfg>& tiles, float4 decay, int d, int lane) {
     if (lane < 4) at<float4>(tiles.chunk_decay() + d * 4 + lane * 16) = decay;
@@ -1150,27 +1176,29 @@ struct ChunkFactors {
     const int erased = tiles.erased() - tiles.keys();
     float near[3][4] = {};
     Logs<Decay> logs;
-    logs.load(decays, tiles.decays(), FIRST, 0, lane);
+    enum : int { SHARE = KEY / PARTS };
+    const int from = part() * SHARE;
+    logs.load(decays, tiles.decays(), FIRST, from, lane);
 #pragma unroll 1
-    for (int d = 0; d < KEY; d += 16) {
+    for (int d = 0; d < SHARE; d += 16) {
       const int turn = (d / 16 + begins) % 2;
       asm volatile("" : "+r"(lane));  // or addresses held through the loop would be registers too many
-      const u32 key = keys.place(d, 0), query = queries.place(d, 0);
+      const u32 key = keys.place(from + d, 0), query = queries.place(from + d, 0);
       Operands x;
       load_matrices(x.k, key);
       if (QUERIES) load_matrices(x.q, query);
       logs.bound();
-      left.erased(x.e, x.k, key, FIRST, d, lane);
+      left.erased(x.e, x.k, key, FIRST, from + d, lane);
       Ends ends;
       score_block(scores, near, ends, logs, x, lane);
       const Factors<Element> until(ends.until);
       u32 scaled[4];
       until.right(scaled, x.k);
-      if constexpr (BLOCK + 1 == BLOCKS) store_matrices(scaled, key);
+      if constexpr (BLOCK + 1 == BLOCKS) store_matrices(scaled, scaled_place(tiles, key));
       else passed.give_keys(scaled, turn);
       if constexpr (BLOCKS > 1) {
         if (lane < 4) passed.decay(BLOCK, turn) = ends.whole();
-        blocks_sync();
+        blocks_sync<PARTS>(part());
       }
       score_others<BLOCK>(scores, ends, x, turn, query, key + erased);
       if constexpr (BLOCK + 1 < BLOCKS) {
@@ -1178,12 +1206,12 @@ struct ChunkFactors {
 #pragma unroll
         for (int other = BLOCK + 2; other < BLOCKS; ++other) after = times(after, passed.decay(other, turn));
         Factors<Element>(ends.until, after).right(scaled, x.k);
-        store_matrices(scaled, key);
-        if constexpr (BLOCK == 0) store_decay(tiles, times(ends.whole(), after), d, lane);
+        store_matrices(scaled, scaled_place(tiles, key));
+        if constexpr (BLOCK == 0) store_decay(tiles, times(ends.whole(), after), from + d, lane);
       } else if constexpr (BLOCK == 0) {
-        store_decay(tiles, ends.whole(), d, lane);
+        store_decay(tiles, ends.whole(), from + d, lane);
       }
-      if (d + 16 < KEY) logs.load(decays, tiles.decays(), FIRST, d + 16, lane);
+      if (d + 16 < SHARE) logs.load(decays, tiles.decays(), FIRST, from + d + 16, lane);
     }
     if (BLOCKS == 1) __syncwarp();  // several have met since they read what comes to lie over decays
 #pragma unroll
@@ -1196,7 +1224,7 @@ struct ChunkFactors {
   // A copy of the loop to each warp: branches would cost as much as what they choose.
   template <int BLOCK = 0>
   METHOD void score_own(Scores& scores, const Left& left, const Buffer<Cfg>& tiles) {
-    if (warp_index() == BLOCK) score_channels<BLOCK>(scores, left, tiles);
+    if (own_block() == BLOCK) score_channels<BLOCK>(scores, left, tiles);
     else if constexpr (BLOCK + 1 < BLOCKS) score_own<BLOCK + 1>(scores, left, tiles);
   }
 
@@ -1207,7 +1235,7 @@ struct ChunkFactors {
     begins = (begins + KEY / 16) % 2;
     if constexpr (QUERIES) {
       clear_above(buffer.p());
-      store_query_scores<Element>(sums, buffer.p());
+      store_query_scores<Element>(sums, buffer.p(), warp_index(), lane_index());
     }
     if constexpr (ERASES) {
       clear_above(buffer.m());
@@ -1984,10 +2012,14 @@ kda_safe_backward_states(
 }
 }  // namespace kda_safe_backward_states_parts
 
-// kda_safe_backward_gradients: the gradients of rule `kda_safe`'s backward pass, every chunk on its own, on sm_90a, chunk=64,value_split=1,warps=8,stages=2,matrix=wgmma,value_tiles=8,gradient_warps=8,recompute=0.
+// kda_safe_backward_gradients: the gradients of rule `kda_safe`'s backward pass, every chunk on its own, on sm_90a, chunk=64,value_split=1,warps=8,stages=2,matrix=wgmma,value_tiles=8,gradient_warps=8,recompute=0,gradients=wgmma.
 //
-// decay one number per token and channel, erase one number per token, write [key_decay.write(dg_rows, dg_token_stride, exist);, if (warp == 0) write_token_gradient(db_rows, db_token_stride, exist, [&](int token) { return sum_partials<2>(SMEM_ERASE_ROWS, token) + sum_partials<8>(SMEM_VALUE_ROWS, token); });]. Generated by gdn2; edits are lost.
+// decay one number per token and channel, erase one number per token, write [write_tile(buffer.decays(), dg_rows, dg_token_stride, exist);, if (warp_index() == 1) write_tokens(db_rows, db_token_stride, exist, add_both(sum_parts<8>(Cfg::SMEM_ERASE_ROWS, lane_index()), sum_parts<8>(Cfg::SMEM_VALUE_ROWS, lane_index())), lane_index());]. Generated by gdn2; edits are lost.
 // One block: one chunk of one sequence, one value head. Grid x: (total_tokens / 64 + sequences) * value_heads.
+//
+// Two warpgroups, with
+//   scores: of half the channels each, then P by one, M by the other
+//   values: 64 value rows each       pairs: dP by one, dL by the other       keys: 64 channels each
 
 namespace kda_safe_backward_gradients_parts {
 
@@ -1997,73 +2029,130 @@ enum : int {
   CHUNK = 64,
   WARPS = 8,
   THREADS = 256,
-  VALUE_TILES = 8,  // 16-row tiles at a time
-  VALUE_BLOCKS = 1,  // times
-  SLICES = 2,  // of K, one to a warp that serves 16 tokens
-  SLICE_GROUPS = 4,  // groups of 16 channels in a slice; the last may have fewer, but has one
-  DECAY_THREADS = 2,  // that share a channel's prefix sums
+  STAGES = 1,
 };
 
-// Dynamic shared memory, 202752 bytes.
-enum : int {
-  SMEM_Q = 0,  // queries, then scaled queries, 16384 bytes
-  SMEM_K = 16384,  // keys, then scaled keys, 16384 bytes
-  SMEM_G = 32768,  // channel-wise decay as stored, 32768 bytes
-  SMEM_DO = 65536,  // dO, a slice per 16 value rows, 16384 bytes
-  SMEM_END_KEYS = 81920,  // keys decayed to the chunk's end, 16384 bytes
-  SMEM_N = 81920,  // N, a slice per 16 value rows, 16384 bytes
-  SMEM_E = 98304,  // left operand of the erase term, 16384 bytes
-  SMEM_DR = 98304,  // dR, likewise, 16384 bytes
-  SMEM_L = 114688,  // L, then the inverses of its diagonal blocks, 16384 bytes
-  SMEM_S = 114688,  // S before the chunk, as kept, 32768 bytes
-  SMEM_DS = 147456,  // dS after the chunk, as kept, 32768 bytes
-  SMEM_P = 180224,  // P, 8192 bytes
-  SMEM_DP = 180224,  // dP below the diagonal, 8192 bytes
-  SMEM_M = 188416,  // M, 8192 bytes
-  SMEM_DL = 188416,  // dL, 8192 bytes
-  SMEM_BETA = 196608,  // erase gate, 256 bytes
-  SMEM_TOTALS = 196864,  // sums of the decay over segments of a chunk, 1024 bytes
-  SMEM_DIAGONAL = 197888,  // the diagonal of dP, 256 bytes
-  SMEM_ERASE_ROWS = 198144,  // sums of the erase gate's gradient, 512 bytes
-  SMEM_DECAY_TAIL = 198656,  // what the chunk's end adds to the decay's gradient, 2048 bytes
-  SMEM_VALUE_ROWS = 200704,  // sums of the write gate's gradient, 2048 bytes
-};
-extern __shared__ __align__(128) unsigned char shared[];
+extern __shared__ __align__(1024) unsigned char shared[];
 
 // Words, and how functions are declared.
 
 using u16 = unsigned short;
 using u32 = unsigned int;
 using i64 = long long;
+using u64 = unsigned long long;
 
 #define DEVICE [[maybe_unused]] static __device__ __forceinline__
 #define METHOD __device__ __forceinline__
 
 // A warp's index in its block.
 
-DEVICE int warp_index() { return threadIdx.x / 32; }
+// The same in every lane, which the compiler cannot know of a thread's index: what follows from it takes no register.
+DEVICE int warp_index() { return __shfl_sync(0xffffffffu, threadIdx.x / 32, 0); }
 
-// Tiles in shared memory as mma.sync reads them.
+// Tiles in shared memory as wgmma reads them.
 //
-// A tile is rows of COLS numbers of BYTES each, COLS a multiple of 16, in units of eight numbers. The units of a row
-// are exchanged by the row's index so that the eight rows (16-bit) or four rows (32-bit) one access touches lie in
-// different banks. No padding: a tile is exactly rows x COLS x BYTES.
+// A tile is ROWS rows of COLS numbers of BYTES each, COLS a multiple of 16. A 16-bit tile is what wgmma reads: its
+// columns lie in blocks of as many 16-byte units as one swizzle covers (8, 4 or 2), every block a run of rows, the units
+// of a row exchanged by the row's index. A float32 tile, which wgmma never reads, is rows throughout.
 
-template <int COLS, int BYTES>
-struct RowTile {
+template <int ROWS, int COLS, int BYTES>
+struct ColumnTile {
   enum : int {
     UNITS = COLS / 8,
     MASK = (BYTES == 2 && UNITS % 8 == 0) ? 7 : UNITS % 4 == 0 ? 3 : 1,
     SHIFT = (MASK == 7 ? 0 : MASK == 3 ? 1 : 2) - (BYTES == 4 ? 1 : 0),
+    SPAN = BYTES == 2 ? MASK + 1 : UNITS,  // units of a row that lie together
+    ROW = SPAN * 8 * BYTES,                // bytes from a row to the next
+    BLOCK = ROWS * ROW,                    // bytes of a block of columns
+    SWIZZLE = MASK == 7 ? 1 : MASK == 3 ? 2 : 3,  // as a matrix descriptor names it
   };
   // Byte offset of a number from the start of the tile.
   static METHOD int offset(int row, int col) {
-    return row * (COLS * BYTES) + ((col / 8) ^ ((row >> SHIFT) & MASK)) * (8 * BYTES) + (col % 8) * BYTES;
+    const int unit = col / 8;
+    return unit / SPAN * BLOCK + row * ROW + ((unit % SPAN) ^ ((row >> SHIFT) & MASK)) * (8 * BYTES) + (col % 8) * BYTES;
   }
 };
 
 template <int COLS, int BYTES>
-using Tile = RowTile<COLS, BYTES>;
+using Tile = ColumnTile<CHUNK, COLS, BYTES>;
+
+// d[64][16] = a[64][16] b[16][16], added to d where it is kept. MAJOR 1: the depth of b runs across its rows.
+template <int MAJOR>
+DEVICE void multiply(float (&d)[2][4], const u32 (&a)[4], u64 b, bool keep) {
+  asm volatile(
+      "{ .reg .pred keep; setp.ne.b32 keep, %13, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n16k16.f32.bf16.bf16 {"
+      "%0,%1,%2,%3,%4,%5,%6,%7"
+      "}, {%8, %9, %10, %11}, %12, keep, 1, 1, %14; }"
+      : "+f"(d[0][0]), "+f"(d[0][1]), "+f"(d[0][2]), "+f"(d[0][3]), "+f"(d[1][0]), "+f"(d[1][1]), "+f"(d[1][2]), "+f"(d[1][3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(static_cast<int>(keep)), "n"(MAJOR));
+}
+
+// d[64][32] = a[64][16] b[16][32], added to d where it is kept. MAJOR 1: the depth of b runs across its rows.
+template <int MAJOR>
+DEVICE void multiply(float (&d)[4][4], const u32 (&a)[4], u64 b, bool keep) {
+  asm volatile(
+      "{ .reg .pred keep; setp.ne.b32 keep, %21, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16 {"
+      "%0,%1,%2,%3,%4,%5,%6,%7,"
+      "%8,%9,%10,%11,%12,%13,%14,%15"
+      "}, {%16, %17, %18, %19}, %20, keep, 1, 1, %22; }"
+      : "+f"(d[0][0]), "+f"(d[0][1]), "+f"(d[0][2]), "+f"(d[0][3]), "+f"(d[1][0]), "+f"(d[1][1]), "+f"(d[1][2]), "+f"(d[1][3]),
+       "+f"(d[2][0]), "+f"(d[2][1]), "+f"(d[2][2]), "+f"(d[2][3]), "+f"(d[3][0]), "+f"(d[3][1]), "+f"(d[3][2]), "+f"(d[3][3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(static_cast<int>(keep)), "n"(MAJOR));
+}
+
+// d[64][48] = a[64][16] b[16][48], added to d where it is kept. MAJOR 1: the depth of b runs across its rows.
+template <int MAJOR>
+DEVICE void multiply(float (&d)[6][4], const u32 (&a)[4], u64 b, bool keep) {
+  asm volatile(
+      "{ .reg .pred keep; setp.ne.b32 keep, %29, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n48k16.f32.bf16.bf16 {"
+      "%0,%1,%2,%3,%4,%5,%6,%7,"
+      "%8,%9,%10,%11,%12,%13,%14,%15,"
+      "%16,%17,%18,%19,%20,%21,%22,%23"
+      "}, {%24, %25, %26, %27}, %28, keep, 1, 1, %30; }"
+      : "+f"(d[0][0]), "+f"(d[0][1]), "+f"(d[0][2]), "+f"(d[0][3]), "+f"(d[1][0]), "+f"(d[1][1]), "+f"(d[1][2]), "+f"(d[1][3]),
+       "+f"(d[2][0]), "+f"(d[2][1]), "+f"(d[2][2]), "+f"(d[2][3]), "+f"(d[3][0]), "+f"(d[3][1]), "+f"(d[3][2]), "+f"(d[3][3]),
+       "+f"(d[4][0]), "+f"(d[4][1]), "+f"(d[4][2]), "+f"(d[4][3]), "+f"(d[5][0]), "+f"(d[5][1]), "+f"(d[5][2]), "+f"(d[5][3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(static_cast<int>(keep)), "n"(MAJOR));
+}
+
+// d[64][64] = a[64][16] b[16][64], added to d where it is kept. MAJOR 1: the depth of b runs across its rows.
+template <int MAJOR>
+DEVICE void multiply(float (&d)[8][4], const u32 (&a)[4], u64 b, bool keep) {
+  asm volatile(
+      "{ .reg .pred keep; setp.ne.b32 keep, %37, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {"
+      "%0,%1,%2,%3,%4,%5,%6,%7,"
+      "%8,%9,%10,%11,%12,%13,%14,%15,"
+      "%16,%17,%18,%19,%20,%21,%22,%23,"
+      "%24,%25,%26,%27,%28,%29,%30,%31"
+      "}, {%32, %33, %34, %35}, %36, keep, 1, 1, %38; }"
+      : "+f"(d[0][0]), "+f"(d[0][1]), "+f"(d[0][2]), "+f"(d[0][3]), "+f"(d[1][0]), "+f"(d[1][1]), "+f"(d[1][2]), "+f"(d[1][3]),
+       "+f"(d[2][0]), "+f"(d[2][1]), "+f"(d[2][2]), "+f"(d[2][3]), "+f"(d[3][0]), "+f"(d[3][1]), "+f"(d[3][2]), "+f"(d[3][3]),
+       "+f"(d[4][0]), "+f"(d[4][1]), "+f"(d[4][2]), "+f"(d[4][3]), "+f"(d[5][0]), "+f"(d[5][1]), "+f"(d[5][2]), "+f"(d[5][3]),
+       "+f"(d[6][0]), "+f"(d[6][1]), "+f"(d[6][2]), "+f"(d[6][3]), "+f"(d[7][0]), "+f"(d[7][1]), "+f"(d[7][2]), "+f"(d[7][3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(static_cast<int>(keep)), "n"(MAJOR));
+}
+
+// The same, LEFT and RIGHT 1: the depth of a, of b runs across rows.
+template <int LEFT, int RIGHT>
+DEVICE void multiply_turned(float (&d)[8][4], u64 a, u64 b, bool keep) {
+  asm volatile(
+      "{ .reg .pred keep; setp.ne.b32 keep, %34, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {"
+      "%0,%1,%2,%3,%4,%5,%6,%7,"
+      "%8,%9,%10,%11,%12,%13,%14,%15,"
+      "%16,%17,%18,%19,%20,%21,%22,%23,"
+      "%24,%25,%26,%27,%28,%29,%30,%31"
+      "}, %32, %33, keep, 1, 1, %35, %36; }"
+      : "+f"(d[0][0]), "+f"(d[0][1]), "+f"(d[0][2]), "+f"(d[0][3]), "+f"(d[1][0]), "+f"(d[1][1]), "+f"(d[1][2]), "+f"(d[1][3]),
+       "+f"(d[2][0]), "+f"(d[2][1]), "+f"(d[2][2]), "+f"(d[2][3]), "+f"(d[3][0]), "+f"(d[3][1]), "+f"(d[3][2]), "+f"(d[3][3]),
+       "+f"(d[4][0]), "+f"(d[4][1]), "+f"(d[4][2]), "+f"(d[4][3]), "+f"(d[5][0]), "+f"(d[5][1]), "+f"(d[5][2]), "+f"(d[5][3]),
+       "+f"(d[6][0]), "+f"(d[6][1]), "+f"(d[6][2]), "+f"(d[6][3]), "+f"(d[7][0]), "+f"(d[7][1]), "+f"(d[7][2]), "+f"(d[7][3])
+      : "l"(a), "l"(b), "r"(static_cast<int>(keep)), "n"(LEFT), "n"(RIGHT));
+}
 
 // Offsets of packed sequences, int32 or int64.
 
@@ -2112,6 +2201,19 @@ DEVICE ChunkWork find_chunk(const void* cu_seqlens, int is_64, int sequences, in
   work.first = cu_seqlens == nullptr ? work.token - begin : work.token;
   return work;
 }
+
+// Which chunk a block serves, in as few registers as it takes from stage to stage.
+
+struct ShortWork {
+  int value_head, key_head, batch, first, exist;
+
+  METHOD explicit ShortWork(const ChunkWork& work)
+      : value_head(work.value_head), key_head(work.key_head), batch(work.batch), first(static_cast<int>(work.first)),
+        exist(work.exist) {}
+
+  // For rows of tensors.
+  METHOD ChunkWork work() const { return {value_head, key_head, batch, first, 0, 0, exist}; }
+};
 
 // Indices of a thread, element types and the instructions on them.
 
@@ -2202,92 +2304,345 @@ DEVICE u32 shared_address(int offset) {
   return static_cast<u32>(__cvta_generic_to_shared(shared)) + offset;
 }
 
-// Prefix sums of a channel-wise decay in base 2: g [CHUNK][KEY] stored as T, sums float32 (the same tile where T is).
-// A channel's tokens are shared by DECAY_THREADS threads.
+// Copies of the load warpgroup, from rows of one head of a tensor into tiles.
 
 template <typename T>
-struct DecayTile {
-  static METHOD float of(int g, int row, int d) { return load_number(&at<T>(g + Tile<KEY, sizeof(T)>::offset(row, d))); }
+struct Rows {
+  using Number = T;
+  const T* first;
+  i64 stride;  // numbers from a token to the next
 };
 
-template <typename T>
-DEVICE void channel_decay(int g, int sums, int totals) {
-  constexpr int LENGTH = CHUNK / DECAY_THREADS;
-  if (DECAY_THREADS > 1) {
-    for (int i = thread_index(); i < KEY * DECAY_THREADS; i += THREADS) {
-      float sum = 0.0f;
-#pragma unroll 8
-      for (int t = 0; t < LENGTH; ++t) sum += log2_decay(DecayTile<T>::of(g, i / KEY * LENGTH + t, i % KEY));
-      at<float>(totals + i * 4) = sum;
-    }
-    __syncthreads();
-  }
-  for (int i = thread_index(); i < KEY * DECAY_THREADS; i += THREADS) {
-    const int d = i % KEY, segment = i / KEY;
-    float sum = 0.0f;
-    for (int before = 0; before < segment; ++before) sum += at<float>(totals + (before * KEY + d) * 4);
-#pragma unroll 8
-    for (int t = segment * LENGTH; t < (segment + 1) * LENGTH; ++t) {
-      sum += log2_decay(DecayTile<T>::of(g, t, d));
-      at<float>(sums + Tile<KEY, 4>::offset(t, d)) = sum;
+// Of a tensor the rule does not have.
+struct NoRows {
+  using Number = float;
+};
+
+DEVICE void copy_piece(u32 target, const void* source) {
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 16;" ::"r"(target), "l"(__cvta_generic_to_global(source)) : "memory");
+}
+
+// Zeros where it does not exist.
+DEVICE void copy_piece(u32 target, const void* source, bool exists) {
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 16, %2;" ::"r"(target), "l"(__cvta_generic_to_global(source)),
+               "r"(exists ? 16 : 0)
+               : "memory");
+}
+
+// Copies a chunk's rows of COLS numbers, of which `exist` do; WHOLE: all of them. A thread's rows are a multiple of eight
+// apart, after which swizzles repeat.
+template <bool WHOLE, int COLS, typename T>
+DEVICE void copy_rows(int tile, const Rows<T>& rows, i64 from, int exist) {
+  constexpr int PIECE = 16 / sizeof(T), PIECES = COLS / PIECE;
+  constexpr int ACROSS = PIECES > 8 ? 16 : PIECES > 4 ? 8 : PIECES > 2 ? 4 : 2, APART = THREADS / ACROSS;
+  const u32 thread = thread_index() % static_cast<u32>(THREADS);
+  const int first = thread / ACROSS;
+#pragma unroll 1
+  for (int piece = thread % ACROSS; piece < PIECES; piece += ACROSS) {
+    u32 target = shared_address(tile + Tile<COLS, sizeof(T)>::offset(first, piece * PIECE));
+    const T* source = rows.first + (from + first) * rows.stride + piece * PIECE;
+#pragma unroll(WHOLE ? 8 : 1)
+    for (int row = 0; row < CHUNK; row += APART) {
+      if (APART > CHUNK && first >= CHUNK) break;
+      if constexpr (WHOLE) copy_piece(target, source);
+      else copy_piece(target, source, row + first < exist);
+      target += APART * Tile<COLS, sizeof(T)>::ROW;
+      source += APART * rows.stride;
     }
   }
 }
 
-// Gates with one number per token. Warp 0 holds a chunk's numbers in registers, token 32 r + lane in entry r, fetched
-// one chunk ahead, and lays them out in shared memory as vectors over the chunk's tokens.
+template <int COLS, typename T>
+DEVICE void copy_tile(int tile, const Rows<T>& rows, i64 from, int exist) {
+  if (exist >= CHUNK) copy_rows<true, COLS>(tile, rows, from, exist);
+  else copy_rows<false, COLS>(tile, rows, from, exist);
+}
 
-enum : int { TOKEN_ROWS = CHUNK < 32 ? 1 : CHUNK / 32 };
+// The ring that chunks pass through, and the barriers that tell how far each of its buffers is:
+//
+//   load --full--> factors --ready--> state --empty--> load        a buffer's
+//   load --values--> state --values_read--> load                   of the values, of which there is one buffer
 
+// How many numbers a gate has: none, one per token, one per token and channel.
+enum : int { ABSENT = 0, TOKEN = 1, CHANNEL = 2 };
+
+// Blocks of 16 tokens.
+enum : int { BLOCKS = CHUNK / 16 };
+
+// A barrier in shared memory.
+struct Barrier {
+  int offset;
+
+  METHOD void begin(int arrivals) const {
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(offset)), "r"(arrivals) : "memory");
+  }
+  // A warp arrives, whose lanes have met since what they did.
+  METHOD void arrive_alone() const {
+    if (lane_index() == 0) {
+      asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(offset)) : "memory");
+    }
+  }
+  // A warp arrives: what its lanes have done is seen by whoever waits.
+  METHOD void arrive() const {
+    __syncwarp();
+    arrive_alone();
+  }
+  // A thread arrives once its copies so far have landed.
+  METHOD void arrive_copied() const {
+    asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(shared_address(offset)) : "memory");
+  }
+  METHOD void wait(int parity) const {
+    u32 done;
+    do {
+      asm volatile(
+          "{ .reg .pred p;\n"
+          "mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\n"
+          "selp.u32 %0, 1, 0, p; }"
+          : "=r"(done)
+          : "r"(shared_address(offset)), "r"(parity)
+          : "memory");
+    } while (done == 0);
+  }
+};
+
+// The threads of the factor warpgroup meet.
+DEVICE void group_sync() { asm volatile("bar.sync 1, 128;" ::: "memory"); }
+
+// A chunk's buffer of the ring, and the parity of the phases that its barriers are in.
+struct Stage {
+  int index = 0, parity = 0;
+
+  METHOD void advance() {
+    index = index + 1 == STAGES ? 0 : index + 1;
+    if (index == 0) parity ^= 1;
+  }
+};
+
+// What the buffer holds, as offsets: barriers, tiles, vectors over the chunk's tokens.
+template <class Cfg>
+struct Buffer {
+  using Element = typename Cfg::Element;
+  // Whether what is erased lacks a factor per token, which is in a vector of its own.
+  enum : bool { RESIDUAL = Cfg::ERASE == TOKEN || (Cfg::ERASE == CHANNEL && Cfg::DECAY == TOKEN) };
+  int index;
+  METHOD explicit Buffer(const Stage& stage) : index(stage.index) {}
+
+  METHOD Barrier full() const { return {Cfg::SMEM_FULL + index * 8}; }
+  METHOD Barrier ready() const { return {Cfg::SMEM_READY + index * 8}; }
+  METHOD Barrier empty() const { return {Cfg::SMEM_EMPTY + index * 8}; }
+
+  template <typename T = Element>
+  METHOD int tile(int first) const {
+    return first + index * (CHUNK * KEY * static_cast<int>(sizeof(T)));
+  }
+  METHOD int queries() const {
+    if constexpr (Cfg::OUTPUTS) return tile(Cfg::SMEM_Q);
+    else return 0;
+  }
+  METHOD int keys() const { return tile(Cfg::SMEM_K); }
+  METHOD int decays() const { return tile<typename Cfg::Decay>(Cfg::SMEM_G); }
+  METHOD int gates() const { return tile<typename Cfg::Erase>(Cfg::SMEM_B); }
+  // e = b k, scaled where channels decay: over b, in a tile of its own, or k itself where a token's gate scales it elsewhere.
+  METHOD int erased() const {
+    if constexpr (Cfg::OWN_ERASED) return tile(Cfg::SMEM_E);
+    else if constexpr (Cfg::ERASE == CHANNEL) return tile(Cfg::SMEM_B);
+    else return keys();
+  }
+  // P and M, over a channel-wise decay that is spent where it leaves them room. Without outputs there are no queries and no P.
+  METHOD int p() const {
+    if constexpr (!Cfg::OUTPUTS) return 0;
+    else if constexpr (Cfg::OVER_DECAYS) return decays();
+    else return Cfg::SMEM_P + index * SQUARE;
+  }
+  METHOD int m() const {
+    if constexpr (Cfg::OVER_DECAYS) return decays() + SQUARE;
+    else return Cfg::SMEM_M + index * SQUARE;
+  }
+  METHOD int vector(int first) const { return first + index * (CHUNK * 4); }
+  // The decay over the chunk: one number, or one to a channel.
+  METHOD int chunk_decay() const { return Cfg::SMEM_CHUNK_DECAY + index * (Cfg::DECAY == CHANNEL ? KEY * 4 : 16); }
+
+ private:
+  enum : int { SQUARE = CHUNK * CHUNK * 2 };
+};
+
+// Vectors over a chunk's tokens that follow from gates with one number per token. One warp of the load warpgroup has the
+// numbers in registers, fetched a chunk ahead.
+
+// Neighbouring tokens of a lane.
+enum : int { LANE_TOKENS = CHUNK > 32 ? CHUNK / 32 : 1 };
+
+// A gate as it is stored: what is not looked at is not waited for. Tokens that do not exist are zeros: no decay, nothing
+// erased, nothing written.
+template <typename T>
 struct TokenGate {
-  float value[TOKEN_ROWS];
+  T stored[LANE_TOKENS];
 
-  // Tokens from `exist` on are zeros: no decay, nothing erased, nothing written. So are the upper lanes' for
-  // CHUNK = 16, which belong to the chunk after.
-  template <typename T>
-  METHOD void fetch(const T* rows, i64 stride, int exist) {
-    const int lane = lane_index();
+  METHOD void fetch(const Rows<T>& rows, i64 from, int exist, int lane) {
+    const int token = lane * LANE_TOKENS;
+    const T* source = rows.first + (from + token) * rows.stride;
 #pragma unroll
-    for (int r = 0; r < TOKEN_ROWS; ++r) {
-      const int token = r * 32 + lane;
-      value[r] = (CHUNK >= 32 || token < CHUNK) && token < exist ? load_number(rows + token * stride) : 0.0f;
+    for (int r = 0; r < LANE_TOKENS; ++r) {
+      stored[r] = T{};
+      if (token + r < exist && token + r < CHUNK) stored[r] = *source;
+      source += rows.stride;
     }
+  }
+  METHOD float operator[](int r) const { return load_number(&stored[r]); }
+};
+
+// The gates of a rule that have one number per token.
+template <class Cfg>
+struct TokenGates {
+  enum : int {
+    OWN_WRITE = Cfg::WRITE == TOKEN && !Cfg::TIED,
+    ANY = Cfg::DECAY == TOKEN || Cfg::ERASE == TOKEN || OWN_WRITE,
+  };
+  TokenGate<typename Cfg::Decay> decay;
+  TokenGate<typename Cfg::Erase> erase;
+  TokenGate<typename Cfg::Write> write;
+
+  // Of the chunk that begins `from` tokens from the first of `length`.
+  template <class G, class B, class W>
+  METHOD void fetch(const G& g, const B& b, const W& w, int from, int length, int lane) {
+    if constexpr (Cfg::DECAY == TOKEN) decay.fetch(g, from, length - from, lane);
+    if constexpr (Cfg::ERASE == TOKEN) erase.fetch(b, from, length - from, lane);
+    if constexpr (OWN_WRITE) write.fetch(w, from, length - from, lane);
   }
 };
 
-// Writes a vector; for CHUNK = 16 the upper lanes have nothing to write.
+// The lane's part of a vector.
 template <typename Value>
-DEVICE void store_tokens(int vector, Value value) {
-  const int lane = lane_index();
+DEVICE void store_vector(int vector, int lane, Value value) {
+  if (CHUNK < 32 && lane >= CHUNK) return;
+  const int place = vector + lane * (LANE_TOKENS * 4);
+  if constexpr (LANE_TOKENS == 2) at<float2>(place) = {value(0), value(1)};
+  else at<float>(place) = value(0);
+}
+
+// With G_i the log2 of the decay from the chunk's start through token i:
+//   gamma = G    query = scale 2^G    decay_out = 2^(G_last - G)    chunk_decay = 2^G_last
+//   beta = b     residual = -b 2^G, the sign and the factor of E^ S in R                      write = w
+// Where the decay is not one number per token, 2^G is no part of them.
+template <class Cfg>
+DEVICE void store_vectors(const Buffer<Cfg>& buffer, const TokenGates<Cfg>& gates, float scale, int lane) {
+  float into[LANE_TOKENS];
+  if constexpr (Cfg::DECAY == TOKEN) {
+    float sum[LANE_TOKENS], before = 0.0f;
 #pragma unroll
-  for (int r = 0; r < TOKEN_ROWS; ++r) {
-    const int token = r * 32 + lane;
-    if (CHUNK >= 32 || token < CHUNK) at<float>(vector + token * 4) = value(r, token);
+    for (int r = 0; r < LANE_TOKENS; ++r) before = sum[r] = before + log2_decay(gates.decay[r]);
+    const float own = before;
+#pragma unroll
+    for (int step = 1; step < 32; step *= 2) {
+      const float other = __shfl_up_sync(0xffffffffu, before, step);
+      if (lane >= step) before += other;
+    }
+    const float total = __shfl_sync(0xffffffffu, before, 31);
+    before -= own;
+#pragma unroll
+    for (int r = 0; r < LANE_TOKENS; ++r) {
+      sum[r] += before;
+      into[r] = exp2(sum[r]);
+    }
+    store_vector(buffer.vector(Cfg::SMEM_DECAY_OUT), lane, [&](int r) { return exp2(total - sum[r]); });
+    if (lane == 0) at<float>(buffer.chunk_decay()) = exp2(total);
+    if constexpr (Cfg::OUTPUTS || Cfg::ERASE) {
+      store_vector(buffer.vector(Cfg::SMEM_GAMMA), lane, [&](int r) { return sum[r]; });
+    }
+    if constexpr (Cfg::OUTPUTS) {
+      store_vector(buffer.vector(Cfg::SMEM_QUERY), lane, [&](int r) { return scale * into[r]; });
+    }
+  } else {
+#pragma unroll
+    for (int r = 0; r < LANE_TOKENS; ++r) into[r] = 1.0f;
+  }
+  if constexpr (Cfg::ERASE == TOKEN) {
+    store_vector(buffer.vector(Cfg::SMEM_BETA), lane, [&](int r) { return gates.erase[r]; });
+    store_vector(buffer.vector(Cfg::SMEM_RESIDUAL), lane, [&](int r) { return -gates.erase[r] * into[r]; });
+  } else if constexpr (Cfg::ERASE && Cfg::DECAY == TOKEN) {
+    store_vector(buffer.vector(Cfg::SMEM_RESIDUAL), lane, [&](int r) { return -into[r]; });
+  }
+  if constexpr (TokenGates<Cfg>::OWN_WRITE) {
+    store_vector(buffer.vector(Cfg::SMEM_WRITE), lane, [&](int r) { return gates.write[r]; });
   }
 }
 
-// How matrix fragments enter and leave tiles in shared memory. `Tile` is the layout of the kernel's tiles.
+// 16x16 blocks of a tile, between shared memory and the registers of a warp.
 
-// A 16x16 block of 16-bit numbers as four 8x8 matrices: rows 0-7, rows 8-15, then the same of columns 8-15. That is
-// the A operand of mma.m16n8k16. As a B operand whose columns are the block's rows, {0, 2} is the first eight
-// columns and {1, 3} the second.
-template <int COLS>
-DEVICE void load_block(u32 (&block)[4], int tile, int row, int col, int lane) {
-  const u32 address = shared_address(tile + Tile<COLS, 2>::offset(row + lane % 16, col + lane / 16 * 8));
+// Reads, as they lie or turned, and writes the four 8x8 matrices of a block, each lane's address that of a row.
+DEVICE void load_matrices(u32 (&block)[4], u32 address) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
                : "=r"(block[0]), "=r"(block[1]), "=r"(block[2]), "=r"(block[3])
                : "r"(address));
 }
-
-// The same block with each 8x8 matrix transposed: as a B operand whose rows are the block's rows, {0, 1} is its
-// first eight columns and {2, 3} the second.
-template <int COLS>
-DEVICE void load_block_transposed(u32 (&block)[4], int tile, int row, int col, int lane) {
-  const u32 address = shared_address(tile + Tile<COLS, 2>::offset(row + lane % 16, col + lane / 16 * 8));
+DEVICE void load_matrices_transposed(u32 (&block)[4], u32 address) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
                : "=r"(block[0]), "=r"(block[1]), "=r"(block[2]), "=r"(block[3])
                : "r"(address));
 }
+DEVICE void store_matrices(const u32 (&block)[4], u32 address) {
+  asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1,%2,%3,%4};" ::"r"(address), "r"(block[0]),
+               "r"(block[1]), "r"(block[2]), "r"(block[3])
+               : "memory");
+}
+
+// A lane's place in a tile of 16-bit numbers as its warp reads and writes blocks of rows ROW and on: in row lane % 16, unit
+// lane / 16 of a block's two. The swizzle exchanges units by the row, which all blocks of these rows share.
+template <int COLS>
+struct RowCursor {
+  using T = Tile<COLS, 2>;
+  u32 first;
+
+  METHOD RowCursor(int tile, int row, int lane)
+      : first(shared_address(tile + T::offset(row + lane % 16, lane / 16 * 8))) {}
+
+  // Of the block whose first column is `col`, `down` rows below.
+  METHOD u32 place(int col, int down) const {
+    const u32 unit = static_cast<u32>(col) / 8;
+    return (first ^ (unit % T::SPAN * 16)) + (unit / T::SPAN * T::BLOCK + down * T::ROW);
+  }
+  METHOD void load(u32 (&block)[4], int col, int down = 0) const { load_matrices(block, place(col, down)); }
+  METHOD void load_transposed(u32 (&block)[4], int col, int down = 0) const {
+    load_matrices_transposed(block, place(col, down));
+  }
+  METHOD void store(const u32 (&block)[4], int col) const { store_matrices(block, place(col, 0)); }
+  METHOD void store_transposed(const u32 (&block)[4], int col) const {
+    asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1,%2,%3,%4};" ::"r"(place(col, 0)), "r"(block[0]),
+                 "r"(block[1]), "r"(block[2]), "r"(block[3])
+                 : "memory");
+  }
+};
+
+// Accumulators of a block's two halves of columns, as operands.
+template <typename Element, int COLS>
+DEVICE void store_sums(const RowCursor<COLS>& to, const float (&near)[4], const float (&far)[4], int col) {
+  const u32 pairs[4] = {Element::pack(near[0], near[1]), Element::pack(near[2], near[3]), Element::pack(far[0], far[1]),
+                        Element::pack(far[2], far[3])};
+  to.store(pairs, col);
+}
+
+// Blocks above the diagonal of a [CHUNK][CHUNK] tile, which products read as well, become zeros: a row of blocks to a
+// warp.
+DEVICE void clear_above(int tile, int block) {
+  const RowCursor<CHUNK> to(tile, block * 16, lane_index());
+  const u32 zeros[4] = {};
+#pragma unroll
+  for (int other = 1; other < CHUNK / 16; ++other) {
+    if (other > block) to.store(zeros, other * 16);
+  }
+}
+
+DEVICE void clear_above(int tile) { clear_above(tile, warp_index()); }
+
+// A float32 vector over columns as the lanes of an accumulator read it: entry n is of columns 8 n + 2 (lane % 4) and the
+// next.
+struct Columns {
+  const float2* first;
+  METHOD Columns(int vector, int lane) : first(&at<float2>(vector + lane % 4 * 8)) {}
+  METHOD float2 operator[](int n) const { return first[n * 4]; }
+};
+
+// How matrix fragments enter and leave tiles in shared memory. `Tile` is the layout of the kernel's tiles.
 
 // Transposes an 8x8 matrix of 16-bit numbers held one pair to a lane.
 DEVICE u32 transpose(u32 pair) {
@@ -2296,467 +2651,887 @@ DEVICE u32 transpose(u32 pair) {
   return turned;
 }
 
-// A 16x16 block as float32, eight numbers to a lane in the order of the A operand: pair p covers row
-// lane/4 + 8 (p % 2), columns 2 (lane % 4) + 8 (p / 2) and the next.
-struct Fragment {
-  float2 pair[4];
-};
-
-template <typename T>
-DEVICE Fragment unpack(const u32 (&block)[4]) {
-  Fragment x;
-#pragma unroll
-  for (int p = 0; p < 4; ++p) x.pair[p] = {T::low(block[p]), T::high(block[p])};
-  return x;
-}
-
-template <typename Element>
-DEVICE void pack_product(u32 (&block)[4], const Fragment& x, const Fragment& y) {
-#pragma unroll
-  for (int p = 0; p < 4; ++p) {
-    block[p] = Element::pack(x.pair[p].x * y.pair[p].x, x.pair[p].y * y.pair[p].y);
-  }
-}
-
 // The pairs of a float32 tile that a fragment's pair p covers.
 template <int COLS>
 DEVICE float2 load_pair(int tile, int row, int col, int p, int lane) {
   return at<float2>(tile + Tile<COLS, 4>::offset(row, col + lane % 4 * 2 + p / 2 * 8));
 }
 
-// A fragment of a tile stored as T, and eight neighbouring numbers of a row.
-template <typename T, int COLS>
-struct Stored {
-  static METHOD Fragment fragment(int tile, int row, int col, int lane) {
-    u32 block[4];
-    load_block<COLS>(block, tile, row, col, lane);
-    return unpack<T>(block);
+// M = (I + L)^-1, unit lower triangular, in 16x16 blocks: a block of rows to a warp, whose L is in its registers.
+//   M_II by substitution in its 8x8 blocks, each row rounded before later ones are computed from it
+//   M_IJ = -M_II (sum over J <= B < I of L_IB M_BJ)
+// Each entry is rounded to the operand type before later blocks are computed from it: they make up for what the rounding
+// changed, as a token erases what the tokens before it really wrote. So M is exact as an operand, and L and the sums are
+// two operands each, about 16 bits.
+
+// Float32 pairs as a sum of two operands.
+template <typename Element>
+struct Halved {
+  u32 high, low;
+  METHOD Halved(float x, float y) : high(Element::pack(x, y)) {
+    low = Element::pack(x - Element::low(high), y - Element::high(high));
   }
-  static METHOD void unit(float (&x)[8], int tile, int row, int col) {
-    const uint4 pairs = at<uint4>(tile + Tile<COLS, 2>::offset(row, col));
-    x[0] = T::low(pairs.x);
-    x[1] = T::high(pairs.x);
-    x[2] = T::low(pairs.y);
-    x[3] = T::high(pairs.y);
-    x[4] = T::low(pairs.z);
-    x[5] = T::high(pairs.z);
-    x[6] = T::low(pairs.w);
-    x[7] = T::high(pairs.w);
+};
+
+template <typename T>
+DEVICE T from_lane(T x, int lane) {
+  return __shfl_sync(0xffffffffu, x, lane);
+}
+
+// Inverses of I + l for two strictly lower triangular 8x8 blocks, in accumulator layout. Two rows a round: every lane makes
+// the second from the first for itself, and waits for half as many exchanges.
+template <typename Element>
+DEVICE void invert_near(u32 (&x)[2], const float (&l)[2][2], int lane) {
+  const int row = lane / 4, col = lane % 4 * 2;
+  float sum[2][2];
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    sum[half][0] = row == col ? 1.0f : 0.0f;
+    sum[half][1] = row == col + 1 ? 1.0f : 0.0f;
   }
+#pragma unroll
+  for (int j = 0; j < 7; j += 2) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      float(&mine)[2] = sum[half];
+      const u32 first = from_lane(Element::pack(mine[0], mine[1]), j * 4 + lane % 4);
+      const float by_first = from_lane(l[half][0], row * 4 + j / 2);
+      if (j == 6) {
+        if (row > 6) {
+          mine[0] -= by_first * Element::low(first);
+          mine[1] -= by_first * Element::high(first);
+        }
+        continue;
+      }
+      const int next = (j + 1) * 4;
+      const float between = from_lane(l[half][0], next + j / 2), by_second = from_lane(l[half][1], row * 4 + j / 2);
+      float other[2] = {from_lane(mine[0], next + lane % 4), from_lane(mine[1], next + lane % 4)};
+      other[0] -= between * Element::low(first);
+      other[1] -= between * Element::high(first);
+      const u32 second = Element::pack(other[0], other[1]);
+      if (row > j) {
+        mine[0] -= by_first * Element::low(first);
+        mine[1] -= by_first * Element::high(first);
+      }
+      if (row > j + 1) {
+        mine[0] -= by_second * Element::low(second);
+        mine[1] -= by_second * Element::high(second);
+      }
+    }
+  }
+#pragma unroll
+  for (int half = 0; half < 2; ++half) x[half] = Element::pack(sum[half][0], sum[half][1]);
+}
+
+// The inverse of I + L of a diagonal block, as an operand.
+template <typename Element>
+DEVICE void invert_block(u32 (&x)[4], const float (&near)[2][2], const float (&halves)[2], int lane) {
+  u32 inverse[2];
+  invert_near<Element>(inverse, near, lane);
+  const Halved<Element> l(halves[0], halves[1]);
+  float y[4] = {}, z[4] = {};
+  const u32 lower[4] = {l.high, 0, l.low, 0}, above = transpose(inverse[0]);
+  Element::mma(y, lower, above, above);
+  const Halved<Element> product(y[0], y[1]);
+  const u32 beside[4] = {inverse[1], 0, inverse[1], 0};
+  Element::mma(z, beside, transpose(product.high), transpose(product.low));
+  x[0] = inverse[0];
+  x[1] = Element::pack(-z[0], -z[1]);
+  x[2] = 0;
+  x[3] = inverse[1];
+}
+
+// Sums of L_IB M_BJ for one J: a 16x16 block as two accumulators.
+template <typename Element>
+struct BlockSums {
+  float column[2][4];
+
+  METHOD void add(const u32 (&high)[4], const u32 (&low)[4], const RowCursor<CHUNK>& m, int row, int col) {
+    u32 y[4];
+    m.load_transposed(y, col, row);
+    Element::mma(column[0], low, y[0], y[1]);
+    Element::mma(column[1], low, y[2], y[3]);
+    Element::mma(column[0], high, y[0], y[1]);
+    Element::mma(column[1], high, y[2], y[3]);
+  }
+
+  // -x times the sums, as a block of M.
+  METHOD void finish(const u32 (&x)[4], const RowCursor<CHUNK>& m, int col) const {
+    float product[2][4] = {};
+#pragma unroll
+    for (int n = 0; n < 2; ++n) {
+      const Halved<Element> upper(column[n][0], column[n][1]), lower(column[n][2], column[n][3]);
+      Element::mma(product[n], x, transpose(upper.low), transpose(lower.low));
+      Element::mma(product[n], x, transpose(upper.high), transpose(lower.high));
+    }
+    u32 pairs[4];
+#pragma unroll
+    for (int p = 0; p < 4; ++p) pairs[p] = Element::pack(-product[p / 2][p % 2 * 2], -product[p / 2][p % 2 * 2 + 1]);
+    m.store(pairs, col);
+  }
+};
+
+// `l` is what the warp has of L: `near`, `halves` and `operand` of the blocks left of its own. A warp without a block only
+// meets the others.
+template <typename Element, typename Rows>
+DEVICE void solve_rows(const Rows& l, int m) {
+  const int block = warp_index(), lane = lane_index(), first = block * 16;
+  const RowCursor<CHUNK> from(m, 0, lane), to(m, first, lane);
+  u32 x[4] = {};
+  if (block < BLOCKS) {
+    invert_block<Element>(x, l.near, l.halves, lane);
+    to.store(x, first);
+  }
+  BlockSums<Element> sums[BLOCKS] = {};
+#pragma unroll
+  for (int done = 0; done + 1 < BLOCKS; ++done) {
+    group_sync();  // these rows of M are there
+    if (block <= done || block >= BLOCKS) continue;
+    u32 high[4], low[4];
+    l.operand(high, low, done);
+#pragma unroll
+    for (int column = 0; column <= done; ++column) sums[column].add(high, low, from, done * 16, column * 16);
+    if (block == done + 1) {
+#pragma unroll
+      for (int column = 0; column <= done; ++column) sums[column].finish(x, to, column * 16);
+    }
+  }
+}
+
+// Exponents of a block's decays over runs of its tokens, by products: rows that count a run's tokens, times the logs of
+// the decays. Nothing is subtracted, so they are exact at any decay, and no decay is above 1.
+//
+// A fragment's rows are tokens, the later half in reverse: of a lane's two tokens, rows g = lane / 4 and 8 on,
+//
+//   g                  0   1   2   3   4   5   6   7
+//   row g, token       0   1   2   3   4   5   6   7
+//   row g + 8, token  15  14  13  12  11  10   9   8
+//
+// one is in the later half of its group of 2, 4 or 8 tokens and the other in the earlier half of its own, at every level.
+
+// The token of a block that is row `row` of a fragment.
+DEVICE int token_of(int row) { return row < 8 ? row : 23 - row; }
+
+// A stronger decay forgets no more than e^-104, and infinity times 0 would be no number.
+constexpr float STRONGEST = -104.0f;
+
+// Pairs of 16-bit numbers; and of bfloat16, which decays are stored or taken apart as, products of sixteen tokens or of
+// eight, d = 0 to begin with.
+template <typename T>
+struct Pairs;
+template <>
+struct Pairs<Bf16> {
+  enum : u32 { ONE = 0x3f80 };
+  static METHOD u32 times(u32 x, u32 y) {
+    u32 z;
+    asm("mul.rn.bf16x2 %0, %1, %2;" : "=r"(z) : "r"(x), "r"(y));
+    return z;
+  }
+  // Not below `STRONGEST`.
+  static METHOD u32 bounded(u32 x) {
+    u32 z;
+    asm("max.bf16x2 %0, %1, %2;" : "=r"(z) : "r"(x), "r"(0xc2d0c2d0u));
+    return z;
+  }
+  static METHOD void begin(float (&d)[4], const u32 (&a)[4], u32 b0, u32 b1) {
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%10,%10,%10,%10};"
+        : "=f"(d[0]), "=f"(d[1]), "=f"(d[2]), "=f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1), "f"(0.0f));
+  }
+  static METHOD void begin(float (&d)[4], const u32 (&a)[2], u32 b) {
+    asm("mma.sync.aligned.m16n8k8.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5}, {%6}, {%7,%7,%7,%7};"
+        : "=f"(d[0]), "=f"(d[1]), "=f"(d[2]), "=f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(b), "f"(0.0f));
+  }
+  static METHOD void add(float (&d)[4], const u32 (&a)[2], u32 b) {
+    asm("mma.sync.aligned.m16n8k8.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5}, {%6}, {%0,%1,%2,%3};"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(b));
+  }
+};
+template <>
+struct Pairs<F16> {
+  static METHOD u32 times(u32 x, u32 y) {
+    u32 z;
+    asm("mul.rn.f16x2 %0, %1, %2;" : "=r"(z) : "r"(x), "r"(y));
+    return z;
+  }
+};
+
+// The logs of a block's decays over 16 channels, stored as T: two right operands of eight channels.
+template <typename T>
+struct Logs {
+  enum : u32 { ONE = Pairs<T>::ONE };
+  u32 pairs[4];
+
+  // Of eight, the tokens in one register of lane % 4.
+  static METHOD int token(int lane, int second) { return lane * 2 + second; }
+
+  METHOD void load(const RowCursor<KEY>& tile, int, int, int d, int) { tile.load_transposed(pairs, d); }
+  METHOD void bound() {
+#pragma unroll
+    for (int p = 0; p < 4; ++p) pairs[p] = Pairs<T>::bounded(pairs[p]);
+  }
+  // Over eight channels, what is counted of the block's tokens.
+  METHOD void sum(float (&e)[4], int n, const u32 (&a)[4]) const { Pairs<T>::begin(e, a, pairs[n * 2], pairs[n * 2 + 1]); }
+  // The same of one half's.
+  METHOD void sum(float (&e)[4], int n, int half, const u32 (&a)[2]) const { Pairs<T>::begin(e, a, pairs[n * 2 + half]); }
+};
+// Float32 as a sum of two operands.
+template <>
+struct Logs<float> {
+  enum : u32 { ONE = Pairs<Bf16>::ONE };
+  float stored[4][2];
+  u32 high[4], low[4];
+
+  static METHOD int token(int lane, int second) { return lane + second * 4; }
+
+  METHOD void load(const RowCursor<KEY>&, int tile, int first, int d, int lane) {
+#pragma unroll
+    for (int n = 0; n < 2; ++n) {
+      // Rows a multiple of four apart: their units are exchanged alike.
+      const int column = tile + Tile<KEY, 4>::offset(first + lane % 4, d + n * 8 + lane / 4);
+#pragma unroll
+      for (int t = 0; t < 4; ++t) stored[n * 2 + t / 2][t % 2] = at<float>(column + t * 4 * Tile<KEY, 4>::ROW);
+    }
+  }
+  METHOD void bound() {
+#pragma unroll
+    for (int p = 0; p < 4; ++p) {
+      const Halved<Bf16> x(fmaxf(stored[p][0], STRONGEST), fmaxf(stored[p][1], STRONGEST));
+      high[p] = x.high;
+      low[p] = x.low;
+    }
+  }
+  METHOD void sum(float (&e)[4], int n, const u32 (&a)[4]) const {
+    Pairs<Bf16>::begin(e, a, high[n * 2], high[n * 2 + 1]);
+    Bf16::mma(e, a, low[n * 2], low[n * 2 + 1]);
+  }
+  METHOD void sum(float (&e)[4], int n, int half, const u32 (&a)[2]) const {
+    Pairs<Bf16>::begin(e, a, high[n * 2 + half]);
+    Pairs<Bf16>::add(e, a, low[n * 2 + half]);
+  }
+};
+
+// A decay from its natural log.
+DEVICE float decay_of(float log) { return exp2(log * 1.4426950408889634f); }
+
+// Tokens from `from` on and before `to`.
+struct Run {
+  int from, to;
+  METHOD bool has(int token) const { return token >= from && token < to; }
+};
+
+// A left operand of N registers: ones for tokens that count. A row's tokens are in the order of right operands: two that
+// `Logs` have in one register, then eight on.
+template <typename T, int N>
+struct Counts {
+  u32 ones[N];
+
+  METHOD void set(int i, int half, Run run, int lane) {
+    const int first = half * 8 + Logs<T>::token(lane % 4, 0), second = half * 8 + Logs<T>::token(lane % 4, 1);
+    ones[i] = (run.has(first) ? Logs<T>::ONE : 0) | (run.has(second) ? Logs<T>::ONE << 16 : 0);
+  }
+};
+
+// What counts for a lane's two tokens, for logs stored as T.
+template <typename T>
+struct Runs {
+  // In groups of 8, 4, 2: of the token in a later half, since that half's start; of the other, until its own half's end.
+  Counts<T, 4> fours, twos, ones;
+  // Of the first token until the block's end, of the second since its start.
+  Counts<T, 4> across;
+  // Within each half: of the first since its start, and until its end; of the second until the end, and since the start.
+  Counts<T, 2> first, second;
+
+  METHOD explicit Runs(int lane) {
+    const int row = lane / 4;
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      level<4>(fours, half, lane);
+      level<2>(twos, half, lane);
+      level<1>(ones, half, lane);
+      across.set(half * 2, half, {row + 1, 16}, lane);
+      across.set(half * 2 + 1, half, {0, 16 - row}, lane);
+    }
+    first.set(0, 0, {0, row + 1}, lane);
+    first.set(1, 0, {row + 1, 8}, lane);
+    second.set(0, 1, {16 - row, 16}, lane);
+    second.set(1, 1, {8, 16 - row}, lane);
+  }
+
+ private:
+  template <int SIZE>
+  static METHOD void level(Counts<T, 4>& a, int half, int lane) {
+    const int row = lane / 4, later = row & SIZE ? row : 15 - row, earlier = 15 - later;
+    a.set(half * 2, half, {later & -SIZE, later + 1}, lane);
+    a.set(half * 2 + 1, half, {earlier + 1, (earlier | (SIZE - 1)) + 1}, lane);
+  }
+};
+
+// Warpgroup products: operands in shared memory as descriptors name them, and the order of registers about them.
+//
+// Products are asynchronous: their registers are pinned before they start and after they are waited for, or the compiler
+// would move what it computes across.
+
+template <int N>
+DEVICE void pin(float (&x)[N][4]) {
+#pragma unroll
+  for (int n = 0; n < N; ++n) asm volatile("" : "+f"(x[n][0]), "+f"(x[n][1]), "+f"(x[n][2]), "+f"(x[n][3])::"memory");
+}
+template <int N>
+DEVICE void pin(u32 (&x)[N][4]) {
+#pragma unroll
+  for (int n = 0; n < N; ++n) asm volatile("" : "+r"(x[n][0]), "+r"(x[n][1]), "+r"(x[n][2]), "+r"(x[n][3])::"memory");
+}
+DEVICE void pin(u32 (&x)[4]) { asm volatile("" : "+r"(x[0]), "+r"(x[1]), "+r"(x[2]), "+r"(x[3])::"memory"); }
+DEVICE void products_begin() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
+DEVICE void products_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
+
+// Waits until at most PENDING of the latest groups are under way, of which none of `sums` is a part.
+template <int PENDING, typename... Sums>
+DEVICE void products_wait(Sums&... sums) {
+  asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(PENDING) : "memory");
+  (pin(sums), ...);
+}
+
+// Ordinary writes up to here are seen by products that start after this is known.
+DEVICE void fence_async() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+
+// A tile [CHUNK][COLS] as an operand whose depth is its columns: step s is columns 16 s and on.
+template <int COLS>
+struct ByColumns {
+  using T = Tile<COLS, 2>;
+  u64 first;
+  METHOD explicit ByColumns(int tile)
+      : first(static_cast<u64>(shared_address(tile) >> 4) | 1ull << 16 | static_cast<u64>(T::ROW / 2) << 32 |
+              static_cast<u64>(T::SWIZZLE) << 62) {}
+  METHOD u64 step(int s) const { return first + (s * 32 / T::ROW * T::BLOCK + s * 32 % T::ROW) / 16; }
+};
+
+// A tile [CHUNK][COLS] as an operand whose depth is its rows: step s is rows 16 s and on.
+template <int COLS>
+struct ByRows {
+  using T = Tile<COLS, 2>;
+  u64 first;
+  METHOD explicit ByRows(int tile)
+      : first(static_cast<u64>(shared_address(tile) >> 4) | static_cast<u64>(T::BLOCK / 16) << 16 |
+              static_cast<u64>(T::ROW / 2) << 32 | static_cast<u64>(T::SWIZZLE) << 62) {}
+  METHOD u64 step(int s) const { return first + s * T::ROW; }
+};
+
+// Everything of a chunk that no state enters, where every channel decays at its own rate, up to the inverse. With D(j, i)
+// a channel's decay after token j through token i:
+//   L_ij = row_i * sum_d e_id k_jd D_d(j, i)   i > j     P_ij = sum_d q_id k_jd D_d(j, i)   i >= j
+//   Q^_i = q_i D(start, i)     E^_i = e_i D(start, i)     K^_j = k_j D(j, end)
+//
+// D(j, i) is split at a token between the two: the later is scaled by the decays since then, the earlier by those until
+// then, and a product of matrices serves all pairs that are split alike. In a block of 16 tokens, two meet in the smallest
+// group of 2, 4, 8 or 16 that holds both, and are split at its middle. Of two blocks, they are split at the later one's
+// start, and keys are scaled by the decays of the blocks between as well.
+//
+// A warp serves the block of 16 tokens of its index, 16 channels at a time, as fragments. Keys that are scaled to their
+// block's end, and the decays of whole blocks, pass between warps.
+
+DEVICE float4 times(float4 x, float4 y) { return {x.x * y.x, x.y * y.y, x.z * y.z, x.w * y.w}; }
+
+// A block over 16 channels, as operands: queries as a left one, keys and what is erased as right ones.
+//
+//            channels 0 ..  8 ..             0 ..  8 ..
+//   rows 0 ..    q[0]  q[2]                  k[0]  k[1]
+//        8 ..    q[1]  q[3]                  k[2]  k[3]
+struct Operands {
+  u32 q[4], k[4], e[4];
+};
+
+// A lane's place in such a right operand, its rows in the order of fragments.
+template <int COLS>
+DEVICE RowCursor<COLS> right_rows(int tile, int first, int lane) {
+  return RowCursor<COLS>(tile, first + token_of(lane / 16 * 8 + lane % 8) - lane % 16, lane % 16 + lane / 8 % 2 * 16);
+}
+
+// Factors of a block's operands: of both halves of the rows, of both of the channels.
+template <typename Element>
+struct Factors {
+  u32 by[2][2];
+
+  METHOD explicit Factors(const float (&x)[2][4], float4 y) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      by[half][0] = Element::pack(x[0][half * 2] * y.x, x[0][half * 2 + 1] * y.y);
+      by[half][1] = Element::pack(x[1][half * 2] * y.z, x[1][half * 2 + 1] * y.w);
+    }
+  }
+  METHOD explicit Factors(const float (&x)[2][4]) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      by[half][0] = Element::pack(x[0][half * 2], x[0][half * 2 + 1]);
+      by[half][1] = Element::pack(x[1][half * 2], x[1][half * 2 + 1]);
+    }
+  }
+  METHOD void left(u32 (&to)[4], const u32 (&x)[4]) const {
+#pragma unroll
+    for (int p = 0; p < 4; ++p) to[p] = Pairs<Element>::times(x[p], by[p % 2][p / 2]);
+  }
+  METHOD void right(u32 (&to)[4], const u32 (&x)[4]) const {
+#pragma unroll
+    for (int p = 0; p < 4; ++p) to[p] = Pairs<Element>::times(x[p], by[p / 2][p % 2]);
+  }
+  // From a right operand to a left one.
+  METHOD void turned(u32 (&to)[4], const u32 (&x)[4]) const {
+#pragma unroll
+    for (int p = 0; p < 4; ++p) to[p] = Pairs<Element>::times(x[p % 2 * 2 + p / 2], by[p % 2][p / 2]);
+  }
+};
+
+// What the erase gate is to a block: what keys are multiplied by, and what rows of L are scaled by.
+template <class Cfg, int GRAIN = Cfg::ERASE>
+struct Erasure {
+  enum : int { ERASES = GRAIN != ABSENT };
+  const Buffer<Cfg>& buffer;
+  METHOD void erased(u32 (&e)[4], const u32 (&k)[4], u32, int, int, int) const {
+#pragma unroll
+    for (int p = 0; p < 4; ++p) e[p] = k[p];
+  }
+  METHOD float row(int i) const {
+    if constexpr (GRAIN == TOKEN) return at<float>(buffer.vector(Cfg::SMEM_BETA) + i * 4);
+    else return 1.0f;
+  }
+};
+template <class Cfg>
+struct Erasure<Cfg, CHANNEL> {
+  enum : int { ERASES = 1 };
+  using Element = typename Cfg::Element;
+  using Gate = typename Cfg::Erase;
+  const Buffer<Cfg>& buffer;
+  // `place` is that of the keys.
+  METHOD void erased(u32 (&e)[4], const u32 (&k)[4], u32 place, int first, int d, int lane) const {
+    u32 b[4];
+    if constexpr (sizeof(Gate) == 2) load_matrices(b, place + (buffer.gates() - buffer.keys()));
+#pragma unroll
+    for (int p = 0; p < 4; ++p) {
+      float2 gate;
+      if constexpr (sizeof(Gate) == 2) gate = {Gate::low(b[p]), Gate::high(b[p])};
+      else gate = load_pair<KEY>(buffer.gates(), first + token_of(lane / 4 + p / 2 * 8), d, p % 2 * 2, lane);
+      e[p] = Element::pack(gate.x * Element::low(k[p]), gate.y * Element::high(k[p]));
+    }
+  }
+  METHOD float row(int) const { return 1.0f; }
+};
+
+// What a warp gathers over the channels, as sums in accumulator layout: rows are those of fragments, columns tokens in
+// their order. A product's first eight rows are queries and its last eight what is erased, but for `own` and `far`.
+struct Scores {
+  float near[4];                                // of each half with itself, columns as fragments have them
+  float halves[4];                              // of the later half with the earlier
+  float own[2][4];                              // queries with each half's keys, where only q_i k_i counts
+  float far[BLOCKS > 1 ? BLOCKS - 1 : 1][4][4];  // with an earlier block: queries over 16 keys, what is erased over them
+};
+
+// What warps pass on, as one lane sees it, in one of two buffers: the `turn`th.
+template <class Cfg>
+struct Passed {
+  enum : int { KEYS = 512, DECAYS = 64 };  // bytes of a block's
+  u32 to = 0, from = 0;  // its own block's keys, and where other blocks' begin: rows of eight channels, tokens in their order
+  int decays = 0;
+
+  // `part`: of several groups of warps that each pass among themselves.
+  METHOD Passed(int block, int lane, int part) {
+    if constexpr (BLOCKS > 1) {
+      const int first = Cfg::SMEM_PASSED_KEYS + part * (2 * BLOCKS * KEYS) + lane / 8 % 2 * 256, row = lane / 16 * 8 + lane % 8;
+      to = shared_address(first + block * KEYS + token_of(row) * 16);
+      from = shared_address(first + row * 16);
+      decays = Cfg::SMEM_PASSED_DECAYS + part * (2 * BLOCKS * DECAYS) + lane % 4 * 16;
+    }
+  }
+
+  METHOD void give_keys(const u32 (&k)[4], int turn) const { store_matrices(k, to + turn * (BLOCKS * KEYS)); }
+  METHOD void take_keys(u32 (&k)[4], int block, int turn) const {
+    load_matrices(k, from + (turn * (BLOCKS * KEYS) + block * KEYS));
+  }
+  // The decay of a block over the lane's channels: 2 (lane % 4), the next, and those eight on.
+  METHOD float4& decay(int block, int turn) const { return at<float4>(decays + (turn * (BLOCKS * DECAYS) + block * DECAYS)); }
+};
+
+// The warps of a part that have a block meet.
+template <int PARTS>
+DEVICE void blocks_sync(int part) {
+  if constexpr (PARTS == 1) asm volatile("bar.sync 2, %0;" ::"n"(BLOCKS * 32) : "memory");
+  else asm volatile("bar.sync %0, %1;" ::"r"(2 + part), "n"(BLOCKS * 32) : "memory");
+}
+
+// A step's factors of a block's tokens, since the block's start and until its end.
+struct Ends {
+  float since[2][4], until[2][4];
+
+  // The block's decay, in lanes that have its last token.
+  METHOD float4 whole() const { return {since[0][2], since[0][3], since[1][2], since[1][3]}; }
 };
 
 template <int COLS>
-struct Stored<float, COLS> {
-  static METHOD Fragment fragment(int tile, int row, int col, int lane) {
-    Fragment x;
-#pragma unroll
-    for (int p = 0; p < 4; ++p) x.pair[p] = load_pair<COLS>(tile, row + lane / 4 + p % 2 * 8, col, p, lane);
-    return x;
-  }
-  static METHOD void unit(float (&x)[8], int tile, int row, int col) {
-    const float4 near = at<float4>(tile + Tile<COLS, 4>::offset(row, col));
-    const float4 far = at<float4>(tile + Tile<COLS, 4>::offset(row, col + 4));
-    x[0] = near.x;
-    x[1] = near.y;
-    x[2] = near.z;
-    x[3] = near.w;
-    x[4] = far.x;
-    x[5] = far.y;
-    x[6] = far.z;
-    x[7] = far.w;
-  }
-};
-
-// Writes eight neighbouring numbers of a row as operands.
-template <typename Element, int COLS>
-DEVICE void store_unit(int tile, int row, int col, const float (&x)[8]) {
-  at<uint4>(tile + Tile<COLS, 2>::offset(row, col)) = {Element::pack(x[0], x[1]), Element::pack(x[2], x[3]),
-                                                       Element::pack(x[4], x[5]), Element::pack(x[6], x[7])};
+DEVICE void store_tokens(const u32 (&block)[4], int tile, int first, int col, int lane) {
+  const int row = first + token_of(lane % 16);
+  store_matrices(block, shared_address(tile + Tile<COLS, 2>::offset(row, col + lane / 16 * 8)));
 }
 
-// How a channel-wise decay meets the erase gate: e = b k before it is scaled.
-
-// One number per token: e = k here, and the gate multiplies rows of L and of the residual later.
-struct TokenErase {
-  static METHOD Fragment gate(const Fragment& k, int, int, int) { return k; }
-  static METHOD void gate(float (&)[8], int, int) {}
-};
-
-// L and P where every channel decays at its own rate:
-//   L_ij = row_i * sum_d e_id k_jd 2^(G_id - G_jd)   i > j     P_ij = sum_d q_id k_jd 2^(G_id - G_jd)   i >= j
-// G the prefix sums, which only fall. The factor is split at an anchor row a, j <= a <= i, into
-// 2^(G_i - G_a) on the row and 2^(G_a - G_j) on the column: no exponent is above 0, at any decay.
-//
-// Blocks below the diagonal are anchored at their first row. A diagonal block is halved, 16 to 8, 4, 2, 1: at level h
-// the later half of each 2h rows meets the earlier half, anchored at the later half's first row, and the factor of a
-// row is 2^-|G_r - G_a| whichever half it is in. Each level is one product, of which only its own pairs are kept; what
-// remains is the diagonal itself, where the factor is 1. A task takes two levels.
-// Tiles read: q, k, sums, and those of `left`. Written: p and l; blocks above the diagonal are never read. Without QUERIES
-// L alone: q and p are no tiles then.
-
-// Where G of the anchor stands for row r at level h.
-template <int H>
-DEVICE int anchor_row(int r) {
-  return r / (2 * H) * (2 * H) + H;
+template <typename Element>
+DEVICE void store_scores(const float (&sum)[4][4], int p, int row, int col, int lane) {
+  const u32 pairs[4] = {Element::pack(sum[0][0], sum[0][1]), Element::pack(sum[0][2], sum[0][3]),
+                        Element::pack(sum[1][0], sum[1][1]), Element::pack(sum[1][2], sum[1][3])};
+  store_tokens<CHUNK>(pairs, p, row, col, lane);
 }
 
-// Entries (i, j) and (i, j + 1), j even, of a diagonal block, by the highest bit in which i and j differ. The task of
-// levels 8 and 4 keeps pairs that differ there, the task of levels 2 and 1 the rest and the diagonal.
-template <int HIGH>
-DEVICE bool keeps_pair(int i, int j) {
-  return HIGH == 8 ? (i ^ j) % 16 >= 4 : (i ^ j) % 16 < 4;
-}
-
-template <int HIGH>
-DEVICE float2 diagonal_pair(float2 high, float2 low, float2 diagonal, int i, int j) {
-  if (HIGH == 2 && i / 2 == j / 2) return i == j ? float2{diagonal.x, 0.0f} : float2{low.x, diagonal.y};
-  if (i < j) return {0.0f, 0.0f};
-  return (i ^ j) & HIGH ? high : low;
-}
-
-template <typename Element, bool QUERIES, int HIGH, typename Left>
-DEVICE void scores_diagonal(const Left& left, int q, int k, int sums, int p, int i0) {
-  float query[2][2][4] = {}, diagonal[2][4] = {};
-  typename Left::Sums erase[2];
-#pragma unroll 1
-  for (int d = 0; d < KEY; d += 16) {
-    const int lane = lane_index();  // anew: addresses held through the loop would be registers too many
-    u32 query_block[4], key_block[4];
-    if constexpr (QUERIES) load_block<KEY>(query_block, q, i0, d, lane);
-    load_block<KEY>(key_block, k, i0, d, lane);
-    Fragment x;
-    if constexpr (QUERIES) x = unpack<Element>(query_block);
-    const Fragment y = unpack<Element>(key_block);
-    const typename Left::Operand e = left.gate(y, i0, d, lane);
-    const Fragment sum = Stored<float, KEY>::fragment(sums, i0, d, lane);
-    if constexpr (QUERIES && HIGH == 2) {
-      Element::mma(diagonal[0], query_block, key_block[0], key_block[2]);
-      Element::mma(diagonal[1], query_block, key_block[1], key_block[3]);
-    }
+// P on and below the diagonal blocks.
+template <typename Element>
+DEVICE void store_query_scores(const Scores& scores, int p, int block, int lane) {
+  if (block >= BLOCKS) return;
+  const float(&near)[4] = scores.near, (&own)[2][4] = scores.own;
+  const int below = lane / 4 - lane % 4 * 2;  // the diagonal, the first of the lane's two entries
+  const float earlier[2] = {below > 0 ? near[0] : below == 0 ? own[0][0] : 0.0f,
+                            below > 1 ? near[1] : below == 1 ? own[0][1] : 0.0f};
+  const float later[2] = {below < 0 ? near[0] : below == 0 ? own[1][2] : 0.0f,
+                          below < 1 ? near[1] : below == 1 ? own[1][3] : 0.0f};
+  const u32 turned = Element::pack(later[1], later[0]);
+  const u32 pairs[4] = {Element::pack(earlier[0], earlier[1]), Element::pack(scores.halves[0], scores.halves[1]), 0,
+                        __shfl_xor_sync(0xffffffffu, turned, 3)};
+  store_tokens<CHUNK>(pairs, p, block * 16, block * 16, lane);
 #pragma unroll
-    for (int level = 0; level < 2; ++level) {
-      Fragment factor;
-#pragma unroll
-      for (int part = 0; part < 4; ++part) {
-        const int row = lane / 4 + part % 2 * 8;
-        const int anchor = level == 0 ? anchor_row<HIGH>(row) : anchor_row<HIGH / 2>(row);
-        const float2 base = load_pair<KEY>(sums, i0 + anchor, d, part, lane);
-        factor.pair[part] = {exp2(-fabsf(sum.pair[part].x - base.x)), exp2(-fabsf(sum.pair[part].y - base.y))};
-      }
-      u32 a[4], b[4];
-      if constexpr (QUERIES) pack_product<Element>(a, x, factor);
-      pack_product<Element>(b, y, factor);
-      if constexpr (QUERIES) {
-        Element::mma(query[level][0], a, b[0], b[2]);
-        Element::mma(query[level][1], a, b[1], b[3]);
-      }
-      left.multiply(erase[level], e, factor, b);
-    }
-  }
-  const int lane = lane_index();
-#pragma unroll
-  for (int n = 0; n < 2; ++n) {
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const int i = i0 + half * 8 + lane / 4, j = i0 + n * 8 + lane % 4 * 2;
-      if (keeps_pair<HIGH>(i, j)) {
-        if constexpr (QUERIES) {
-          const float2 high = {query[0][n][half * 2], query[0][n][half * 2 + 1]};
-          const float2 low = {query[1][n][half * 2], query[1][n][half * 2 + 1]};
-          const float2 pair =
-              diagonal_pair<HIGH>(high, low, {diagonal[n][half * 2], diagonal[n][half * 2 + 1]}, i, j);
-          at<u32>(p + Tile<CHUNK, 2>::offset(i, j)) = Element::pack(pair.x, pair.y);
-        }
-        left.template store_diagonal<HIGH>(erase, n, half, i, j);
-      }
-    }
+  for (int other = 0; other + 1 < BLOCKS; ++other) {
+    if (other < block) store_scores<Element>(scores.far[other], p, block * 16, other * 16, lane);
   }
 }
 
-template <typename Element, bool QUERIES, typename Left>
-DEVICE void scores_below(const Left& left, int q, int k, int sums, int p, int i0, int j0) {
-  const int lane = lane_index();
-  float query[2][4] = {};
-  typename Left::Sums erase;
-#pragma unroll 1
-  for (int d = 0; d < KEY; d += 16) {
-    const Fragment row_sum = Stored<float, KEY>::fragment(sums, i0, d, lane);
-    const Fragment col_sum = Stored<float, KEY>::fragment(sums, j0, d, lane);
-    Fragment row_factor, col_factor;
-#pragma unroll
-    for (int part = 0; part < 4; ++part) {
-      const float2 base = load_pair<KEY>(sums, i0, d, part, lane);
-      row_factor.pair[part] = {exp2(row_sum.pair[part].x - base.x), exp2(row_sum.pair[part].y - base.y)};
-      col_factor.pair[part] = {exp2(base.x - col_sum.pair[part].x), exp2(base.y - col_sum.pair[part].y)};
-    }
-    u32 a[4], b[4];
-    if constexpr (QUERIES) pack_product<Element>(a, Stored<Element, KEY>::fragment(q, i0, d, lane), row_factor);
-    pack_product<Element>(b, Stored<Element, KEY>::fragment(k, j0, d, lane), col_factor);
-    if constexpr (QUERIES) {
-      Element::mma(query[0], a, b[0], b[2]);
-      Element::mma(query[1], a, b[1], b[3]);
-    }
-    left.multiply(erase, left.load(k, i0, d, lane), row_factor, b);
-  }
-#pragma unroll
-  for (int n = 0; n < 2; ++n) {
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const int i = i0 + half * 8 + lane / 4, j = j0 + n * 8 + lane % 4 * 2;
-      if constexpr (QUERIES) {
-        at<u32>(p + Tile<CHUNK, 2>::offset(i, j)) = Element::pack(query[n][half * 2], query[n][half * 2 + 1]);
-      }
-      left.store_below(erase, n, half, i, j);
-    }
-  }
-}
-
-template <typename Element, bool QUERIES = true, typename Left>
-DEVICE void scores_anchored(const Left& left, int q, int k, int sums, int p) {
-  constexpr int BLOCKS = CHUNK / 16;
-  for (int task = warp_index(); task < BLOCKS * 2 + BLOCKS * (BLOCKS - 1) / 2; task += WARPS) {
-    if (task < BLOCKS) {
-      scores_diagonal<Element, QUERIES, 8>(left, q, k, sums, p, task * 16);
-    } else if (task < BLOCKS * 2) {
-      scores_diagonal<Element, QUERIES, 2>(left, q, k, sums, p, (task - BLOCKS) * 16);
-    } else {
-      int row = 1, col = task - BLOCKS * 2;
-      while (col >= row) col -= row++;
-      scores_below<Element, QUERIES>(left, q, k, sums, p, row * 16, col * 16);
-    }
-  }
-}
-
-// The left operand of L = e kT where each product scales it anew, and of the residual.
-
-template <typename Element, typename Gate, typename Row, int L>
-struct LeftAnchored {
-  Gate erase;
-  int tile;  // where the scaled operand of the residual goes
-
-  using Operand = Fragment;
-  struct Sums {
-    float sum[2][4] = {};
-  };
-
-  METHOD Operand load(int k, int row, int d, int lane) const {
-    return gate(Stored<Element, KEY>::fragment(k, row, d, lane), row, d, lane);
-  }
-  METHOD Operand gate(const Fragment& k, int row, int d, int lane) const { return erase.gate(k, row, d, lane); }
-
-  METHOD void multiply(Sums& sums, const Operand& e, const Fragment& factor, const u32 (&key)[4]) const {
-    u32 a[4];
-    pack_product<Element>(a, e, factor);
-    Element::mma(sums.sum[0], a, key[0], key[2]);
-    Element::mma(sums.sum[1], a, key[1], key[3]);
-  }
-
-  METHOD void store(int i, int j, float2 value) const {
-    const float row = Row::of(i);
-    at<float2>(L + Tile<CHUNK, 4>::offset(i, j)) = {value.x * row, value.y * row};
-  }
-  METHOD void store_below(const Sums& sums, int n, int half, int i, int j) const {
-    store(i, j, {sums.sum[n][half * 2], sums.sum[n][half * 2 + 1]});
-  }
-  template <int HIGH>
-  METHOD void store_diagonal(const Sums (&sums)[2], int n, int half, int i, int j) const {
-    const float2 high = {sums[0].sum[n][half * 2], sums[0].sum[n][half * 2 + 1]};
-    const float2 low = {sums[1].sum[n][half * 2], sums[1].sum[n][half * 2 + 1]};
-    store(i, j, diagonal_pair<HIGH>(high, low, {0.0f, 0.0f}, i, j));
-  }
-
-  // E^ for the residual, eight channels of a token.
-  METHOD void scale(const float (&k)[8], const float (&into)[8], int row, int d) const {
-    float e[8];
-#pragma unroll
-    for (int c = 0; c < 8; ++c) e[c] = k[c];
-    erase.gate(e, row, d);
-#pragma unroll
-    for (int c = 0; c < 8; ++c) e[c] *= into[c];
-    store_unit<Element, KEY>(tile, row, d, e);
-  }
-};
-
-// K^ = k 2^(G_C - G) and E^ = e 2^G in tiles of their own, where k and e are needed as they are later on. Eight channels
-// of a token to a thread.
-
+// What a warp has of L, turned from the order of fragments to that of tokens.
 template <typename Element, typename Left>
-DEVICE void scale_ends(const Left& left, int k, int sums, int end_keys) {
-  for (int i = thread_index(); i < CHUNK * (KEY / 8); i += THREADS) {
-    const int row = i / (KEY / 8), d = i % (KEY / 8) * 8;
-    float sum[8], end[8], into[8], x[8];
-    Stored<float, KEY>::unit(sum, sums, row, d);
-    Stored<float, KEY>::unit(end, sums, CHUNK - 1, d);
-#pragma unroll
-    for (int c = 0; c < 8; ++c) into[c] = exp2(sum[c]);
-    Stored<Element, KEY>::unit(x, k, row, d);
-    left.scale(x, into, row, d);
-#pragma unroll
-    for (int c = 0; c < 8; ++c) x[c] *= exp2(end[c] - sum[c]);
-    store_unit<Element, KEY>(end_keys, row, d, x);
-  }
-}
+struct TurnedRowsOfL {
+  const Scores& scores;
+  float row[2];  // what rows of L are scaled by
+  float near[2][2], halves[2];
 
-// M = (I + L)^-1, unit lower triangular, [CHUNK][CHUNK], in 16x16 blocks.
-// Reads l (float32; its diagonal blocks are replaced by their inverses), writes m (operand type). Blocks above the
-// diagonal are neither read nor written.
-//
-// Each entry of M is rounded to the operand type before later rows are computed from it: they then make up for what
-// the rounding changed, as a token erases what the tokens before it really wrote. With repeated keys, no
-// decay and bf16, an inverse rounded at the end loses 1.7 times as much.
-
-// Inverts I + L of each diagonal block by forward substitution in float32: a column to a lane, two blocks to a warp.
-template <typename Element>
-DEVICE void invert_diagonal(int l) {
-  constexpr int BLOCKS = CHUNK / 16;
-  const int lane = lane_index(), col = lane % 16;
-  for (int first = warp_index() * 2; first < BLOCKS; first += WARPS * 2) {
-    const int block = min(first + lane / 16, BLOCKS - 1);
-    float x[16];
+  METHOD TurnedRowsOfL(const Scores& scores, const Left& left, int block, int lane) : scores(scores) {
+    row[0] = left.row(block * 16 + token_of(lane / 4));
+    row[1] = left.row(block * 16 + token_of(lane / 4 + 8));
+    const float(&sum)[4] = scores.near;
 #pragma unroll
-    for (int i = 0; i < 16; ++i) {
-      x[i] = i == col ? 1.0f : 0.0f;
-#pragma unroll
-      for (int j = 0; j < i; j += 4) {
-        const float4 row = at<float4>(l + Tile<CHUNK, 4>::offset(block * 16 + i, block * 16 + j));
-        x[i] -= row.x * x[j];
-        if (j + 1 < i) x[i] -= row.y * x[j + 1];
-        if (j + 2 < i) x[i] -= row.z * x[j + 2];
-        if (j + 3 < i) x[i] -= row.w * x[j + 3];
-      }
-      x[i] = Element::low(Element::pack(x[i], 0.0f));
-    }
-    __syncwarp();
-    if (block == first + lane / 16) {
-#pragma unroll
-      for (int i = 0; i < 16; ++i) {
-        at<float>(l + Tile<CHUNK, 4>::offset(block * 16 + i, block * 16 + col)) = x[i];
-      }
+    for (int c = 0; c < 2; ++c) {
+      near[0][c] = sum[2 + c] * row[0];
+      near[1][c] = __shfl_xor_sync(0xffffffffu, sum[3 - c] * row[1], 31);
+      halves[c] = __shfl_xor_sync(0xffffffffu, scores.halves[2 + c] * row[1], 28);
     }
   }
-}
 
-// float32 as a sum of two tf32 numbers, about 21 bits.
-struct Split {
-  u32 high, low;
-  METHOD explicit Split(float x) {
-    asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(high) : "f"(x));
-    asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(low) : "f"(x - __uint_as_float(high)));
+  // Block `other` left of the warp's own as an operand, high and low.
+  METHOD void operand(u32 (&high)[4], u32 (&low)[4], int other) const {
+#pragma unroll
+    for (int p = 0; p < 4; ++p) {
+      const float(&sum)[4] = scores.far[other][2 + p / 2];
+      const int c = p % 2 * 2;
+      const Halved<Element> l(sum[c] * row[p % 2], sum[c + 1] * row[p % 2]);
+      high[p] = p % 2 ? __shfl_xor_sync(0xffffffffu, l.high, 28) : l.high;
+      low[p] = p % 2 ? __shfl_xor_sync(0xffffffffu, l.low, 28) : l.low;
+    }
   }
 };
 
-DEVICE void mma_tf32(float (&d)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1) {
-  asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-      : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
-}
+// PARTS: groups of warps, of four where there are several, that divide the channels among them. Several leave queries and
+// keys as they are, and scaled keys in a tile of their own.
+template <class Cfg, int PARTS = 1>
+struct ChunkFactors {
+  using Element = typename Cfg::Element;
+  using Decay = typename Cfg::Decay;
+  using Left = Erasure<Cfg>;
+  enum : int { QUERIES = Cfg::OUTPUTS, ERASES = Left::ERASES };
+  Runs<Decay> runs;
+  Passed<Cfg> passed;
+  int begins = 0;  // in which of two buffers
 
-// sum[j][i] += x[j][s] y[i][s] over a 16x16 block, x in accumulator layout, y a block of tile l at (row, col). The
-// depth index is permuted so that accumulators serve as the A operand as they are: slot t of a step is column 2t,
-// slot t + 4 column 2t + 1, which makes a lane's two B numbers neighbours in memory.
-//
-// Here x holds rounded entries of M, exact in tf32, and y entries of L in full.
-DEVICE void multiply_by_l(float (&sum)[2][4], const float (&x)[2][4], int l, int row, int col, int lane) {
-#pragma unroll
-  for (int s = 0; s < 2; ++s) {
-    const u32 a0 = __float_as_uint(x[s][0]), a1 = __float_as_uint(x[s][2]);
-    const u32 a2 = __float_as_uint(x[s][1]), a3 = __float_as_uint(x[s][3]);
+  METHOD ChunkFactors() : runs(lane_index()), passed(own_block(), lane_index(), part()) {}
+
+  static METHOD int part() { return PARTS == 1 ? 0 : warp_index() / BLOCKS; }
+  static METHOD int own_block() { return PARTS == 1 ? warp_index() : warp_index() % BLOCKS; }
+
+  // Groups of 2 SIZE tokens: those of later halves with those of earlier ones.
+  template <int SIZE>
+  METHOD void score(float (&sum)[4], const Logs<Decay>& logs, const Operands& x, const Counts<Decay, 4>& run, int lane) const {
+    const bool later = lane / 4 & SIZE;  // the first half's token is; the second half's then is not
+    u32 a[4], b[2];
 #pragma unroll
     for (int n = 0; n < 2; ++n) {
-      const float2 y = at<float2>(l + Tile<CHUNK, 4>::offset(row + n * 8 + lane / 4, col + s * 8 + lane % 4 * 2));
-      const Split b0(y.x), b1(y.y);
-      mma_tf32(sum[n], a0, a1, a2, a3, b0.low, b1.low);
-      mma_tf32(sum[n], a0, a1, a2, a3, b0.high, b1.high);
+      float e[4];
+      logs.sum(e, n, run.ones);
+      const u32 begun = Element::pack(decay_of(e[0]), decay_of(e[1]));
+      a[n * 2] = QUERIES ? Pairs<Element>::times(later ? x.q[n * 2] : x.q[n * 2 + 1], begun) : 0;
+      a[n * 2 + 1] = ERASES ? Pairs<Element>::times(later ? x.e[n] : x.e[n + 2], begun) : 0;
+      b[n] = later ? x.k[n + 2] : x.k[n];
+      // A group of one token has no decay to come.
+      if (SIZE > 1) b[n] = Pairs<Element>::times(b[n], Element::pack(decay_of(e[2]), decay_of(e[3])));
+    }
+    Element::mma(sum, a, b[0], b[1]);
+  }
+
+  // The block by itself, over 16 channels.
+  METHOD void score_block(Scores& scores, float (&near)[3][4], Ends& ends, const Logs<Decay>& logs, const Operands& x,
+                          int lane) const {
+    score<4>(near[2], logs, x, runs.fours, lane);
+    score<2>(near[1], logs, x, runs.twos, lane);
+    score<1>(near[0], logs, x, runs.ones, lane);
+    u32 a[4], b[2];
+#pragma unroll
+    for (int n = 0; n < 2; ++n) {
+      float first[4], second[4], across[4];
+      logs.sum(first, n, 0, runs.first.ones);
+      logs.sum(second, n, 1, runs.second.ones);
+      logs.sum(across, n, runs.across.ones);
+      const u32 begun = Element::pack(decay_of(second[2]), decay_of(second[3]));
+      a[n * 2] = QUERIES ? Pairs<Element>::times(x.q[n * 2 + 1], begun) : 0;
+      a[n * 2 + 1] = ERASES ? Pairs<Element>::times(x.e[n + 2], begun) : 0;
+      b[n] = Pairs<Element>::times(x.k[n], Element::pack(decay_of(first[2]), decay_of(first[3])));
+#pragma unroll
+      for (int c = 0; c < 2; ++c) {
+        ends.since[n][c] = decay_of(first[c]);
+        ends.until[n][c] = decay_of(across[c]);
+        ends.since[n][c + 2] = decay_of(across[c + 2]);
+        ends.until[n][c + 2] = decay_of(second[c]);
+      }
+    }
+    Element::mma(scores.halves, a, b[0], b[1]);
+    if constexpr (QUERIES) {
+      Element::mma(scores.own[0], x.q, x.k[0], x.k[1]);
+      Element::mma(scores.own[1], x.q, x.k[2], x.k[3]);
+    }
+  }
+
+  // A block's queries and what it erases, over 16 channels: with earlier blocks' keys, split at the block's start, and scaled
+  // from the chunk's start on, where they lie.
+  template <int BLOCK>
+  METHOD void score_others(Scores& scores, const Ends& ends, const Operands& x, int turn, u32 query, u32 erased) const {
+    float4 before = {1.0f, 1.0f, 1.0f, 1.0f};
+    u32 between[BLOCK + 1][2], q[4], e[4], scaled[4];
+#pragma unroll
+    for (int other = BLOCK - 1; other >= 0; --other) {
+      between[other][0] = Element::pack(before.x, before.y);
+      between[other][1] = Element::pack(before.z, before.w);
+      before = times(before, passed.decay(other, turn));
+    }
+    const Factors<Element> own(ends.since), all(ends.since, before);
+    if constexpr (QUERIES) {
+      if (BLOCK > 0) own.left(q, x.q);
+      if constexpr (PARTS == 1) {
+        all.left(scaled, x.q);
+        store_matrices(scaled, query);
+      }
+    }
+    if constexpr (ERASES) {
+      if (BLOCK > 0) own.turned(e, x.e);
+      all.right(scaled, x.e);
+      store_matrices(scaled, erased);
+    }
+#pragma unroll
+    for (int other = BLOCK - 1; other >= 0; --other) {
+      u32 k[4];
+      passed.take_keys(k, other, turn);
+#pragma unroll
+      for (int p = 0; p < 4; ++p) {
+        if (other + 1 < BLOCK) k[p] = Pairs<Element>::times(k[p], between[other][p % 2]);
+      }
+      float(&sum)[4][4] = scores.far[other];
+#pragma unroll
+      for (int n = 0; n < 2; ++n) {
+        if (QUERIES) Element::mma(sum[n], q, k[n * 2], k[n * 2 + 1]);
+        if (ERASES) Element::mma(sum[n + 2], e, k[n * 2], k[n * 2 + 1]);
+      }
+    }
+  }
+
+  // Where scaled keys go that lie at `key`.
+  static METHOD u32 scaled_place(const Buffer<Cfg>& tiles, u32 key) {
+    if constexpr (PARTS == 1) return key;
+    else return key + (Cfg::SMEM_SCALED_K - tiles.keys());
+  }
+
+  // The chunk's decay, from lanes that have its last token.
+  static METHOD void store_decay(const Buffer<Cfg>& tiles, float4 decay, int d, int lane) {
+    if (lane < 4) at<float4>(tiles.chunk_decay() + d * 4 + lane * 16) = decay;
+  }
+
+  // All channels of a block.
+  template <int BLOCK>
+  METHOD void score_channels(Scores& scores, const Left& left, const Buffer<Cfg>& tiles) {
+    constexpr int FIRST = BLOCK * 16;
+    int lane = lane_index();
+    const RowCursor<KEY> queries(tiles.queries(), FIRST + token_of(lane % 16) - lane % 16, lane);
+    const RowCursor<KEY> keys = right_rows<KEY>(tiles.keys(), FIRST, lane), decays(tiles.decays(), FIRST, lane);
+    const int erased = tiles.erased() - tiles.keys();
+    float near[3][4] = {};
+    Logs<Decay> logs;
+    enum : int { SHARE = KEY / PARTS };
+    const int from = part() * SHARE;
+    logs.load(decays, tiles.decays(), FIRST, from, lane);
+#pragma unroll 1
+    for (int d = 0; d < SHARE; d += 16) {
+      const int turn = (d / 16 + begins) % 2;
+      asm volatile("" : "+r"(lane));  // or addresses held through the loop would be registers too many
+      const u32 key = keys.place(from + d, 0), query = queries.place(from + d, 0);
+      Operands x;
+      load_matrices(x.k, key);
+      if (QUERIES) load_matrices(x.q, query);
+      logs.bound();
+      left.erased(x.e, x.k, key, FIRST, from + d, lane);
+      Ends ends;
+      score_block(scores, near, ends, logs, x, lane);
+      const Factors<Element> until(ends.until);
+      u32 scaled[4];
+      until.right(scaled, x.k);
+      if constexpr (BLOCK + 1 == BLOCKS) store_matrices(scaled, scaled_place(tiles, key));
+      else passed.give_keys(scaled, turn);
+      if constexpr (BLOCKS > 1) {
+        if (lane < 4) passed.decay(BLOCK, turn) = ends.whole();
+        blocks_sync<PARTS>(part());
+      }
+      score_others<BLOCK>(scores, ends, x, turn, query, key + erased);
+      if constexpr (BLOCK + 1 < BLOCKS) {
+        float4 after = passed.decay(BLOCK + 1, turn);
+#pragma unroll
+        for (int other = BLOCK + 2; other < BLOCKS; ++other) after = times(after, passed.decay(other, turn));
+        Factors<Element>(ends.until, after).right(scaled, x.k);
+        store_matrices(scaled, scaled_place(tiles, key));
+        if constexpr (BLOCK == 0) store_decay(tiles, times(ends.whole(), after), from + d, lane);
+      } else if constexpr (BLOCK == 0) {
+        store_decay(tiles, ends.whole(), from + d, lane);
+      }
+      if (d + 16 < SHARE) logs.load(decays, tiles.decays(), FIRST, from + d + 16, lane);
+    }
+    if (BLOCKS == 1) __syncwarp();  // several have met since they read what comes to lie over decays
+#pragma unroll
+    for (int c = 0; c < 4; ++c) {
+      const int apart = lane / 4 ^ (lane % 4 * 2 + c % 2);  // rows, in the highest bit of which tokens meet
+      scores.near[c] = apart >= 4 ? near[2][c] : apart >= 2 ? near[1][c] : near[0][c];
+    }
+  }
+
+  // A copy of the loop to each warp: branches would cost as much as what they choose.
+  template <int BLOCK = 0>
+  METHOD void score_own(Scores& scores, const Left& left, const Buffer<Cfg>& tiles) {
+    if (own_block() == BLOCK) score_channels<BLOCK>(scores, left, tiles);
+    else if constexpr (BLOCK + 1 < BLOCKS) score_own<BLOCK + 1>(scores, left, tiles);
+  }
+
+  METHOD void make(const Buffer<Cfg>& buffer, float) {
+    const Left left{buffer};
+    Scores sums = {};
+    score_own(sums, left, buffer);
+    begins = (begins + KEY / 16) % 2;
+    if constexpr (QUERIES) {
+      clear_above(buffer.p());
+      store_query_scores<Element>(sums, buffer.p(), warp_index(), lane_index());
+    }
+    if constexpr (ERASES) {
+      clear_above(buffer.m());
+      // A warp without a block has rows like the last one's, of which nothing comes.
+      const int block = min(warp_index(), BLOCKS - 1);
+      solve_rows<Element>(TurnedRowsOfL<Element, Left>(sums, left, block, lane_index()), buffer.m());
+    }
+  }
+};
+
+// A chunk's scores where every channel decays at its own rate, half of the channels to a warpgroup. The first has L of both
+// halves in the end and makes M, the second has P.
+
+// Where a lane leaves numbers for that of the other warpgroup which has its place: [number][lane of 128].
+struct Handed {
+  int place;
+  METHOD explicit Handed(int first, int block, int lane) : place(first + (block * 32 + lane) * 4) {}
+  METHOD float& operator[](int i) const { return at<float>(place + i * 512); }
+};
+
+// Visits what of the scores is erased keys', or queries'.
+template <bool QUERIES, typename Visit>
+DEVICE void each_score(Scores& scores, Visit visit) {
+  constexpr int HALF = QUERIES ? 0 : 2;
+  int i = 0;
+#pragma unroll
+  for (int c = 0; c < 2; ++c) {
+    visit(i++, scores.near[HALF + c]);
+    visit(i++, scores.halves[HALF + c]);
+  }
+#pragma unroll
+  for (int other = 0; other + 1 < BLOCKS; ++other) {
+#pragma unroll
+    for (int n = 0; n < 2; ++n) {
+#pragma unroll
+      for (int c = 0; c < 4; ++c) visit(i++, scores.far[other][HALF + n][c]);
+    }
+  }
+  if constexpr (QUERIES) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+#pragma unroll
+      for (int c = 0; c < 4; ++c) visit(i++, scores.own[half][c]);
     }
   }
 }
 
-// The same where y is exact in tf32, an inverted diagonal block, and x is not.
-DEVICE void multiply_by_inverse(float (&sum)[2][4], const float (&x)[2][4], int l, int row, int col, int lane) {
-#pragma unroll
-  for (int s = 0; s < 2; ++s) {
-    const Split a0(x[s][0]), a1(x[s][2]), a2(x[s][1]), a3(x[s][3]);
-#pragma unroll
-    for (int n = 0; n < 2; ++n) {
-      const float2 y = at<float2>(l + Tile<CHUNK, 4>::offset(row + n * 8 + lane / 4, col + s * 8 + lane % 4 * 2));
-      const u32 b0 = __float_as_uint(y.x), b1 = __float_as_uint(y.y);
-      mma_tf32(sum[n], a0.low, a1.low, a2.low, a3.low, b0, b1);
-      mma_tf32(sum[n], a0.high, a1.high, a2.high, a3.high, b0, b1);
-    }
-  }
-}
+enum : int {
+  HANDED_ERASES = 4 + (BLOCKS - 1) * 8,  // numbers of a lane
+  HANDED_QUERIES = HANDED_ERASES + 8,
+};
 
-// Blocks of M, a block column to a warp, transposed in registers: X_I = (M_IJ)T.
-//   X_I = -(sum over J <= B < I of X_B (L_IB)T) (M_II)T
-template <typename Element>
-DEVICE void solve_columns(int l, int m) {
-  constexpr int BLOCKS = CHUNK / 16;
+template <class Cfg>
+DEVICE void make_channel_scores(const Buffer<Cfg>& buffer, int group, int block) {
+  using Element = typename Cfg::Element;
+  using Factors = ChunkFactors<Cfg, 2>;
+  const typename Factors::Left left{buffer};
+  Scores sums = {};
+  Factors factors;
+  factors.score_own(sums, left, buffer);
   const int lane = lane_index();
-  for (int column = warp_index(); column < BLOCKS; column += WARPS) {
-    float x[BLOCKS][2][4] = {};  // left undefined, skipped steps would keep registers through the whole kernel
-#pragma unroll
-    for (int step = 0; step < BLOCKS; ++step) {
-      if (column + step < BLOCKS) {
-        const int i0 = (column + step) * 16, j0 = column * 16;
-        if (step == 0) {
-#pragma unroll
-          for (int n = 0; n < 2; ++n) {
-#pragma unroll
-            for (int c = 0; c < 4; ++c) {
-              x[0][n][c] = at<float>(
-                  l + Tile<CHUNK, 4>::offset(i0 + n * 8 + lane % 4 * 2 + c % 2, j0 + lane / 4 + c / 2 * 8));
-            }
-          }
-        } else {
-          float sum[2][4] = {};
-#pragma unroll
-          for (int before = 0; before < step; ++before) {
-            multiply_by_l(sum, x[before], l, i0, j0 + before * 16, lane);
-          }
-#pragma unroll
-          for (int n = 0; n < 2; ++n) {
-#pragma unroll
-            for (int c = 0; c < 4; ++c) {
-              sum[n][c] = -sum[n][c];
-              x[step][n][c] = 0.0f;
-            }
-          }
-          multiply_by_inverse(x[step], sum, l, i0, i0, lane);
-        }
-#pragma unroll
-        for (int n = 0; n < 2; ++n) {
-#pragma unroll
-          for (int half = 0; half < 2; ++half) {
-            const u32 pair = Element::pack(x[step][n][half * 2], x[step][n][half * 2 + 1]);
-            x[step][n][half * 2] = Element::low(pair);
-            x[step][n][half * 2 + 1] = Element::high(pair);
-            at<u32>(m + Tile<CHUNK, 2>::offset(i0 + n * 8 + lane / 4, j0 + half * 8 + lane % 4 * 2)) = transpose(pair);
-          }
-        }
-      }
-    }
+  const Handed queries(Cfg::SMEM_HANDED, block, lane), erases(Cfg::SMEM_HANDED + HANDED_QUERIES * 512, block, lane);
+  if (group == 0) each_score<true>(sums, [&](int i, float& x) { queries[i] = x; });
+  else if constexpr (Cfg::ERASE) each_score<false>(sums, [&](int i, float& x) { erases[i] = x; });
+  __syncthreads();
+  if (group == 1) {
+    each_score<true>(sums, [&](int i, float& x) { x += queries[i]; });
+    clear_above(buffer.p(), block);
+    store_query_scores<Element>(sums, buffer.p(), block, lane);
+  } else if constexpr (Cfg::ERASE) {
+    each_score<false>(sums, [&](int i, float& x) { x += erases[i]; });
+    clear_above(buffer.m(), block);
+    solve_rows<Element>(TurnedRowsOfL<Element, typename Factors::Left>(sums, left, block, lane), buffer.m());
   }
 }
 
-// Elementwise factors. `of(i)` is the factor at i, `pair(i)` the factors at i and at i + 1, i even; multiplying by One
-// costs nothing.
+// Sums over the rows of accumulators whose columns are a chunk's tokens.
 
-struct One {
-  static METHOD float of(int) { return 1.0f; }
-  static METHOD float2 pair(int) { return {1.0f, 1.0f}; }
-};
+// Of a warp's 16 rows, x[n][c] being a lane's part of column 8 n + 2 (lane % 4) + c; it ends with those of columns 2 lane and
+// the next. Each step halves the columns that a lane has left.
+DEVICE float2 sum_columns(float (&x)[CHUNK / 8][2], int lane) {
+#pragma unroll
+  for (int half = CHUNK / 16, step = 16; half > 0; half /= 2, step /= 2) {
+    const bool upper = lane & step;
+#pragma unroll
+    for (int n = 0; n < half; ++n) {
+#pragma unroll
+      for (int c = 0; c < 2; ++c) {
+        const float keep = upper ? x[n + half][c] : x[n][c], give = upper ? x[n][c] : x[n + half][c];
+        x[n][c] = keep + __shfl_xor_sync(0xffffffffu, give, step);
+      }
+    }
+  }
+  return {x[0][0], x[0][1]};
+}
 
-// A float32 vector in shared memory, indexed by token or by channel.
-template <int VECTOR>
-struct Each {
-  static METHOD float of(int i) { return at<float>(VECTOR + i * 4); }
-  static METHOD float2 pair(int i) { return at<float2>(VECTOR + i * 4); }
-};
-
-// No decay between two tokens, or none that is one factor per pair.
-struct NoPairDecay {
-  static METHOD float of(int, int) { return 1.0f; }
-};
+// The same of the columns of one block, 16 of them; lanes with bit 2 clear end with that of column `block_column`.
+DEVICE float sum_block_columns(const float (&x)[2][2], int lane) {
+  const bool far = lane & 16, second = lane & 8;
+  float half[2];
+#pragma unroll
+  for (int c = 0; c < 2; ++c) {
+    half[c] = (far ? x[1][c] : x[0][c]) + __shfl_xor_sync(0xffffffffu, far ? x[0][c] : x[1][c], 16);
+  }
+  const float sum = (second ? half[1] : half[0]) + __shfl_xor_sync(0xffffffffu, second ? half[0] : half[1], 8);
+  return sum + __shfl_xor_sync(0xffffffffu, sum, 4);
+}
+DEVICE int block_column(int lane) { return lane / 16 * 8 + lane % 4 * 2 + lane / 8 % 2; }
 
 // The unit that a warp holds its rows of a state in, a power of two.
 //
@@ -2820,6 +3595,83 @@ struct Unit<F16> {
   }
 };
 
+// Where states are kept in memory, as matrix operands in the order of mma.m16n8k16's warps: of each 16 value rows and 16
+// channels, one 16-byte word to a lane, so that a warp moves 512 neighbouring bytes at a time. [value tiles][KEY / 16][32
+// lanes], rounded to the operand type, and behind each tile its unit's exponent where there is one.
+
+enum : int {
+  KEPT_TILE = KEY / 16 * 512,  // bytes of a value tile
+};
+
+// Words of a value tile, unit and all.
+template <typename Element>
+constexpr int KEPT_WORDS = KEPT_TILE / 16 + Unit<Element>::MOVES;
+
+// The kept state of a chunk, first value tile of `tile`.
+template <typename Element>
+DEVICE uint4* kept_words(void* workspace, i64 slot, int value_head, int value_heads, int tile) {
+  const i64 index = (slot * value_heads + value_head) * ((VALUE + 15) / 16) + tile;
+  return static_cast<uint4*>(workspace) + index * KEPT_WORDS<Element>;
+}
+
+// Kept states: a warp's 16 value rows as the register operand of products over channels, and as rows of a tile. Their order
+// is that in which they were kept, and that of all tiles whose rows are values.
+
+enum : int {
+  ROW_BLOCK = 64,                     // value rows of a warpgroup, and channels
+  VALUE_BLOCK = VALUE * ROW_BLOCK * 2,  // bytes of a state's tile to so many channels
+};
+
+// Groups of 16 channels, FROM and on, of a warp's words.
+template <int FROM = 0, int M>
+DEVICE void fetch_kept(u32 (&a)[M][4], const uint4* words, int lane) {
+#pragma unroll
+  for (int d = 0; d < M; ++d) {
+    const uint4 x = words[(FROM + d) * 32 + lane];
+    a[d][0] = x.x, a[d][1] = x.y, a[d][2] = x.z, a[d][3] = x.w;
+  }
+}
+
+// The same as rows `row` and on of a tile [VALUE][KEY].
+template <int FROM = 0, int M>
+DEVICE void store_kept(int tile, int row, const u32 (&a)[M][4], int lane) {
+#pragma unroll
+  for (int d = FROM; d < FROM + M; ++d) {
+    RowCursor<ROW_BLOCK>(tile + d * 16 / ROW_BLOCK * VALUE_BLOCK, row, lane).store(a[d - FROM], d * 16 % ROW_BLOCK);
+  }
+}
+
+// Products with a chunk's triangles P and M transposed: their depth runs across rows.
+
+// sum[.][j] (+)= a[.][i] y[i][j] over the rows i of a tile [CHUNK][CHUNK].
+DEVICE void multiply_down(float (&sum)[CHUNK / 8][4], const u32 (&a)[CHUNK / 16][4], int y, bool keep) {
+  const ByRows<CHUNK> rows(y);
+#pragma unroll
+  for (int t = 0; t < CHUNK / 16; ++t) multiply<1>(sum, a[t], rows.step(t), keep || t > 0);
+}
+
+// dN begins to become dR = MT dN. dN enters as the sum of two operands, which the caller holds: where keys repeat, rows of M
+// cancel, and what one operand rounds away would be all that is left.
+template <typename Element>
+DEVICE void begin_transposed_solve(float (&dn)[CHUNK / 8][4], u32 (&high)[CHUNK / 16][4], u32 (&low)[CHUNK / 16][4], int m) {
+#pragma unroll
+  for (int t = 0; t < CHUNK / 16; ++t) {
+#pragma unroll
+    for (int p = 0; p < 4; ++p) {
+      const float(&pair)[4] = dn[t * 2 + p / 2];
+      const Halved<Element> halved(pair[p % 2 * 2], pair[p % 2 * 2 + 1]);
+      high[t][p] = halved.high;
+      low[t][p] = halved.low;
+    }
+  }
+  pin(high);
+  pin(low);
+  products_begin();
+  multiply_down(dn, low, m, false);
+  multiply_down(dn, high, m, true);
+  products_commit();
+}
+
 // Asynchronous copies from global to shared memory (cp.async). Rows that do not exist become zeros.
 
 // BYTES is 8 or 16; both addresses are multiples of it.
@@ -2858,47 +3710,6 @@ DEVICE void copy_tile(int tile, const T* rows, i64 stride, int exist) {
 // Transposing a pair of 8x8 matrices in registers then gives accumulator layout, with row r of the accumulator
 // (r = lane / 4) standing for value 4 (r / 2) + r % 2 and row r + 8 for the value two further on.
 
-DEVICE int value_row(int lane) { return lane / 8 * 4 + lane / 4 % 2; }
-
-// Bytes of one warp's slice of a tensor.
-template <typename T>
-constexpr int SLICE = CHUNK * 16 * sizeof(T);
-
-// Starts the copy of a chunk's tokens; `rows` points at the warp's first value.
-template <typename T>
-DEVICE void copy_slice(int region, const T* rows, i64 stride, int exist) {
-  const int lane = lane_index(), mine = region + warp_index() * SLICE<T> + lane * (4 * sizeof(T));
-#pragma unroll 1
-  for (int group = 0; group < CHUNK / 8; ++group) {
-    const int token = group * 8 + lane / 4;
-    copy_async<4 * sizeof(T)>(mine + group * (128 * sizeof(T)), rows + token * stride + lane % 4 * 4, token < exist);
-  }
-}
-
-// Reads one group of eight tokens of a slice in accumulator layout: columns are tokens.
-template <typename T>
-struct Slice {
-  static METHOD void load(float (&x)[4], int region, int group, int lane) {
-    const uint2 mine = at<uint2>(region + warp_index() * SLICE<T> + lane * 8 + group * 256);
-    const u32 low = transpose(mine.x), high = transpose(mine.y);
-    x[0] = T::low(low);
-    x[1] = T::high(low);
-    x[2] = T::low(high);
-    x[3] = T::high(high);
-  }
-};
-
-template <>
-struct Slice<float> {
-  static METHOD void load(float (&x)[4], int region, int group, int lane) {
-    const int token = region + warp_index() * SLICE<float> + group * 512 + lane % 4 * 128 + value_row(lane) * 4;
-    x[0] = at<float>(token);
-    x[1] = at<float>(token + 64);
-    x[2] = at<float>(token + 8);
-    x[3] = at<float>(token + 72);
-  }
-};
-
 // Writes a chunk's outputs, accumulator layout, columns are tokens; tokens from `exist` on are not written.
 template <typename Element>
 DEVICE void store_outputs(const float (&out)[CHUNK / 8][4], float scale, Element* rows, i64 stride, int exist) {
@@ -2914,453 +3725,530 @@ DEVICE void store_outputs(const float (&out)[CHUNK / 8][4], float scale, Element
   }
 }
 
-// The sequential part: S held transposed in accumulators, 16 value rows to a warp, and the four products that read
-// and advance it. Only here does one chunk depend on another.
-//   R = Z - E^ S      N = M R      O = scale (Q^ S + P N)      S' = decay S + K^T N
-// with E^, Q^, K^ the tiles of a chunk; factors that are one per token are applied to accumulators instead.
+// The state warpgroups: 64 value rows of S^T to each, in accumulators throughout and, rounded, as the register operand of
+// products whose other operand is a tile. A warp has 16 of the rows, a lane rows lane / 4 and eight on.
+//
+//   R = w V - E^ S      N = M R      O = Q^ S + P N      S' = D S + K^T N
+//
+// Factors that are one per token come from the vectors of the chunk's buffer; M, P and the tiles are the factors' work.
 
-// A product's operand from accumulators: columns 16 b and on of `x`, columns scaled by `Factor`.
-template <typename Element, typename Factor, int N>
-DEVICE void to_operand(u32 (&a)[4], const float (&x)[N][4], int b, int lane) {
-  const int col = b * 16 + lane % 4 * 2;
-  const float2 near = Factor::pair(col), far = Factor::pair(col + 8);
-  a[0] = Element::pack(x[b * 2][0] * near.x, x[b * 2][1] * near.y);
-  a[1] = Element::pack(x[b * 2][2] * near.x, x[b * 2][3] * near.y);
-  a[2] = Element::pack(x[b * 2 + 1][0] * far.x, x[b * 2 + 1][1] * far.y);
-  a[3] = Element::pack(x[b * 2 + 1][2] * far.x, x[b * 2 + 1][3] * far.y);
-}
-
-// sum[.][i] += a[.][j] y[i][j] for token blocks j <= i, y a lower triangular tile [CHUNK][CHUNK].
-template <typename Element>
-DEVICE void multiply_triangle(float (&sum)[CHUNK / 8][4], const u32 (&a)[CHUNK / 16][4], int y, int lane) {
+// Accumulators as the register operand of products over their columns, 16 FROM and on.
+template <typename Element, int FROM = 0, int N, int M>
+DEVICE void to_operands(u32 (&a)[M][4], const float (&x)[N][4]) {
 #pragma unroll
-  for (int i = 0; i < CHUNK / 16; ++i) {
-#pragma unroll
-    for (int j = 0; j <= i; ++j) {
-      u32 block[4];
-      load_block<CHUNK>(block, y, i * 16, j * 16, lane);
-      Element::mma(sum[i * 2], a[j], block[0], block[2]);
-      Element::mma(sum[i * 2 + 1], a[j], block[1], block[3]);
-    }
+  for (int b = 0; b < M; ++b) {
+    const int n = (FROM + b) * 2;
+    if (n >= N) continue;
+    a[b][0] = Element::pack(x[n][0], x[n][1]);
+    a[b][1] = Element::pack(x[n][2], x[n][3]);
+    a[b][2] = Element::pack(x[n + 1][0], x[n + 1][1]);
+    a[b][3] = Element::pack(x[n + 1][2], x[n + 1][3]);
   }
 }
 
-// The sequential part of backward, last chunk first: dS held transposed in accumulators as S is in forward.
-//   dN = PT dO + K^ dS      dR = MT dN      dS' = Q^T dO + decay dS - E^T dR
-// Factors that are one per token are applied to accumulators and operands instead of tiles, as in forward.
-
-// sum[.][j] += a[.][i] y[i][j] for token blocks i >= j, y a lower triangular tile [CHUNK][CHUNK].
-template <typename Element>
-DEVICE void multiply_triangle_transposed(float (&sum)[CHUNK / 8][4], const u32 (&a)[CHUNK / 16][4], int y) {
-  const int lane = lane_index();
+template <int N>
+DEVICE void scale_columns(float (&x)[N][4], const Columns& factors) {
 #pragma unroll
-  for (int j = 0; j < CHUNK / 16; ++j) {
+  for (int n = 0; n < N; ++n) {
+    const float2 f = factors[n];
+    x[n][0] *= f.x;
+    x[n][1] *= f.y;
+    x[n][2] *= f.x;
+    x[n][3] *= f.y;
+  }
+}
+template <int N>
+DEVICE void scale_all(float (&x)[N][4], float factor) {
 #pragma unroll
-    for (int i = j; i < CHUNK / 16; ++i) {
-      u32 block[4];
-      load_block_transposed<CHUNK>(block, y, i * 16, j * 16, lane);
-      Element::mma(sum[j * 2], a[i], block[0], block[1]);
-      Element::mma(sum[j * 2 + 1], a[i], block[2], block[3]);
-    }
+  for (int n = 0; n < N; ++n) {
+#pragma unroll
+    for (int c = 0; c < 4; ++c) x[n][c] *= factor;
   }
 }
 
-template <typename Element, typename Factor>
-DEVICE void to_operands(u32 (&a)[CHUNK / 16][4], const float (&x)[CHUNK / 8][4]) {
-  const int lane = lane_index();
+// sum[.][i] (+)= a[.][j] y[i][j] over the rows i of a tile of COLS columns, j from 16 FROM on.
+template <int FROM = 0, int COLS, int M>
+DEVICE void multiply_rows(float (&sum)[CHUNK / 8][4], const u32 (&a)[M][4], const ByColumns<COLS>& y, bool keep) {
 #pragma unroll
-  for (int b = 0; b < CHUNK / 16; ++b) to_operand<Element, Factor>(a[b], x, b, lane);
+  for (int s = 0; s < M; ++s) {
+    if ((FROM + s) * 16 < COLS) multiply<0>(sum, a[s], y.step(FROM + s), keep || s > 0);
+  }
 }
 
-// x = scale x, columns also by `Factor`.
-template <typename Factor>
-DEVICE void scale_tokens(float (&x)[CHUNK / 8][4], float scale) {
-  const int lane = lane_index();
+// What a chunk wrote and what its writes were worth, 64 value rows to a warpgroup, S before and dS after the chunk as the
+// register operands that they were kept as:
+//   N = M (w V - E^ S)      dN = PT dO + K^ dS      dR = MT dN      dv = w dR      dw = v dR
+// dO, N and dR go to tiles [VALUE][CHUNK].
+
+// The warp's own 16 values of a chunk's rows of a tensor.
+template <typename Element>
+struct OwnValues {
+  Element* first;
+  i64 stride;
+};
+
+// The warp's 16 values of a chunk's tokens, as operands whose rows are values and whose columns are tokens: fetched, and then
+// turned. Tokens from `exist` on are zeros.
+using ValueWords = u32[CHUNK / 16][4];
+
+template <typename Element>
+DEVICE void fetch_values(ValueWords& words, const OwnValues<const Element>& from, int exist, int lane) {
+  const Element* row = from.first + lane / 4 * from.stride + lane % 4 * 4;
 #pragma unroll
   for (int group = 0; group < CHUNK / 8; ++group) {
-    const float2 factor = Factor::pair(group * 8 + lane % 4 * 2);
-    x[group][0] *= scale * factor.x;
-    x[group][1] *= scale * factor.y;
-    x[group][2] *= scale * factor.x;
-    x[group][3] *= scale * factor.y;
+    uint2 mine = {0, 0};
+    if (group * 8 + lane / 4 < exist) mine = *reinterpret_cast<const uint2*>(row);
+    words[group / 2][group % 2 * 2] = mine.x;
+    words[group / 2][group % 2 * 2 + 1] = mine.y;
+    row += 8 * from.stride;
+    asm("" : "+l"(row));  // or the offset of every group would live in registers throughout
+  }
+}
+DEVICE void turn_values(ValueWords& words) {
+#pragma unroll
+  for (int t = 0; t < CHUNK / 16; ++t) {
+#pragma unroll
+    for (int r = 0; r < 4; ++r) words[t][r] = transpose(words[t][r]);
   }
 }
 
-// dN of a chunk from dO, in operands, and dS: `held` is K^ dS before its factor `Out` per token.
-template <typename Element, typename Out>
-DEVICE void write_gradient(float (&dn)[CHUNK / 8][4], const u32 (&grad)[CHUNK / 16][4], int p, float scale,
-                           float (&held)[CHUNK / 8][4]) {
-#pragma unroll
-  for (int group = 0; group < CHUNK / 8; ++group) {
-#pragma unroll
-    for (int c = 0; c < 4; ++c) dn[group][c] = 0.0f;
-  }
-  multiply_triangle_transposed<Element>(dn, grad, p);
-  scale_tokens<Out>(held, 1.0f);
-#pragma unroll
-  for (int group = 0; group < CHUNK / 8; ++group) {
-#pragma unroll
-    for (int c = 0; c < 4; ++c) dn[group][c] = dn[group][c] * scale + held[group][c];
-  }
-}
-
-// dN becomes dR = MT dN. dN enters as the sum of two operands: where keys repeat, rows of M cancel, and what one operand
-// rounds away would be all that is left.
-template <typename Element, int M>
-DEVICE void solve_transposed(float (&dn)[CHUNK / 8][4]) {
-  u32 high[CHUNK / 16][4], low[CHUNK / 16][4];
-  to_operands<Element, One>(high, dn);
-#pragma unroll
-  for (int b = 0; b < CHUNK / 16; ++b) {
-#pragma unroll
-    for (int r = 0; r < 4; ++r) {
-      const float x = dn[b * 2 + r / 2][r % 2 * 2], y = dn[b * 2 + r / 2][r % 2 * 2 + 1];
-      low[b][r] = Element::pack(x - Element::low(high[b][r]), y - Element::high(high[b][r]));
-    }
-  }
-#pragma unroll
-  for (int group = 0; group < CHUNK / 8; ++group) {
-#pragma unroll
-    for (int c = 0; c < 4; ++c) dn[group][c] = 0.0f;
-  }
-  multiply_triangle_transposed<Element>(dn, low, M);
-  multiply_triangle_transposed<Element>(dn, high, M);
-}
-
-// A warp's 16 value rows of a chunk, held in registers: each thread has four neighbouring values of a token of every
-// group of eight, as in the slices of forward.
-
-template <typename T>
-struct ValueRows {
-  uint2 mine[CHUNK / 8];
-  METHOD void fetch(const T* rows, i64 stride, int exist) {
-    const int lane = lane_index();
-#pragma unroll
-    for (int group = 0; group < CHUNK / 8; ++group) {
-      const int token = group * 8 + lane / 4;
-      mine[group] = uint2{0, 0};
-      if (token < exist) mine[group] = *reinterpret_cast<const uint2*>(rows + token * stride + lane % 4 * 4);
-    }
-  }
-  // One group in accumulator layout: columns are tokens.
-  METHOD void column(float (&x)[4], int group) const {
-    const u32 low = transpose(mine[group].x), high = transpose(mine[group].y);
-    x[0] = T::low(low);
-    x[1] = T::high(low);
-    x[2] = T::low(high);
-    x[3] = T::high(high);
-  }
-};
-
-// float32 numbers change lanes one by one: value 4 (r / 2) + r % 2 of a token lies in lane 4 token + r / 2.
-template <>
-struct ValueRows<float> {
-  float4 mine[CHUNK / 8];
-  METHOD void fetch(const float* rows, i64 stride, int exist) {
-    const int lane = lane_index();
-#pragma unroll
-    for (int group = 0; group < CHUNK / 8; ++group) {
-      const int token = group * 8 + lane / 4;
-      mine[group] = float4{0.0f, 0.0f, 0.0f, 0.0f};
-      if (token < exist) mine[group] = *reinterpret_cast<const float4*>(rows + token * stride + lane % 4 * 4);
-    }
-  }
-  METHOD void column(float (&x)[4], int group) const {
-    const int lane = lane_index();
-#pragma unroll
-    for (int c = 0; c < 4; ++c) {
-      const int source = (lane % 4 * 2 + c % 2) * 4 + lane / 8;
-      const float even = __shfl_sync(0xffffffffu, c < 2 ? mine[group].x : mine[group].z, source);
-      const float odd = __shfl_sync(0xffffffffu, c < 2 ? mine[group].y : mine[group].w, source);
-      x[c] = lane / 4 % 2 ? odd : even;
-    }
-  }
-};
-
-// Accumulators as a slice in shared memory, [CHUNK][16] operands: packed first, stored once its place is free.
+// Those of n-tile `n`, in accumulator layout.
 template <typename Element>
-struct SliceWords {
-  uint2 words[CHUNK / 8];
-  METHOD void pack(const float (&x)[CHUNK / 8][4]) {
+DEVICE void unpack_values(float (&x)[4], const ValueWords& words, int n) {
 #pragma unroll
-    for (int group = 0; group < CHUNK / 8; ++group) {
-      words[group].x = transpose(Element::pack(x[group][0], x[group][1]));
-      words[group].y = transpose(Element::pack(x[group][2], x[group][3]));
-    }
+  for (int half = 0; half < 2; ++half) {
+    const u32 pair = words[n / 2][n % 2 * 2 + half];
+    x[half * 2] = Element::low(pair);
+    x[half * 2 + 1] = Element::high(pair);
   }
-  METHOD void store(int slice) const {
-    const int lane = lane_index();
-#pragma unroll
-    for (int group = 0; group < CHUNK / 8; ++group) at<uint2>(slice + group * 256 + lane * 8) = words[group];
-  }
-};
-
-// Sixteen tokens of a slice as the A operand of a product over its values. The depth index runs over the values in the
-// order of a kept state's rows.
-DEVICE void load_tokens(u32 (&a)[4], int slice, int row) {
-  const int lane = lane_index();
-  const uint2 near = at<uint2>(slice + (row + lane / 4) * 32 + lane % 4 * 8);
-  const uint2 far = at<uint2>(slice + (row + 8 + lane / 4) * 32 + lane % 4 * 8);
-  a[0] = near.x;
-  a[1] = far.x;
-  a[2] = near.y;
-  a[3] = far.y;
 }
 
-// Sum over a warp's 16 value rows of each token; every lane of a column holds it.
-DEVICE float2 sum_values(const float (&x)[4]) {
-  float2 sum = {x[0] + x[2], x[1] + x[3]};
-#pragma unroll
-  for (int step = 4; step < 32; step *= 2) {
-    sum.x += __shfl_xor_sync(0xffffffffu, sum.x, step);
-    sum.y += __shfl_xor_sync(0xffffffffu, sum.y, step);
-  }
-  return sum;
+template <class Cfg>
+DEVICE Columns write_gates(const Buffer<Cfg>& buffer, int lane) {
+  if constexpr (Cfg::TIED) return Columns(buffer.vector(Cfg::SMEM_BETA), lane);
+  else return Columns(buffer.vector(Cfg::SMEM_WRITE), lane);
 }
 
-// What a chunk wrote and what its writes were worth, 16 value rows to a warp, every chunk on its own:
-//   N = M (Z - E^ S)      dN = PT dO + K^ dS      dR = MT dN      dv = w dR      dw = v dR
-// with S before and dS after the chunk as they were kept.
-
-// sum[.][t] += ST x_t over the tokens of a tile [CHUNK][KEY], S kept as operands in shared memory.
+// Rows of values as a tile's.
 template <typename Element>
-DEVICE void read_kept(float (&sum)[CHUNK / 8][4], int kept, int tile) {
-  const int lane = lane_index();
-  // Two steps at a time: unrolled in full, what follows would be mixed in and everything held at once.
-#pragma unroll 2
-  for (int d = 0; d < KEY / 16; ++d) {
-    const uint4 words = at<uint4>(kept + d * 512 + lane * 16);
-    const u32 a[4] = {words.x, words.y, words.z, words.w};
+DEVICE void store_value_rows(int tile, int row, const float (&x)[CHUNK / 8][4], int lane) {
+  const RowCursor<CHUNK> to(tile, row, lane);
 #pragma unroll
-    for (int t = 0; t < CHUNK / 16; ++t) {
-      u32 block[4];
-      load_block<KEY>(block, tile, t * 16, d * 16, lane);
-      Element::mma(sum[t * 2], a, block[0], block[2]);
-      Element::mma(sum[t * 2 + 1], a, block[1], block[3]);
+  for (int t = 0; t < CHUNK / 16; ++t) store_sums<Element>(to, x[t * 2], x[t * 2 + 1], t * 16);
+}
+
+// Value gradients where every channel decays at its own rate, as `value_gradients.cuh` has them, but that P lacks the scale and
+// scaled keys do not lack their decay. What comes from memory is fetched before the scores are made, which take longer. S and
+// dS go to tiles [VALUE][KEY] as well.
+
+// For what a rule does not have.
+struct NoValues {};
+
+// Values that are gates, times others.
+template <typename Element>
+DEVICE void gate_values(float (&x)[CHUNK / 8][4], const ValueWords& gates) {
+#pragma unroll
+  for (int n = 0; n < CHUNK / 8; ++n) {
+    float by[4];
+    unpack_values<Element>(by, gates, n);
+#pragma unroll
+    for (int c = 0; c < 4; ++c) x[n][c] *= by[c];
+  }
+}
+
+// A warp's 16 value rows.
+template <class Cfg>
+struct ChannelValues {
+  using Element = typename Cfg::Element;
+  ValueWords v, w, grad;
+  u32 s[KEY / 16][4];
+
+  template <class W>
+  METHOD void fetch(const uint4* s_words, const OwnValues<const Element>& v_values, const W& w_values,
+                    const OwnValues<const Element>& grad_values, int exist, int lane) {
+    fetch_kept(s, s_words, lane);
+    fetch_values(v, v_values, exist, lane);
+    if constexpr (Cfg::WRITE == CHANNEL) fetch_values(w, w_values, exist, lane);
+    fetch_values(grad, grad_values, exist, lane);
+  }
+
+  // R.
+  METHOD void residual(float (&n)[CHUNK / 8][4], const Buffer<Cfg>& buffer, int row, int lane) {
+    store_kept(Cfg::SMEM_S, row, s, lane);
+    turn_values(v);
+    if constexpr (Cfg::WRITE == CHANNEL) turn_values(w);
+    if constexpr (Cfg::ERASE) {
+      pin(s);
+      products_begin();
+      multiply_rows(n, s, ByColumns<KEY>(buffer.erased()), false);
+      products_commit();
+      products_wait<0>(n);
     }
-  }
-}
-
-// Starts the copy of one value tile of a kept state.
-DEVICE void copy_kept(int kept, const uint4* words) {
-  const int lane = lane_index();
+    float2 by = {1.0f, 1.0f}, less = {1.0f, 1.0f};
 #pragma unroll
-  for (int d = 0; d < KEY / 16; ++d) {
-    const int i = d * 32 + lane;
-    copy_async<16>(kept + i * 16, words + i, true);
-  }
-}
-
-template <typename Row, int M>
-struct ErasedValues {
-  int left;
-
-  // z becomes N.
-  template <typename Element>
-  METHOD void residual(float (&z)[CHUNK / 8][4], int kept) const {
-    const int lane = lane_index();
-    float held[CHUNK / 8][4] = {};
-    read_kept<Element>(held, kept, left);
-    scale_tokens<Row>(held, 1.0f);
+    for (int t = 0; t < CHUNK / 8; ++t) {
+      float z[4];
+      unpack_values<Element>(z, v, t);
+      if constexpr (Cfg::WRITE == TOKEN) by = write_gates(buffer, lane)[t];
+      if constexpr (Cfg::ERASE == TOKEN) less = Columns(buffer.vector(Cfg::SMEM_BETA), lane)[t];
+      float gate[4];
+      if constexpr (Cfg::WRITE == CHANNEL) unpack_values<Element>(gate, w, t);
 #pragma unroll
-    for (int group = 0; group < CHUNK / 8; ++group) {
-#pragma unroll
-      for (int c = 0; c < 4; ++c) z[group][c] -= held[group][c];
-    }
-    u32 r[CHUNK / 16][4];
-    to_operands<Element, One>(r, z);
-#pragma unroll
-    for (int group = 0; group < CHUNK / 8; ++group) {
-#pragma unroll
-      for (int c = 0; c < 4; ++c) z[group][c] = 0.0f;
-    }
-    multiply_triangle<Element>(z, r, M, lane);
-  }
-
-  // dN becomes dR.
-  template <typename Element>
-  METHOD void transposed(float (&dn)[CHUNK / 8][4]) const {
-    solve_transposed<Element, M>(dn);
-  }
-};
-
-// One number per token. Its gradient leaves as a sum over each warp's values, [WARPS][CHUNK], added up later.
-template <typename Factor, int PARTIAL>
-struct TokenWriteGate {
-  METHOD void scale(float (&x)[CHUNK / 8][4]) const { scale_tokens<Factor>(x, 1.0f); }
-  template <typename Values>
-  METHOD void gradient(const Values& v, float (&dr)[CHUNK / 8][4], int tile) const {
-    const int lane = lane_index();
-#pragma unroll
-    for (int group = 0; group < CHUNK / 8; ++group) {
-      float x[4];
-      v.column(x, group);
-#pragma unroll
-      for (int c = 0; c < 4; ++c) x[c] *= dr[group][c];
-      const float2 sum = sum_values(x);
-      const int token = group * 8 + lane % 4 * 2;
-      if (lane < 4) at<float2>(PARTIAL + (tile * CHUNK + token) * 4) = sum;
-    }
-    scale_tokens<Factor>(dr, 1.0f);
-  }
-};
-
-// N of a warp's value rows, in the unit of the state.
-template <typename Element, typename Values, typename WriteGate, typename Erased>
-DEVICE void chunk_writes(float (&n)[CHUNK / 8][4], const Values& v, const WriteGate& write, const Erased& erased, int kept,
-                         const Unit<Element>& unit) {
-#pragma unroll
-  for (int group = 0; group < CHUNK / 8; ++group) v.column(n[group], group);
-  write.scale(n);
-  if constexpr (Unit<Element>::MOVES) change_unit(n, unit.down());
-  erased.template residual<Element>(n, kept);
-}
-
-// dR of a warp's value rows.
-template <typename Out, typename Element, typename Erased>
-DEVICE void residual_gradients(float (&dr)[CHUNK / 8][4], const Erased& erased, int grad, int kept_grad, int k, int p,
-                               float scale) {
-  const int lane = lane_index();
-  u32 a[CHUNK / 16][4];
-  {
-    float x[CHUNK / 8][4];
-#pragma unroll
-    for (int group = 0; group < CHUNK / 8; ++group) Slice<Element>::load(x[group], grad, group, lane);
-    to_operands<Element, One>(a, x);
-  }
-  float held[CHUNK / 8][4] = {};
-  read_kept<Element>(held, kept_grad, k);
-  write_gradient<Element, Out>(dr, a, p, scale, held);
-  erased.template transposed<Element>(dr);
-}
-
-// Gradients of the scores: dP_ij = scale dO_i . N_j for i >= j and dL_ij = -dR_i . N_j for i > j, times the decay between
-// i and j where it is one factor per pair. 16x16 blocks over the warps; sums over value tiles may come in parts.
-// The diagonal of dP, which carries no decay, goes to a vector of its own and is zero in the tile. `Totals` takes what
-// each pair gives to the decay between its tokens.
-
-enum : int {
-  BLOCKS = CHUNK / 16,
-  PAIR_BLOCKS = BLOCKS * (BLOCKS + 1) / 2,
-  PAIR_TASKS = (PAIR_BLOCKS + WARPS - 1) / WARPS,
-};
-
-// Sixteen tokens of a slice as a B operand whose columns are tokens: {x, y} of the first eight, {z, w} of the rest.
-DEVICE uint4 load_token_columns(int slice, int row) {
-  const int lane = lane_index();
-  const uint2 near = at<uint2>(slice + (row + lane / 4) * 32 + lane % 4 * 8);
-  const uint2 far = at<uint2>(slice + (row + 8 + lane / 4) * 32 + lane % 4 * 8);
-  return {near.x, near.y, far.x, far.y};
-}
-
-// The decay, if any, is not one factor per pair: its gradient follows from those along K.
-struct NoPairTotals {
-  struct Block {};
-  METHOD void multiply(Block&, int, int) const {}
-  METHOD void add(Block&, int, int, int, int, float2, float2, float2) const {}
-  METHOD void store(const Block&, int, int) const {}
-};
-
-// dL, from dR's slices.
-template <typename Element, int DR, int DL>
-struct ErasePairs {
-  struct Sums {
-    float sum[2][4] = {};
-  };
-  METHOD void multiply(Sums& sums, int tile, int i0, const uint4& n) const {
-    u32 a[4];
-    load_tokens(a, DR + tile * SLICE<Element>, i0);
-    Element::mma(sums.sum[0], a, n.x, n.y);
-    Element::mma(sums.sum[1], a, n.z, n.w);
-  }
-  METHOD void raise(Sums& sums, float factor) const { change_unit(sums.sum, factor); }
-  METHOD float2 gradient(const Sums& sums, int n, int half) const {
-    return {-sums.sum[n][half * 2], -sums.sum[n][half * 2 + 1]};
-  }
-  METHOD void store(const Sums& sums, int n, int half, int i, int j, float2 decay) const {
-    const float2 l = gradient(sums, n, half);
-    const float l0 = i > j ? l.x * decay.x : 0.0f;
-    const float l1 = i > j + 1 ? l.y * decay.y : 0.0f;
-    at<u32>(DL + Tile<CHUNK, 2>::offset(i, j)) = Element::pack(l0, l1);
-  }
-};
-
-template <typename Element, typename Erase>
-struct PairGradients {
-  float p[PAIR_TASKS][2][4] = {};
-  typename Erase::Sums l[PAIR_TASKS];
-
-  template <typename Visit>
-  static METHOD void each_block(Visit visit) {
-#pragma unroll
-    for (int t = 0; t < PAIR_TASKS; ++t) {
-      const int block = warp_index() + t * WARPS;
-      if (block < PAIR_BLOCKS) {
-        int row = 0, col = block;
-        while (col > row) col -= ++row;
-        visit(t, row * 16, col * 16);
+      for (int c = 0; c < 4; ++c) {
+        float written = z[c] * (c % 2 ? by.y : by.x);
+        if constexpr (Cfg::WRITE == CHANNEL) written *= gate[c];
+        n[t][c] = Cfg::ERASE ? written - n[t][c] * (c % 2 ? less.y : less.x) : written;
       }
     }
   }
 
-  METHOD void multiply(const Erase& erase, int grad, int n, int tiles) {
-    each_block([&](int t, int i0, int j0) {
-#pragma unroll 1
-      for (int tile = 0; tile < tiles; ++tile) {
-        u32 a[4];
-        load_tokens(a, grad + tile * SLICE<Element>, i0);
-        const uint4 b = load_token_columns(n + tile * SLICE<Element>, j0);
-        Element::mma(p[t][0], a, b.x, b.y);
-        Element::mma(p[t][1], a, b.z, b.w);
-        erase.multiply(l[t], tile, i0, b);
+  // What follows from R, in `n`.
+  template <class DV, class DW>
+  METHOD void gradients(float (&n)[CHUNK / 8][4], const Buffer<Cfg>& buffer, const uint4* ds_words, const DV& dv_values,
+                        const DW& dw_values, float scale, int row, int exist, int lane) {
+    u32 ds[KEY / 16][4];
+    fetch_kept(ds, ds_words, lane);
+    if constexpr (Cfg::ERASE) {
+      u32 r[CHUNK / 16][4];
+      to_operands<Element>(r, n);
+      pin(r);
+      products_begin();
+      multiply_rows(n, r, ByColumns<CHUNK>(buffer.m()), false);
+      products_commit();
+      turn_values(grad);
+      products_wait<0>(n);
+    } else {
+      turn_values(grad);
+    }
+    store_value_rows<Element>(Cfg::SMEM_N, row, n, lane);
+    pin(grad);
+    products_begin();
+    multiply_down(n, grad, buffer.p(), false);
+    products_commit();
+    const RowCursor<CHUNK> to(Cfg::SMEM_DO, row, lane);
+#pragma unroll
+    for (int t = 0; t < CHUNK / 16; ++t) to.store(grad[t], t * 16);
+    store_kept(Cfg::SMEM_DS, row, ds, lane);
+    products_wait<0>(n);
+    scale_all(n, scale);
+    pin(n);
+    pin(ds);
+    products_begin();
+    multiply_rows(n, ds, ByColumns<KEY>(Cfg::SMEM_SCALED_K), true);
+    products_commit();
+    products_wait<0>(n);
+    if constexpr (Cfg::ERASE) {
+      u32 high[CHUNK / 16][4], low[CHUNK / 16][4];
+      begin_transposed_solve<Element>(n, high, low, buffer.m());
+      products_wait<0>(n);
+      store_value_rows<Element>(Cfg::SMEM_DR, row, n, lane);
+    }
+    if constexpr (Cfg::WRITE != ABSENT) {
+      float dw[CHUNK / 8][4];
+#pragma unroll
+      for (int t = 0; t < CHUNK / 8; ++t) {
+        unpack_values<Element>(dw[t], v, t);
+#pragma unroll
+        for (int c = 0; c < 4; ++c) dw[t][c] *= n[t][c];
       }
-    });
+      if constexpr (Cfg::WRITE == CHANNEL) {
+        const OwnValues<Element> to_rows = dw_values();
+        store_outputs(dw, 1.0f, to_rows.first, to_rows.stride, exist);
+        gate_values<Element>(n, w);
+      } else {
+        float sums[CHUNK / 8][2];
+#pragma unroll
+        for (int t = 0; t < CHUNK / 8; ++t) {
+          sums[t][0] = dw[t][0] + dw[t][2];
+          sums[t][1] = dw[t][1] + dw[t][3];
+        }
+        at<float2>(Cfg::SMEM_VALUE_ROWS + row / 16 * (CHUNK * 4) + lane * 8) = sum_columns(sums, lane);
+        scale_columns(n, write_gates(buffer, lane));
+      }
+    }
+    const OwnValues<Element> to_rows = dv_values();
+    store_outputs(n, 1.0f, to_rows.first, to_rows.stride, exist);
+  }
+};
+
+// Gradients of the scores where every channel decays at its own rate, which has its place along K:
+//   dP_ij = scale (dO_i . N_j)   i >= j        dL_ij = -(dR_i . N_j)   i > j
+// dP's diagonal, which carries no decay, goes to a vector of its own.
+
+// Rows of the warp's 16 tokens, dP to the first warpgroup and dL to the second.
+template <class Cfg>
+struct ChannelPairs {
+  using Element = typename Cfg::Element;
+  float d[CHUNK / 8][4];
+
+  static METHOD bool has(int group) { return Cfg::ERASE || group == 0; }
+  static METHOD int rows(int group) {
+    if constexpr (Cfg::ERASE) return group == 0 ? Cfg::SMEM_DO : Cfg::SMEM_DR;
+    else return Cfg::SMEM_DO;
+  }
+  static METHOD int tile(int group) {
+    if constexpr (Cfg::ERASE) return group == 0 ? Cfg::SMEM_DP : Cfg::SMEM_DL;
+    else return Cfg::SMEM_DP;
   }
 
-  template <typename Pair, typename Totals>
-  METHOD void store(const Erase& erase, const Totals& totals, int dp, int diagonal, float scale) const {
-    const int lane = lane_index();
-    each_block([&](int t, int i0, int j0) {
-      typename Totals::Block block;
-      totals.multiply(block, i0, j0);
+  // Begins the products, a group of them.
+  METHOD void begin(int group) {
+    const ByRows<CHUNK> left(rows(group)), writes(Cfg::SMEM_N);
+    products_begin();
 #pragma unroll
-      for (int n = 0; n < 2; ++n) {
+    for (int s = 0; s < VALUE / 16; ++s) multiply_turned<1, 1>(d, left.step(s), writes.step(s), s > 0);
+    products_commit();
+  }
+
+  // Once they are done, while one group of others may be under way.
+  METHOD void store(float scale, int group, int block) {
+    products_wait<1>(d);
+    const int lane = lane_index(), first = block * 16 + lane / 4, apart = first - lane % 4 * 2;
+    const float factor = group == 0 ? scale : -1.0f;
+    const RowCursor<CHUNK> rows(tile(group), block * 16, lane);
 #pragma unroll
-        for (int half = 0; half < 2; ++half) {
-          const int i = i0 + half * 8 + lane / 4, j = j0 + n * 8 + lane % 4 * 2;
-          const float2 decay = {Pair::of(i, j), Pair::of(i, j + 1)};
-          const float p0 = p[t][n][half * 2] * scale, p1 = p[t][n][half * 2 + 1] * scale;
-          at<u32>(dp + Tile<CHUNK, 2>::offset(i, j)) =
-              Element::pack(i > j ? p0 * decay.x : 0.0f, i > j + 1 ? p1 * decay.y : 0.0f);
-          if (i == j) at<float>(diagonal + i * 4) = p0;
-          if (i == j + 1) at<float>(diagonal + i * 4) = p1;
-          erase.store(l[t], n, half, i, j, decay);
-          totals.add(block, n, half, i, j, decay, {p0, p1}, erase.gradient(l[t], n, half));
+    for (int other = 0; other < CHUNK / 16; ++other) {
+      float x[2][4];
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+#pragma unroll
+        for (int c = 0; c < 4; ++c) {
+          const int n = other * 2 + i, later = apart + c / 2 * 8 - n * 8 - c % 2;  // tokens from the column's to the row's
+          const float gradient = d[n][c] * factor;
+          if (later == 0 && group == 0) at<float>(Cfg::SMEM_DIAGONAL + (first + c / 2 * 8) * 4) = gradient;
+          x[i][c] = later > 0 ? gradient : 0.0f;
         }
       }
-      totals.store(block, i0, j0);
-    });
+      store_sums<Element>(rows, x[0], x[1], other * 16);
+    }
   }
 };
 
-// Where states are kept in memory, as matrix operands in the order of mma.m16n8k16's warps: of each 16 value rows and 16
-// channels, one 16-byte word to a lane, so that a warp moves 512 neighbouring bytes at a time. [value tiles][KEY / 16][32
-// lanes], rounded to the operand type, and behind each tile its unit's exponent where there is one.
+// Tiles [CHUNK][KEY] as warps with 16 channels of their own see them: channels are rows of fragments, tokens columns.
+//
+// A lane has channels lane / 4 and eight on, and of 16 tokens 2 (lane % 4), the next, and those eight on: two channels (c) by
+// two pairs of tokens (t).
 
-enum : int {
-  KEPT_TILE = KEY / 16 * 512,  // bytes of a value tile
+// 16 tokens of a tile of 16-bit numbers.
+template <typename T>
+struct TokenBlock {
+  u32 pairs[4];
+
+  METHOD void load(int tile, int first, int channel, int lane) {
+    RowCursor<KEY>(tile, first, lane).load_transposed(pairs, channel);
+  }
+  METHOD u32 pair(int c, int t) const { return pairs[c * 2 + t]; }
+  METHOD float2 numbers(int c, int t) const { return {T::low(pair(c, t)), T::high(pair(c, t))}; }
+};
+template <>
+struct TokenBlock<float> {
+  float2 stored[4];
+
+  METHOD void load(int tile, int first, int channel, int lane) {
+#pragma unroll
+    for (int p = 0; p < 4; ++p) {
+      const int row = first + p % 2 * 8 + lane % 4 * 2, column = channel + p / 2 * 8 + lane / 4;
+      stored[p] = {at<float>(tile + Tile<KEY, 4>::offset(row, column)), at<float>(tile + Tile<KEY, 4>::offset(row + 1, column))};
+    }
+  }
+  METHOD float2 numbers(int c, int t) const { return stored[c * 2 + t]; }
 };
 
-// Words of a value tile, unit and all.
-template <typename Element>
-constexpr int KEPT_WORDS = KEPT_TILE / 16 + Unit<Element>::MOVES;
+// The same of accumulators, [n-tile][2 c + token], into a tile stored as T.
+template <typename T>
+struct BlockStore {
+  static METHOD void store(int tile, int first, int channel, const float (&x)[2][4], int lane) {
+    u32 pairs[4];
+#pragma unroll
+    for (int p = 0; p < 4; ++p) pairs[p] = T::pack(x[p % 2][p / 2 * 2], x[p % 2][p / 2 * 2 + 1]);
+    RowCursor<KEY>(tile, first, lane).store_transposed(pairs, channel);
+  }
+};
+template <>
+struct BlockStore<float> {
+  static METHOD void store(int tile, int first, int channel, const float (&x)[2][4], int lane) {
+#pragma unroll
+    for (int p = 0; p < 8; ++p) {
+      const int row = first + p / 4 * 8 + lane % 4 * 2 + p % 2, column = channel + p % 4 / 2 * 8 + lane / 4;
+      at<float>(tile + Tile<KEY, 4>::offset(row, column)) = x[p / 4][p % 4];
+    }
+  }
+};
 
-// The kept state of a chunk, first value tile of `tile`.
+// Pairs of tokens of one block of 16 where every channel decays at its own rate, channels as rows and tokens as columns.
+//
+// Two tokens meet in the smallest group of 2, 4, 8 or 16 that holds both, and are split at its middle: the later is scaled by
+// the decays since then, the earlier by those until then. All pairs that meet at a level are products of two tiles of eight
+// tokens, in which triangles are masked.
+//
+// To the decay's gradient a pair adds at its later token what it takes off at its earlier one, and the sum from a token on
+// must be left with those that straddle it: both sides take the same rounded operands, so that others cancel.
+
+// A block's decays: factors of the lane's tokens, products of single tokens' decays.
+struct BlockDecays {
+  float even[2][2], odd[2][2], both[2][2];  // of the lane's pairs
+  // Of the pairs before and after the lane's, in its four tokens and in its eight.
+  float before4[2][2], after4[2][2], before8[2][2], after8[2][2];
+  float whole[2][2];  // of eight tokens
+
+  template <typename T>
+  METHOD BlockDecays(const TokenBlock<T>& logs, int lane) {
+#pragma unroll
+    for (int c = 0; c < 2; ++c) {
+#pragma unroll
+      for (int t = 0; t < 2; ++t) {
+        const float2 log = logs.numbers(c, t);
+        even[c][t] = decay_of(log.x);
+        odd[c][t] = decay_of(log.y);
+        both[c][t] = even[c][t] * odd[c][t];
+        const float beside = __shfl_xor_sync(0xffffffffu, both[c][t], 1), four = both[c][t] * beside;
+        const float others = __shfl_xor_sync(0xffffffffu, four, 2);
+        before4[c][t] = lane & 1 ? beside : 1.0f;
+        after4[c][t] = lane & 1 ? 1.0f : beside;
+        before8[c][t] = before4[c][t] * (lane & 2 ? others : 1.0f);
+        after8[c][t] = after4[c][t] * (lane & 2 ? 1.0f : others);
+        whole[c][t] = four * others;
+      }
+    }
+  }
+
+  // Through each of the lane's two tokens since the middle of groups of 2 SIZE; where they are the later ones.
+  template <int SIZE>
+  METHOD float2 since(int c, int t) const {
+    if constexpr (SIZE == 1) return {1.0f, odd[c][t]};
+    else if constexpr (SIZE == 2) return {even[c][t], both[c][t]};
+    else if constexpr (SIZE == 4) return {before4[c][t] * even[c][t], before4[c][t] * both[c][t]};
+    else return {before8[c][t] * even[c][t], before8[c][t] * both[c][t]};
+  }
+  // After each until then, where they are the earlier ones.
+  template <int SIZE>
+  METHOD float2 until(int c, int t) const {
+    if constexpr (SIZE == 1) return {1.0f, 1.0f};
+    else if constexpr (SIZE == 2) return {odd[c][t], 1.0f};
+    else if constexpr (SIZE == 4) return {after4[c][t] * odd[c][t], after4[c][t]};
+    else return {after8[c][t] * odd[c][t], after8[c][t]};
+  }
+  // Since the block's start, and until its end.
+  METHOD float2 begun(int c, int t) const {
+    const float2 x = since<8>(c, t);
+    return t == 0 ? x : float2{x.x * whole[c][0], x.y * whole[c][0]};
+  }
+  METHOD float2 ended(int c, int t) const {
+    const float2 x = until<8>(c, t);
+    return t == 1 ? x : float2{x.x * whole[c][1], x.y * whole[c][1]};
+  }
+  METHOD float all(int c) const { return whole[c][0] * whole[c][1]; }
+};
+
+// Sums of a block, [n-tile][2 c + token].
+using SumsOfBlock = float[2][4];
+
+// Scaled operands: [t][c].
 template <typename Element>
-DEVICE uint4* kept_words(void* workspace, i64 slot, int value_head, int value_heads, int tile) {
-  const i64 index = (slot * value_heads + value_head) * ((VALUE + 15) / 16) + tile;
-  return static_cast<uint4*>(workspace) + index * KEPT_WORDS<Element>;
+DEVICE u32 scaled_pair(u32 pair, float2 by) {
+  return Pairs<Element>::times(pair, Element::pack(by.x, by.y));
 }
+
+// dg += x y, or less it, over a pair of tokens.
+template <typename Element>
+DEVICE void add_rounded(float (&dg)[4], int c, u32 x, const float (&y)[4]) {
+  dg[c * 2] += Element::low(x) * y[c * 2];
+  dg[c * 2 + 1] += Element::high(x) * y[c * 2 + 1];
+}
+template <typename Element>
+DEVICE void subtract_rounded(float (&dg)[4], int c, u32 x, const float (&y)[4]) {
+  dg[c * 2] -= Element::low(x) * y[c * 2];
+  dg[c * 2 + 1] -= Element::high(x) * y[c * 2 + 1];
+}
+
+// A block of dP or dL: as right operands whose depth is the earlier tokens, and the later ones.
+struct PairBlock {
+  u32 earlier[4], later[4];
+
+  METHOD void load(int tile, int first, int lane) {
+    const RowCursor<CHUNK> from(tile, first, lane);
+    from.load(earlier, first);
+    from.load_transposed(later, first);
+  }
+};
+
+template <class Cfg>
+struct BlockPairs {
+  using Element = typename Cfg::Element;
+  enum : int { ERASES = Cfg::ERASE != ABSENT };
+  const BlockDecays& decays;
+  u32 q[2][2], e[2][2], k[2][2];  // [c][t]
+  PairBlock dp, dl;
+
+  // A level: tokens of tile `t` with those of tile `s`, which is the one before or the same.
+  template <int SIZE>
+  METHOD void add(SumsOfBlock& q_sums, SumsOfBlock& e_sums, SumsOfBlock& k_sums, float (&dg)[2][4], int s, int t, int lane) const {
+    u32 keys[2], begun[4] = {};
+    float2 since[2];
+#pragma unroll
+    for (int c = 0; c < 2; ++c) {
+      since[c] = decays.since<SIZE>(c, t);
+      keys[c] = SIZE == 1 ? k[c][s] : scaled_pair<Element>(k[c][s], decays.until<SIZE>(c, s));
+      begun[c] = scaled_pair<Element>(q[c][t], since[c]);
+      if constexpr (ERASES) begun[c + 2] = scaled_pair<Element>(e[c][t], since[c]);
+    }
+    // Where a pair meets is the highest bit in which its tokens differ.
+    const int near = lane / 4 ^ lane % 4 * 2, far = near ^ 1;
+    const u32 mask = SIZE == 8 ? ~0u : (near / SIZE == 1 ? 0xffffu : 0) | (far / SIZE == 1 ? 0xffff0000u : 0);
+    const int which = SIZE == 8 ? 1 : t * 3;
+    float part[4];
+    Pairs<Element>::begin(part, keys, dp.earlier[which] & mask);
+    add_later<SIZE>(q_sums[t], dg[t], since, begun[0], begun[1], part);
+    if constexpr (ERASES) {
+      Pairs<Element>::begin(part, keys, dl.earlier[which] & mask);
+      add_later<SIZE>(e_sums[t], dg[t], since, begun[2], begun[3], part);
+      Pairs<Element>::begin(part, begun, dp.later[which] & mask, dl.later[which] & mask);
+    } else {
+      const u32 queries[2] = {begun[0], begun[1]};
+      Pairs<Element>::begin(part, queries, dp.later[which] & mask);
+    }
+#pragma unroll
+    for (int c = 0; c < 2; ++c) {
+      if (SIZE == 1) {
+        k_sums[s][c * 2] += part[c * 2];
+        continue;
+      }
+      const float2 until = decays.until<SIZE>(c, s);
+      k_sums[s][c * 2] += part[c * 2] * until.x;
+      k_sums[s][c * 2 + 1] += part[c * 2 + 1] * until.y;
+      subtract_rounded<Element>(dg[s], c, keys[c], part);
+    }
+  }
+
+  // What later tokens take, dq or de. Of neighbours the earlier one loses what the later one has, in the lane.
+  template <int SIZE>
+  static METHOD void add_later(float (&sums)[4], float (&dg)[4], const float2 (&since)[2], u32 begun0, u32 begun1,
+                               const float (&part)[4]) {
+#pragma unroll
+    for (int c = 0; c < 2; ++c) {
+      const u32 begun = c == 0 ? begun0 : begun1;
+      sums[c * 2 + 1] += part[c * 2 + 1] * since[c].y;
+      if (SIZE == 1) {
+        const float given = Element::high(begun) * part[c * 2 + 1];
+        dg[c * 2 + 1] += given;
+        dg[c * 2] -= given;
+        continue;
+      }
+      sums[c * 2] += part[c * 2] * since[c].x;
+      add_rounded<Element>(dg, c, begun, part);
+    }
+  }
+
+  METHOD void add_all(SumsOfBlock& q_sums, SumsOfBlock& e_sums, SumsOfBlock& k_sums, float (&dg)[2][4], int lane) const {
+    add<8>(q_sums, e_sums, k_sums, dg, 0, 1, lane);
+#pragma unroll
+    for (int t = 0; t < 2; ++t) {
+      add<4>(q_sums, e_sums, k_sums, dg, t, t, lane);
+      add<2>(q_sums, e_sums, k_sums, dg, t, t, lane);
+      add<1>(q_sums, e_sums, k_sums, dg, t, t, lane);
+    }
+  }
+};
 
 // Sums over the lanes of a warp; every lane that takes part ends with the sum.
 
@@ -3370,170 +4258,380 @@ DEVICE float sum_quad(float x) {
   return x + __shfl_xor_sync(0xffffffffu, x, 2);
 }
 
-// Gradients along K: of q, of e = b k, of k, and of the decay. A warp serves 16 tokens and SLICE_GROUPS groups of 16
-// channels, in accumulators from the first product to the last:
-//   dq_i = scale 2^G_i (dO ST)_i + sum_j dP_ij k_j 2^(G_i - G_j)      de_i = -2^G_i (dR ST)_i + sum_j dL_ij k_j 2^(G_i - G_j)
-//   kap_j = sum_i (dP_ij q_i + dL_ij e_i) 2^(G_i - G_j)               tau_j = 2^(G_C - G_j) (N dST)_j
-//   dk = kap + tau + b de     db = k de     dG = q dq + e de - k (kap + tau), the diagonal of dP left out
-// Each kind of decay has its own file for the sums over pairs.
+// Gradients along K where every channel decays at its own rate: 64 channels to a warpgroup, 16 to a warp, as rows; columns are
+// the chunk's tokens. With D(j, i) a channel's decay after token j through token i, and end the chunk's:
+//   dq_i = scale D(start, i) (S dOT)_i + sum_j dP_ij k_j D(j, i)      de_i = -D(start, i) (S dRT)_i + sum_j dL_ij k_j D(j, i)
+//   kap_j = D(j, end) (dS NT)_j + sum_i (dP_ij q_i + dL_ij e_i) D(j, i)
+//   dk = kap + b de      db = k de      dg_t = sum over i >= t of dG_i, dG = q dq + e de - k kap, and what the chunk's end adds
+//
+// Sums carry what comes from before a token's block of 16 as it is at that block's start, kap what comes from after it as it is
+// at the block's end. Blocks are taken in order: sums of all later tokens are scaled by a block's decay, a number to a channel,
+// before what the block gives is added. A block's own pairs come last.
 
-enum : int { KEY_GROUPS = KEY / 16 };
+// A warp's channels by all tokens, in accumulators: [n-tile][2 c + token].
+using TokenSums = float[CHUNK / 8][4];
 
-// What a warp serves.
-struct KeyTask {
-  int row;    // first token
-  int slice;  // which part of K
-  int group;  // its first group of 16 channels
-  int groups;
-  METHOD KeyTask() {
-    row = warp_index() % BLOCKS * 16;
-    slice = warp_index() / BLOCKS;
-    group = slice * SLICE_GROUPS;
-    groups = slice >= SLICES ? 0 : KEY_GROUPS - group < SLICE_GROUPS ? KEY_GROUPS - group : SLICE_GROUPS;
-  }
-};
-
-struct KeySums {
-  float q[SLICE_GROUPS * 2][4] = {};
-  float k[SLICE_GROUPS * 2][4] = {};
-};
-
-// A kept state's words as a B operand over values whose columns are channels: {x, y} the first eight, {z, w} the rest.
-DEVICE uint4 load_kept_columns(int kept, int tile, int group) {
-  const int lane = lane_index();
-  const uint4 words = at<uint4>(kept + tile * KEPT_TILE + group * 512 + lane * 16);
-  return {transpose(words.x), transpose(words.y), transpose(words.z), transpose(words.w)};
+// N n-tiles of such sums from FROM on.
+template <int N>
+using SomeSums = float[N][4];
+template <int N>
+DEVICE SomeSums<N>& from_column(TokenSums& x, int from) {
+  return *reinterpret_cast<SomeSums<N>*>(&x[from]);
 }
 
-// Numbers of a 16x16 block in the order of a B operand whose rows are the block's rows: pair p covers rows
-// 2 (lane % 4) + 8 (p % 2) and the next, column lane / 4 + 8 (p / 2).
-template <typename T, int COLS>
-struct Turned {
-  static METHOD Fragment fragment(int tile, int row, int col) {
-    const int lane = lane_index();
-    u32 block[4];
-    load_block_transposed<COLS>(block, tile, row, col, lane);
-    return unpack<T>(block);
+// e = b k of a block, and the gate that makes it.
+template <class Cfg, int GRAIN = Cfg::ERASE>
+struct BlockErases {
+  METHOD BlockErases(const Buffer<Cfg>&, int, int, int) {}
+  METHOD float2 gate(int, int) const { return {0.0f, 0.0f}; }
+};
+template <class Cfg>
+struct BlockErases<Cfg, TOKEN> {
+  float2 gates[2];
+  METHOD BlockErases(const Buffer<Cfg>& buffer, int first, int, int lane) {
+#pragma unroll
+    for (int t = 0; t < 2; ++t) gates[t] = at<float2>(buffer.vector(Cfg::SMEM_BETA) + (first + t * 8 + lane % 4 * 2) * 4);
+  }
+  METHOD float2 gate(int, int t) const { return gates[t]; }
+};
+template <class Cfg>
+struct BlockErases<Cfg, CHANNEL> {
+  TokenBlock<typename Cfg::Erase> gates;
+  METHOD BlockErases(const Buffer<Cfg>& buffer, int first, int channel, int lane) {
+    gates.load(buffer.gates(), first, channel, lane);
+  }
+  METHOD float2 gate(int c, int t) const { return gates.numbers(c, t); }
+};
+
+// What the warp has in a block of 16 tokens.
+template <class Cfg>
+struct ChannelBlock {
+  using Element = typename Cfg::Element;
+  enum : int { ERASES = Cfg::ERASE != ABSENT };
+  TokenBlock<Element> q, k;
+  BlockErases<Cfg> erases;
+
+  METHOD ChannelBlock(const Buffer<Cfg>& buffer, int first, int channel, int lane) : erases(buffer, first, channel, lane) {
+    q.load(buffer.queries(), first, channel, lane);
+    k.load(buffer.keys(), first, channel, lane);
+  }
+  // The block's decays.
+  static METHOD BlockDecays decays(const Buffer<Cfg>& buffer, int first, int channel, int lane) {
+    TokenBlock<typename Cfg::Decay> logs;
+    logs.load(buffer.decays(), first, channel, lane);
+    return BlockDecays(logs, lane);
+  }
+  METHOD u32 erased(int c, int t) const {
+    const float2 b = erases.gate(c, t), x = k.numbers(c, t);
+    return ERASES ? Element::pack(b.x * x.x, b.y * x.y) : 0;
   }
 };
 
-template <int COLS>
-struct Turned<float, COLS> {
-  static METHOD Fragment fragment(int tile, int row, int col) {
-    const int lane = lane_index();
-    Fragment x;
+// A block's operands, scaled from its start on or to its end: rows are channels, the depth is tokens.
+template <class Cfg>
+struct ScaledBlock {
+  using Element = typename Cfg::Element;
+  u32 q[4], e[4], k[4];
+  float decay[2];
+
+  METHOD void make(const ChannelBlock<Cfg>& block, const BlockDecays& decays) {
 #pragma unroll
-    for (int p = 0; p < 4; ++p) {
-      const int r = row + lane % 4 * 2 + p % 2 * 8, c = col + lane / 4 + p / 2 * 8;
-      x.pair[p] = {at<float>(tile + Tile<COLS, 4>::offset(r, c)), at<float>(tile + Tile<COLS, 4>::offset(r + 1, c))};
+    for (int t = 0; t < 2; ++t) {
+#pragma unroll
+      for (int c = 0; c < 2; ++c) {
+        const float2 begun = decays.begun(c, t);
+        q[t * 2 + c] = scaled_pair<Element>(block.q.pair(c, t), begun);
+        if constexpr (Cfg::ERASE) e[t * 2 + c] = scaled_pair<Element>(block.erased(c, t), begun);
+        k[t * 2 + c] = scaled_pair<Element>(block.k.pair(c, t), decays.ended(c, t));
+      }
     }
-    return x;
+    decay[0] = decays.all(0);
+    decay[1] = decays.all(1);
   }
 };
 
-// Two neighbouring numbers of a tile's row, and back.
-template <typename T>
-struct Neighbours {
-  using Word = u32;
-  static METHOD u32 pack(float2 x) { return T::pack(x.x, x.y); }
-  static METHOD float2 load(int tile, int row, int col) {
-    const u32 pair = at<u32>(tile + Tile<KEY, 2>::offset(row, col));
-    return {T::low(pair), T::high(pair)};
-  }
-  static METHOD void store(int tile, int row, int col, u32 word) { at<u32>(tile + Tile<KEY, 2>::offset(row, col)) = word; }
-};
+template <class Cfg>
+struct ChannelSums {
+  using Element = typename Cfg::Element;
+  enum : int { ERASES = Cfg::ERASE != ABSENT };
+  TokenSums q, e, k;
 
-template <>
-struct Neighbours<float> {
-  using Word = float2;
-  static METHOD float2 pack(float2 x) { return x; }
-  static METHOD float2 load(int tile, int row, int col) { return at<float2>(tile + Tile<KEY, 4>::offset(row, col)); }
-  static METHOD void store(int tile, int row, int col, float2 word) {
-    at<float2>(tile + Tile<KEY, 4>::offset(row, col)) = word;
-  }
-};
-
-// A 16x16 block of dP or dL as an A operand, and its transpose.
-DEVICE void load_pairs_transposed(u32 (&a)[4], int tile, int i0, int j0) {
-  const int lane = lane_index();
-  u32 block[4];
-  load_block_transposed<CHUNK>(block, tile, i0, j0, lane);
-  a[0] = block[0];
-  a[1] = block[2];
-  a[2] = block[1];
-  a[3] = block[3];
-}
-
-// dO ST, N dST, and through `erase` dR ST.
-template <typename Element, typename Erase>
-DEVICE void state_products(KeySums& sums, typename Erase::Sums& left, const Erase& erase, const KeyTask& task, int grad,
-                           int n, int kept, int kept_grad, int tiles) {
-#pragma unroll 1
-  for (int tile = 0; tile < tiles; ++tile) {
-    u32 a[4], writes[4], residual[4];
-    load_tokens(a, grad + tile * SLICE<Element>, task.row);
-    load_tokens(writes, n + tile * SLICE<Element>, task.row);
-    erase.load_residual(residual, tile, task.row);
+  // Begins what states give. Products on different sums take turns: one waits for the one before on its own.
+  METHOD void begin_states(int group) {
+    const ByRows<ROW_BLOCK> s(Cfg::SMEM_S + group * VALUE_BLOCK), ds(Cfg::SMEM_DS + group * VALUE_BLOCK);
+    products_begin();
 #pragma unroll
-    for (int d = 0; d < SLICE_GROUPS; ++d) {
-      if (d < task.groups) {
-        const uint4 s = load_kept_columns(kept, tile, task.group + d);
-        Element::mma(sums.q[d * 2], a, s.x, s.y);
-        Element::mma(sums.q[d * 2 + 1], a, s.z, s.w);
-        erase.multiply(left, d * 2, residual, s.x, s.y);
-        erase.multiply(left, d * 2 + 1, residual, s.z, s.w);
-        const uint4 ds = load_kept_columns(kept_grad, tile, task.group + d);
-        Element::mma(sums.k[d * 2], writes, ds.x, ds.y);
-        Element::mma(sums.k[d * 2 + 1], writes, ds.z, ds.w);
+    for (int i = 0; i < VALUE / 16; ++i) {
+      multiply_turned<1, 1>(q, s.step(i), ByRows<CHUNK>(Cfg::SMEM_DO).step(i), i > 0);
+      if constexpr (Cfg::ERASE) multiply_turned<1, 1>(e, s.step(i), ByRows<CHUNK>(Cfg::SMEM_DR).step(i), i > 0);
+      multiply_turned<1, 1>(k, ds.step(i), ByRows<CHUNK>(Cfg::SMEM_N).step(i), i > 0);
+    }
+  }
+  METHOD void close_states(float scale) {
+    wait();
+#pragma unroll
+    for (int n = 0; n < CHUNK / 8; ++n) {
+#pragma unroll
+      for (int c = 0; c < 4; ++c) {
+        q[n][c] *= scale;
+        if constexpr (Cfg::ERASE) e[n][c] = -e[n][c];
       }
     }
   }
+
+  METHOD void wait() {
+    if constexpr (Cfg::ERASE) products_wait<0>(q, e, k);
+    else products_wait<0>(q, k);
+  }
+
+  // Block BLOCK with tokens after it, and the block as far from the end with those before it.
+  template <int BLOCK>
+  METHOD void cross(const ScaledBlock<Cfg> (&blocks)[BLOCKS]) {
+    constexpr int TILES = (BLOCKS - 1 - BLOCK) * 2, FROM = CHUNK / 8 - TILES, OTHER = BLOCKS - 1 - BLOCK;
+    const ScaledBlock<Cfg>&mine = blocks[BLOCK], &other = blocks[OTHER];
+#pragma unroll
+    for (int n = 0; n < TILES; ++n) {
+#pragma unroll
+      for (int c = 0; c < 4; ++c) {
+        q[FROM + n][c] *= mine.decay[c / 2];
+        if constexpr (Cfg::ERASE) e[FROM + n][c] *= mine.decay[c / 2];
+        k[n][c] *= other.decay[c / 2];
+      }
+    }
+    pin(q);
+    if constexpr (Cfg::ERASE) pin(e);
+    pin(k);
+    constexpr int ROWS_AFTER = (BLOCK + 1) * 16 * Tile<CHUNK, 2>::ROW;
+    products_begin();
+    multiply<0>(from_column<TILES>(q, FROM), mine.k, ByColumns<CHUNK>(Cfg::SMEM_DP + ROWS_AFTER).step(BLOCK), true);
+    multiply<1>(from_column<TILES>(k, 0), other.q, ByRows<CHUNK>(Cfg::SMEM_DP).step(OTHER), true);
+    if constexpr (Cfg::ERASE) {
+      multiply<0>(from_column<TILES>(e, FROM), mine.k, ByColumns<CHUNK>(Cfg::SMEM_DL + ROWS_AFTER).step(BLOCK), true);
+      multiply<1>(from_column<TILES>(k, 0), other.e, ByRows<CHUNK>(Cfg::SMEM_DL).step(OTHER), true);
+    }
+    products_commit();
+    wait();
+  }
+
+  // The lane's part of what a block's keys give to the state after the chunk; `passed`: the decay of the blocks after it.
+  METHOD void add_tail(float (&tail)[2], float (&passed)[2], const ScaledBlock<Cfg>& own, int block) const {
+#pragma unroll
+    for (int c = 0; c < 2; ++c) {
+      float given = 0.0f;
+#pragma unroll
+      for (int t = 0; t < 2; ++t) {
+        const float(&x)[4] = k[block * 2 + t];
+        given += Element::low(own.k[t * 2 + c]) * x[c * 2] + Element::high(own.k[t * 2 + c]) * x[c * 2 + 1];
+      }
+      tail[c] += given * passed[c];
+      passed[c] *= own.decay[c];
+    }
+  }
+
+  // dG of a block as far as it is of other tokens. Its operands are those that the products took: both sides of a pair are
+  // made of the same numbers, and where they should cancel they do.
+  METHOD void open_decays(SumsOfBlock& dg, const ScaledBlock<Cfg>& own, int block) const {
+#pragma unroll
+    for (int t = 0; t < 2; ++t) {
+      const int n = block * 2 + t;
+#pragma unroll
+      for (int c = 0; c < 2; ++c) {
+        dg[t][c * 2] = dg[t][c * 2 + 1] = 0.0f;
+        add_rounded<Element>(dg[t], c, own.q[t * 2 + c], q[n]);
+        if constexpr (Cfg::ERASE) add_rounded<Element>(dg[t], c, own.e[t * 2 + c], e[n]);
+        subtract_rounded<Element>(dg[t], c, own.k[t * 2 + c], k[n]);
+      }
+    }
+  }
+};
+
+// Sum over values of S dS, of the lane's two channels; every lane of a quad has it.
+template <class Cfg>
+DEVICE void channel_overlap(float (&sum)[2], int group, int channel, int lane) {
+  using Element = typename Cfg::Element;
+  float near[4] = {}, far[4] = {};
+  const RowCursor<ROW_BLOCK> s(Cfg::SMEM_S + group * VALUE_BLOCK, 0, lane), ds(Cfg::SMEM_DS + group * VALUE_BLOCK, 0, lane);
+#pragma unroll 2
+  for (int i = 0; i < VALUE; i += 16) {
+    u32 x[4], y[4];
+    load_matrices_transposed(x, s.place(channel % ROW_BLOCK, i));
+    load_matrices_transposed(y, ds.place(channel % ROW_BLOCK, i));
+    const u32 left[4] = {x[0], x[2], x[1], x[3]};
+    Element::mma(near, left, y[0], y[1]);
+    Element::mma(far, left, y[2], y[3]);
+  }
+  const int apart = lane / 4 - lane % 4 * 2;
+  sum[0] = sum_quad(apart == 0 ? near[0] : apart == 1 ? near[1] : 0.0f);
+  sum[1] = sum_quad(apart == 0 ? far[2] : apart == 1 ? far[3] : 0.0f);
 }
 
-// Rowsum of S dS for two neighbouring channels near and far of a group, over the tiles; all lanes of a column hold it.
-template <typename Element>
-DEVICE float4 state_overlap(int kept, int kept_grad, int group, int tiles) {
+// Rows of one of several value heads that share a key head, in float32 for the sum that follows; or none.
+struct HeadRows {
+  float* rows;
+  i64 stride;
+  int exist;
+
+  METHOD void store(const SumsOfBlock& x, int first, int channel, int lane) const {
+#pragma unroll
+    for (int p = 0; p < 4; ++p) {
+      const int token = first + p / 2 * 8 + lane % 4 * 2 + p % 2;
+      if (token >= exist) continue;
+      float* const row = rows + token * stride + channel + lane / 4;
+      row[0] = x[p / 2][p % 2];
+      row[8] = x[p / 2][2 + p % 2];
+    }
+  }
+};
+
+// dg of a block: sums over its tokens from each on, and `after` all of them, which ends with the block's as well.
+DEVICE void sum_decays(SumsOfBlock& dg, float (&after)[2], int lane) {
+#pragma unroll
+  for (int t = 1; t >= 0; --t) {
+#pragma unroll
+    for (int c = 0; c < 2; ++c) {
+      const float pair = dg[t][c * 2] + dg[t][c * 2 + 1];
+      float later = pair;
+#pragma unroll
+      for (int step = 1; step < 4; step *= 2) {
+        const float other = __shfl_down_sync(0xffffffffu, later, step, 4);
+        if (lane % 4 + step < 4) later += other;
+      }
+      const float next = later - pair + after[c];
+      after[c] += __shfl_sync(0xffffffffu, later, 0, 4);
+      dg[t][c * 2 + 1] += next;
+      dg[t][c * 2] += dg[t][c * 2 + 1];
+    }
+  }
+}
+
+// A block once all other tokens are in its sums: its own pairs, and the gradients' way out.
+template <class Cfg, class DQ, class DK>
+DEVICE void finish_block(const ChannelSums<Cfg>& sums, float (&after)[2], const Buffer<Cfg>& buffer, const DQ& to_dq,
+                         const DK& to_dk, int block, int channel, int lane) {
+  using Element = typename Cfg::Element;
+  const int first = block * 16;
+  const ChannelBlock<Cfg> own(buffer, first, channel, lane);
+  const BlockDecays decays = ChannelBlock<Cfg>::decays(buffer, first, channel, lane);
+  SumsOfBlock q, e = {}, k, dg;
+  {
+    ScaledBlock<Cfg> scaled;
+    scaled.make(own, decays);
+    sums.open_decays(dg, scaled, block);
+  }
+  BlockPairs<Cfg> pairs{decays};
+  pairs.dp.load(Cfg::SMEM_DP, first, lane);
+  if constexpr (Cfg::ERASE) pairs.dl.load(Cfg::SMEM_DL, first, lane);
+#pragma unroll
+  for (int t = 0; t < 2; ++t) {
+#pragma unroll
+    for (int c = 0; c < 2; ++c) {
+      const float2 begun = decays.begun(c, t), ended = decays.ended(c, t);
+      q[t][c * 2] = sums.q[block * 2 + t][c * 2] * begun.x;
+      q[t][c * 2 + 1] = sums.q[block * 2 + t][c * 2 + 1] * begun.y;
+      k[t][c * 2] = sums.k[block * 2 + t][c * 2] * ended.x;
+      k[t][c * 2 + 1] = sums.k[block * 2 + t][c * 2 + 1] * ended.y;
+      pairs.q[c][t] = own.q.pair(c, t);
+      pairs.k[c][t] = own.k.pair(c, t);
+      pairs.e[c][t] = own.erased(c, t);
+      if constexpr (Cfg::ERASE) {
+        e[t][c * 2] = sums.e[block * 2 + t][c * 2] * begun.x;
+        e[t][c * 2 + 1] = sums.e[block * 2 + t][c * 2 + 1] * begun.y;
+      }
+    }
+  }
+  pairs.add_all(q, e, k, dg, lane);
+  SumsOfBlock db;
+  float erased[2][2] = {};
+#pragma unroll
+  for (int t = 0; t < 2; ++t) {
+    const float2 same = at<float2>(Cfg::SMEM_DIAGONAL + (first + t * 8 + lane % 4 * 2) * 4);
+#pragma unroll
+    for (int c = 0; c < 2; ++c) {
+      const float2 query = own.q.numbers(c, t), key = own.k.numbers(c, t), gate = own.erases.gate(c, t);
+      q[t][c * 2] += same.x * key.x;
+      q[t][c * 2 + 1] += same.y * key.y;
+      k[t][c * 2] += same.x * query.x + gate.x * e[t][c * 2];
+      k[t][c * 2 + 1] += same.y * query.y + gate.y * e[t][c * 2 + 1];
+      db[t][c * 2] = key.x * e[t][c * 2];
+      db[t][c * 2 + 1] = key.y * e[t][c * 2 + 1];
+      erased[t][0] += db[t][c * 2];
+      erased[t][1] += db[t][c * 2 + 1];
+    }
+  }
+  sum_decays(dg, after, lane);
+  __syncwarp();  // what the warp has read of the block goes
+  BlockStore<typename Cfg::Decay>::store(buffer.decays(), first, channel, dg, lane);
+  if constexpr (Cfg::ERASE == CHANNEL) BlockStore<typename Cfg::Erase>::store(buffer.gates(), first, channel, db, lane);
+  if constexpr (Cfg::ERASE == TOKEN) {
+    const float sum = sum_block_columns(erased, lane);
+    const int rows = Cfg::SMEM_ERASE_ROWS + channel / 16 * (CHUNK * 4);
+    if ((lane & 4) == 0) at<float>(rows + (first + block_column(lane)) * 4) = sum;
+  }
+  const HeadRows dq_head = to_dq();
+  if (dq_head.rows != nullptr) {
+    dq_head.store(q, first, channel, lane);
+    to_dk().store(k, first, channel, lane);
+  } else {
+    BlockStore<Element>::store(buffer.queries(), first, channel, q, lane);
+    BlockStore<Element>::store(buffer.keys(), first, channel, k, lane);
+  }
+}
+
+// What follows once dP and dL are there. `to_dq`, `to_dk`: called for where rows of grouped heads go.
+template <class Cfg, class DQ, class DK>
+DEVICE void channel_gradients(ChannelSums<Cfg>& sums, const Buffer<Cfg>& buffer,
+                              const DQ& to_dq, const DK& to_dk, int group, int channel) {
   const int lane = lane_index();
-  float4 sum = {0.0f, 0.0f, 0.0f, 0.0f};
-#pragma unroll 1
-  for (int tile = 0; tile < tiles; ++tile) {
-    const int at_word = tile * KEPT_TILE + group * 512 + lane * 16;
-    const uint4 s = at<uint4>(kept + at_word), ds = at<uint4>(kept_grad + at_word);
-    sum.x += Element::low(s.x) * Element::low(ds.x) + Element::low(s.y) * Element::low(ds.y);
-    sum.y += Element::high(s.x) * Element::high(ds.x) + Element::high(s.y) * Element::high(ds.y);
-    sum.z += Element::low(s.z) * Element::low(ds.z) + Element::low(s.w) * Element::low(ds.w);
-    sum.w += Element::high(s.z) * Element::high(ds.z) + Element::high(s.w) * Element::high(ds.w);
+  float after[2];
+  {
+    ScaledBlock<Cfg> blocks[BLOCKS];
+    float tail[2] = {}, passed[2] = {1.0f, 1.0f};
+#pragma unroll
+    for (int b = BLOCKS - 1; b >= 0; --b) {
+      const int first = b * 16;
+      blocks[b].make({buffer, first, channel, lane}, ChannelBlock<Cfg>::decays(buffer, first, channel, lane));
+      sums.add_tail(tail, passed, blocks[b], b);
+    }
+    channel_overlap<Cfg>(after, group, channel, lane);
+#pragma unroll
+    for (int c = 0; c < 2; ++c) after[c] = after[c] * passed[c] + sum_quad(tail[c]);
+    sums.template cross<0>(blocks);
+    sums.template cross<1>(blocks);
+    sums.template cross<2>(blocks);
   }
 #pragma unroll
-  for (int step = 4; step < 32; step *= 2) {
-    sum.x += __shfl_xor_sync(0xffffffffu, sum.x, step);
-    sum.y += __shfl_xor_sync(0xffffffffu, sum.y, step);
-    sum.z += __shfl_xor_sync(0xffffffffu, sum.z, step);
-    sum.w += __shfl_xor_sync(0xffffffffu, sum.w, step);
+  for (int b = BLOCKS - 1; b >= 0; --b) finish_block(sums, after, buffer, to_dq, to_dk, b, channel, lane);
+}
+
+// Gradients of gates with one number per token, from the sums that warps left behind.
+
+// Of the lane's two tokens, 2 lane and the next: the sum of COUNT rows of [COUNT][CHUNK].
+template <int COUNT>
+DEVICE float2 sum_parts(int parts, int lane) {
+  float2 sum = {0.0f, 0.0f};
+#pragma unroll
+  for (int part = 0; part < COUNT; ++part) {
+    const float2 x = at<float2>(parts + part * (CHUNK * 4) + lane * 8);
+    sum = {sum.x + x.x, sum.y + x.y};
   }
   return sum;
 }
 
-// Gradients of a warp's channels, packed, until their tiles are free.
-template <typename Element>
-struct KeyWords {
-  u32 q[SLICE_GROUPS * 2][2], k[SLICE_GROUPS * 2][2];
-};
+DEVICE float2 add_both(float2 x, float2 y) { return {x.x + y.x, x.y + y.y}; }
 
-// Visits a warp's accumulators: n-tile, half, token and first of two channels.
-template <typename Visit>
-DEVICE void each_pair(const KeyTask& task, Visit visit) {
-  const int lane = lane_index();
-#pragma unroll
-  for (int n = 0; n < SLICE_GROUPS * 2; ++n) {
-    if (n < task.groups * 2) {
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        visit(n, half, task.row + half * 8 + lane / 4, (task.group * 2 + n) * 8 + lane % 4 * 2);
-      }
-    }
-  }
+// The lane's two tokens of a gate's gradient.
+DEVICE void write_tokens(float* rows, i64 stride, int exist, float2 x, int lane) {
+  if (lane * 2 < exist) rows[lane * 2 * stride] = x.x;
+  if (lane * 2 + 1 < exist) rows[(lane * 2 + 1) * stride] = x.y;
 }
+template <typename T>
+DEVICE void write_tokens(T* rows, i64 stride, int exist, float2 x, int lane) {
+  const u32 pair = T::pack(x.x, x.y);
+  if (lane * 2 < exist) rows[lane * 2 * stride].bits = static_cast<u16>(pair);
+  if (lane * 2 + 1 < exist) rows[(lane * 2 + 1) * stride].bits = static_cast<u16>(pair >> 16);
+}
+
+// A finished tile on its way out.
 
 // Copies a finished tile [CHUNK][KEY] to memory.
 template <typename T>
@@ -3545,505 +4643,48 @@ DEVICE void write_tile(int tile, T* rows, i64 stride, int exist) {
   }
 }
 
-// From sums to gradients: factors of the state terms, then everything that is elementwise.
-
-DEVICE void store_number(float* address, float x) { *address = x; }
-template <typename T>
-DEVICE void store_number(T* address, float x) {
-  address->bits = static_cast<u16>(T::pack(x, 0.0f));
-}
-
-// Sum of a token's COUNT partial sums, [COUNT][CHUNK].
-template <int COUNT>
-DEVICE float sum_partials(int partials, int token) {
-  float sum = 0.0f;
-  for (int part = 0; part < COUNT; ++part) sum += at<float>(partials + (part * CHUNK + token) * 4);
-  return sum;
-}
-
-// Gradient of a gate with one number per token from the sums over warps' values or channels; one warp.
-template <typename T, typename Sum>
-DEVICE void write_token_gradient(T* rows, i64 stride, int exist, Sum sum) {
-  const int lane = lane_index();
-  for (int token = lane; token < CHUNK; token += 32) {
-    if (token < exist) store_number(rows + token * stride, sum(token));
-  }
-}
-
-// What q, e and k of a token have in the decay's gradient: q dq + e de - k dk.
-template <typename Erase>
-DEVICE float2 decay_share(const KeySums& sums, const typename Erase::Sums& left, const Erase& erase, int n, int half, int i,
-                          int d, float2 query, float2 key) {
-  const float2 share = {query.x * sums.q[n][half * 2] - key.x * sums.k[n][half * 2],
-                        query.y * sums.q[n][half * 2 + 1] - key.y * sums.k[n][half * 2 + 1]};
-  return erase.add(share, left, n, half, i, d, key);
-}
-
-// The state terms carry their tokens' decay; tau meets k for the chunk's end.
-template <typename Element, typename Decay, typename Erase>
-DEVICE void scale_sums(KeySums& sums, typename Erase::Sums& left, typename Decay::Tail& tail, typename Decay::Words& words,
-                       const Decay& decay, const Erase& erase, const KeyTask& task, int q, int k, float scale) {
-  each_pair(task, [&](int n, int half, int i, int d) {
-    const float2 into = decay.into(i, d), out = decay.out(i, d);
-    const float2 query = Neighbours<Element>::load(q, i, d), key = Neighbours<Element>::load(k, i, d);
-    sums.q[n][half * 2] *= scale * into.x;
-    sums.q[n][half * 2 + 1] *= scale * into.y;
-    erase.scale(left, n, half, {-into.x, -into.y});
-    sums.k[n][half * 2] *= out.x;
-    sums.k[n][half * 2 + 1] *= out.y;
-    decay.note_tail(tail, n, key, {sums.k[n][half * 2], sums.k[n][half * 2 + 1]});
-    decay.note_state(words, half, decay_share(sums, left, erase, n, half, i, d, query, key));
-  });
-}
-
-// q, k of one value head: packed for their tiles, or, where several value heads share them, float32 for the sum over
-// the group that follows.
-template <typename Element, typename Decay, typename Erase>
-DEVICE void finish_keys(KeyWords<Element>& words, typename Decay::Words& decay_words, typename Erase::Words& erase_words,
-                        const KeySums& sums, const typename Erase::Sums& left, const Decay& decay, const Erase& erase,
-                        const KeyTask& task, int q, int k, int diagonal, float* dq_head, float* dk_head, i64 head_stride,
-                        int exist) {
-  each_pair(task, [&](int n, int half, int i, int d) {
-    const float2 query = Neighbours<Element>::load(q, i, d), key = Neighbours<Element>::load(k, i, d);
-    float2 dq = {sums.q[n][half * 2], sums.q[n][half * 2 + 1]};
-    float2 dk = {sums.k[n][half * 2], sums.k[n][half * 2 + 1]};
-    decay.note(decay_words, n, half, decay_share(sums, left, erase, n, half, i, d, query, key));
-    const float2 share = erase.share(left, erase_words, n, half, i, d, key);
-    const float same = at<float>(diagonal + i * 4);
-    dq = {dq.x + same * key.x, dq.y + same * key.y};
-    dk = {dk.x + same * query.x + share.x, dk.y + same * query.y + share.y};
-    if (dq_head == nullptr) {
-      words.q[n][half] = Element::pack(dq.x, dq.y);
-      words.k[n][half] = Element::pack(dk.x, dk.y);
-    } else if (i < exist) {
-      *reinterpret_cast<float2*>(dq_head + i * head_stride + d) = dq;
-      *reinterpret_cast<float2*>(dk_head + i * head_stride + d) = dk;
-    }
-  });
-}
-
-template <typename Element>
-DEVICE void store_keys(const KeyWords<Element>& words, const KeyTask& task, int q, int k) {
-  each_pair(task, [&](int n, int half, int i, int d) {
-    Neighbours<Element>::store(q, i, d, words.q[n][half]);
-    Neighbours<Element>::store(k, i, d, words.k[n][half]);
-  });
-}
-
-// The gradient of a channel-wise decay: dG over the tile of prefix sums once every warp is done with it, then a reverse
-// sum down each channel. TAIL: [BLOCKS][KEY], what the chunk's end adds to all tokens, in parts.
-
-template <typename Element, int TAIL>
-struct ChannelDecayGradient {
-  int prefix;
-  struct Tail {
-    float2 sum[SLICE_GROUPS * 2] = {};
+struct Cfg {
+  using Element = Bf16;
+  // Gates as they are stored.
+  using Decay = float;
+  using Erase = Bf16;
+  using Write = Bf16;
+  enum : int {
+    DECAY = CHANNEL,
+    ERASE = TOKEN,
+    WRITE = TOKEN,
+    TIED = 1,  // write is erase
+    OUTPUTS = 1,  // queries are read
+    OWN_ERASED = 1,  // what is erased has a tile of its own
+    OVER_DECAYS = 0,  // P and M have bytes of their own
   };
-  struct Words {
-    float2 dg[SLICE_GROUPS * 2][2];
+  // Dynamic shared memory, 218368 bytes.
+  enum : int {
+    SMEM_Q = 0,  // queries, in the end their gradients, 16384 bytes
+    SMEM_K = 16384,  // keys, likewise, 16384 bytes
+    SMEM_G = 32768,  // decays, likewise, 32768 bytes
+    SMEM_N = 65536,  // N, value rows by tokens, 16384 bytes
+    SMEM_DP = 81920,  // dP below the diagonal, 8192 bytes
+    SMEM_SCALED_K = 81920,  // keys scaled to the chunk's end, 16384 bytes
+    SMEM_DL = 90112,  // dL, 8192 bytes
+    SMEM_E = 98304,  // what is erased, scaled from the chunk's start, 16384 bytes
+    SMEM_DO = 98304,  // dO, value rows by tokens, 16384 bytes
+    SMEM_P = 114688,  // P, 8192 bytes
+    SMEM_M = 122880,  // M, 8192 bytes
+    SMEM_S = 131072,  // S before the chunk, 32768 bytes
+    SMEM_HANDED = 131072,  // scores of half the channels that warpgroups hand each other, 32768 bytes
+    SMEM_DS = 163840,  // dS after the chunk, 32768 bytes
+    SMEM_PASSED_KEYS = 196608,  // scaled keys that warps pass on, a step and the next, 8192 bytes
+    SMEM_PASSED_DECAYS = 204800,  // decays that warps pass on, a step and the next, 1024 bytes
+    SMEM_DR = 196608,  // dR, likewise, 16384 bytes
+    SMEM_BETA = 212992,  // erase gate, 256 bytes
+    SMEM_RESIDUAL = 213248,  // what the erased of S is scaled by in R, 256 bytes
+    SMEM_CHUNK_DECAY = 213504,  // decay over the chunk, 512 bytes
+    SMEM_DIAGONAL = 214016,  // dP on the diagonal, 256 bytes
+    SMEM_ERASE_ROWS = 214272,  // sums of the erase gate's gradient, 2048 bytes
+    SMEM_VALUE_ROWS = 216320,  // sums of the write gate's gradient, 2048 bytes
   };
-
-  METHOD float2 into(int i, int d) const {
-    const float2 g = Neighbours<float>::load(prefix, i, d);
-    return {exp2(g.x), exp2(g.y)};
-  }
-  METHOD float2 out(int i, int d) const {
-    const float2 g = Neighbours<float>::load(prefix, i, d), end = Neighbours<float>::load(prefix, CHUNK - 1, d);
-    return {exp2(end.x - g.x), exp2(end.y - g.y)};
-  }
-
-  // S dS of each channel, carried past the whole chunk; counted once, by the warps of the first tokens, in one lane.
-  METHOD void overlap(Tail& tail, const KeyTask& task, int kept, int kept_grad, int tiles) const {
-    const int lane = lane_index();
-    if (task.row != 0) return;
-#pragma unroll
-    for (int g = 0; g < SLICE_GROUPS; ++g) {
-      if (g < task.groups) {
-        const int d = (task.group + g) * 16 + lane % 4 * 2;
-        const float4 sum = state_overlap<Element>(kept, kept_grad, task.group + g, tiles);
-        const float2 near = into(CHUNK - 1, d), far = into(CHUNK - 1, d + 8);
-        if (lane < 4) {
-          tail.sum[g * 2].x += sum.x * near.x;
-          tail.sum[g * 2].y += sum.y * near.y;
-          tail.sum[g * 2 + 1].x += sum.z * far.x;
-          tail.sum[g * 2 + 1].y += sum.w * far.y;
-        }
-      }
-    }
-  }
-  METHOD void note_tail(Tail& tail, int n, float2 key, float2 tau) const {
-    tail.sum[n].x += key.x * tau.x;
-    tail.sum[n].y += key.y * tau.y;
-  }
-  METHOD void raise(Tail& tail, float factor) const {
-#pragma unroll
-    for (int n = 0; n < SLICE_GROUPS * 2; ++n) {
-      tail.sum[n].x *= factor;
-      tail.sum[n].y *= factor;
-    }
-  }
-  METHOD void close_tail(const Tail& tail, const KeyTask& task) const {
-    const int lane = lane_index();
-#pragma unroll
-    for (int n = 0; n < SLICE_GROUPS * 2; ++n) {
-      float2 sum = tail.sum[n];
-#pragma unroll
-      for (int step = 4; step < 32; step *= 2) {
-        sum.x += __shfl_xor_sync(0xffffffffu, sum.x, step);
-        sum.y += __shfl_xor_sync(0xffffffffu, sum.y, step);
-      }
-      const int d = (task.group * 2 + n) * 8 + lane * 2;
-      if (n < task.groups * 2 && lane < 4) at<float2>(TAIL + (task.row / 16 * KEY + d) * 4) = sum;
-    }
-  }
-
-  METHOD void note_state(Words&, int, float2) const {}
-  METHOD void note(Words& words, int n, int half, float2 dg) const { words.dg[n][half] = dg; }
-  METHOD void finish(const Words&, const KeyTask&) const {}
-  METHOD void store(const Words& words, const KeyTask& task) const {
-    each_pair(task, [&](int n, int half, int i, int d) { Neighbours<float>::store(prefix, i, d, words.dg[n][half]); });
-  }
-
-  // dg_t = sum over i >= t of dG_i, and the tail; a channel to a thread.
-  template <typename T>
-  METHOD void write(T* rows, i64 stride, int exist) const {
-    for (int d = thread_index(); d < KEY; d += THREADS) {
-      float sum = 0.0f;
-      for (int block = 0; block < BLOCKS; ++block) sum += at<float>(TAIL + (block * KEY + d) * 4);
-#pragma unroll 8
-      for (int t = CHUNK - 1; t >= 0; --t) {
-        sum += at<float>(prefix + Tile<KEY, 4>::offset(t, d));
-        if (t < exist) store_number(rows + t * stride + d, sum);
-      }
-    }
-  }
 };
-
-// The erase gate in the gradients along K: de and what it gives to k and to the gate.
-
-// What the two kinds of gate share: dR and dL as operands, and the sums.
-template <typename Element, int DR, int DL>
-struct KeyErase {
-  struct Sums {
-    float e[SLICE_GROUPS * 2][4] = {};
-  };
-  METHOD void load_residual(u32 (&a)[4], int tile, int row) const { load_tokens(a, DR + tile * SLICE<Element>, row); }
-  METHOD void load_left(u32 (&a)[4], int i0, int j0) const { load_block<CHUNK>(a, DL, i0, j0, lane_index()); }
-  METHOD void multiply(Sums& sums, int n, const u32 (&a)[4], u32 b0, u32 b1) const {
-    Element::mma(sums.e[n], a, b0, b1);
-  }
-  METHOD void raise(Sums& sums, float factor) const { change_unit(sums.e, factor); }
-  METHOD void scale(Sums& sums, int n, int half, float2 factor) const {
-    sums.e[n][half * 2] *= factor.x;
-    sums.e[n][half * 2 + 1] *= factor.y;
-  }
-};
-
-// One number per token, BETA a vector. Its gradient is a sum over K, kept per row until the warp is done.
-template <typename Element, int DR, int DL, int BETA>
-struct TokenKeyErase : KeyErase<Element, DR, DL> {
-  using Sums = typename KeyErase<Element, DR, DL>::Sums;
-  struct Words {
-    float row[2] = {};
-  };
-
-  // dL transposed, its depth scaled by beta: e = beta k.
-  METHOD void load_left_transposed(u32 (&a)[4], int i0, int j0) const {
-    const int lane = lane_index();
-    u32 raw[4];
-    load_pairs_transposed(raw, DL, i0, j0);
-    const int i = i0 + lane % 4 * 2;
-    const float2 near = at<float2>(BETA + i * 4), far = at<float2>(BETA + (i + 8) * 4);
-#pragma unroll
-    for (int r = 0; r < 4; ++r) {
-      const float2 beta = r < 2 ? near : far;
-      a[r] = Element::pack(Element::low(raw[r]) * beta.x, Element::high(raw[r]) * beta.y);
-    }
-  }
-  METHOD void load_erased(u32 (&b)[4], int k, int row, int d) const { load_block_transposed<KEY>(b, k, row, d, lane_index()); }
-  METHOD Fragment erased(const Fragment& k, int, int) const { return k; }
-
-  // x + e de.
-  METHOD float2 add(float2 x, const Sums& sums, int n, int half, int i, int, float2 key) const {
-    const float beta = at<float>(BETA + i * 4);
-    return {x.x + beta * key.x * sums.e[n][half * 2], x.y + beta * key.y * sums.e[n][half * 2 + 1]};
-  }
-
-  // b de, the gate's gradient noted.
-  METHOD float2 share(const Sums& sums, Words& words, int n, int half, int i, int d, float2 key) const {
-    const float beta = at<float>(BETA + i * 4);
-    words.row[half] += key.x * sums.e[n][half * 2] + key.y * sums.e[n][half * 2 + 1];
-    return {beta * sums.e[n][half * 2], beta * sums.e[n][half * 2 + 1]};
-  }
-  METHOD void finish(const Words& words, const KeyTask& task, int partial) const {
-    const int lane = lane_index();
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const float sum = sum_quad(words.row[half]);
-      const int row = task.row + half * 8 + lane / 4;
-      if (task.groups > 0 && lane % 4 == 0) at<float>(partial + (task.slice * CHUNK + row) * 4) = sum;
-    }
-  }
-};
-
-// Sums over pairs of tokens where every channel decays at its own rate. As in the scores, the factor 2^(G_i - G_j) is
-// split at an anchor row between j and i, so that no exponent is above 0: the operand's rows carry one side, the
-// accumulators the other.
-//
-// Token blocks apart are anchored at the first row of the later block (for q and e) or of the block after the earlier
-// one (for k). A diagonal block is halved, 16 to 8, 4, 2, 1, and level h keeps the pairs whose rows differ there.
-
-// 2^-|G_r - G_anchor| over a block in the order of a B operand; `anchor(r)` is the anchor of row r.
-template <typename Anchor>
-DEVICE Fragment anchored_rows(int sums, int row, int d, Anchor anchor) {
-  const int lane = lane_index();
-  Fragment x;
-#pragma unroll
-  for (int p = 0; p < 4; ++p) {
-    const int r = row + lane % 4 * 2 + p % 2 * 8, c = d + lane / 4 + p / 2 * 8;
-    const float near = at<float>(sums + Tile<KEY, 4>::offset(r, c)) - at<float>(sums + Tile<KEY, 4>::offset(anchor(r), c));
-    const float far =
-        at<float>(sums + Tile<KEY, 4>::offset(r + 1, c)) - at<float>(sums + Tile<KEY, 4>::offset(anchor(r + 1), c));
-    x.pair[p] = {exp2(-fabsf(near)), exp2(-fabsf(far))};
-  }
-  return x;
-}
-
-// sum = sum + part 2^-|G_r - G_anchor| for one n-tile.
-template <typename Anchor>
-DEVICE void add_anchored(float (&sum)[4], const float (&part)[4], int sums, int row, int d, Anchor anchor) {
-  const int lane = lane_index();
-  const int col = d + lane % 4 * 2;
-#pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    const int r = row + half * 8 + lane / 4;
-    const float2 g = at<float2>(sums + Tile<KEY, 4>::offset(r, col));
-    const float2 base = at<float2>(sums + Tile<KEY, 4>::offset(anchor(r), col));
-    sum[half * 2] += part[half * 2] * exp2(-fabsf(g.x - base.x));
-    sum[half * 2 + 1] += part[half * 2 + 1] * exp2(-fabsf(g.y - base.y));
-  }
-}
-
-// Keeps of a diagonal block of dP or dL, as an A operand, the pairs of level h: rows and depth differ there first.
-DEVICE void keep_level(u32 (&a)[4], int h) {
-  const int lane = lane_index();
-#pragma unroll
-  for (int r = 0; r < 4; ++r) {
-    const int row = lane / 4 + r % 2 * 8, col = lane % 4 * 2 + r / 2 * 8;
-    const int near = row ^ col, far = row ^ (col + 1);
-    const u32 mask = (near >= h && near < 2 * h ? 0x0000ffffu : 0u) | (far >= h && far < 2 * h ? 0xffff0000u : 0u);
-    a[r] &= mask;
-  }
-}
-
-struct ErasedAnchored {
-  struct Parts {
-    float part[2][4] = {};
-  };
-  // kap += dLT (e 2^...), e made anew from k's numbers.
-  template <typename Element, typename Erase>
-  static METHOD void add(float (&sum)[2][4], const Erase& erase, const u32 (&a)[4], const Fragment& key,
-                         const Fragment& factor, int row, int d) {
-    u32 b[4];
-    pack_product<Element>(b, erase.erased(key, row, d), factor);
-    Element::mma(sum[0], a, b[0], b[1]);
-    Element::mma(sum[1], a, b[2], b[3]);
-  }
-  template <typename Erase>
-  static METHOD void load(u32 (&a)[4], const Erase& erase, int i0, int j0) {
-    erase.load_left_transposed(a, i0, j0);
-  }
-  static METHOD void keep(u32 (&a)[4], int h) { keep_level(a, h); }
-  template <typename Element>
-  static METHOD void part(Parts& parts, const u32 (&a)[4], const u32 (&b)[4]) {
-    Element::mma(parts.part[0], a, b[0], b[1]);
-    Element::mma(parts.part[1], a, b[2], b[3]);
-  }
-  template <typename Sums, typename Anchor>
-  static METHOD void close(Sums& left, const Parts& parts, int n, int sums, int row, int d, Anchor anchor) {
-    add_anchored(left.e[n], parts.part[0], sums, row, d, anchor);
-    add_anchored(left.e[n + 1], parts.part[1], sums, row, d + 8, anchor);
-  }
-};
-
-// One level of a diagonal block, 16 channels from d, accumulators from n-tile n.
-template <typename Element, typename Erased, typename Erase>
-DEVICE void sum_level(KeySums& sums, typename Erase::Sums& left, const Erase& erase, const KeyTask& task, int n, int d,
-                      const Fragment& key, const Fragment& query, const u32 (&dp)[4], const u32 (&dl)[4],
-                      const u32 (&dp_turned)[4], const u32 (&dl_turned)[4], int prefix, int h) {
-  const int row = task.row;
-  auto anchor = [=](int r) { return row + ((r - row) & -2 * h) + h; };
-  const Fragment factor = anchored_rows(prefix, row, d, anchor);
-  float query_part[2][4] = {}, key_part[2][4] = {};
-  typename Erased::Parts left_part;
-  u32 a[4], b[4];
-#pragma unroll
-  for (int r = 0; r < 4; ++r) a[r] = dp[r];
-  keep_level(a, h);
-  pack_product<Element>(b, key, factor);
-  Element::mma(query_part[0], a, b[0], b[1]);
-  Element::mma(query_part[1], a, b[2], b[3]);
-#pragma unroll
-  for (int r = 0; r < 4; ++r) a[r] = dl[r];
-  Erased::keep(a, h);
-  Erased::template part<Element>(left_part, a, b);
-#pragma unroll
-  for (int r = 0; r < 4; ++r) a[r] = dp_turned[r];
-  keep_level(a, h);
-  pack_product<Element>(b, query, factor);
-  Element::mma(key_part[0], a, b[0], b[1]);
-  Element::mma(key_part[1], a, b[2], b[3]);
-#pragma unroll
-  for (int r = 0; r < 4; ++r) a[r] = dl_turned[r];
-  Erased::keep(a, h);
-  Erased::template add<Element>(key_part, erase, a, key, factor, row, d);
-#pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    add_anchored(sums.q[n + half], query_part[half], prefix, row, d + half * 8, anchor);
-    add_anchored(sums.k[n + half], key_part[half], prefix, row, d + half * 8, anchor);
-  }
-  Erased::close(left, left_part, n, prefix, row, d, anchor);
-}
-
-template <typename Element, typename Erased, typename Erase>
-DEVICE void sum_pairs_anchored(KeySums& sums, typename Erase::Sums& left, const Erase& erase, const KeyTask& task, int q,
-                               int k, int dp, int prefix) {
-  const int lane = lane_index();
-  const int row = task.row;
-#pragma unroll
-  for (int g = 0; g < SLICE_GROUPS; ++g) {
-    if (g >= task.groups) break;
-    const int d = (task.group + g) * 16, n = g * 2;
-    if (row > 0) {
-      float query_part[2][4] = {};
-      typename Erased::Parts left_part;
-      auto anchor = [=](int) { return row; };
-#pragma unroll 1
-      for (int j0 = 0; j0 < row; j0 += 16) {
-        u32 a[4], l[4] = {}, b[4];
-        pack_product<Element>(b, Turned<Element, KEY>::fragment(k, j0, d), anchored_rows(prefix, j0, d, anchor));
-        load_block<CHUNK>(a, dp, row, j0, lane);
-        erase.load_left(l, row, j0);
-        Element::mma(query_part[0], a, b[0], b[1]);
-        Element::mma(query_part[1], a, b[2], b[3]);
-        Erased::template part<Element>(left_part, l, b);
-      }
-      add_anchored(sums.q[n], query_part[0], prefix, row, d, anchor);
-      add_anchored(sums.q[n + 1], query_part[1], prefix, row, d + 8, anchor);
-      Erased::close(left, left_part, n, prefix, row, d, anchor);
-    }
-    if (row + 16 < CHUNK) {
-      float key_part[2][4] = {};
-      auto anchor = [=](int) { return row + 16; };
-#pragma unroll 1
-      for (int i0 = row + 16; i0 < CHUNK; i0 += 16) {
-        u32 a[4], l[4] = {}, b[4];
-        const Fragment factor = anchored_rows(prefix, i0, d, anchor);
-        pack_product<Element>(b, Turned<Element, KEY>::fragment(q, i0, d), factor);
-        load_pairs_transposed(a, dp, i0, row);
-        Element::mma(key_part[0], a, b[0], b[1]);
-        Element::mma(key_part[1], a, b[2], b[3]);
-        Erased::load(l, erase, i0, row);
-        Erased::template add<Element>(key_part, erase, l, Turned<Element, KEY>::fragment(k, i0, d), factor, i0, d);
-      }
-      add_anchored(sums.k[n], key_part[0], prefix, row, d, anchor);
-      add_anchored(sums.k[n + 1], key_part[1], prefix, row, d + 8, anchor);
-    }
-    const Fragment key = Turned<Element, KEY>::fragment(k, row, d), query = Turned<Element, KEY>::fragment(q, row, d);
-    u32 dp_block[4], dl_block[4] = {}, dp_turned[4], dl_turned[4] = {};
-    load_block<CHUNK>(dp_block, dp, row, row, lane);
-    load_pairs_transposed(dp_turned, dp, row, row);
-    erase.load_left(dl_block, row, row);
-    Erased::load(dl_turned, erase, row, row);
-    // A loop, unrolled neither here nor by the compiler: four copies of a level cost more registers than there are.
-#pragma unroll 1
-    for (int h = 8; h > 0; h /= 2) {
-      sum_level<Element, Erased>(sums, left, erase, task, n, d, key, query, dp_block, dl_block, dp_turned, dl_turned, prefix, h);
-    }
-  }
-}
-
-// Units of the states that a chunk's gradients are made of, and what they come to: N is in the state's unit, dR in that of
-// the state's gradient, and sums of products in both their operands'.
-
-// Where the kept states of a chunk are.
-template <typename Element>
-struct KeptStates {
-  i64 slot;
-  int value_head, value_heads;
-
-  METHOD uint4* tile(void* workspace, int tile) const {
-    return kept_words<Element>(workspace, slot, value_head, value_heads, tile);
-  }
-  METHOD int exponent(void* workspace, int tile) const {
-    return static_cast<int>(this->tile(workspace, tile)[KEPT_TILE / 16].x);
-  }
-
-  // Brings a tile to the chunk's unit, of which its own is a part: the numbers that the thread has copied.
-  METHOD void settle(int kept, void* workspace, const Unit<Element>& unit, int tile) const {
-    if constexpr (Unit<Element>::MOVES) {
-      const int smaller = unit.exponent - exponent(workspace, tile);
-      if (smaller == 0) return;
-      const float factor = power_of_two(-smaller);
-      const int lane = lane_index();
-#pragma unroll 1
-      for (int d = 0; d < KEY / 16; ++d) {
-        u32(&words)[4] = at<u32[4]>(kept + (d * 32 + lane) * 16);
-#pragma unroll
-        for (int i = 0; i < 4; ++i) words[i] = Element::pack(Element::low(words[i]) * factor, Element::high(words[i]) * factor);
-      }
-    }
-  }
-};
-
-template <typename Element>
-struct ChunkUnits {
-  Unit<Element> state, gradient;
-
-  // The largest unit of all value tiles.
-  METHOD ChunkUnits(const KeptStates<Element>& kept, void* states, void* gradients) {
-    if constexpr (Unit<Element>::MOVES) {
-#pragma unroll 1
-      for (int tile = 0; tile < (VALUE + 15) / 16; ++tile) {
-        const int of_state = kept.exponent(states, tile), of_gradient = kept.exponent(gradients, tile);
-        if (state.exponent < of_state) state.exponent = of_state;
-        if (gradient.exponent < of_gradient) gradient.exponent = of_gradient;
-      }
-    }
-  }
-
-  METHOD void raise(float (&dr)[CHUNK / 8][4]) const {
-    if constexpr (Unit<Element>::MOVES) change_unit(dr, gradient.up());
-  }
-
-  template <typename Left, typename Tail, typename Pairs, typename Decay, typename Erase, typename PairErase>
-  METHOD void raise(KeySums& sums, Left& left, Tail& tail, Pairs& pairs, const Decay& decay, const Erase& erase,
-                    const PairErase& pair_erase) const {
-    if constexpr (Unit<Element>::MOVES) {
-      const float both = state.up() * gradient.up();
-      change_unit(sums.q, state.up());
-      change_unit(sums.k, both);
-      erase.raise(left, both);
-      decay.raise(tail, both);
-#pragma unroll
-      for (int t = 0; t < PAIR_TASKS; ++t) {
-        change_unit(pairs.p[t], state.up());
-        pair_erase.raise(pairs.l[t], both);
-      }
-    }
-  }
-};
-
-using Element = Bf16;
-using Left = LeftAnchored<Element, TokenErase, Each<SMEM_BETA>, SMEM_L>;
-using Out = One;
-using Pair = NoPairDecay;
-using Erased = ErasedValues<Each<SMEM_BETA>, SMEM_M>;
-using PairErase = ErasePairs<Element, SMEM_DR, SMEM_DL>;
-using KeyLeft = TokenKeyErase<Element, SMEM_DR, SMEM_DL, SMEM_BETA>;
-using KeyDecay = ChannelDecayGradient<Element, SMEM_DECAY_TAIL>;
-using PairTotals = NoPairTotals;
-using WriteGate = TokenWriteGate<Each<SMEM_BETA>, SMEM_VALUE_ROWS>;
 
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
 kda_safe_backward_gradients(
@@ -4103,133 +4744,113 @@ kda_safe_backward_gradients(
     int value_heads,
     float scale
 ) {
-  const ChunkWork work = find_chunk(cu_seqlens, cu_seqlens_is_64, sequences, tokens, key_heads, value_heads);
-  const int exist = work.exist;
+  using Element = Cfg::Element;
+  // Found anew where it is wanted late: until then it would take registers.
+  const auto find = [&] {
+    int count = sequences;
+    asm volatile("" : "+r"(count));
+    return ShortWork(find_chunk(cu_seqlens, cu_seqlens_is_64, count, tokens, key_heads, value_heads));
+  };
+  const ShortWork place = find();
+  const int exist = place.exist;
   if (exist <= 0) return;
-  const int warp = warp_index();
-  auto* const q_rows = work.rows(q, q_batch_stride, q_token_stride, q_head_stride, work.key_head);
-  auto* const k_rows = work.rows(k, k_batch_stride, k_token_stride, k_head_stride, work.key_head);
-  auto* const v_rows = work.rows(v, v_batch_stride, v_token_stride, v_head_stride, work.value_head);
-  auto* const g_rows = work.rows(g, g_batch_stride, g_token_stride, g_head_stride, work.value_head);
-  auto* const b_rows = work.rows(b, b_batch_stride, b_token_stride, b_head_stride, work.value_head);
-  auto* const d_o_rows = work.rows(d_o, d_o_batch_stride, d_o_token_stride, d_o_head_stride, work.value_head);
-  auto* const dv_rows = work.rows(dv, dv_batch_stride, dv_token_stride, dv_head_stride, work.value_head);
-
-  copy_tile<Bf16, KEY>(SMEM_Q, q_rows, q_token_stride, exist);
-  copy_tile<Bf16, KEY>(SMEM_K, k_rows, k_token_stride, exist);
-  copy_tile<float, KEY>(SMEM_G, g_rows, g_token_stride, exist);
-  copy_commit();
-  TokenGate b_gate;
-  if (warp == 0) {
-    b_gate.fetch(b_rows, b_token_stride, exist);
-  }
-  const int q_tile = SMEM_Q;
-  const int k_tile = SMEM_K;
-  const int g_tile = SMEM_G;
-  copy_wait<0>();
-  if (warp_index() == 0) {
-    store_tokens(SMEM_BETA, [&](int r, int) { return b_gate.value[r]; });
-  }
-  __syncthreads();
-  // Everything that no state enters.
-  const Left left{{}, SMEM_E};
-  channel_decay<float>(g_tile, g_tile, SMEM_TOTALS);
-  __syncthreads();
-  scores_anchored<Element>(left, q_tile, k_tile, g_tile, SMEM_P);
-  __syncthreads();
-  scale_ends<Element>(left, k_tile, g_tile, SMEM_END_KEYS);
-  invert_diagonal<Element>(SMEM_L);
-  __syncthreads();
-  solve_columns<Element>(SMEM_L, SMEM_M);
-  __syncthreads();
-
-  const Erased erased{SMEM_E};
-  const PairErase pair_erase{};
-  const KeyLeft key_left{};
-  const KeyDecay key_decay{g_tile};
-  const PairTotals pair_totals{};
-  const KeptStates<Element> kept{work.slot, work.value_head, value_heads};
-  const ChunkUnits<Element> units(kept, states, dstates);
-  const KeyTask task;
-  KeySums sums;
-  KeyLeft::Sums left_sums;
-  KeyDecay::Tail tail;
-  PairGradients<Element, PairErase> pairs;
-
-  for (int block = 0; block < VALUE_BLOCKS; ++block) {
-    const int tile = block * VALUE_TILES + warp, value = tile * 16;
-    const bool active = warp < VALUE_TILES && value < VALUE;
-    const int tiles = (VALUE + 15) / 16 - block * VALUE_TILES < VALUE_TILES ? (VALUE + 15) / 16 - block * VALUE_TILES : VALUE_TILES;
-    SliceWords<Element> writes, residual;
-    if (active) {
-      copy_slice(SMEM_DO, d_o_rows + value, d_o_token_stride, exist);
-      copy_kept(SMEM_S + warp * KEPT_TILE, kept.tile(states, tile));
-      copy_kept(SMEM_DS + warp * KEPT_TILE, kept.tile(dstates, tile));
-    }
+  const Buffer<Cfg> buffer{Stage{}};
+  const int group = warp_index() / 4, block = warp_index() % 4;
+  // The second warpgroup may have no value rows, or no channels.
+  const bool values = VALUE > ROW_BLOCK || group == 0, keys = KEY > ROW_BLOCK || group == 0;
+  {
+    const ChunkWork work = place.work();
+    const Rows<Bf16> q_rows{work.rows(q, q_batch_stride, q_token_stride, q_head_stride, work.key_head), q_token_stride};
+    const Rows<Bf16> k_rows{work.rows(k, k_batch_stride, k_token_stride, k_head_stride, work.key_head), k_token_stride};
+    const Rows<float> g_rows{work.rows(g, g_batch_stride, g_token_stride, g_head_stride, work.value_head), g_token_stride};
+    copy_tile<KEY>(buffer.queries(), q_rows, 0, exist);
+    copy_tile<KEY>(buffer.keys(), k_rows, 0, exist);
+    copy_tile<KEY>(buffer.decays(), g_rows, 0, exist);
     copy_commit();
-    if (active) {
-      ValueRows<Element> v;
-      v.fetch(v_rows + value, v_token_stride, exist);
-      const WriteGate write{};
-      copy_wait<0>();  // a thread reads what it copied itself until the block meets
-      kept.settle(SMEM_S + warp * KEPT_TILE, states, units.state, tile);
-      kept.settle(SMEM_DS + warp * KEPT_TILE, dstates, units.gradient, tile);
-      {
-        float n[CHUNK / 8][4];
-        chunk_writes<Element>(n, v, write, erased, SMEM_S + warp * KEPT_TILE, units.state);
-        writes.pack(n);
-      }
-      float dr[CHUNK / 8][4];
-      residual_gradients<Out, Element>(dr, erased, SMEM_DO, SMEM_DS + warp * KEPT_TILE, SMEM_END_KEYS, SMEM_P, scale * units.gradient.down());
-      residual.pack(dr);
-      units.raise(dr);
-      write.gradient(v, dr, tile);
-      store_outputs(dr, 1.0f, dv_rows + value, dv_token_stride, exist);
-    }
-    __syncthreads();
-    if (active) {
-      writes.store(SMEM_N + warp * SLICE<Element>);
-      residual.store(SMEM_DR + warp * SLICE<Element>);
-    }
-    __syncthreads();
-    pairs.multiply(pair_erase, SMEM_DO, SMEM_N, tiles);
-    state_products<Element>(sums, left_sums, key_left, task, SMEM_DO, SMEM_N, SMEM_S, SMEM_DS, tiles);
-    key_decay.overlap(tail, task, SMEM_S, SMEM_DS, tiles);
-    if (block + 1 < VALUE_BLOCKS) __syncthreads();
   }
-  units.raise(sums, left_sums, tail, pairs, key_decay, key_left, pair_erase);
-  KeyDecay::Words decay_words;
-  scale_sums<Element>(sums, left_sums, tail, decay_words, key_decay, key_left, task, q_tile, k_tile, scale);
-  key_decay.close_tail(tail, task);
-  pairs.store<Pair>(pair_erase, pair_totals, SMEM_DP, SMEM_DIAGONAL, scale);
+  if (warp_index() == WARPS - 1) {
+    const ChunkWork work = place.work();
+    const NoRows g_rows{};
+    const Rows<Bf16> b_rows{work.rows(b, b_batch_stride, b_token_stride, b_head_stride, work.value_head), b_token_stride};
+    const NoRows w_rows{};
+    TokenGates<Cfg> gates;
+    gates.fetch(g_rows, b_rows, w_rows, 0, exist, lane_index());
+    store_vectors(buffer, gates, scale, lane_index());
+  }
+  const int row = warp_index() * 16;
+  // Blocks are numbered as kept states are.
+  const auto kept = [&](void* workspace) {
+    return static_cast<const uint4*>(kept_words<Element>(workspace, blockIdx.x, 0, 1, warp_index()));
+  };
+  const auto v_values = [&] {
+    const ChunkWork work = place.work();
+    auto* const v_rows = work.rows(v, v_batch_stride, v_token_stride, v_head_stride, work.value_head);
+    return OwnValues<const Element>{v_rows + row, v_token_stride};
+  };
+  const auto grad_values = [&] {
+    const ChunkWork work = place.work();
+    auto* const d_o_rows = work.rows(d_o, d_o_batch_stride, d_o_token_stride, d_o_head_stride, work.value_head);
+    return OwnValues<const Element>{d_o_rows + row, d_o_token_stride};
+  };
+  const auto dv_values = [&] {
+    const ChunkWork work = place.work();
+    auto* const dv_rows = work.rows(dv, dv_batch_stride, dv_token_stride, dv_head_stride, work.value_head);
+    return OwnValues<Element>{dv_rows + row, dv_token_stride};
+  };
+  const auto w_values = [] { return NoValues{}; };
+  const auto dw_values = [] { return NoValues{}; };
+  ChannelValues<Cfg> own;
+  if (values) own.fetch(kept(states), v_values(), w_values(), grad_values(), exist, lane_index());
+  copy_wait<0>();
   __syncthreads();
 
-  sum_pairs_anchored<Element, ErasedAnchored>(sums, left_sums, key_left, task, q_tile, k_tile, SMEM_DP, g_tile);
-  KeyWords<Element> words;
-  KeyLeft::Words left_words;
-  const bool grouped = key_heads != value_heads;
-  const i64 head_stride = static_cast<i64>(value_heads) * KEY;
-  const i64 head_first = (work.token * value_heads + work.value_head) * KEY;
-  finish_keys(words, decay_words, left_words, sums, left_sums, key_decay, key_left, task, q_tile, k_tile, SMEM_DIAGONAL,
-              grouped ? static_cast<float*>(dq_heads) + head_first : nullptr,
-              grouped ? static_cast<float*>(dk_heads) + head_first : nullptr, head_stride, exist);
-  key_decay.finish(decay_words, task);
-  key_left.finish(left_words, task, SMEM_ERASE_ROWS);
+  make_channel_scores(buffer, group, block);
+  fence_async();
   __syncthreads();
-  if (!grouped) store_keys(words, task, q_tile, k_tile);
-  key_decay.store(decay_words, task);
+
+  {
+    float n[CHUNK / 8][4];
+    const int lane = lane_index();
+    if (values) own.residual(n, buffer, row, lane);
+    __syncthreads();  // dO goes over what is erased
+    if (values) own.gradients(n, buffer, kept(dstates), dv_values, dw_values, scale, row, exist, lane);
+  }
+  fence_async();
+  __syncthreads();  // dP and dL go over scaled keys
+
+  ChannelPairs<Cfg> pairs;
+  ChannelSums<Cfg> sums;
+  const bool has_pairs = pairs.has(group);
+  if (has_pairs) pairs.begin(group);
+  if (keys) sums.begin_states(group);
+  products_commit();
+  if (has_pairs) pairs.store(scale, group, block);
+  fence_async();
   __syncthreads();
-  // Only now: addresses made at the start would take registers all along.
+
+  if (keys) {
+    sums.close_states(scale);
+    const auto head = [&](void* workspace) {
+      if (key_heads == value_heads) return HeadRows{nullptr, 0, 0};
+      const ShortWork own = find();
+      const i64 token = cu_seqlens == nullptr ? static_cast<i64>(own.batch) * tokens + own.first : own.first;
+      float* const rows = static_cast<float*>(workspace) + (token * value_heads + own.value_head) * KEY;
+      return HeadRows{rows, static_cast<i64>(value_heads) * KEY, own.exist};
+    };
+    channel_gradients(sums, buffer, [&] { return head(dq_heads); }, [&] { return head(dk_heads); }, group, row);
+  }
+  __syncthreads();
+  const ChunkWork work = find().work();
   auto* const dq_rows = work.rows(dq, dq_batch_stride, dq_token_stride, dq_head_stride, work.key_head);
   auto* const dk_rows = work.rows(dk, dk_batch_stride, dk_token_stride, dk_head_stride, work.key_head);
   auto* const dg_rows = work.rows(dg, dg_batch_stride, dg_token_stride, dg_head_stride, work.value_head);
   auto* const db_rows = work.rows(db, db_batch_stride, db_token_stride, db_head_stride, work.value_head);
-  if (!grouped) {
-    write_tile(q_tile, dq_rows, dq_token_stride, exist);
-    write_tile(k_tile, dk_rows, dk_token_stride, exist);
+  if (key_heads == value_heads) {
+    write_tile(buffer.queries(), dq_rows, dq_token_stride, work.exist);
+    write_tile(buffer.keys(), dk_rows, dk_token_stride, work.exist);
   }
-  key_decay.write(dg_rows, dg_token_stride, exist);
-  if (warp == 0) write_token_gradient(db_rows, db_token_stride, exist, [&](int token) { return sum_partials<2>(SMEM_ERASE_ROWS, token) + sum_partials<8>(SMEM_VALUE_ROWS, token); });
+  write_tile(buffer.decays(), dg_rows, dg_token_stride, exist);
+  if (warp_index() == 1) write_tokens(db_rows, db_token_stride, exist, add_both(sum_parts<8>(Cfg::SMEM_ERASE_ROWS, lane_index()), sum_parts<8>(Cfg::SMEM_VALUE_ROWS, lane_index())), lane_index());
 }
 }  // namespace kda_safe_backward_gradients_parts
 

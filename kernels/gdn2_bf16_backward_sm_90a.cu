@@ -1,4 +1,4 @@
-// source 637c7824bd965e4ef61f29a2c653e0667396ddafd41f14425295d8870c51d683
+// source e5ef38df5f3b8632ffccf0ca896294db1a6ed6821c850b8d1b0eb19f3a72de8a
 // gdn2_bf16_backward_states: the reverse scan of the backward pass of rule `gdn2_bf16` on sm_90a, chunk=64,value_split=1,warps=8,stages=2,matrix=wgmma,value_tiles=8,gradient_warps=8,recompute=0,gradients=wgmma.
 //
 //   dN = PT dO + K^ dS'      dR = MT dN      dS = D dS' + Q^T dO - E^T dR
@@ -1365,14 +1365,16 @@ DEVICE void store_vectors(const Buffer<Cfg>& buffer, const TokenGates<Cfg>& gate
     float sum[LANE_TOKENS], before = 0.0f;
 #pragma unroll
     for (int r = 0; r < LANE_TOKENS; ++r) before = sum[r] = before + log2_decay(gates.decay[r]);
-    const float own = before;
 #pragma unroll
     for (int step = 1; step < 32; step *= 2) {
       const float other = __shfl_up_sync(0xffffffffu, before, step);
       if (lane >= step) before += other;
     }
     const float total = __shfl_sync(0xffffffffu, before, 31);
-    before -= own;
+    // Handed on rather than taken off again: what is left of a difference depends on the lane's own, so that a token's
+    // would depend on the next one's decay.
+    before = __shfl_up_sync(0xffffffffu, before, 1);
+    if (lane == 0) before = 0.0f;
 #pragma unroll
     for (int r = 0; r < LANE_TOKENS; ++r) {
       sum[r] += before;

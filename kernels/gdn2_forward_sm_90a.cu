@@ -1,4 +1,4 @@
-// source 182b514f0ca66c12e6c421beb93b659b88c1f3ef5d26eb3eb2648cfd02b9ae4d
+// source f2a1e9c0475811f99adca88b9a5ca1a9672641bb724960d9e8d131ecb4259f30
 // gdn2_forward: the chunked forward pass of rule `gdn2` on sm_90a, chunk=64,value_split=1,warps=8,stages=2,matrix=wgmma.
 //
 //   S_t = (I - k_t e_t^T) Diag(exp g_t) S_(t-1) + k_t z_t^T     e = b k     z = w v     o_t = scale S_t^T q_t
@@ -1359,14 +1359,16 @@ DEVICE void store_vectors(const Buffer<Cfg>& buffer, const TokenGates<Cfg>& gate
     float sum[LANE_TOKENS], before = 0.0f;
 #pragma unroll
     for (int r = 0; r < LANE_TOKENS; ++r) before = sum[r] = before + log2_decay(gates.decay[r]);
-    const float own = before;
 #pragma unroll
     for (int step = 1; step < 32; step *= 2) {
       const float other = __shfl_up_sync(0xffffffffu, before, step);
       if (lane >= step) before += other;
     }
     const float total = __shfl_sync(0xffffffffu, before, 31);
-    before -= own;
+    // Handed on rather than taken off again: what is left of a difference depends on the lane's own, so that a token's
+    // would depend on the next one's decay.
+    before = __shfl_up_sync(0xffffffffu, before, 1);
+    if (lane == 0) before = 0.0f;
 #pragma unroll
     for (int r = 0; r < LANE_TOKENS; ++r) {
       sum[r] += before;

@@ -1,4 +1,4 @@
-// source b527c5d0a23e63b116affaf7721f606f5d5b0e98bc67a9dc4523dcff2fb2ea6b
+// source e02ebf5770aa88af30e32f803ec7e2a212d17af2a32a7ede780226d793227cbe
 // kda_backward_states: the reverse scan of the backward pass of rule `kda` on sm_90a, chunk=64,value_split=1,warps=8,stages=2,matrix=wgmma,value_tiles=8,gradient_warps=8,recompute=0,gradients=wgmma.
 //
 //   dN = PT dO + K^ dS'      dR = MT dN      dS = D dS' + Q^T dO - E^T dR
@@ -1365,14 +1365,16 @@ DEVICE void store_vectors(const Buffer<Cfg>& buffer, const TokenGates<Cfg>& gate
     float sum[LANE_TOKENS], before = 0.0f;
 #pragma unroll
     for (int r = 0; r < LANE_TOKENS; ++r) before = sum[r] = before + log2_decay(gates.decay[r]);
-    const float own = before;
 #pragma unroll
     for (int step = 1; step < 32; step *= 2) {
       const float other = __shfl_up_sync(0xffffffffu, before, step);
       if (lane >= step) before += other;
     }
     const float total = __shfl_sync(0xffffffffu, before, 31);
-    before -= own;
+    // Handed on rather than taken off again: what is left of a difference depends on the lane's own, so that a token's
+    // would depend on the next one's decay.
+    before = __shfl_up_sync(0xffffffffu, before, 1);
+    if (lane == 0) before = 0.0f;
 #pragma unroll
     for (int r = 0; r < LANE_TOKENS; ++r) {
       sum[r] += before;
@@ -2531,14 +2533,16 @@ DEVICE void store_vectors(const Buffer<Cfg>& buffer, const TokenGates<Cfg>& gate
     float sum[LANE_TOKENS], before = 0.0f;
 #pragma unroll
     for (int r = 0; r < LANE_TOKENS; ++r) before = sum[r] = before + log2_decay(gates.decay[r]);
-    const float own = before;
 #pragma unroll
     for (int step = 1; step < 32; step *= 2) {
       const float other = __shfl_up_sync(0xffffffffu, before, step);
       if (lane >= step) before += other;
     }
     const float total = __shfl_sync(0xffffffffu, before, 31);
-    before -= own;
+    // Handed on rather than taken off again: what is left of a difference depends on the lane's own, so that a token's
+    // would depend on the next one's decay.
+    before = __shfl_up_sync(0xffffffffu, before, 1);
+    if (lane == 0) before = 0.0f;
 #pragma unroll
     for (int r = 0; r < LANE_TOKENS; ++r) {
       sum[r] += before;

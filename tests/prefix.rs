@@ -57,7 +57,9 @@ fn outputs_of_a_prefix_are_the_same_whatever_follows() {
             let other = Case::drawn_inputs(&rule, &draw(regime, next), false).unwrap();
             let followed = followed_by(&case, &other, prefix, tokens);
             let got = outputs(&engine, &rule, matrix, &followed, prefix, tokens);
-            assert!(got == expected, "{} on {matrix}: {prefix} of {tokens} tokens\n{}", rule.name, again());
+            let differs = got.iter().zip(&expected).position(|(got, expected)| got != expected);
+            let told = differs.map(|at| (at / rule.value_dim as usize, got[at], expected[at]));
+            assert!(told.is_none(), "{} on {matrix}: {prefix} of {tokens} tokens: {told:x?}\n{}", rule.name, again());
         }
         println!("{} on {matrix}: {prefix} of {tokens} tokens, {regime:?}", rule.name);
     });

@@ -70,14 +70,16 @@ DEVICE void store_vectors(const Buffer<Cfg>& buffer, const TokenGates<Cfg>& gate
     float sum[LANE_TOKENS], before = 0.0f;
 #pragma unroll
     for (int r = 0; r < LANE_TOKENS; ++r) before = sum[r] = before + log2_decay(gates.decay[r]);
-    const float own = before;
 #pragma unroll
     for (int step = 1; step < 32; step *= 2) {
       const float other = __shfl_up_sync(0xffffffffu, before, step);
       if (lane >= step) before += other;
     }
     const float total = __shfl_sync(0xffffffffu, before, 31);
-    before -= own;
+    // Handed on rather than taken off again: what is left of a difference depends on the lane's own, so that a token's
+    // would depend on the next one's decay.
+    before = __shfl_up_sync(0xffffffffu, before, 1);
+    if (lane == 0) before = 0.0f;
 #pragma unroll
     for (int r = 0; r < LANE_TOKENS; ++r) {
       sum[r] += before;

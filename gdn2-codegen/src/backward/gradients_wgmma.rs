@@ -5,12 +5,13 @@
 //! waits for.
 //!
 //! Where every channel decays at its own rate the block has the multiprocessor to itself: 255 registers a thread and, at
-//! K = V = 128 with decays in bfloat16, 213 KB. Sums along K have channels as rows, 16 to a warp, and all 64 tokens as columns:
-//! dq, de and dk are 96 registers, dg 32. In that layout a decay is a factor of a register operand, and of sums of later blocks
-//! of 16 tokens one number to a channel: blocks are taken in order, each scaling what is there by its decay before it adds its
-//! own, so states and pairs of blocks are products of wgmma and no exponent is ever above 0. Pairs within a block meet in the
-//! smallest group of 2, 4, 8 or 16 tokens that holds both, as in the scores, three products of mma.sync to a level. The factors
-//! are products of single tokens' decays, each at most 1.
+//! K = V = 128 with decays in bfloat16, 213,760 bytes. Sums along K have channels as rows, 16 to a warp, and all 64 tokens as
+//! columns: dq, de and dk are 96 registers. In that layout a decay is a factor of a register operand, and what passes a block
+//! of 16 tokens loses one number to a channel: blocks are taken in order, each scaling what is there by its decay before it
+//! adds its own, so that states and pairs of blocks are products of wgmma and no exponent is ever above 0. Pairs within a block
+//! meet in the smallest group of 2, 4, 8 or 16 tokens that holds both, as in the scores, three products of mma.sync to a level.
+//! Factors are products of single tokens' decays, each at most 1. The scores are made by both warpgroups, half of the channels
+//! each.
 
 use crate::arch::Arch;
 use crate::chunk::numbers::WARP_ROWS;

@@ -38,7 +38,7 @@ fn default_schedules_of_shipped_rules_spill_nothing() {
                 let gradients = entry.entry.ends_with("_gradients");
                 let allowed = match (gradients, entry.registers) {
                     (true, 128) => 424,
-                    (true, _) if rule.decay.grain == Grain::Channel => 72,
+                    (true, _) if rule.decay.grain == Grain::Channel => 128,
                     _ => scan,
                 };
                 assert!(entry.spill_stores + entry.spill_loads <= allowed, "{entry:?}");

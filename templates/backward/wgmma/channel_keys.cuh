@@ -308,7 +308,7 @@ DEVICE void finish_block(const ChannelSums<Cfg>& sums, float (&after)[2], const 
     }
   }
   sum_decays(dg, after, lane);
-  __syncwarp();  // what the warp has read of the block goes
+  // Over what the warp has read of the block, as one or, in float32, each lane its own numbers.
   BlockStore<typename Cfg::Decay>::store(buffer.decays(), first, channel, dg, lane);
   if constexpr (Cfg::ERASE == CHANNEL) BlockStore<typename Cfg::Erase>::store(buffer.gates(), first, channel, db, lane);
   if constexpr (Cfg::ERASE == TOKEN) {

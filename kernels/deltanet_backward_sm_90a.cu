@@ -1,4 +1,4 @@
-// source bb110629aae7ae65c0acb28637eb2ed9ebcdb97d3c997d1f24921aba7b8228b2
+// source 129f5709caef22bfe55749473bee6fd36518835b36971a19c6556f1c249e9305
 // deltanet_backward_states: the reverse scan of the backward pass of rule `deltanet` on sm_90a, chunk=64,value_split=1,warps=8,stages=2,matrix=wgmma,value_tiles=8,gradient_warps=8,recompute=0,gradients=wgmma.
 //
 //   dN = PT dO + K^ dS'      dR = MT dN      dS = D dS' + Q^T dO - E^T dR
@@ -870,7 +870,8 @@ DEVICE void scale_scores(RowsOfL<typename Cfg::Element>& l, const float (&p)[CHU
   }
 }
 
-template <class Cfg>
+// PARTS: groups of warps that divide the work, as where channels decay; here one warpgroup makes all.
+template <class Cfg, int PARTS = 1>
 struct ChunkFactors {
   METHOD ChunkFactors() {
     // Nothing else is ever written there.

@@ -1,4 +1,4 @@
-// source e83fc5ba955e83c8ea712c67630b7fd2ee9feb2502f6e6aaaa21d3ecf256e00b
+// source 8d0aa9ae90a94b5c9629c3d3a1a10f25a1b2bf305f7f18d5abaf8df1f92c284d
 // deltanet_forward_for_backward: the chunked forward pass of rule `deltanet` on sm_90a, chunk=64,value_split=1,warps=8,stages=2,matrix=wgmma.
 //
 //   S_t = (I - k_t e_t^T) Diag(exp g_t) S_(t-1) + k_t z_t^T     e = b k     z = w v     o_t = scale S_t^T q_t
@@ -869,7 +869,8 @@ DEVICE void scale_scores(RowsOfL<typename Cfg::Element>& l, const float (&p)[CHU
   }
 }
 
-template <class Cfg>
+// PARTS: groups of warps that divide the work, as where channels decay; here one warpgroup makes all.
+template <class Cfg, int PARTS = 1>
 struct ChunkFactors {
   METHOD ChunkFactors() {
     // Nothing else is ever written there.

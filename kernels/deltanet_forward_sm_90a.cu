@@ -1,4 +1,4 @@
-// source b83b7c1af5689cda3d13bd52df6baa051b9ee0251a73fcb32086b10c8a065485
+// source e19830c36043cbd1fdadcb168a20ec91615b1b8488956d85be550a17b1d0955a
 // deltanet_forward: the chunked forward pass of rule `deltanet` on sm_90a, chunk=64,value_split=1,warps=8,stages=2,matrix=wgmma.
 //
 //   S_t = (I - k_t e_t^T) Diag(exp g_t) S_(t-1) + k_t z_t^T     e = b k     z = w v     o_t = scale S_t^T q_t
@@ -869,7 +869,8 @@ DEVICE void scale_scores(RowsOfL<typename Cfg::Element>& l, const float (&p)[CHU
   }
 }
 
-template <class Cfg>
+// PARTS: groups of warps that divide the work, as where channels decay; here one warpgroup makes all.
+template <class Cfg, int PARTS = 1>
 struct ChunkFactors {
   METHOD ChunkFactors() {
     // Nothing else is ever written there.

@@ -1,4 +1,4 @@
-// source 6d3762bcba389784b7a3b4dbe7d40791688751838703afe50f1b8359eb68c134
+// source e14212f1bde6b87254bfbf4b96bc39fec29d0e0f73dcffadc4d8ac9a63598006
 // gdn2_backward_states: the reverse scan of the backward pass of rule `gdn2` on sm_90a, chunk=64,value_split=1,warps=8,stages=2,matrix=wgmma,value_tiles=8,gradient_warps=8,recompute=0,gradients=wgmma.
 //
 //   dN = PT dO + K^ dS'      dR = MT dN      dS = D dS' + Q^T dO - E^T dR
@@ -4438,7 +4438,7 @@ DEVICE void finish_block(const ChannelSums<Cfg>& sums, float (&after)[2], const 
     }
   }
   sum_decays(dg, after, lane);
-  __syncwarp();  // what the warp has read of the block goes
+  // Over what the warp has read of the block, as one or, in float32, each lane its own numbers.
   BlockStore<typename Cfg::Decay>::store(buffer.decays(), first, channel, dg, lane);
   if constexpr (Cfg::ERASE == CHANNEL) BlockStore<typename Cfg::Erase>::store(buffer.gates(), first, channel, db, lane);
   if constexpr (Cfg::ERASE == TOKEN) {

@@ -1,4 +1,4 @@
-// source e5ef38df5f3b8632ffccf0ca896294db1a6ed6821c850b8d1b0eb19f3a72de8a
+// source 320e21de710ba0f98ba3ceabc578839d04c2ac7b50f9036b082e6e9b29ec8db5
 // gdn2_bf16_backward_states: the reverse scan of the backward pass of rule `gdn2_bf16` on sm_90a, chunk=64,value_split=1,warps=8,stages=2,matrix=wgmma,value_tiles=8,gradient_warps=8,recompute=0,gradients=wgmma.
 //
 //   dN = PT dO + K^ dS'      dR = MT dN      dS = D dS' + Q^T dO - E^T dR
@@ -4438,7 +4438,7 @@ DEVICE void finish_block(const ChannelSums<Cfg>& sums, float (&after)[2], const 
     }
   }
   sum_decays(dg, after, lane);
-  __syncwarp();  // what the warp has read of the block goes
+  // Over what the warp has read of the block, as one or, in float32, each lane its own numbers.
   BlockStore<typename Cfg::Decay>::store(buffer.decays(), first, channel, dg, lane);
   if constexpr (Cfg::ERASE == CHANNEL) BlockStore<typename Cfg::Erase>::store(buffer.gates(), first, channel, db, lane);
   if constexpr (Cfg::ERASE == TOKEN) {

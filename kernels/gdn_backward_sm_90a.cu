@@ -1,4 +1,4 @@
-// source 89bf3b3421f1b5bd44ca5c9497bac2dc851612e0984fcf697afef62231eb7a37
+// source 190d2e734c6019a491018b6aa674b24cc3649d5fe59e00adec18e2e46cf2360a
 // gdn_backward_states: the reverse scan of the backward pass of rule `gdn` on sm_90a, chunk=64,value_split=1,warps=8,stages=2,matrix=wgmma,value_tiles=8,gradient_warps=8,recompute=0,gradients=wgmma.
 //
 //   dN = PT dO + K^ dS'      dR = MT dN      dS = D dS' + Q^T dO - E^T dR
@@ -870,7 +870,8 @@ DEVICE void scale_scores(RowsOfL<typename Cfg::Element>& l, const float (&p)[CHU
   }
 }
 
-template <class Cfg>
+// PARTS: groups of warps that divide the work, as where channels decay; here one warpgroup makes all.
+template <class Cfg, int PARTS = 1>
 struct ChunkFactors {
   METHOD ChunkFactors() {
     // Nothing else is ever written there.

@@ -1,4 +1,4 @@
-// source 024f43f3f1e7add7ca9db010f8362789fda00159c33b786b087b55702991c795
+// source 5ddd6900dcc4d4be5cd7aac0a599b5f3eafef743d32f83ab2595b40f2dbc6e65
 // gdn_forward_for_backward: the chunked forward pass of rule `gdn` on sm_90a, chunk=64,value_split=1,warps=8,stages=2,matrix=wgmma.
 //
 //   S_t = (I - k_t e_t^T) Diag(exp g_t) S_(t-1) + k_t z_t^T     e = b k     z = w v     o_t = scale S_t^T q_t
@@ -869,7 +869,8 @@ DEVICE void scale_scores(RowsOfL<typename Cfg::Element>& l, const float (&p)[CHU
   }
 }
 
-template <class Cfg>
+// PARTS: groups of warps that divide the work, as where channels decay; here one warpgroup makes all.
+template <class Cfg, int PARTS = 1>
 struct ChunkFactors {
   METHOD ChunkFactors() {
     // Nothing else is ever written there.

@@ -1,4 +1,4 @@
-// source e02ebf5770aa88af30e32f803ec7e2a212d17af2a32a7ede780226d793227cbe
+// source 833fcbb00355cf23d8bb9de8351d5ae4039cd67b27d3e5de0469e20390972480
 // kda_backward_states: the reverse scan of the backward pass of rule `kda` on sm_90a, chunk=64,value_split=1,warps=8,stages=2,matrix=wgmma,value_tiles=8,gradient_warps=8,recompute=0,gradients=wgmma.
 //
 //   dN = PT dO + K^ dS'      dR = MT dN      dS = D dS' + Q^T dO - E^T dR
@@ -4563,7 +4563,7 @@ DEVICE void finish_block(const ChannelSums<Cfg>& sums, float (&after)[2], const 
     }
   }
   sum_decays(dg, after, lane);
-  __syncwarp();  // what the warp has read of the block goes
+  // Over what the warp has read of the block, as one or, in float32, each lane its own numbers.
   BlockStore<typename Cfg::Decay>::store(buffer.decays(), first, channel, dg, lane);
   if constexpr (Cfg::ERASE == CHANNEL) BlockStore<typename Cfg::Erase>::store(buffer.gates(), first, channel, db, lane);
   if constexpr (Cfg::ERASE == TOKEN) {

@@ -1,4 +1,4 @@
-// source 0240f142d03a51ac2c8c89be1ec079a25d48aca28e3d60f2b92832d3637db676
+// source 2b0957b4f8b2056d34b9b52d56942f0489708d44474f28c94a31a42577751b02
 // kda_bf16_backward_states: the reverse scan of the backward pass of rule `kda_bf16` on sm_90a, chunk=64,value_split=1,warps=8,stages=2,matrix=wgmma,value_tiles=8,gradient_warps=8,recompute=0,gradients=wgmma.
 //
 //   dN = PT dO + K^ dS'      dR = MT dN      dS = D dS' + Q^T dO - E^T dR
@@ -4563,7 +4563,7 @@ DEVICE void finish_block(const ChannelSums<Cfg>& sums, float (&after)[2], const 
     }
   }
   sum_decays(dg, after, lane);
-  __syncwarp();  // what the warp has read of the block goes
+  // Over what the warp has read of the block, as one or, in float32, each lane its own numbers.
   BlockStore<typename Cfg::Decay>::store(buffer.decays(), first, channel, dg, lane);
   if constexpr (Cfg::ERASE == CHANNEL) BlockStore<typename Cfg::Erase>::store(buffer.gates(), first, channel, db, lane);
   if constexpr (Cfg::ERASE == TOKEN) {

@@ -1,4 +1,4 @@
-// source 56458d0d9a132edbf16d002a72dce6d2e5858e19b9a623b6a1f0501496251612
+// source 0dc0a4f46d63878cc19d4cdf293148e366575bb90d8ce60cf7253b55cd9ad44d
 // linear_backward_states: the reverse scan of the backward pass of rule `linear` on sm_90a, chunk=64,value_split=1,warps=8,stages=2,matrix=wgmma,value_tiles=8,gradient_warps=8,recompute=0,gradients=wgmma.
 //
 //   dN = PT dO + K^ dS'      dR = MT dN      dS = D dS' + Q^T dO - E^T dR
@@ -870,7 +870,8 @@ DEVICE void scale_scores(RowsOfL<typename Cfg::Element>& l, const float (&p)[CHU
   }
 }
 
-template <class Cfg>
+// PARTS: groups of warps that divide the work, as where channels decay; here one warpgroup makes all.
+template <class Cfg, int PARTS = 1>
 struct ChunkFactors {
   METHOD ChunkFactors() {
     // Nothing else is ever written there.

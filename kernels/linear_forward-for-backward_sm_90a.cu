@@ -1,4 +1,4 @@
-// source 42f008df23675ee7d96b5f85a168e4adb40afb4b40be484913541452ba3c0762
+// source 71578c223582dbc703f5ab8f8b1364755aa16f2d52502dd43224af09db30b582
 // linear_forward_for_backward: the chunked forward pass of rule `linear` on sm_90a, chunk=64,value_split=1,warps=8,stages=2,matrix=wgmma.
 //
 //   S_t = (I - k_t e_t^T) Diag(exp g_t) S_(t-1) + k_t z_t^T     e = b k     z = w v     o_t = scale S_t^T q_t
@@ -869,7 +869,8 @@ DEVICE void scale_scores(RowsOfL<typename Cfg::Element>& l, const float (&p)[CHU
   }
 }
 
-template <class Cfg>
+// PARTS: groups of warps that divide the work, as where channels decay; here one warpgroup makes all.
+template <class Cfg, int PARTS = 1>
 struct ChunkFactors {
   METHOD ChunkFactors() {
     // Nothing else is ever written there.

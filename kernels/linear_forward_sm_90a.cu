@@ -1,4 +1,4 @@
-// source 3c49ef8c011b6ca5f66d7944df3ab6282bbdadb5735c6a16e88e494a9210ad76
+// source c8a31a7eb8c7b7cc4c2f479233b5b2ed9382d4084c216f023260d959863e6c8f
 // linear_forward: the chunked forward pass of rule `linear` on sm_90a, chunk=64,value_split=1,warps=8,stages=2,matrix=wgmma.
 //
 //   S_t = (I - k_t e_t^T) Diag(exp g_t) S_(t-1) + k_t z_t^T     e = b k     z = w v     o_t = scale S_t^T q_t
@@ -869,7 +869,8 @@ DEVICE void scale_scores(RowsOfL<typename Cfg::Element>& l, const float (&p)[CHU
   }
 }
 
-template <class Cfg>
+// PARTS: groups of warps that divide the work, as where channels decay; here one warpgroup makes all.
+template <class Cfg, int PARTS = 1>
 struct ChunkFactors {
   METHOD ChunkFactors() {
     // Nothing else is ever written there.

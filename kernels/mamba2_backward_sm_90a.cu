@@ -1,4 +1,4 @@
-// source dcda9ff577e5f7adf4911faacc2ee2466c43d6f4f7d5bd2056092781df3633d2
+// source c22ae7f10142ec47932a957875cc36a305fddf50013507a32695f1a55aa11617
 // mamba2_backward_states: the reverse scan of the backward pass of rule `mamba2` on sm_90a, chunk=64,value_split=1,warps=8,stages=2,matrix=wgmma,value_tiles=8,gradient_warps=8,recompute=0,gradients=wgmma.
 //
 //   dN = PT dO + K^ dS'      dR = MT dN      dS = D dS' + Q^T dO - E^T dR
@@ -870,7 +870,8 @@ DEVICE void scale_scores(RowsOfL<typename Cfg::Element>& l, const float (&p)[CHU
   }
 }
 
-template <class Cfg>
+// PARTS: groups of warps that divide the work, as where channels decay; here one warpgroup makes all.
+template <class Cfg, int PARTS = 1>
 struct ChunkFactors {
   METHOD ChunkFactors() {
     // Nothing else is ever written there.

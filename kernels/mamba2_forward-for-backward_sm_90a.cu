@@ -1,4 +1,4 @@
-// source 8416d9f9ee8b233a67f209a21d568c444c5884b8567ee39204ab6de47ff4bc89
+// source db9eaeb386d3c4f9c2ea5c18535667d92e5d8ec78ab3a9179e615cbb2e8bd30b
 // mamba2_forward_for_backward: the chunked forward pass of rule `mamba2` on sm_90a, chunk=64,value_split=1,warps=8,stages=2,matrix=wgmma.
 //
 //   S_t = (I - k_t e_t^T) Diag(exp g_t) S_(t-1) + k_t z_t^T     e = b k     z = w v     o_t = scale S_t^T q_t
@@ -869,7 +869,8 @@ DEVICE void scale_scores(RowsOfL<typename Cfg::Element>& l, const float (&p)[CHU
   }
 }
 
-template <class Cfg>
+// PARTS: groups of warps that divide the work, as where channels decay; here one warpgroup makes all.
+template <class Cfg, int PARTS = 1>
 struct ChunkFactors {
   METHOD ChunkFactors() {
     // Nothing else is ever written there.

@@ -1,4 +1,4 @@
-// source aa6fcf6ecb67380e4016113061d0bd3d9aa88536fdfbb27c8741012d4863813c
+// source 1611b2733d74e2c07354a1c959a5754e112d47a0b95c13bacfa29836833d2cb6
 // mamba2_forward: the chunked forward pass of rule `mamba2` on sm_90a, chunk=64,value_split=1,warps=8,stages=2,matrix=wgmma.
 //
 //   S_t = (I - k_t e_t^T) Diag(exp g_t) S_(t-1) + k_t z_t^T     e = b k     z = w v     o_t = scale S_t^T q_t
@@ -869,7 +869,8 @@ DEVICE void scale_scores(RowsOfL<typename Cfg::Element>& l, const float (&p)[CHU
   }
 }
 
-template <class Cfg>
+// PARTS: groups of warps that divide the work, as where channels decay; here one warpgroup makes all.
+template <class Cfg, int PARTS = 1>
 struct ChunkFactors {
   METHOD ChunkFactors() {
     // Nothing else is ever written there.

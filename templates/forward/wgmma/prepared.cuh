@@ -8,7 +8,7 @@
 #include "forward/wgmma/ring.cuh"
 #include "numbers.cuh"
 
-template <class Cfg>
+template <class Cfg, int PARTS>
 struct ChunkFactors;
 
 // What a thread has on its way at once: registers are not short here, and nothing else hides how long each part takes.
@@ -26,7 +26,7 @@ struct Buffer<Prepared<Cfg>> : Buffer<Cfg> {
 };
 
 template <class Cfg>
-struct ChunkFactors<Prepared<Cfg>> : ChunkFactors<Cfg> {
+struct ChunkFactors<Prepared<Cfg>, 1> : ChunkFactors<Cfg, 1> {
   METHOD void make(const Buffer<Cfg>& buffer, float scale) {
     using Element = typename Cfg::Element;
     if constexpr (Cfg::OUTPUTS && Cfg::NORMALISES_Q) normalise_rows<Element, ROWS_AT_ONCE>(buffer.queries());
@@ -39,6 +39,6 @@ struct ChunkFactors<Prepared<Cfg>> : ChunkFactors<Cfg> {
     }
     if constexpr (Cfg::DECAY != CHANNEL) fence_async();  // products read tiles
     group_sync();
-    if constexpr (Cfg::DECAY == CHANNEL || Cfg::OUTPUTS || Cfg::ERASE) ChunkFactors<Cfg>::make(buffer, scale);
+    if constexpr (Cfg::DECAY == CHANNEL || Cfg::OUTPUTS || Cfg::ERASE) ChunkFactors<Cfg, 1>::make(buffer, scale);
   }
 };

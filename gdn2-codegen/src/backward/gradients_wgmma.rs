@@ -126,8 +126,8 @@ fn channel_map(rule: &Rule, plan: &Plan) -> Vec<Region> {
     map.closed()
 }
 
-/// Where it is one number per token, or none. Lives that do not meet share bytes: q, which is copied a second time, P and M with S; dO
-/// and dR with dS.
+/// Where it is one number per token, or none. Lives that do not meet share bytes: q, which is copied a second time, P and M
+/// with S; dO and dR with dS.
 fn token_map(rule: &Rule, plan: &Plan) -> Vec<Region> {
     let (key, value, operand) = (rule.key_dim, rule.value_dim, rule.dtype.bytes());
     let erases = plan.erase != Fold::Absent;

@@ -38,12 +38,13 @@ pub(crate) const HEAD_THREADS: u32 = 32;
 
 /// Fills in what the overrides leave open: the largest chunk up to 64 that fits, the value dim whole.
 ///
-/// Gradients on mma.sync of a rule that erases and decays by channel take 32 tokens before 64: 64 leave a thread too few
-/// registers (84 bytes spilled for KDA on sm_80), and the clock has 32 ahead by a fifth on an a100.
+/// Gradients on mma.sync of a rule that erases and decays by channel, of more than 96 channels, take 32 tokens before 64: 64
+/// leave a thread too few registers (84 bytes spilled for KDA on sm_80), and the clock has 32 ahead by a fifth on an a100.
 pub(crate) fn complete(rule: &Rule, arch: Arch, given: &Overrides) -> Backward {
     let plan = plan::plan(rule, Pass::Backward);
     let tiles = rule.value_dim.div_ceil(WARP_ROWS);
-    let crowded = arch.limits().wgmma.is_none() && plan.decay == Fold::Operand && plan.erase != Fold::Absent;
+    let anchored = plan.decay == Fold::Operand && plan.erase != Fold::Absent;
+    let crowded = arch.limits().wgmma.is_none() && anchored && rule.key_dim > 96;
     let chunks = if crowded { vec![32, 64, 16] } else { vec![64, 32, 16] };
     let chunks = given.get("chunk").map_or(chunks, |chunk| vec![chunk]);
     let splits = given.get("value_split").map_or_else(|| vec![1, 2, 4, 8, 16, 32], |split| vec![split]);

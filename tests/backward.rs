@@ -151,14 +151,15 @@ fn gradients_on_wgmma() {
     });
 }
 
-/// Under strong decay what is left of a decay's gradient is small beside what tokens on either side have in it.
+/// Under strong decay what is left of a decay's gradient is small beside what tokens on either side have in it. Of many heads,
+/// since few of their decays make most of a head's norm: four of them came out at 0.0029 to 0.0051 over 25 seeds.
 #[test]
 fn decays_of_channels_keep_their_gradient_under_strong_decay() {
     let engine = engine();
     let device = Device::vm();
     for (index, name) in ["kda_bf16", "gdn2_bf16"].into_iter().enumerate() {
         let rule = rule(name, 128);
-        let draw = Draw { regime: Regime::Strong, ..Draw::new(1, 192, 4, 4, seed_of(index as u64)) };
+        let draw = Draw { regime: Regime::Strong, ..Draw::new(1, 192, 16, 16, seed_of(index as u64)) };
         let run = Run { arch: Some(Arch::Sm90a), ..Run::new(&rule, Pass::Backward, &device) };
         let case = Case::drawn(&rule, &draw, true).unwrap();
         let outcome = engine.run(&run, &case).unwrap();

@@ -1,4 +1,4 @@
-// source 320e21de710ba0f98ba3ceabc578839d04c2ac7b50f9036b082e6e9b29ec8db5
+// source f185b7d7fb277429392dba1a61d95002b8f321948ed6ccb75304418bf9bceff4
 // gdn2_bf16_backward_states: the reverse scan of the backward pass of rule `gdn2_bf16` on sm_90a, chunk=64,value_split=1,warps=8,stages=2,matrix=wgmma,value_tiles=8,gradient_warps=8,recompute=0,gradients=wgmma.
 //
 //   dN = PT dO + K^ dS'      dR = MT dN      dS = D dS' + Q^T dO - E^T dR
@@ -3719,6 +3719,31 @@ DEVICE void store_value_rows(int tile, int row, const float (&x)[CHUNK / 8][4], 
   for (int t = 0; t < CHUNK / 16; ++t) store_sums<Element>(to, x[t * 2], x[t * 2 + 1], t * 16);
 }
 
+// Begins N = M R of the warp's value rows: R in `n`, as operands in `r`.
+template <class Cfg>
+DEVICE void begin_solve(float (&n)[CHUNK / 8][4], u32 (&r)[CHUNK / 16][4], const Buffer<Cfg>& buffer) {
+  to_operands<typename Cfg::Element>(r, n);
+  pin(r);
+  products_begin();
+  multiply_rows(n, r, ByColumns<CHUNK>(buffer.m()), false);
+  products_commit();
+}
+
+// The warp's part of dw, one number per token, from dR in `n`, which then is dv.
+template <class Cfg>
+DEVICE void close_token_write(float (&n)[CHUNK / 8][4], const ValueWords& v, const Buffer<Cfg>& buffer, int row, int lane) {
+  float sums[CHUNK / 8][2];
+#pragma unroll
+  for (int g = 0; g < CHUNK / 8; ++g) {
+    float x[4];
+    unpack_values<typename Cfg::Element>(x, v, g);
+    sums[g][0] = x[0] * n[g][0] + x[2] * n[g][2];
+    sums[g][1] = x[1] * n[g][1] + x[3] * n[g][3];
+  }
+  at<float2>(Cfg::SMEM_VALUE_ROWS + row / 16 * (CHUNK * 4) + lane * 8) = sum_columns(sums, lane);
+  scale_columns(n, write_gates(buffer, lane));
+}
+
 // Value gradients where every channel decays at its own rate, as `value_gradients.cuh` has them, but that P lacks the scale and
 // scaled keys do not lack their decay. What comes from memory is fetched before the scores are made, which take longer. S and
 // dS go to tiles [VALUE][KEY] as well.
@@ -3789,11 +3814,7 @@ struct ChannelValues {
     fetch_kept(ds, ds_words, lane);
     if constexpr (Cfg::ERASE) {
       u32 r[CHUNK / 16][4];
-      to_operands<Element>(r, n);
-      pin(r);
-      products_begin();
-      multiply_rows(n, r, ByColumns<CHUNK>(buffer.m()), false);
-      products_commit();
+      begin_solve(n, r, buffer);
       turn_values(grad);
       products_wait<0>(n);
     } else {
@@ -3822,7 +3843,7 @@ struct ChannelValues {
       products_wait<0>(n);
       store_value_rows<Element>(Cfg::SMEM_DR, row, n, lane);
     }
-    if constexpr (Cfg::WRITE != ABSENT) {
+    if constexpr (Cfg::WRITE == CHANNEL) {
       float dw[CHUNK / 8][4];
 #pragma unroll
       for (int t = 0; t < CHUNK / 8; ++t) {
@@ -3830,20 +3851,11 @@ struct ChannelValues {
 #pragma unroll
         for (int c = 0; c < 4; ++c) dw[t][c] *= n[t][c];
       }
-      if constexpr (Cfg::WRITE == CHANNEL) {
-        const OwnValues<Element> to_rows = dw_values();
-        store_outputs(dw, 1.0f, to_rows.first, to_rows.stride, exist);
-        gate_values<Element>(n, w);
-      } else {
-        float sums[CHUNK / 8][2];
-#pragma unroll
-        for (int t = 0; t < CHUNK / 8; ++t) {
-          sums[t][0] = dw[t][0] + dw[t][2];
-          sums[t][1] = dw[t][1] + dw[t][3];
-        }
-        at<float2>(Cfg::SMEM_VALUE_ROWS + row / 16 * (CHUNK * 4) + lane * 8) = sum_columns(sums, lane);
-        scale_columns(n, write_gates(buffer, lane));
-      }
+      const OwnValues<Element> to_rows = dw_values();
+      store_outputs(dw, 1.0f, to_rows.first, to_rows.stride, exist);
+      gate_values<Element>(n, w);
+    } else if constexpr (Cfg::WRITE == TOKEN) {
+      close_token_write(n, v, buffer, row, lane);
     }
     const OwnValues<Element> to_rows = dv_values();
     store_outputs(n, 1.0f, to_rows.first, to_rows.stride, exist);

@@ -87,6 +87,26 @@ pub(super) fn check(rule: &Rule, plan: &Plan, numbers: Backward, arch: Arch) -> 
     Ok(())
 }
 
+/// Bytes of the tiles in the rule's dtype: tokens by channels, by value rows and by tokens, and a state.
+struct Bytes {
+    keys: u32,
+    values: u32,
+    pairs: u32,
+    kept: u32,
+}
+
+impl Bytes {
+    fn of(rule: &Rule) -> Bytes {
+        let (key, value, operand) = (rule.key_dim, rule.value_dim, rule.dtype.bytes());
+        let tokens = CHUNK * operand;
+        Bytes { keys: tokens * key, values: tokens * value, pairs: tokens * CHUNK, kept: value * key * operand }
+    }
+}
+
+fn when(wanted: bool, bytes: u32) -> u32 {
+    if wanted { bytes } else { 0 }
+}
+
 /// The map of dynamic shared memory.
 pub(super) fn shared_map(rule: &Rule, plan: &Plan) -> Vec<Region> {
     if by_channel(plan) { channel_map(rule, plan) } else { token_map(rule, plan) }
@@ -95,11 +115,9 @@ pub(super) fn shared_map(rule: &Rule, plan: &Plan) -> Vec<Region> {
 /// Where every channel decays at its own rate. dP and dL follow scaled keys, dO what is erased, S and dS what warpgroups hand
 /// each other of scores, dR what warps pass on as they make them.
 fn channel_map(rule: &Rule, plan: &Plan) -> Vec<Region> {
-    let (key, value, operand) = (rule.key_dim, rule.value_dim, rule.dtype.bytes());
+    let (key, value) = (rule.key_dim, rule.value_dim);
     let erases = plan.erase != Fold::Absent;
-    let when = |wanted: bool, bytes: u32| if wanted { bytes } else { 0 };
-    let (keys, values, pairs, kept) =
-        (CHUNK * key * operand, CHUNK * value * operand, CHUNK * CHUNK * operand, value * key * operand);
+    let Bytes { keys, values, pairs, kept } = Bytes::of(rule);
     let mut map = Map::default();
     map.place("q", keys);
     map.place("k", keys);
@@ -129,11 +147,9 @@ fn channel_map(rule: &Rule, plan: &Plan) -> Vec<Region> {
 /// Where it is one number per token, or none. Lives that do not meet share bytes: q, which is copied a second time, P and M
 /// with S; dO and dR with dS.
 fn token_map(rule: &Rule, plan: &Plan) -> Vec<Region> {
-    let (key, value, operand) = (rule.key_dim, rule.value_dim, rule.dtype.bytes());
+    let (key, value) = (rule.key_dim, rule.value_dim);
     let erases = plan.erase != Fold::Absent;
-    let when = |wanted: bool, bytes: u32| if wanted { bytes } else { 0 };
-    let (keys, values, pairs, kept) =
-        (CHUNK * key * operand, CHUNK * value * operand, CHUNK * CHUNK * operand, value * key * operand);
+    let Bytes { keys, values, pairs, kept } = Bytes::of(rule);
     let mut map = Map::default();
     map.place("k", keys);
     map.place("n", values);

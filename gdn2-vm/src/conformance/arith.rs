@@ -8,17 +8,17 @@ const COUNT: usize = 512;
 type Word = fn(u32, u32, u32) -> u32;
 type Wide = fn(u64, u64, u64) -> u64;
 
-fn f(bits: u32) -> f32 {
+pub(super) fn f(bits: u32) -> f32 {
     f32::from_bits(bits)
 }
 
 /// A float result as PTX gives it: any NaN is the canonical one.
-fn bits(value: f32) -> u32 {
+pub(super) fn bits(value: f32) -> u32 {
     if value.is_nan() { 0x7fff_ffff } else { value.to_bits() }
 }
 
 /// Denormals to zero of the same sign.
-fn flush(value: f32) -> f32 {
+pub(super) fn flush(value: f32) -> f32 {
     if value.is_subnormal() { 0f32.copysign(value) } else { value }
 }
 

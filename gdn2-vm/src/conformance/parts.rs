@@ -1,6 +1,7 @@
 //! The video instructions, integers packed by `cvt.pack`, bits counted by `fns`, predicates made by `lop3`, and values of
 //! 64 and 128 bits that hold several.
 
+use super::arith::{bits, f, flush};
 use super::edges::{F32, I32, Stream, triples32, triples64};
 use super::ptx::{Class, elementwise, header, wides, words};
 use super::{Expected, Kernel};
@@ -176,14 +177,6 @@ const VIDEO: &[(&str, &str, Word)] = &[
     }),
 ];
 
-fn f(bits: u32) -> f32 {
-    f32::from_bits(bits)
-}
-
-fn bits(x: f32) -> u32 {
-    if x.is_nan() { 0x7fff_ffff } else { x.to_bits() }
-}
-
 /// The smaller or larger size with the product of the signs; a NaN gives way to a number, two give a NaN.
 fn sizes(a: u32, b: u32, larger: bool, nan: bool) -> u32 {
     let (x, y) = (f(a & 0x7fff_ffff), f(b & 0x7fff_ffff));
@@ -220,8 +213,7 @@ fn pair(f: impl Fn(u32) -> u32) -> u64 {
 const WIDES: &[(&str, &str, Wide)] = &[
     ("add.f32x2", "add.rn.f32x2 %wd, %wa, %wb;", |a, b, _| pair(|k| bits(f((a >> k) as u32) + f((b >> k) as u32)))),
     ("mul.ftz.f32x2", "mul.rn.ftz.f32x2 %wd, %wa, %wb;", |a, b, _| {
-        let flushed = |x: f32| if x.is_subnormal() { 0f32.copysign(x) } else { x };
-        pair(|k| bits(flushed(flushed(f((a >> k) as u32)) * flushed(f((b >> k) as u32)))))
+        pair(|k| bits(flush(flush(f((a >> k) as u32)) * flush(f((b >> k) as u32)))))
     }),
     ("fma.f32x2", "fma.rn.f32x2 %wd, %wa, %wb, %wc;", |a, b, c| {
         pair(|k| bits(f((a >> k) as u32).mul_add(f((b >> k) as u32), f((c >> k) as u32))))

@@ -3,6 +3,7 @@
 use crate::exec::lanes::{Regs, mask_of, put};
 use crate::isa::inst::{Alu, Bool, Cmp, IntOp, IntUnary, Round};
 use crate::num::math;
+use crate::num::words;
 use crate::num::{NAN32, bf16_bits, f16_bits, flush, fma32, from_f16};
 
 /// Runs one; `mask` is not empty.
@@ -40,7 +41,10 @@ pub(crate) fn run<const FMA: bool>(g: &mut Regs, mask: u32, op: &Alu) {
         Alu::MulWideS(d, a, b) => wide(g, mask, d, a, b, mul_wide_s),
         Alu::MadWideU(d, a, b, c) => mad_wide(g, mask, d, [a, b, c], |a, b| u64::from(a) * u64::from(b)),
         Alu::MadWideS(d, a, b, c) => mad_wide(g, mask, d, [a, b, c], mul_wide_s),
-        Alu::Lop3(table, d, a, b, c) => lop3(g, mask, table, d, [a, b, c]),
+        Alu::Lop3(table, d, a, b, c) => {
+            let on = words::lop3_rows(table);
+            g.w3(mask, d, [a, b, c], |a, b, c| words::lop3(&on, a, b, c));
+        }
         Alu::Funnel(left, clamp, d, a, b, c) => g.w3(mask, d, [a, b, c], |lo, hi, n| {
             let n = if clamp { n.min(32) } else { n & 31 };
             let v = u64::from(hi) << 32 | u64::from(lo);
@@ -295,22 +299,6 @@ fn int64_lane(op: IntOp, a: u64, b: u64) -> u64 {
         IntOp::ShrU => a.checked_shr(b as u32).unwrap_or(0),
         IntOp::ShrS => (sa >> b.min(63)) as u64,
     }
-}
-
-#[inline(always)]
-fn lop3(g: &mut Regs, mask: u32, table: u8, d: u32, abc: [u32; 3]) {
-    // Row i of the table has a = bit 2, b = bit 1, c = bit 0 of i.
-    let on: [u32; 8] = std::array::from_fn(|i| if table >> i & 1 != 0 { u32::MAX } else { 0 });
-    g.w3(mask, d, abc, |a, b, c| {
-        (on[0] & !a & !b & !c)
-            | (on[1] & !a & !b & c)
-            | (on[2] & !a & b & !c)
-            | (on[3] & !a & b & c)
-            | (on[4] & a & !b & !c)
-            | (on[5] & a & !b & c)
-            | (on[6] & a & b & !c)
-            | (on[7] & a & b & c)
-    });
 }
 
 #[inline(always)]

@@ -25,8 +25,8 @@ pub(crate) fn single(op: FloatOp, mode: Mode, a: u32, b: u32) -> u32 {
     if op == FloatOp::CopySign {
         return (a & 0x8000_0000) | (b & 0x7fff_ffff);
     }
-    if mode.sizes {
-        let size = single(op, Mode { sizes: false, ..mode }, a & 0x7fff_ffff, b & 0x7fff_ffff);
+    if mode.xorsign {
+        let size = single(op, Mode { xorsign: false, ..mode }, a & 0x7fff_ffff, b & 0x7fff_ffff);
         return if size == NAN32 { size } else { size | (a ^ b) & 0x8000_0000 };
     }
     let (a, b) = (ftz(f32::from_bits(a), mode.ftz), ftz(f32::from_bits(b), mode.ftz));
@@ -144,8 +144,8 @@ fn value(v: u32, ty: Type, mode: Mode) -> f64 {
 
 /// A two-operand half operation on the low 16 bits of each.
 pub(crate) fn half(op: FloatOp, ty: Type, mode: Mode, v: [u32; 2]) -> u32 {
-    if mode.sizes {
-        let size = half(op, ty, Mode { sizes: false, ..mode }, v.map(|v| v & 0x7fff));
+    if mode.xorsign {
+        let size = half(op, ty, Mode { xorsign: false, ..mode }, v.map(|v| v & 0x7fff));
         return if size == 0x7fff { size } else { size | (v[0] ^ v[1]) & 0x8000 };
     }
     let [a, b] = v.map(|v| value(v, ty, mode));

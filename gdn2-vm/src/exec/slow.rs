@@ -77,7 +77,8 @@ pub(crate) fn run(w: &mut Warp, mask: u32, active: u32, op: &Slow) {
         Slow::Words(ref what, d, sources) => g.w3(mask, d, sources, |a, b, c| what.of([a, b, c])),
         Slow::Lop3Pred { table, d, sources, p, with } => {
             let [a, b, c] = sources.map(|s| g.r[s as usize]);
-            let made: [u32; 32] = std::array::from_fn(|i| words::lop3(table, a[i], b[i], c[i]));
+            let on = words::lop3_rows(table);
+            let made: [u32; 32] = std::array::from_fn(|i| words::lop3(&on, a[i], b[i], c[i]));
             let v = combine(g, Some(with), mask_of(|i| made[i] != 0)).0;
             g.set_word(d, mask, |i| made[i]);
             g.set_pred(p, v, mask);

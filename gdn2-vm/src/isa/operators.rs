@@ -130,7 +130,7 @@ pub(crate) struct Mode {
     /// `.satfinite`: no infinity, however large.
     pub(crate) finite: bool,
     /// `.xorsign.abs`: of the sizes, with the product of the signs.
-    pub(crate) sizes: bool,
+    pub(crate) xorsign: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

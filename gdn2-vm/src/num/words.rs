@@ -60,10 +60,21 @@ fn nth(mask: u32, base: u32, offset: i32) -> u32 {
     places.take(32).nth(wanted).map_or(u32::MAX, |at| at as u32)
 }
 
+/// The rows of a table of `lop3`, each all ones or none: row i has a = bit 2, b = bit 1, c = bit 0 of i.
+#[inline(always)]
+pub(crate) fn lop3_rows(table: u8) -> [u32; 8] {
+    std::array::from_fn(|i| if table >> i & 1 != 0 { u32::MAX } else { 0 })
+}
+
 /// Each bit of the result is the table's for the three bits above one another. PTX ISA, "lop3".
-pub(crate) fn lop3(table: u8, a: u32, b: u32, c: u32) -> u32 {
-    (0..8).filter(|row| table >> row & 1 != 0).fold(0, |all, row: u32| {
-        let side = |v: u32, bit: u32| if row >> bit & 1 != 0 { v } else { !v };
-        all | side(a, 2) & side(b, 1) & side(c, 0)
-    })
+#[inline(always)]
+pub(crate) fn lop3(on: &[u32; 8], a: u32, b: u32, c: u32) -> u32 {
+    (on[0] & !a & !b & !c)
+        | (on[1] & !a & !b & c)
+        | (on[2] & !a & b & !c)
+        | (on[3] & !a & b & c)
+        | (on[4] & a & !b & !c)
+        | (on[5] & a & !b & c)
+        | (on[6] & a & b & !c)
+        | (on[7] & a & b & c)
 }

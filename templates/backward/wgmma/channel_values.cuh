@@ -75,11 +75,7 @@ struct ChannelValues {
     fetch_kept(ds, ds_words, lane);
     if constexpr (Cfg::ERASE) {
       u32 r[CHUNK / 16][4];
-      to_operands<Element>(r, n);
-      pin(r);
-      products_begin();
-      multiply_rows(n, r, ByColumns<CHUNK>(buffer.m()), false);
-      products_commit();
+      begin_solve(n, r, buffer);
       turn_values(grad);
       products_wait<0>(n);
     } else {
@@ -108,7 +104,7 @@ struct ChannelValues {
       products_wait<0>(n);
       store_value_rows<Element>(Cfg::SMEM_DR, row, n, lane);
     }
-    if constexpr (Cfg::WRITE != ABSENT) {
+    if constexpr (Cfg::WRITE == CHANNEL) {
       float dw[CHUNK / 8][4];
 #pragma unroll
       for (int t = 0; t < CHUNK / 8; ++t) {
@@ -116,20 +112,11 @@ struct ChannelValues {
 #pragma unroll
         for (int c = 0; c < 4; ++c) dw[t][c] *= n[t][c];
       }
-      if constexpr (Cfg::WRITE == CHANNEL) {
-        const OwnValues<Element> to_rows = dw_values();
-        store_outputs(dw, 1.0f, to_rows.first, to_rows.stride, exist);
-        gate_values<Element>(n, w);
-      } else {
-        float sums[CHUNK / 8][2];
-#pragma unroll
-        for (int t = 0; t < CHUNK / 8; ++t) {
-          sums[t][0] = dw[t][0] + dw[t][2];
-          sums[t][1] = dw[t][1] + dw[t][3];
-        }
-        at<float2>(Cfg::SMEM_VALUE_ROWS + row / 16 * (CHUNK * 4) + lane * 8) = sum_columns(sums, lane);
-        scale_columns(n, write_gates(buffer, lane));
-      }
+      const OwnValues<Element> to_rows = dw_values();
+      store_outputs(dw, 1.0f, to_rows.first, to_rows.stride, exist);
+      gate_values<Element>(n, w);
+    } else if constexpr (Cfg::WRITE == TOKEN) {
+      close_token_write(n, v, buffer, row, lane);
     }
     const OwnValues<Element> to_rows = dv_values();
     store_outputs(n, 1.0f, to_rows.first, to_rows.stride, exist);

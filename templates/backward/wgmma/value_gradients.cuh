@@ -88,6 +88,31 @@ DEVICE void store_value_rows(int tile, int row, const float (&x)[CHUNK / 8][4], 
   for (int t = 0; t < CHUNK / 16; ++t) store_sums<Element>(to, x[t * 2], x[t * 2 + 1], t * 16);
 }
 
+// Begins N = M R of the warp's value rows: R in `n`, as operands in `r`.
+template <class Cfg>
+DEVICE void begin_solve(float (&n)[CHUNK / 8][4], u32 (&r)[CHUNK / 16][4], const Buffer<Cfg>& buffer) {
+  to_operands<typename Cfg::Element>(r, n);
+  pin(r);
+  products_begin();
+  multiply_rows(n, r, ByColumns<CHUNK>(buffer.m()), false);
+  products_commit();
+}
+
+// The warp's part of dw, one number per token, from dR in `n`, which then is dv.
+template <class Cfg>
+DEVICE void close_token_write(float (&n)[CHUNK / 8][4], const ValueWords& v, const Buffer<Cfg>& buffer, int row, int lane) {
+  float sums[CHUNK / 8][2];
+#pragma unroll
+  for (int g = 0; g < CHUNK / 8; ++g) {
+    float x[4];
+    unpack_values<typename Cfg::Element>(x, v, g);
+    sums[g][0] = x[0] * n[g][0] + x[2] * n[g][2];
+    sums[g][1] = x[1] * n[g][1] + x[3] * n[g][3];
+  }
+  at<float2>(Cfg::SMEM_VALUE_ROWS + row / 16 * (CHUNK * 4) + lane * 8) = sum_columns(sums, lane);
+  scale_columns(n, write_gates(buffer, lane));
+}
+
 // R of the warp's 16 value rows. What follows is called for where it is wanted: the words of S, and the values of v.
 template <class Cfg, class S, class V>
 DEVICE void value_residual(float (&n)[CHUNK / 8][4], const Buffer<Cfg>& buffer, const S& s_words, const V& v_values, int exist) {
@@ -118,11 +143,7 @@ DEVICE void value_gradients(float (&n)[CHUNK / 8][4], const Buffer<Cfg>& buffer,
   fetch_values(grad, grad_values(), exist, lane);
   if constexpr (Cfg::ERASE) {
     u32 r[CHUNK / 16][4];
-    to_operands<Element>(r, n);
-    pin(r);
-    products_begin();
-    multiply_rows(n, r, ByColumns<CHUNK>(buffer.m()), false);
-    products_commit();
+    begin_solve(n, r, buffer);
     products_wait<0>(n);
   }
   store_value_rows<Element>(Cfg::SMEM_N, row, n, lane);
@@ -158,16 +179,7 @@ DEVICE void value_gradients(float (&n)[CHUNK / 8][4], const Buffer<Cfg>& buffer,
     ValueWords v;
     fetch_values(v, v_values(), exist, lane);
     turn_values(v);
-    float sums[CHUNK / 8][2];
-#pragma unroll
-    for (int g = 0; g < CHUNK / 8; ++g) {
-      float x[4];
-      unpack_values<Element>(x, v, g);
-      sums[g][0] = x[0] * n[g][0] + x[2] * n[g][2];
-      sums[g][1] = x[1] * n[g][1] + x[3] * n[g][3];
-    }
-    at<float2>(Cfg::SMEM_VALUE_ROWS + row / 16 * (CHUNK * 4) + lane * 8) = sum_columns(sums, lane);
-    scale_columns(n, write_gates(buffer, lane));
+    close_token_write(n, v, buffer, row, lane);
   }
   const OwnValues<Element> to_rows = dv_values();
   store_outputs(n, 1.0f, to_rows.first, to_rows.stride, exist);

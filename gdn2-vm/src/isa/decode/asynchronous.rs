@@ -1,5 +1,6 @@
 //! Decoding of Hopper's asynchronous instructions.
 
+use crate::isa::decode::memory::{BULK_REDUCTIONS, REDUCTIONS};
 use crate::isa::decode::{Decoder, Res};
 use crate::isa::hopper::{Async, FactorA, Factors, Wgmma};
 use crate::isa::inst::{Addr, Alu, AtomOp, Factor, IntUnary, Op, Slot, Space};
@@ -30,16 +31,7 @@ impl<'a> Decoder<'_, 'a> {
             }
             "st" if self.take("async") => self.deliver(None)?,
             "red" if self.take("async") => {
-                let op = self.pick(&[
-                    ("add", AtomOp::Add),
-                    ("min", AtomOp::Min),
-                    ("max", AtomOp::Max),
-                    ("inc", AtomOp::Inc),
-                    ("dec", AtomOp::Dec),
-                    ("and", AtomOp::And),
-                    ("or", AtomOp::Or),
-                    ("xor", AtomOp::Xor),
-                ]);
+                let op = self.pick(REDUCTIONS);
                 let op = self.need(op)?;
                 self.deliver(Some(op))?
             }
@@ -194,14 +186,7 @@ impl<'a> Decoder<'_, 'a> {
             return Ok(Op::Nop);
         }
         let reduce = if self.take("reduce") {
-            let op = self.pick(&[
-                ("add", AtomOp::Add),
-                ("min", AtomOp::Min),
-                ("max", AtomOp::Max),
-                ("and", AtomOp::And),
-                ("or", AtomOp::Or),
-                ("xor", AtomOp::Xor),
-            ]);
+            let op = self.pick(BULK_REDUCTIONS);
             Some(self.need(op)?)
         } else {
             None

@@ -40,8 +40,8 @@ impl Decoder<'_, '_> {
         let t = self.ty(0)?;
         let mut mode = self.mode();
         let nan = self.take("NaN");
-        mode.sizes = matches!(base, "min" | "max") && self.take("xorsign");
-        if mode.sizes && (!self.take("abs") || t == Type::F64) {
+        mode.xorsign = matches!(base, "min" | "max") && self.take("xorsign");
+        if mode.xorsign && (!self.take("abs") || t == Type::F64) {
             return self.unknown();
         }
         let op = match base {

@@ -12,6 +12,22 @@ const HINTS: &[&str] = &[
     "mmio", "cta", "cluster", "gpu", "sys", "unified", "noftz", "sc",
 ];
 
+/// Atomic operations: those of bulk reductions first, then those of every reduction, then those that only exchange.
+const ATOMIC_OPS: &[(&str, AtomOp)] = &[
+    ("add", AtomOp::Add),
+    ("min", AtomOp::Min),
+    ("max", AtomOp::Max),
+    ("and", AtomOp::And),
+    ("or", AtomOp::Or),
+    ("xor", AtomOp::Xor),
+    ("inc", AtomOp::Inc),
+    ("dec", AtomOp::Dec),
+    ("exch", AtomOp::Exch),
+    ("cas", AtomOp::Cas),
+];
+pub(super) const REDUCTIONS: &[(&str, AtomOp)] = ATOMIC_OPS.split_at(8).0;
+pub(super) const BULK_REDUCTIONS: &[(&str, AtomOp)] = ATOMIC_OPS.split_at(6).0;
+
 impl<'a> Decoder<'_, 'a> {
     /// Drops hints, and the operand a cache policy brings.
     fn hints(&mut self) -> bool {
@@ -136,18 +152,7 @@ impl<'a> Decoder<'_, 'a> {
     }
 
     fn atomic(&mut self, returns: bool) -> Res<Op> {
-        let op = self.pick(&[
-            ("add", AtomOp::Add),
-            ("min", AtomOp::Min),
-            ("max", AtomOp::Max),
-            ("inc", AtomOp::Inc),
-            ("dec", AtomOp::Dec),
-            ("and", AtomOp::And),
-            ("or", AtomOp::Or),
-            ("xor", AtomOp::Xor),
-            ("exch", AtomOp::Exch),
-            ("cas", AtomOp::Cas),
-        ]);
+        let op = self.pick(ATOMIC_OPS);
         let op = self.need(op)?;
         let order = match self.order() {
             Order::Weak => Order::Relaxed,

@@ -123,10 +123,10 @@ class Kernels:
         On tensors of PyTorch it is differentiable; under autocast they are converted to what the rule stores.
         """
         tensors = dict(zip(INPUTS, (q, k, v, g, b, w, initial_state)))
-        if is_torch(v) and not self.names and not named:
+        if is_torch(v):
             from . import ops
 
-            return ops.forward(self, tensors, cu_seqlens, scale)
+            return ops.forward(self, tensors, cu_seqlens, scale, self._own(named))
         call = self.call(tensors, cu_seqlens, None, scale, named)
         return self.run_forward(call, False)[:2]
 
@@ -149,7 +149,9 @@ class Kernels:
         d_initial_state where the call has what they are gradients of; `d` before the names of `named`. It runs forward
         first."""
         tensors = dict(zip(INPUTS, (q, k, v, g, b, w, initial_state)))
-        tensors = {name: array.detach() if is_torch(array) else array for name, array in tensors.items()}
+        plain = lambda array: array.detach() if is_torch(array) else array  # noqa: E731
+        tensors = {name: plain(array) for name, array in tensors.items()}
+        named = {name: plain(array) for name, array in (named or {}).items()}
         call = self.call(tensors, cu_seqlens, None, scale, named)
         wanted = [name for name, array in zip(GRADIENTS, tensors.values()) if array is not None]
         scratch = self.run_forward(call, True)[2] if call.gpu else None
@@ -174,10 +176,10 @@ class Kernels:
         `slots` names each sequence's state in a pool, negative skips the sequence; without it state n is sequence n's.
         """
         tensors = dict(zip(INPUTS, (q, k, v, g, b, w, None)))
-        if is_torch(v) and not self.names and not named:
+        if is_torch(v):
             from . import ops
 
-            return ops.decode(self, state, tensors, slots, scale)
+            return ops.decode(self, state, tensors, slots, scale, self._own(named))
         call = self.call(tensors, None, slots, scale, named)
         return self.run_decode(call, state)
 
@@ -195,13 +197,11 @@ class Kernels:
 
     # What follows is for gdn2.ops: calls whose outputs are the caller's to wrap.
 
-    def _own(self, named: dict[str, Any] | None, v: Any) -> dict[str, Any]:
+    def _own(self, named: dict[str, Any] | None) -> dict[str, Any]:
         """What the rule names itself, in its order."""
         given = named or {}
         if set(given) != set(self.names):
             raise Error(f"named holds {sorted(given)}, the rule names {self.names}")
-        if self.names and is_torch(v):
-            raise Error("calls on tensors of PyTorch have no place for parameters yet: use numpy arrays")
         return {name: given[name] for name in self.names}
 
     def call(
@@ -215,7 +215,7 @@ class Kernels:
         """The inputs of a call, held against the rule."""
         for name, array in tensors.items():
             self.expect_dtype(name, array, tensors["v"])
-        call = Call(tensors, cu_seqlens, slots, scale, self._own(named, tensors["v"]))
+        call = Call(tensors, cu_seqlens, slots, scale, self._own(named))
         if call.gpu is not None and not self.device.startswith("cuda"):
             raise Error(f"v is on {call.gpu}, these kernels on {self.device}: load them with device={str(call.gpu)!r}")
         return call
@@ -257,7 +257,7 @@ class Kernels:
         grads = dict(zip(wanted, (empty_like(array, array.shape) for array in inputs)))
         places = _library.Gradients(**{name: call.describe(grads[name], name) for name in wanted if name not in own})
         if own:
-            described = call.described({name: grads[name] for name in own})
+            described = call.described({name: grads.get(name) for name in own})
             places.named, places.named_len = described, len(described)
         given = call.describe(d_o, "d_o"), call.describe(d_final_state, "d_final_state")
         call.run("backward", self._handle, *given, places, *room(scratch))

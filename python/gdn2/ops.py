@@ -24,23 +24,29 @@ MOST_NUMBERS = 1 << 24
 _STATES = ("initial_state", "final_state", "d_initial_state", "d_final_state")
 
 
-def forward(kernels: Kernels, tensors: dict[str, Any], cu_seqlens: Any, scale: float | None) -> tuple[Tensor, Tensor]:
+def forward(
+    kernels: Kernels, tensors: dict[str, Any], cu_seqlens: Any, scale: float | None, named: dict[str, Any]
+) -> tuple[Tensor, Tensor]:
     """`Kernels.forward` on tensors of PyTorch."""
-    tensors = _ready(kernels, tensors)
-    training = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors.values())
+    tensors, named = _ready(kernels, tensors), _named(named, tensors["v"])
+    learnt = [*tensors.values(), *named.values()]
+    training = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in learnt)
     offsets = None if cu_seqlens is None else _positions("cu_seqlens", cu_seqlens, torch.int64, tensors["v"])
-    o, final_state, _ = torch.ops.gdn2.forward(*tensors.values(), offsets, scale, kernels.key, training)
+    given = *tensors.values(), list(named.values()), offsets, scale, kernels.key, training
+    o, final_state, _ = torch.ops.gdn2.forward(*given)
     return o, final_state
 
 
-def decode(kernels: Kernels, state: Tensor, tensors: dict[str, Any], slots: Any, scale: float | None) -> Tensor:
+def decode(
+    kernels: Kernels, state: Tensor, tensors: dict[str, Any], slots: Any, scale: float | None, named: dict[str, Any]
+) -> Tensor:
     """`Kernels.decode` on tensors of PyTorch."""
-    tensors = _ready(kernels, tensors)
+    tensors, named = _ready(kernels, tensors), _named(named, tensors["v"])
     kernels.expect_dtype("state", state, tensors["v"])
-    expect_no_gradients({"state": state, **tensors})
+    expect_no_gradients({"state": state, **tensors, **named})
     given = [tensors[name] for name in INPUTS[:-1]]
     table = None if slots is None else _positions("slots", slots, torch.int32, tensors["v"])
-    return torch.ops.gdn2.decode(state, *given, table, scale, kernels.key)
+    return torch.ops.gdn2.decode(state, *given, list(named.values()), table, scale, kernels.key)
 
 
 def expect_no_gradients(tensors: dict[str, Tensor | None]) -> None:
@@ -71,6 +77,16 @@ def _ready(kernels: Kernels, tensors: dict[str, Any]) -> dict[str, Any]:
     return tensors
 
 
+def _named(named: dict[str, Any], v: Tensor) -> dict[str, Tensor]:
+    """What the rule names itself, as tensors; under autocast parameters in float32, what rules store them in."""
+    for name, tensor in named.items():
+        if not isinstance(tensor, Tensor):
+            raise Error(f"{name} is a {type(tensor).__name__}, v a torch tensor: make all of them tensors")
+    if torch.is_autocast_enabled(v.device.type):
+        return {name: tensor.float() if tensor.ndim <= 2 else tensor for name, tensor in named.items()}
+    return named
+
+
 def _positions(field: str, values: Any, dtype: torch.dtype, v: Tensor) -> Tensor:
     """Offsets or slots as a tensor where v is."""
     values = integers(field, values if isinstance(values, Tensor) else torch.as_tensor(values, device=v.device))
@@ -86,6 +102,7 @@ def _forward(
     b: Optional[Tensor],
     w: Optional[Tensor],
     initial_state: Optional[Tensor],
+    named: Sequence[Tensor],
     cu_seqlens: Optional[Tensor],
     scale: Optional[float],
     kernels: str,
@@ -96,8 +113,9 @@ def _forward(
     tensors = dict(zip(INPUTS, map(_plain, (q, k, v, g, b, w, initial_state))))
     nothing = torch.empty(0, dtype=torch.uint8, device=v.device)
     outputs = []
+    own = dict(zip(loaded.names, map(_plain, named), strict=True))
     for part in _parts(tensors):
-        call = loaded.call(part(tensors), cu_seqlens, None, scale)
+        call = loaded.call(part(tensors), cu_seqlens, None, scale, part(own))
         o, final_state, scratch = loaded.run_forward(call, training)
         outputs.append((o, final_state))
     o, final_state = _joined(("o", "final_state"), outputs)
@@ -114,6 +132,7 @@ def _backward(
     b: Optional[Tensor],
     w: Optional[Tensor],
     initial_state: Optional[Tensor],
+    named: Sequence[Tensor],
     cu_seqlens: Optional[Tensor],
     scratch: Tensor,
     scale: Optional[float],
@@ -124,9 +143,10 @@ def _backward(
     loaded = Kernels.of(kernels)
     tensors = dict(zip(INPUTS, map(_plain, (q, k, v, g, b, w, initial_state))))
     upstream = {"d_o": d_o, "d_final_state": d_final_state}
+    own = dict(zip(loaded.names, map(_plain, named), strict=True))
     names, outputs = wanted.split(), []
     for part in _parts(tensors):
-        call = loaded.call(part(tensors), cu_seqlens, None, scale)
+        call = loaded.call(part(tensors), cu_seqlens, None, scale, part(own))
         given = {name: None if x is None else x.contiguous() for name, x in part(upstream).items()}
         outputs.append(loaded.run_backward(call, scratch if call.gpu else None, *given.values(), names))
     return _joined(names, outputs)
@@ -140,6 +160,7 @@ def _decode(
     g: Optional[Tensor],
     b: Optional[Tensor],
     w: Optional[Tensor],
+    named: Sequence[Tensor],
     slots: Optional[Tensor],
     scale: Optional[float],
     kernels: str,
@@ -147,7 +168,8 @@ def _decode(
     """o; the states are updated in place."""
     loaded = Kernels.of(kernels)
     tensors = dict(zip(INPUTS, (*map(_plain, (q, k, v, g, b, w)), None)))
-    return loaded.run_decode(loaded.call(tensors, None, slots, scale), state.detach())
+    own = dict(zip(loaded.names, map(_plain, named), strict=True))
+    return loaded.run_decode(loaded.call(tensors, None, slots, scale, own), state.detach())
 
 
 def _parts(tensors: dict[str, Tensor]) -> list[Callable[[dict[str, Tensor | None]], dict[str, Tensor | None]]]:
@@ -163,7 +185,7 @@ def _parts(tensors: dict[str, Tensor]) -> list[Callable[[dict[str, Tensor | None
     def part(first: int, given: dict[str, Tensor | None]) -> dict[str, Tensor | None]:
         own = slice(first, first + each), slice(first * group, (first + each) * group)
         return {
-            name: None if x is None else x[:, own[1]] if name in _STATES else x[:, :, own[name not in ("q", "k")]]
+            name: None if x is None else x[(slice(None),) * _head_axis(name, x) + (own[name not in ("q", "k")],)]
             for name, x in given.items()
         }
 
@@ -174,7 +196,12 @@ def _joined(names: Sequence[str], outputs: list[Sequence[Tensor]]) -> list[Tenso
     """What the parts of a call gave, over all heads."""
     if len(outputs) == 1:
         return list(outputs[0])
-    return [torch.cat(parts, 1 if name in _STATES else 2) for name, parts in zip(names, zip(*outputs))]
+    return [torch.cat(parts, _head_axis(name, parts[0])) for name, parts in zip(names, zip(*outputs))]
+
+
+def _head_axis(name: str, x: Tensor) -> int:
+    """The axis of heads: states have it behind sequences, parameters first, what is per token third."""
+    return 1 if name in _STATES else 0 if x.ndim <= 2 else 2
 
 
 def _plain(tensor: Tensor | None) -> Tensor | None:
@@ -191,21 +218,21 @@ forward_op = torch.library.custom_op(
     "gdn2::forward",
     _forward,
     mutates_args=(),
-    schema=f"({_SCHEMA_INPUTS}, Tensor? initial_state, Tensor? cu_seqlens, float? scale, str kernels, bool training)"
-    " -> (Tensor, Tensor, Tensor)",
+    schema=f"({_SCHEMA_INPUTS}, Tensor? initial_state, Tensor[] named, Tensor? cu_seqlens, float? scale, str kernels,"
+    " bool training) -> (Tensor, Tensor, Tensor)",
 )
 backward_op = torch.library.custom_op(
     "gdn2::backward",
     _backward,
     mutates_args=(),
-    schema=f"(Tensor d_o, Tensor? d_final_state, {_SCHEMA_INPUTS}, Tensor? initial_state, Tensor? cu_seqlens,"
-    " Tensor scratch, float? scale, str kernels, str wanted) -> Tensor[]",
+    schema=f"(Tensor d_o, Tensor? d_final_state, {_SCHEMA_INPUTS}, Tensor? initial_state, Tensor[] named,"
+    " Tensor? cu_seqlens, Tensor scratch, float? scale, str kernels, str wanted) -> Tensor[]",
 )
 decode_op = torch.library.custom_op(
     "gdn2::decode",
     _decode,
     mutates_args=("state",),
-    schema=f"(Tensor(a!) state, {_SCHEMA_INPUTS}, Tensor? slots, float? scale, str kernels) -> Tensor",
+    schema=f"(Tensor(a!) state, {_SCHEMA_INPUTS}, Tensor[] named, Tensor? slots, float? scale, str kernels) -> Tensor",
 )
 
 
@@ -214,7 +241,7 @@ def _states_dtype(v: Tensor) -> torch.dtype:
 
 
 @forward_op.register_fake
-def _(q, k, v, g, b, w, initial_state, cu_seqlens, scale, kernels, training):
+def _(q, k, v, g, b, w, initial_state, named, cu_seqlens, scale, kernels, training):
     loaded = Kernels.of(kernels)
     sequences = v.shape[0] if cu_seqlens is None else cu_seqlens.shape[0] - 1
     states = state_shape(loaded._rule, sequences, v.shape[2])
@@ -231,28 +258,31 @@ def _(q, k, v, g, b, w, initial_state, cu_seqlens, scale, kernels, training):
 
 
 @backward_op.register_fake
-def _(d_o, d_final_state, q, k, v, g, b, w, initial_state, cu_seqlens, scratch, scale, kernels, wanted):
-    inputs = dict(zip(GRADIENTS, (q, k, v, g, b, w, initial_state)))
+def _(d_o, d_final_state, q, k, v, g, b, w, initial_state, named, cu_seqlens, scratch, scale, kernels, wanted):
+    names = *GRADIENTS, *(f"d{name}" for name in Kernels.of(kernels).names)
+    inputs = dict(zip(names, (q, k, v, g, b, w, initial_state, *named)))
     return [inputs[name].new_empty(inputs[name].shape) for name in wanted.split()]
 
 
 @decode_op.register_fake
-def _(state, q, k, v, g, b, w, slots, scale, kernels):
+def _(state, q, k, v, g, b, w, named, slots, scale, kernels):
     return v.new_empty(v.shape)
 
 
 def _save(ctx, inputs, output) -> None:
-    *tensors, ctx.scale, ctx.kernels, _ = inputs
-    ctx.save_for_backward(*tensors, output[2])
+    *tensors, named, offsets, ctx.scale, ctx.kernels, _ = inputs
+    ctx.save_for_backward(*tensors, offsets, output[2], *named)
 
 
 def _differentiate(ctx, d_o, d_final_state, _):
-    *tensors, scratch = ctx.saved_tensors
-    needed = ctx.needs_input_grad[: len(INPUTS)]
-    wanted = [name for name, need in zip(GRADIENTS, needed) if need]
-    given = d_o, d_final_state, *tensors, scratch, ctx.scale, ctx.kernels, " ".join(wanted)
+    every = ctx.saved_tensors
+    tensors, (offsets, scratch, *named) = every[: len(INPUTS)], every[len(INPUTS) :]
+    own = [f"d{name}" for name in Kernels.of(ctx.kernels).names]
+    needed = [*ctx.needs_input_grad[: len(INPUTS)], *ctx.needs_input_grad[len(INPUTS)]]
+    wanted = [name for name, need in zip((*GRADIENTS, *own), needed) if need]
+    given = d_o, d_final_state, *tensors, named, offsets, scratch, ctx.scale, ctx.kernels, " ".join(wanted)
     grads = dict(zip(wanted, torch.ops.gdn2.backward(*given)))
-    return *(grads.get(name) for name in GRADIENTS), None, None, None, None
+    return *map(grads.get, GRADIENTS), [grads.get(name) for name in own], None, None, None, None
 
 
 forward_op.register_autograd(_differentiate, setup_context=_save)

@@ -94,13 +94,13 @@ class Operators(unittest.TestCase):
     def test_opcheck(self):
         tensors = drawn(self.kernels)
         key = self.kernels.key
-        torch.library.opcheck(torch.ops.gdn2.forward, (*tensors.values(), None, None, key, True))
+        torch.library.opcheck(torch.ops.gdn2.forward, (*tensors.values(), [], None, None, key, True))
         plain = [tensor.detach() for tensor in tensors.values()]
-        o, state, scratch = torch.ops.gdn2.forward(*plain, None, 0.5, key, True)
-        given = o, state, *plain, None, scratch, 0.5, key, "dq dg d_initial_state"
+        o, state, scratch = torch.ops.gdn2.forward(*plain, [], None, 0.5, key, True)
+        given = o, state, *plain, [], None, scratch, 0.5, key, "dq dg d_initial_state"
         torch.library.opcheck(torch.ops.gdn2.backward, given)
         token = [tensor[:, :1] for tensor in plain[:-1]]
-        torch.library.opcheck(torch.ops.gdn2.decode, (plain[-1].clone(), *token, None, None, key))
+        torch.library.opcheck(torch.ops.gdn2.decode, (plain[-1].clone(), *token, [], None, None, key))
 
     def test_a_compiled_layer_is_one_graph_and_gives_the_same_bits(self):
         tensors = drawn(self.kernels)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .prologue import activated_beta, activated_decay, normed
+from .prologue import Prologue
 from .recurrence import Recurrence, Unsupported
 
 
@@ -96,34 +96,35 @@ def common(
     }
 
 
-def norm(q: Tensor, k: Tensor, norm: bool) -> dict[str, Tensor]:
-    """q and k, normed in what they came in where that is asked for."""
-    return {"q": normed(q).to(q.dtype), "k": normed(k).to(k.dtype)} if norm else {"q": q, "k": k}
-
-
-def decay(
-    g: Tensor, A_log: Tensor | None, dt_bias: Tensor | None, in_kernel: bool, lower_bound: float | None
-) -> Tensor:
-    """The log-decay: as it came, or activated."""
-    if not in_kernel:
+def prologue(
+    g: Tensor | None,
+    A_log: Tensor | None,
+    dt_bias: Tensor | None,
+    lower_bound: float | None,
+    *,
+    norms: bool,
+    decays: bool,
+    sigmoid: bool = False,
+    allow_neg_eigval: bool = False,
+) -> Prologue:
+    """What the call leaves to the kernel, its arguments held against one another."""
+    if allow_neg_eigval and not sigmoid:
+        raise ValueError("allow_neg_eigval=True requires use_beta_sigmoid_in_kernel=True")
+    erase = (2 if allow_neg_eigval else 1) if sigmoid else 0
+    if not decays:
         for name, given in (("A_log", A_log), ("dt_bias", dt_bias)):
             if given is not None:
                 raise ValueError(f"{name} is given, which needs use_gate_in_kernel=True")
-        return g
+        return Prologue(norms=norms, erase=erase)
+    if g is None:
+        raise ValueError("g, raw, must be given with use_gate_in_kernel=True")
     if A_log is None and lower_bound is None:
         raise ValueError("A_log must be given with use_gate_in_kernel=True, unless lower_bound is")
     heads, each = g.shape[2], g.shape[2] * (g.shape[3] if g.ndim == 4 else 1)
     for name, given, want in (("A_log", A_log, heads), ("dt_bias", dt_bias, each)):
         if given is not None and given.numel() != want:
             raise ValueError(f"{name} has {given.numel()} elements, must have {want}")
-    return activated_decay(g, A_log, dt_bias, lower_bound)
-
-
-def gate(beta: Tensor, sigmoid: bool, allow_neg_eigval: bool) -> Tensor:
-    """The gate of erasing and writing: as it came, or activated."""
-    if allow_neg_eigval and not sigmoid:
-        raise ValueError("allow_neg_eigval=True requires use_beta_sigmoid_in_kernel=True")
-    return activated_beta(beta, allow_neg_eigval) if sigmoid else beta
+    return Prologue(norms, True, A_log, dt_bias, lower_bound, erase)
 
 
 def per_head(g: Tensor | None, g_gamma: Tensor | None, v: Tensor) -> Tensor | None:

@@ -6,6 +6,7 @@ Shapes are its own: q, k [B,T,H,K]; v, o [B,T,HV,V]; gates [B,T,HV] or [B,T,HV,c
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -14,18 +15,17 @@ from torch import Tensor
 
 from .arguments import (
     common,
-    decay,
     expect_chunk_size,
     expect_nothing,
     expect_safe,
-    gate,
     layout,
-    norm,
     not_served,
     per_head,
+    prologue,
     run,
     run_by_chunk,
 )
+from .prologue import Prologue
 
 __all__ = [
     "chunk_delta_rule",
@@ -74,12 +74,12 @@ def chunk_gdn2(
     expect_nothing(name, kwargs)
     not_served(cp_context=cp_context)
     expect_safe(safe_gate, use_gate_in_kernel, lower_bound)
-    g = decay(g, A_log, dt_bias, use_gate_in_kernel, lower_bound)
+    how = prologue(g, A_log, dt_bias, lower_bound, norms=use_qk_l2norm_in_kernel, decays=use_gate_in_kernel)
     shapes = {"g": (g, 4), "b": (b, 4), "w": (w, 4)}
-    how = functools.partial(run_by_chunk, 64) if return_intermediate_states else run
-    return how(
+    ran = functools.partial(run_by_chunk, 64) if return_intermediate_states else run
+    return ran(
         **common(name, q, k, v, shapes, scale, initial_state, output_final_state, cu_seqlens, cu_seqlens_cpu),
-        **norm(q, k, use_qk_l2norm_in_kernel),
+        **{"q": q, "k": k, "prologue": how},
         **{"g": g, "b": b, "w": w, "tied": False, "state_v_first": state_v_first, "o_dtype": q.dtype},
     )
 
@@ -107,11 +107,11 @@ def fused_recurrent_gdn2(
     name = "fused_recurrent_gdn2"
     state_v_first = layout(kwargs, state_v_first)
     expect_nothing(name, kwargs)
-    g = decay(g, A_log, dt_bias, use_gate_in_kernel, lower_bound)
+    how = prologue(g, A_log, dt_bias, lower_bound, norms=use_qk_l2norm_in_kernel, decays=use_gate_in_kernel)
     shapes = {"g": (g, 4), "b": (b, 4), "w": (w, 4)}
     return run(
         **common(name, q, k, v, shapes, scale, initial_state, output_final_state, cu_seqlens, None),
-        **norm(q, k, use_qk_l2norm_in_kernel),
+        **{"q": q, "k": k, "prologue": how},
         **{"g": g, "b": b, "w": w, "tied": False, "state_v_first": state_v_first, "o_dtype": v.dtype},
     )
 
@@ -150,13 +150,15 @@ def chunk_kda(
     expect_nothing(name, kwargs)
     not_served(cp_context=cp_context, use_graph=use_graph)
     expect_safe(safe_gate, use_gate_in_kernel, lower_bound)
-    g = decay(g, A_log, dt_bias, use_gate_in_kernel, lower_bound)
-    beta = gate(beta, use_beta_sigmoid_in_kernel, allow_neg_eigval)
+    how = prologue(
+        g, A_log, dt_bias, lower_bound, norms=use_qk_l2norm_in_kernel, decays=use_gate_in_kernel,
+        sigmoid=use_beta_sigmoid_in_kernel, allow_neg_eigval=allow_neg_eigval,
+    )  # fmt: skip
     shapes = {"g": (g, 4), "beta": (beta, 3)}
-    how = functools.partial(run_by_chunk, chunk) if return_intermediate_states else run
-    return how(
+    ran = functools.partial(run_by_chunk, chunk) if return_intermediate_states else run
+    return ran(
         **common(name, q, k, v, shapes, scale, initial_state, output_final_state, cu_seqlens, cu_seqlens_cpu),
-        **norm(q, k, use_qk_l2norm_in_kernel),
+        **{"q": q, "k": k, "prologue": how},
         **{"g": g, "b": beta, "w": None, "tied": True, "state_v_first": state_v_first, "o_dtype": q.dtype},
     )
 
@@ -185,12 +187,14 @@ def fused_recurrent_kda(
     name = "fused_recurrent_kda"
     state_v_first = layout(kwargs, state_v_first)
     expect_nothing(name, kwargs)
-    g = decay(g, A_log, dt_bias, use_gate_in_kernel, lower_bound)
-    beta = gate(beta, use_beta_sigmoid_in_kernel, allow_neg_eigval)
+    how = prologue(
+        g, A_log, dt_bias, lower_bound, norms=use_qk_l2norm_in_kernel, decays=use_gate_in_kernel,
+        sigmoid=use_beta_sigmoid_in_kernel, allow_neg_eigval=allow_neg_eigval,
+    )  # fmt: skip
     shapes = {"g": (g, 4), "beta": (beta, 3)}
     return run(
         **common(name, q, k, v, shapes, scale, initial_state, output_final_state, cu_seqlens, None),
-        **norm(q, k, use_qk_l2norm_in_kernel),
+        **{"q": q, "k": k, "prologue": how},
         **{"g": g, "b": beta, "w": None, "tied": True, "state_v_first": state_v_first, "o_dtype": v.dtype},
     )
 
@@ -222,12 +226,14 @@ def chunk_gated_delta_rule(
     A_log, dt_bias = kwargs.pop("A_log", None), kwargs.pop("dt_bias", None)
     expect_nothing(name, kwargs)
     not_served(cp_context=cp_context)
-    g = decay(g, A_log, dt_bias, use_gate_in_kernel, None)
-    beta = gate(beta, use_beta_sigmoid_in_kernel, allow_neg_eigval)
+    how = prologue(
+        g, A_log, dt_bias, None, norms=use_qk_l2norm_in_kernel, decays=use_gate_in_kernel,
+        sigmoid=use_beta_sigmoid_in_kernel, allow_neg_eigval=allow_neg_eigval,
+    )  # fmt: skip
     shapes = {"g": (g, 3), "beta": (beta, 3)}
     return run(
         **common(name, q, k, v, shapes, scale, initial_state, output_final_state, cu_seqlens, cu_seqlens_cpu),
-        **norm(q, k, use_qk_l2norm_in_kernel),
+        **{"q": q, "k": k, "prologue": how},
         **{"g": g, "b": beta, "w": None, "tied": True, "state_v_first": state_v_first, "o_dtype": q.dtype},
     )
 
@@ -258,18 +264,22 @@ def fused_recurrent_gated_delta_rule(
     state_v_first = layout(kwargs, state_v_first)
     expect_nothing(name, kwargs)
     not_served(gv=gv)
-    if use_gate_in_kernel and g is None:
-        raise ValueError("g, raw, must be given with use_gate_in_kernel=True")
-    g = None if g is None else decay(g, A_log, dt_bias, use_gate_in_kernel, None)
+    how = prologue(
+        g, A_log, dt_bias, None, norms=use_qk_l2norm_in_kernel, decays=use_gate_in_kernel,
+        sigmoid=use_beta_sigmoid_in_kernel, allow_neg_eigval=allow_neg_eigval,
+    )  # fmt: skip
     beta = torch.ones_like(v[..., 0]) if beta is None else beta
-    beta = gate(beta, use_beta_sigmoid_in_kernel, allow_neg_eigval)
     shapes = {"g": (g, 3), "gk": (gk, 4), "beta": (beta, 3)}
     shared = common(name, q, k, v, shapes, scale, initial_state, output_final_state, cu_seqlens, None)
     if gk is not None:
+        # Two decays make one before the call.
+        if how.decays:
+            g = how.activated({"q": q, "k": k, "g": g, "b": beta, "w": None})["g"]
+            how = dataclasses.replace(how, decays=False)
         g = gk if g is None else gk + g[..., None]
     return run(
         **shared,
-        **norm(q, k, use_qk_l2norm_in_kernel),
+        **{"q": q, "k": k, "prologue": how},
         **{"g": g, "b": beta, "w": None, "tied": True, "state_v_first": state_v_first, "o_dtype": v.dtype},
     )
 
@@ -296,7 +306,7 @@ def chunk_delta_rule(
     )
     return run(
         **shared,
-        **norm(q, k, use_qk_l2norm_in_kernel),
+        **{"q": q, "k": k, "prologue": Prologue(norms=use_qk_l2norm_in_kernel)},
         **{"g": None, "b": beta, "w": None, "tied": True, "state_v_first": False, "o_dtype": q.dtype},
     )
 
@@ -318,7 +328,7 @@ def fused_recurrent_delta_rule(
     shared = common(name, q, k, v, {"beta": (beta, 3)}, scale, initial_state, output_final_state, cu_seqlens, None)
     return run(
         **shared,
-        **norm(q, k, use_qk_l2norm_in_kernel),
+        **{"q": q, "k": k, "prologue": Prologue(norms=use_qk_l2norm_in_kernel)},
         **{"g": None, "b": beta, "w": None, "tied": True, "state_v_first": False, "o_dtype": v.dtype},
     )
 

@@ -4,6 +4,7 @@ computes in, head dims padded to what kernels have."""
 from __future__ import annotations
 
 import dataclasses
+import functools
 import threading
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ from torch import Tensor
 from .. import ops as _ops
 from .._library import Error
 from ..kernels import Kernels
+from .prologue import Prologue
 
 __all__ = ["Path", "Recurrence", "Unsupported", "last_path", "record"]
 
@@ -55,7 +57,8 @@ def record(function: str, ran: str, why: str) -> None:
 
 @dataclasses.dataclass
 class Recurrence:
-    """The tensors of a call, gates activated and keys normed. Absent gates are None; `tied` says that b is w too."""
+    """The tensors of a call, and the prologue that makes its rows and gates of them. Absent gates are None; `tied` says
+    that b is w too."""
 
     function: str
     q: Tensor
@@ -71,6 +74,7 @@ class Recurrence:
     state_v_first: bool
     cu_seqlens: Tensor | None
     o_dtype: torch.dtype
+    prologue: Prologue = Prologue()
 
     def __post_init__(self) -> None:
         for name, size, most in (("K", self.q.shape[-1], MOST_KEYS), ("V", self.v.shape[-1], MOST_VALUES)):
@@ -87,15 +91,17 @@ class Recurrence:
         more_keys, more_values = -keys % STEP, -values % STEP
         if more_keys or more_values:
             notes.append(f"head dims padded from {keys} and {values} to {keys + more_keys} and {values + more_values}")
-        tensors = self.tensors(dtype, more_keys, more_values)
-        state = self.initial_state
+        tensors, named = self.tensors(dtype, more_keys, more_values), self.prologue.named(self.g, more_keys, dtype)
+        state, key = self.initial_state, f"{device}\n\n{self.rule(tensors)}"
+        if self.prologue and not has_kernels(key, self.learning(tensors, named) and self.v.is_cuda):
+            return self.activated().run()
         if state is not None:
             if not state.dtype.is_floating_point:
                 raise ValueError(f"initial_state is {state.dtype}, must be float32")
             inner = (more_keys, more_values) if self.state_v_first else (more_values, more_keys)
             state = F.pad(state, (0, inner[0], 0, inner[1])) if any(inner) else state
             state = state.to(_kept_in(dtype))
-        o, final = self.called(tensors, state, f"{device}\n\n{self.rule(tensors)}")
+        o, final = self.called(tensors, named, state, key)
         o = o[..., :values] if more_values else o
         if final is not None and (more_keys or more_values):
             rows, columns = (values, keys) if self.state_v_first else (keys, values)
@@ -114,11 +120,13 @@ class Recurrence:
             raise Unsupported(f"head dims {keys} and {values}: states in place need multiples of {STEP}")
         if pool is None or pool.dtype is not torch.float32 or not pool.is_contiguous():
             raise Unsupported("initial_state must be contiguous and float32 where it is updated in place")
-        tensors = self.tensors(dtype, 0, 0)
-        _ops.expect_no_gradients({"initial_state": pool, **tensors})
+        tensors, named = self.tensors(dtype, 0, 0), self.prologue.named(self.g, 0, dtype)
+        _ops.expect_no_gradients({"initial_state": pool, **tensors, **named})
         key = f"{device}\n\n{self.rule(tensors)}"
+        if self.prologue and not has_kernels(key, False):
+            return self.activated().decoded(slots)
         expect_kernels(key, False)
-        given = [tensors[name] for name in GATED]
+        given = [*(tensors[name] for name in GATED), list(named.values())]
         if dtype is torch.float64:
             wide = pool.double()
             o = torch.ops.gdn2.decode(wide, *given, slots, self.scale, key)
@@ -127,6 +135,11 @@ class Recurrence:
             o = torch.ops.gdn2.decode(pool, *given, slots, self.scale, key)
         record(self.function, "gdn2", "; ".join(notes) or "as given")
         return o.to(self.o_dtype)
+
+    def activated(self) -> Recurrence:
+        """The same call with what the prologue makes computed before it."""
+        given = {name: getattr(self, name) for name in GATED}
+        return dataclasses.replace(self, **self.prologue.activated(given), prologue=Prologue())
 
     def tensors(self, dtype: torch.dtype, more_keys: int, more_values: int) -> dict[str, Tensor | None]:
         """What a call is given, in what it computes in, head dims padded by so many channels."""
@@ -169,7 +182,9 @@ class Recurrence:
     def grows(self) -> bool:
         """Whether a decay on the CPU is above 0, which rules do not have and the definition in float64 does. On a GPU
         that is not looked for, and a graph that is being compiled finds out when it runs."""
-        if self.g is None or not self.g.is_cpu or self.g.numel() == 0 or torch.compiler.is_compiling():
+        if self.g is None or self.prologue.decays or not self.g.is_cpu or self.g.numel() == 0:
+            return False
+        if torch.compiler.is_compiling():
             return False
         return bool(self.g.detach().amax() > 0)
 
@@ -184,26 +199,34 @@ class Recurrence:
     def rule(self, tensors: dict[str, Tensor | None]) -> str:
         """The text of the rule that has these tensors."""
 
-        def gate(x: Tensor | None) -> str:
+        def gate(name: str) -> str:
+            x = tensors[name]
             if x is None:
                 return "none"
             # What an f16 rule stores its gates in where it does not say.
             storage = {torch.bfloat16: " as bf16", torch.float16: ""}.get(x.dtype, " as f32")
-            return f"{'scalar' if x.ndim == 3 else 'channel'}{storage}"
+            return f"{'scalar' if x.ndim == 3 else 'channel'}{storage}{self.prologue.formula(name)}"
 
         dtype = "f16" if tensors["v"].dtype is torch.float16 else "bf16"
-        write = "erase" if self.tied else gate(tensors["w"])
+        write = "erase" if self.tied else gate("w")
         state = " state: vk;" if self.state_v_first else ""
         return (
-            f"rule fla {{ decay: {gate(tensors['g'])}; erase: {gate(tensors['b'])}; write: {write}; "
+            f"rule fla {{ {self.prologue.statements(self.g)}"
+            f"decay: {gate('g')}; erase: {gate('b')}; write: {write}; "
             f"key_dim: {tensors['q'].shape[-1]}; value_dim: {tensors['v'].shape[-1]}; dtype: {dtype};{state} }}"
         )
 
-    def called(self, tensors: dict[str, Tensor | None], state: Tensor | None, key: str) -> tuple[Tensor, Tensor]:
+    def learning(self, tensors: dict[str, Tensor | None], named: dict[str, Tensor]) -> bool:
+        """Whether gradients are asked for."""
+        given = (*tensors.values(), *named.values(), self.initial_state)
+        return torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in given)
+
+    def called(
+        self, tensors: dict[str, Tensor | None], named: dict[str, Tensor], state: Tensor | None, key: str
+    ) -> tuple[Tensor, Tensor]:
         """The call itself, of the kernels of a key."""
-        given = [tensors[name] for name in GATED]
-        learning = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in (*given, state))
-        v = tensors["v"]
+        given, own = [tensors[name] for name in GATED], list(named.values())
+        learning, v = self.learning(tensors, named), tensors["v"]
         expect_kernels(key, learning and v.is_cuda)
         if self.cu_seqlens is None and not learning and v.shape[1] <= SHORT:
             wanted = self.states(v.shape[0], tensors)
@@ -213,10 +236,10 @@ class Recurrence:
                 raise ValueError(f"initial_state: shape {tuple(state.shape)}, must be {wanted}, head dims padded")
             else:
                 state = state.clone(memory_format=torch.contiguous_format)
-            return torch.ops.gdn2.decode(state, *given, None, self.scale, key), state
+            return torch.ops.gdn2.decode(state, *given, own, None, self.scale, key), state
         offsets = None if self.cu_seqlens is None else self.cu_seqlens.to(v.device, torch.int64).contiguous()
         state = None if state is None else state.contiguous()
-        return torch.ops.gdn2.forward(*given, state, offsets, self.scale, key, learning)[:2]
+        return torch.ops.gdn2.forward(*given, state, own, offsets, self.scale, key, learning)[:2]
 
     def states(self, sequences: int, tensors: dict[str, Tensor | None]) -> tuple[int, ...]:
         """The shape of the states."""
@@ -227,14 +250,29 @@ class Recurrence:
 def expect_kernels(key: str, learning: bool) -> None:
     """Refuses a call that has no kernels: a GPU of an architecture that none is made for, no driver, head dims that no
     backward kernel has room for. A graph that is being compiled finds out when it runs."""
-    if torch.compiler.is_compiling():
-        return
+    if not torch.compiler.is_compiling() and (refusal := _refusal(key, learning)):
+        raise Unsupported(f"no kernels: {refusal}")
+
+
+# A graph that is being compiled keeps the answer.
+@torch.compiler.assume_constant_result
+def has_kernels(key: str, learning: bool) -> bool:
+    """Whether a call has kernels. What was found once is not looked for again."""
+    return _found(key, learning) is None
+
+
+def _refusal(key: str, learning: bool) -> str | None:
+    """Why a call has no kernels, if it has none."""
     try:
         kernels = Kernels.of(key)
         if learning:
             kernels.training_bytes((1, 1, 1, 1))
     except Error as refusal:
-        raise Unsupported(f"no kernels: {refusal}") from None
+        return str(refusal)
+    return None
+
+
+_found = functools.cache(_refusal)
 
 
 def _padded(x: Tensor, more: int) -> Tensor:

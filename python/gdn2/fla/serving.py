@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .arguments import common, decay, expect_nothing, gate, norm, not_served
+from .arguments import common, expect_nothing, not_served, prologue
 from .recurrence import Recurrence, Unsupported
 
 __all__ = ["fused_recurrent_gdn2_fwd", "fused_recurrent_kda_fwd"]
@@ -44,11 +44,11 @@ def fused_recurrent_gdn2_fwd(
     name = "fused_recurrent_gdn2_fwd"
     expect_nothing(name, kwargs)
     not_served(num_accepted_tokens=num_accepted_tokens)
-    g = decay(g, A_log, dt_bias, use_gate_in_kernel, lower_bound)
+    how = prologue(g, A_log, dt_bias, lower_bound, norms=use_qk_l2norm_in_kernel, decays=use_gate_in_kernel)
     shapes = {"g": (g, 4), "b": (b, 4), "w": (w, 4)}
     call = Recurrence(
         **common(name, q, k, v, shapes, scale, None, output_final_state, cu_seqlens, None),
-        **norm(q, k, use_qk_l2norm_in_kernel),
+        **{"q": q, "k": k, "prologue": how},
         **{"g": g, "b": b, "w": w, "tied": False, "state_v_first": state_v_first, "o_dtype": v.dtype},
     )
     return _run(call, initial_state, inplace_final_state, ssm_state_indices, out)
@@ -82,12 +82,14 @@ def fused_recurrent_kda_fwd(
     name = "fused_recurrent_kda_fwd"
     expect_nothing(name, kwargs)
     not_served(num_accepted_tokens=num_accepted_tokens)
-    g = decay(g, A_log, dt_bias, use_gate_in_kernel, lower_bound)
-    beta = gate(beta, use_beta_sigmoid_in_kernel, allow_neg_eigval)
+    how = prologue(
+        g, A_log, dt_bias, lower_bound, norms=use_qk_l2norm_in_kernel, decays=use_gate_in_kernel,
+        sigmoid=use_beta_sigmoid_in_kernel, allow_neg_eigval=allow_neg_eigval,
+    )  # fmt: skip
     shapes = {"g": (g, 4), "beta": (beta, 3)}
     call = Recurrence(
         **common(name, q, k, v, shapes, scale, None, output_final_state, cu_seqlens, None),
-        **norm(q, k, use_qk_l2norm_in_kernel),
+        **{"q": q, "k": k, "prologue": how},
         **{"g": g, "b": beta, "w": None, "tied": True, "state_v_first": state_v_first, "o_dtype": v.dtype},
     )
     return _run(call, initial_state, inplace_final_state, ssm_state_indices, out)

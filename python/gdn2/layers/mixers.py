@@ -9,7 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..fla import chunk_gated_delta_rule, chunk_gdn2, chunk_kda
+from ..fla import chunk_gated_delta_rule, chunk_kda
+from ..fla.arguments import common, run
+from ..fla.prologue import Prologue
 from .cache import Cache
 from .norm import GatedRmsNorm
 from .packing import Packed, ShortConvolution
@@ -170,16 +172,23 @@ class GatedDeltaNet2(Mixer):
 
     def _rule(self, hidden: Tensor, **call: Any) -> tuple[Tensor, Tensor | None]:
         by_head = (-1, self.head_k_dim)
-        step = F.softplus(self.f_proj(hidden).float() + self.dt_bias.float()).unflatten(-1, by_head)
-        g = -self.A_log.float().exp()[:, None] * step
-        b = self.b_proj(hidden).sigmoid().unflatten(-1, by_head)
-        b = 2 * b if self.allow_neg_eigval else b
-        w = self.w_proj(hidden).sigmoid().unflatten(-1, (-1, self.head_v_dim))
+        g, b = self.f_proj(hidden).unflatten(-1, by_head), self.b_proj(hidden).unflatten(-1, by_head)
+        w = self.w_proj(hidden).unflatten(-1, (-1, self.head_v_dim))
+        rates, steps = self.A_log, self.dt_bias.unflatten(0, by_head)
         # Gates are per value head; q and k are shared by the kernels.
         group = self.num_v_heads // self.num_heads
         if group > 1:
             g, b = g.repeat_interleave(group, 2), b.repeat_interleave(group, 2)
-        return chunk_gdn2(g=g, b=b, w=w, use_qk_l2norm_in_kernel=True, **call)
+            rates, steps = rates.repeat_interleave(group), steps.repeat_interleave(group, 0)
+        made = Prologue(True, True, rates, steps, None, erase=2 if self.allow_neg_eigval else 1, write=1)
+        q, k, v, initial = (call[name] for name in ("q", "k", "v", "initial_state"))
+        gates = {"g": (g, 4), "b": (b, 4), "w": (w, 4)}
+        wanted, offsets = call["output_final_state"], call["cu_seqlens"]
+        return run(
+            **common("GatedDeltaNet2", q, k, v, gates, None, initial, wanted, offsets, None),
+            **{"q": q, "k": k, "g": g, "b": b, "w": w, "prologue": made},
+            **{"tied": False, "state_v_first": False, "o_dtype": q.dtype},
+        )
 
 
 class KimiDeltaAttention(Mixer):

@@ -8,7 +8,7 @@ use gdn2_runtime::toolchain::Search;
 use crate::kernels;
 
 /// Where NVRTC is.
-#[derive(Clone, Debug, clap::Args)]
+#[derive(Clone, Debug, Default, clap::Args)]
 pub struct Flags {
     /// NVRTC's library or its folder, instead of searching: GDN2_NVRTC, CUDA toolkits, Python wheels, the cache
     #[arg(long, value_name = "PATH")]

@@ -24,6 +24,7 @@ mod profile;
 mod progress;
 mod read;
 mod records;
+mod referee;
 mod report;
 mod rows;
 mod run;
@@ -85,6 +86,7 @@ enum Command {
     Report(report::Args),
     HardwareCheck(hardware_check::Args),
     Records(records::Args),
+    Referee(referee::Args),
     Devices(devices::Args),
     Toolchain(toolchain::Args),
     Prepare(prepare::Args),
@@ -124,6 +126,7 @@ fn main() -> ExitCode {
         Command::Report(args) => args.run(),
         Command::HardwareCheck(args) => args.run(),
         Command::Records(args) => args.run(),
+        Command::Referee(args) => args.run(),
         Command::Devices(args) => args.run(),
         Command::Toolchain(args) => args.run(),
         Command::Prepare(args) => args.run(),

@@ -41,7 +41,7 @@ pub struct Target {
 }
 
 /// How strictly the virtual machine runs.
-#[derive(Clone, Copy, Debug, clap::Args)]
+#[derive(Clone, Copy, Debug, Default, clap::Args)]
 pub struct VmCheck {
     /// Checks of the virtual machine. basic: bounds, alignment, divergence, barriers, deadlock. full: races, missing
     /// fences and waits, uninitialised reads, double writers, results that depend on when copies land, as well

@@ -4,7 +4,7 @@ mod foreign;
 mod published;
 mod rules;
 
-pub use rules::prepared;
+pub use rules::{built_in, prepared};
 
 use std::path::PathBuf;
 

@@ -211,7 +211,7 @@ fn schedules(args: &Args, rule: &Rule, arch: Arch, extents: Extents) -> Result<V
     // What nobody asked for is not refused aloud.
     let mut legal: Vec<Schedule> =
         all.iter().copied().filter(|one| bind(rule, args.pass, *one, arch).is_ok()).collect();
-    let given = without_records(rule, args.pass, arch, extents)?;
+    let given = built_in(rule, args.pass, arch, extents)?;
     if !legal.contains(&given) {
         legal.push(given);
     }
@@ -219,7 +219,7 @@ fn schedules(args: &Args, rule: &Rule, arch: Arch, extents: Extents) -> Result<V
 }
 
 /// What a call gets where no record speaks of it. The forward pass of a training step is divided as backward is.
-fn without_records(rule: &Rule, pass: Pass, arch: Arch, extents: Extents) -> Result<Schedule, CliError> {
+pub fn built_in(rule: &Rule, pass: Pass, arch: Arch, extents: Extents) -> Result<Schedule, CliError> {
     let choose = |pass: Pass| {
         let question = Question { rule, pass, arch, extents: Some(extents), compiler: None };
         Records::default().choose(&question).map(|choice| choice.schedule)

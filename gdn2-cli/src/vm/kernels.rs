@@ -20,7 +20,7 @@ const MOST_METADATA: u64 = 1 << 20;
 const MOST_FILES: usize = 10_000;
 
 /// How CUDA is compiled.
-#[derive(clap::Args)]
+#[derive(Default, clap::Args)]
 pub struct Flags {
     /// CUDA: a folder of headers
     #[arg(short = 'I', value_name = "DIR")]
@@ -34,6 +34,13 @@ pub struct Flags {
     /// though no manual promises it; kernels of Triton's rely on that and always get it
     #[arg(long, value_enum, default_value_t)]
     shared_alignment: Start,
+}
+
+impl Flags {
+    /// For PTX that somebody else's compiler made, which counts on what drivers do.
+    pub fn as_drivers_do() -> Flags {
+        Flags { shared_alignment: Start::Driver, ..Flags::default() }
+    }
 }
 
 /// What the start of shared memory is aligned to.

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use gdn2_codegen::arch::Arch;
 use gdn2_vm::launch_file::{self, LaunchFile, Placed, Spec};
-use gdn2_vm::{Address, Check, Landing, Launch, Limits, Memory, Report, Value};
+use gdn2_vm::{Address, Check, Landing, Launch, Limits, Memory, Report, Trap, Value};
 use safetensors::tensor::TensorView;
 
 use crate::error::CliError;
@@ -91,7 +91,7 @@ pub struct Args {
     #[arg(long)]
     count: bool,
     /// Warp instructions after which a block that still runs counts as never ending
-    #[arg(long, value_name = "N", default_value_t = 1 << 28)]
+    #[arg(long, value_name = "N", default_value_t = MOST_INSTRUCTIONS)]
     max_instructions: u64,
     /// Print the whole report as JSON
     #[arg(long)]
@@ -101,6 +101,8 @@ pub struct Args {
 /// What is said behind findings in a PTX text without line tables.
 const NO_LINES: &str = "(this PTX has no line table: compiled with -lineinfo, reports name lines of the CUDA source)\n";
 
+/// Warp instructions of a block that ends.
+const MOST_INSTRUCTIONS: u64 = 1 << 28;
 /// Bytes of what is read from a pipe or device.
 const MOST_STREAMED: u64 = 1 << 28;
 
@@ -152,40 +154,40 @@ enum Origin {
 }
 
 impl Args {
+    /// Every check on, everything counted, of the launches of a file that names its kernels.
+    pub(crate) fn judging(path: PathBuf) -> Args {
+        Args {
+            kernel: None,
+            from_triton: None,
+            entry: None,
+            launch: Some(path),
+            template: false,
+            grid: Vec::new(),
+            block: Vec::new(),
+            arch: None,
+            cuda: Flags::as_drivers_do(),
+            check: VmCheck::default(),
+            out: None,
+            late: false,
+            order: None,
+            count: true,
+            max_instructions: MOST_INSTRUCTIONS,
+            json: false,
+        }
+    }
+
     pub fn run(&self) -> Result<Verdict, CliError> {
         let Some(path) = &self.launch else { return self.template() };
-        let file = launch_file(path)?;
-        let mut asked: BTreeMap<Origin, Vec<&str>> = BTreeMap::new();
-        for spec in &file.launches {
-            asked.entry(self.origin(path, spec)?).or_default().extend(self.entry(spec));
-        }
-        let mut loaded = BTreeMap::new();
-        for (origin, entries) in asked {
-            let kernels = self.load(&origin, &entries)?;
-            loaded.insert(origin, kernels);
-        }
-        let mut memory = Memory::new();
-        let buffers = placed(path, &file, &mut memory)?;
+        let ran = self.ran(path)?;
         let mut said = Said::default();
-        for (index, spec) in file.launches.iter().enumerate() {
-            let origin = self.origin(path, spec)?;
-            let Some(kernels) = loaded.get(&origin) else { continue };
-            let last = index + 1 == file.launches.len();
-            let run = self.launch(spec, kernels, &buffers, last, &mut memory);
-            let in_file = |error: CliError| match file.launches.len() {
-                1 => error,
-                _ => usage(format!("{}: launches[{index}]: {error}", path.display())),
-            };
-            let (entry, ended) = run.map_err(in_file)?;
-            let trapped = ended.is_err();
-            self.say(&mut said, kernels, &entry, &ended)?;
-            if trapped {
-                break;
+        for launched in &ran.launches {
+            if let Some(kernels) = ran.loaded.get(&launched.origin) {
+                self.say(&mut said, kernels, &launched.entry, &launched.ended)?;
             }
         }
         if let Some(out) = self.out.as_ref().filter(|_| !said.trapped) {
-            let views = buffers.iter().filter(|(_, b)| b.output).map(|(name, b)| {
-                let view = TensorView::new(b.dtype, b.shape.clone(), memory.read(b.address));
+            let views = ran.buffers.iter().filter(|(_, b)| b.output).map(|(name, b)| {
+                let view = TensorView::new(b.dtype, b.shape.clone(), ran.memory.read(b.address));
                 view.map(|view| (name.clone(), view)).map_err(|error| usage(format!("output `{name}`: {error}")))
             });
             let bytes = safetensors::serialize(views.collect::<Result<Vec<_>, _>>()?, None)
@@ -199,6 +201,40 @@ impl Args {
         };
         write::stdout(text.as_bytes())?;
         Ok(if said.bad { Verdict::Bad } else { Verdict::Good })
+    }
+
+    /// Runs the launches of a file, one after another, to the first that does not end.
+    pub(crate) fn ran(&self, path: &Path) -> Result<Ran, CliError> {
+        let file = launch_file(path)?;
+        let mut asked: BTreeMap<Origin, Vec<&str>> = BTreeMap::new();
+        for spec in &file.launches {
+            asked.entry(self.origin(path, spec)?).or_default().extend(self.entry(spec));
+        }
+        let mut loaded = BTreeMap::new();
+        for (origin, entries) in asked {
+            let kernels = self.load(&origin, &entries)?;
+            loaded.insert(origin, kernels);
+        }
+        let mut memory = Memory::new();
+        let buffers = placed(path, &file, &mut memory)?;
+        let mut launches = Vec::new();
+        for (index, spec) in file.launches.iter().enumerate() {
+            let origin = self.origin(path, spec)?;
+            let Some(kernels) = loaded.get(&origin) else { continue };
+            let last = index + 1 == file.launches.len();
+            let run = self.launch(spec, kernels, &buffers, last, &mut memory);
+            let in_file = |error: CliError| match file.launches.len() {
+                1 => error,
+                _ => usage(format!("{}: launches[{index}]: {error}", path.display())),
+            };
+            let (entry, ended) = run.map_err(in_file)?;
+            let trapped = ended.is_err();
+            launches.push(Launched { origin, entry, ended });
+            if trapped {
+                break;
+            }
+        }
+        Ok(Ran { launches, buffers, memory, loaded })
     }
 
     /// The launch file to begin with.
@@ -255,7 +291,7 @@ impl Args {
         buffers: &BTreeMap<String, Placed>,
         last: bool,
         memory: &mut Memory,
-    ) -> Result<(String, Result<Report, gdn2_vm::Trap>), CliError> {
+    ) -> Result<(String, Result<Report, Trap>), CliError> {
         let entry = kernels.entry(self.entry(spec))?;
         let mut args: Vec<Value> = spec.values(buffers)?.into_iter().map(|(value, _)| value).collect();
         if kernels.triton.is_some() {
@@ -299,7 +335,7 @@ impl Args {
         said: &mut Said,
         kernels: &Loaded,
         entry: &str,
-        ended: &Result<Report, gdn2_vm::Trap>,
+        ended: &Result<Report, Trap>,
     ) -> Result<(), CliError> {
         let mut reporter = Reporter::new(kernels, terminal::colored_output());
         let lines = if kernels.ptx.contains(".loc") { "" } else { NO_LINES };
@@ -346,6 +382,26 @@ impl Args {
         }
         Ok(())
     }
+}
+
+/// Launches that ran over one memory.
+pub(crate) struct Ran {
+    /// In their order.
+    pub launches: Vec<Launched>,
+    /// The buffers by name.
+    pub buffers: BTreeMap<String, Placed>,
+    /// What they hold now.
+    pub memory: Memory,
+    loaded: BTreeMap<Origin, Loaded>,
+}
+
+/// One launch and how it ended.
+pub(crate) struct Launched {
+    origin: Origin,
+    /// Its kernel.
+    pub entry: String,
+    /// What was seen, or what stopped it.
+    pub ended: Result<Report, Trap>,
 }
 
 /// What is said of the launches so far.

@@ -1,4 +1,4 @@
-"""Writes flash-linear-attention's calls as bundles that `gdn2 referee --peers` judges; no GPU is needed.
+"""Writes calls of flash-linear-attention and cuDNN as bundles that `gdn2 referee --peers` judges; no GPU is needed.
 
     python3 benchmarks/referee.py --gdn2 target/release/gdn2 --out DIR [CALL ...]
 
@@ -19,6 +19,7 @@ import sys
 HERE = pathlib.Path(__file__).parent
 sys.path.insert(0, str(HERE / "clock"))
 
+import cudnn_kda  # noqa: E402
 import triton_kernels as kernels  # noqa: E402, first of all: it says that there is a GPU
 import torch  # noqa: E402
 import triton  # noqa: E402
@@ -294,12 +295,16 @@ def autotuned(recorder, tuner, *args, **kwargs):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("calls", nargs="*", metavar="CALL", help=f"of {', '.join(CALLS)}; all of them without")
+    every = [*CALLS, "cudnn-kda-forward"]
+    parser.add_argument("calls", nargs="*", metavar="CALL", help=f"of {', '.join(every)}; all of them without")
     parser.add_argument("--gdn2", required=True)
     parser.add_argument("--out", required=True, type=pathlib.Path)
     args = parser.parse_args()
-    for name in args.calls or CALLS:
-        bundle(name, args.gdn2, args.out)
+    for name in args.calls or every:
+        if name.startswith("cudnn"):
+            cudnn_kda.bundle(args.gdn2, args.out, TOKENS, HEADS)
+        else:
+            bundle(name, args.gdn2, args.out)
 
 
 if __name__ == "__main__":

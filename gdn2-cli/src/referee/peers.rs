@@ -140,7 +140,8 @@ pub fn row(bundle: &Bundle, argued: &[Argument]) -> Result<Row, CliError> {
     let [batch, tokens, heads, _] = sizes(Tensor::V)[..] else {
         return Err(usage(format!("{}: v must have four axes", bundle.folder.join(reference).display())));
     };
-    let (tokens, heads, sequences) = ((batch * tokens) as u64, heads as u64, batch as u64);
+    let sequences = sizes(Tensor::FinalState).first().copied().unwrap_or(batch);
+    let (tokens, heads, sequences) = ((batch * tokens) as u64, heads as u64, sequences as u64);
     row.cost = Cost::of(
         reports.into_iter().skip(*before),
         tokens * heads,

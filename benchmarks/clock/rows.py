@@ -20,6 +20,7 @@ PUBLISHED = HERE.parent.parent / "tuning" / "published"
 # File: pipeline, shape that configurations are chosen at, kernels of a call that are not compiled here.
 FAMILIES = {
     "fla_gdn": ("gdn", (1, 8192, 16, 16), ()),
+    "fla_gdn_backward": ("gdn_backward", (1, 8192, 8, 16), ()),
     "fla_kda_h200": ("kda", (1, 8192, 64, 64), ("l2norm_fwd q", "l2norm_fwd k")),
     "fla_kda_h100": ("kda", (1, 8192, 64, 64), ()),
     "fla_gdn2_h100": ("gdn2", (1, 8192, 64, 64), ()),

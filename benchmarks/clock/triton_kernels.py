@@ -69,6 +69,8 @@ class Recorder:
         self.out, self.every, self.choices = out, every, choices
         self.launches, self.configs = [], {}
         self.count = 0
+        # Launches are left out, and nothing is compiled.
+        self.paused = False
         self.compile = JITFunction.run
 
     def autotuned(self, tuner, *args, **kwargs):
@@ -91,6 +93,8 @@ class Recorder:
         self.config = ""
 
     def launched(self, function, *args, grid, warmup, **kwargs):
+        if self.paused:
+            return None
         given = dict(zip(function.arg_names, args)) | {k: v for k, v in kwargs.items() if k in function.arg_names}
         kernel = self.compile(function, *args, grid=grid, warmup=True, **kwargs)
         blocks = grid(given | kwargs) if callable(grid) else grid
@@ -130,7 +134,7 @@ def tensor(*shape, dtype=torch.bfloat16):
     return torch.empty(*shape, dtype=dtype, device="meta")
 
 
-def gdn(batch, tokens, key_heads, value_heads):
+def gdn(_recorder, batch, tokens, key_heads, value_heads):
     from fla.ops.gated_delta_rule.chunk import chunk_gated_delta_rule_fwd
 
     q, k = tensor(batch, tokens, key_heads, 128), tensor(batch, tokens, key_heads, 128)
@@ -139,21 +143,58 @@ def gdn(batch, tokens, key_heads, value_heads):
     chunk_gated_delta_rule_fwd(q, k, v, g, beta, 128**-0.5, None, True)
 
 
-def kda(batch, tokens, heads, _):
+def kda(_recorder, batch, tokens, heads, _):
     from fla.ops.kda.chunk import chunk_kda
 
     q, k, v, g = (tensor(batch, tokens, heads, 128) for _ in range(4))
     chunk_kda(q, k, v, g, tensor(batch, tokens, heads), safe_gate=True, lower_bound=-5.0)
 
 
-def gdn2(batch, tokens, heads, _):
+def gdn2(_recorder, batch, tokens, heads, _):
     from fla.ops.gdn2.chunk import chunk_gdn2
 
     q, k, v, g, b, w = (tensor(batch, tokens, heads, 128) for _ in range(6))
     chunk_gdn2(q, k, v, g, b, w)
 
 
-def gdn_decode(batch, tokens, key_heads, value_heads):
+def gradients_of(recorder, function, inputs, **more):
+    """The launches of a call's backward pass, and what PyTorch does between them."""
+    from between import Between
+
+    inputs = {name: tensor.requires_grad_() for name, tensor in inputs.items()}
+    recorder.paused = True
+    o, _ = function(**inputs, **more)
+    recorder.paused = False
+    with Between():
+        torch.autograd.grad(o, list(inputs.values()), torch.empty_like(o))
+
+
+def gdn_backward(recorder, batch, tokens, key_heads, value_heads):
+    from fla.ops.gated_delta_rule import chunk_gated_delta_rule
+
+    inputs = {name: tensor(batch, tokens, key_heads, 128) for name in ("q", "k")}
+    inputs |= {"v": tensor(batch, tokens, value_heads, 128), "beta": tensor(batch, tokens, value_heads)}
+    inputs["g"] = tensor(batch, tokens, value_heads, dtype=torch.float32)
+    gradients_of(recorder, chunk_gated_delta_rule, inputs)
+
+
+def kda_backward(recorder, batch, tokens, heads, _):
+    from fla.ops.kda import chunk_kda
+
+    inputs = {name: tensor(batch, tokens, heads, 128) for name in ("q", "k", "v")}
+    inputs |= {"g": tensor(batch, tokens, heads, 128, dtype=torch.float32), "beta": tensor(batch, tokens, heads)}
+    gradients_of(recorder, chunk_kda, inputs)
+
+
+def gdn2_backward(recorder, batch, tokens, heads, _):
+    from fla.ops.gdn2 import chunk_gdn2
+
+    inputs = {name: tensor(batch, tokens, heads, 128) for name in ("q", "k", "v", "b", "w")}
+    inputs["g"] = tensor(batch, tokens, heads, 128, dtype=torch.float32)
+    gradients_of(recorder, chunk_gdn2, inputs)
+
+
+def gdn_decode(_recorder, batch, tokens, key_heads, value_heads):
     from fla.ops.gated_delta_rule import fused_recurrent_gated_delta_rule
 
     q, k = tensor(batch, tokens, key_heads, 128), tensor(batch, tokens, key_heads, 128)
@@ -163,7 +204,8 @@ def gdn_decode(batch, tokens, key_heads, value_heads):
     fused_recurrent_gated_delta_rule(q, k, v, g, beta=beta, initial_state=state, output_final_state=True)
 
 
-PIPELINES = {function.__name__: function for function in (gdn, kda, gdn2, gdn_decode)}
+EVERY = (gdn, kda, gdn2, gdn_decode, gdn_backward, kda_backward, gdn2_backward)
+PIPELINES = {function.__name__: function for function in EVERY}
 
 
 def main():
@@ -179,7 +221,7 @@ def main():
     recorder = Recorder(args.out, args.every, choices)
     Autotuner.run = lambda tuner, *a, **k: recorder.autotuned(tuner, *a, **k)
     JITFunction.run = lambda function, *a, **k: recorder.launched(function, *a, **k)
-    PIPELINES[args.pipeline](*(int(n) for n in args.shape.split(",")))
+    PIPELINES[args.pipeline](recorder, *(int(n) for n in args.shape.split(",")))
     (args.out / "launches.json").write_text(json.dumps(recorder.launches, indent=1))
     print(f"{len(recorder.launches)} launches in {args.out}")
 

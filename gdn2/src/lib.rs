@@ -161,3 +161,7 @@ macro_rules! __with_candle {
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/in-an-engine.md")]
+struct InAnEngine;

@@ -46,6 +46,23 @@ pub(crate) fn values_name(gate: GateOf) -> &'static str {
     }
 }
 
+/// Where the rows of a computed gate's gradient begin, for a chunk whose first of all tokens is `token`; and how far apart
+/// they are.
+pub(crate) fn value_rows(plan: &Plan, gate: GateOf, token: &str) -> [String; 2] {
+    let (name, values) = (tensor(gate).gradient().name(), values_name(gate));
+    let width = match (plan.fold(gate), gate) {
+        (Fold::Operand, GateOf::Write) => "VALUE",
+        (Fold::Operand, _) => "KEY",
+        _ => "1",
+    };
+    [
+        format!(
+            "float* const {name}_rows = static_cast<float*>({values}) + ({token} * value_heads + work.value_head) * {width};"
+        ),
+        format!("const i64 {name}_token_stride = static_cast<i64>(value_heads) * {width};"),
+    ]
+}
+
 fn sums_name(param: usize) -> String {
     format!("param_sums_{param}")
 }

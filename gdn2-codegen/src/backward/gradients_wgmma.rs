@@ -16,6 +16,7 @@
 use crate::arch::Arch;
 use crate::chunk::numbers::WARP_ROWS;
 use crate::forward::wgmma::{BLOCK_DECAYS, BLOCK_KEYS, token_vectors};
+use crate::gates::{fixed, fixed_bytes};
 use crate::kernel::Illegal;
 use crate::plan::{Fold, Plan};
 use crate::schedule::Backward;
@@ -56,10 +57,10 @@ pub(super) fn check(rule: &Rule, plan: &Plan, numbers: Backward, arch: Arch) -> 
     if rule.dtype != Dtype::Bf16 {
         return refused("mma for f16, whose states are kept in units of their own".to_owned());
     }
-    if !rule.prologue.is_empty() {
+    let channels = by_channel(plan);
+    if channels && !rule.prologue.is_empty() {
         return refused("mma where a rule computes gates or rows itself".to_owned());
     }
-    let channels = by_channel(plan);
     for (gate, fold) in [("erase", plan.erase), ("write", plan.write)] {
         if fold == Fold::Operand && !channels {
             return refused(format!("mma for a channel-wise {gate} gate beside a decay that is not"));
@@ -165,5 +166,8 @@ fn token_map(rule: &Rule, plan: &Plan) -> Vec<Region> {
     map.place("decay_tail", when(pair_decay, WARPS * 4));
     map.place("erase_rows", when(plan.erase == Fold::Row, key / 64 * CHUNK * 4));
     map.place("value_rows", when(plan.write == Fold::Row, value / WARP_ROWS * CHUNK * 4));
+    for part in fixed(rule, plan) {
+        map.place(&part.name, fixed_bytes(rule, &part));
+    }
     map.closed()
 }

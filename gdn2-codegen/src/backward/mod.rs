@@ -9,9 +9,10 @@ mod gates;
 mod gradients_wgmma;
 mod map;
 mod print;
+mod print_gradients_computed;
 mod print_gradients_wgmma;
 
-pub(crate) use gates::values_name;
+pub(crate) use gates::value_rows;
 pub(crate) use print::view;
 
 use crate::abi::{Arg, Condition, Extent, Factor, Param, Tensor, Workspace};

@@ -18,7 +18,7 @@ const CHANNELS: &str = include_str!("../../templates/backward/gradients_channels
 
 /// The template and its view.
 pub(super) fn view(kernel: &Kernel, numbers: Backward, launch: &Launch) -> (&'static str, Value) {
-    let text = Text { kernel };
+    let text = Text { kernel, chunk: numbers.scan.chunk };
     if by_channel(&kernel.plan) {
         return (CHANNELS, extend(common(kernel, gradient_numbers(numbers), launch), text.channels(launch, numbers)));
     }
@@ -35,8 +35,10 @@ pub(super) fn view(kernel: &Kernel, numbers: Backward, launch: &Launch) -> (&'st
     store_pairs.extend(erased(&[&format!("if (group == 1) {}", store("buffer.m()", "pairs"))]));
     let more = json!({
         "grid": format!("(total_tokens / {chunk} + sequences) * value_heads"),
-        "products": products, "element": type_name(kernel.rule.dtype), "storages": gate_types(kernel),
-        "choices": text.choices(),
+        "products": products, "element": type_name(kernel.rule.dtype), "storages": text.computing().gate_types(),
+        "choices": text.choices(), "formulas": text.computing().functions(), "computed": text.computing().files(),
+        "fixed": text.fixed(), "prepare": text.prepare(text.normalise(&[Tensor::Q, Tensor::K])),
+        "prepare_queries": text.prepare(text.normalise(&[Tensor::Q])), "grouped": text.grouped(),
         "regions": regions(launch, meaning),
         "tile_rows": [text.rows(Tensor::Q, true), text.rows(Tensor::K, true)], "query_rows": [text.rows(Tensor::Q, true)],
         "vectors": text.vectors(), "value_rows": text.value_rows(),
@@ -94,8 +96,10 @@ fn channel_meaning(region: &str) -> &'static str {
     }
 }
 
-struct Text<'a> {
-    kernel: &'a Kernel,
+pub(super) struct Text<'a> {
+    pub(super) kernel: &'a Kernel,
+    /// Tokens of a chunk.
+    pub(super) chunk: u32,
 }
 
 impl Text<'_> {
@@ -166,7 +170,11 @@ impl Text<'_> {
         }
         let mut lines =
             vec!["if (warp_index() == WARPS - 1) {".to_owned(), "  const ChunkWork work = place.work();".to_owned()];
-        lines.extend(gates.map(|(tensor, there)| format!("  {}", self.rows(tensor, there))));
+        let rows = |(tensor, there): (Tensor, bool)| {
+            let computed = if there { self.computing().logit_rows(tensor, "") } else { None };
+            format!("  {}", computed.unwrap_or_else(|| self.rows(tensor, there)))
+        };
+        lines.extend(gates.map(rows));
         lines.extend(
             [
                 "  TokenGates<Cfg> gates;",
@@ -235,7 +243,7 @@ impl Text<'_> {
     }
 
     fn gradient_rows(&self) -> Vec<String> {
-        let lines: Vec<String> = self.gates().into_iter().map(|(_, tensor)| format!("{};", rows(tensor))).collect();
+        let lines = self.gate_rows(self.gates().into_iter().map(|(_, tensor)| tensor));
         let work = (!lines.is_empty()).then(|| "const ChunkWork work = place.work();".to_owned());
         work.into_iter().chain(lines).collect()
     }

@@ -40,19 +40,7 @@ impl Text<'_> {
         let gates = GateOf::ALL.into_iter().zip([Tensor::DG, Tensor::DB, Tensor::DW]);
         let (gate, _) =
             gates.filter(|(gate, _)| self.kernel.plan.computes(*gate).is_some()).find(|(_, of)| *of == gradient)?;
-        let (name, values) = (gradient.name(), crate::backward::values_name(gate));
-        let width = match (self.kernel.plan.fold(gate), gate) {
-            (Fold::Operand, GateOf::Write) => "VALUE",
-            (Fold::Operand, _) => "KEY",
-            _ => "1",
-        };
-        Some(vec![
-            format!(
-                "float* const {name}_rows = static_cast<float*>({values}) + (work.token * value_heads + work.value_head) * \
-                 {width};"
-            ),
-            format!("const i64 {name}_token_stride = static_cast<i64>(value_heads) * {width};"),
-        ])
+        Some(crate::backward::value_rows(&self.kernel.plan, gate, "work.token").to_vec())
     }
 
     /// Fetches a warp's channels of the write gate, where its gradient is taken.

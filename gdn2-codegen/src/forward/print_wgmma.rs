@@ -47,11 +47,11 @@ pub(crate) fn view(kernel: &Kernel, numbers: Forward, launch: &Launch) -> (&'sta
         "shared_bytes": launch.shared_bytes, "shared_alignment": launch.shared_alignment,
         "regions": regions(launch, meaning),
         "factors": text.factors(), "products": text.products(), "params": params(&own, launch),
-        "element": type_name(rule.dtype), "storages": text.gate_types(), "choices": text.choices(),
+        "element": type_name(rule.dtype), "storages": text.computing().gate_types(), "choices": text.choices(),
         "load_registers": dealt(|r| r.load), "factor_change": factor_change,
         "factor_registers": dealt(|r| r.factors), "state_registers": dealt(|r| r.state),
         "rows": text.rows(), "written": text.written(), "scale": text.scale(), "outputs": text.output_rows(),
-        "advance": text.advance(), "formulas": text.formulas(), "fixed": text.fixed(), "made": text.made(),
+        "advance": text.advance(), "formulas": text.computing().functions(), "fixed": text.fixed(), "made": text.made(),
         "formula": if back { REVERSE } else { RECURRENCE },
         "streamed": if back { "dO" } else { "the values" }, "state": if back { "dS" } else { "S" },
         "scan": if back { "backward/wgmma/reverse" } else { "forward/wgmma/advance" },
@@ -153,7 +153,7 @@ impl Text<'_> {
             let given = if self.back && tensor == Tensor::V { Tensor::DO } else { tensor };
             let of_values = tensor == Tensor::V || (tensor == Tensor::W && plan.write == Fold::Operand);
             let shift = if of_values { " + value" } else { "" };
-            let computed = if there { self.logit_rows(tensor, shift) } else { None };
+            let computed = if there { self.computing().logit_rows(tensor, shift) } else { None };
             computed.unwrap_or_else(|| copied_rows(self.kernel, tensor, there.then_some(given), shift))
         };
         tensors.into_iter().map(line).collect()

@@ -1,5 +1,6 @@
 //! What every printer shares: templates, device files, parameter lists and the words of a file's head.
 
+pub(crate) mod computed;
 pub(crate) mod device;
 pub(crate) mod regions;
 pub(crate) mod signature;

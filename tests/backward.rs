@@ -6,6 +6,7 @@ use gdn2_codegen::abi::Tensor;
 use gdn2_codegen::arch::Arch;
 use gdn2_codegen::kernel::Pass;
 use gdn2_dsl::bars::{Bar, Verdict};
+use gdn2_dsl::prologue::GateOf;
 use gdn2_dsl::{Combination, Draw, Dtype, Grain, Regime, Rule, StateLayout, Write, granularity_combinations};
 use gdn2_runtime::device::Device;
 use gdn2_runtime::device::vm::Settings;
@@ -15,7 +16,7 @@ use gdn2_runtime::tensors::Case;
 use gdn2_tests::agrees::gradients_agree;
 use gdn2_tests::draws::{draws, rules, runner};
 use gdn2_tests::seed::{again, seed_of};
-use gdn2_tests::{engine, root};
+use gdn2_tests::{engine, files_below, root};
 use gdn2_vm::Check;
 use proptest::prelude::*;
 use rayon::prelude::*;
@@ -151,6 +152,60 @@ fn gradients_on_wgmma() {
     });
 }
 
+/// Formulas in every place that the gradients on wgmma take them, beside those that layers have: logits of either width or none,
+/// rows normalised of q or k alone, gates that arrive beside others that are computed.
+const FORMULAS: [&str; 8] = [
+    "k: l2norm; param e: channel; decay: channel as f32 = logsigmoid(x); erase: channel = sigmoid(e); write: channel as f32 = sigmoid(x);",
+    "q: l2norm; decay: scalar as f32 = -softplus(x); erase: none; write: scalar = sigmoid(x);",
+    "q: l2norm; k: l2norm; param w0: channel; param u: channel; decay: channel = -exp(w0); erase: scalar; write: channel = sigmoid(u);",
+    "q: l2norm; k: l2norm; decay: channel as bf16; erase: channel; write: channel;",
+    "q: l2norm; k: l2norm; decay: none; erase: scalar as f32 = 2 * sigmoid(x); write: scalar;",
+    "decay: channel as bf16; erase: channel = tanh(x); write: none;",
+    "let s: scalar = softplus(x); decay: scalar = -s; erase: scalar = sigmoid(s + x); write: scalar;",
+    "q: l2norm; k: l2norm; decay: channel = -softplus(x); erase: channel as f32 = sigmoid(x); write: scalar as f32 = silu(x);",
+];
+
+/// A share of the layers and of these, another with every seed: as rules without formulas, above.
+#[test]
+fn gradients_of_formulas_on_wgmma() {
+    const SHARE: usize = 3;
+    let every = std::env::var_os("GDN2_TEST_EVERY_KERNEL").is_some();
+    let engine = engine();
+    let device = Device::Vm(Settings { check: Check::Full, ..Settings::default() });
+    let read = |path| gdn2_dsl::parse_file(&std::fs::read_to_string(path).unwrap()).unwrap();
+    let shipped = files_below("rules").unwrap().into_iter().flat_map(read).filter(|rule| !rule.prologue.is_empty());
+    let written = FORMULAS.iter().map(|gates| {
+        let text = format!("rule own {{ {gates} key_dim: 64; value_dim: 64; dtype: bf16; }}");
+        gdn2_dsl::parse_file(&text).unwrap().remove(0)
+    });
+    let all: Vec<Rule> = shipped.chain(written).collect();
+    assert!(all.len() >= FORMULAS.len() + 9);
+    let places: Vec<usize> = match every {
+        true => (0..all.len()).collect(),
+        false => (0..SHARE).map(|at| seed_of(600 + at as u64) as usize % all.len()).collect(),
+    };
+    places.par_iter().for_each(|&at| {
+        // At 128 channels float32 logits of erase gates have no room beside decays.
+        let wide = all[at].prologue.gate(GateOf::Erase).is_some() && all[at].erase.storage == Dtype::F32;
+        let dims = if wide { &[(64, 64), (64, 128)][..] } else { &[(64, 64), (64, 128), (128, 64), (128, 128)] };
+        let of = |what: u64| seed_of(700 + 16 * at as u64 + what);
+        let (keys, values) = dims[of(0) as usize % dims.len()];
+        let rule = all[at].with_dims(keys, values).unwrap();
+        println!("{} K = {keys}, V = {values}", rule.name);
+        let run =
+            Run { arch: Some(Arch::Sm90a), schedule: "gradients=wgmma", ..Run::new(&rule, Pass::Backward, &device) };
+        for draw in Draw::telling(of(1)).iter().chain([&Draw::new(2, 1, 1, 1, of(2))]) {
+            assert_eq!(gradients_agree(&engine, &run, draw), Ok(true), "{}", again());
+        }
+        // Heads that share keys and one that does not, each twice.
+        for heads in [1, 2] {
+            let case = Case::drawn(&rule, &Draw::new(1, 90, 1, heads, of(3)), true).unwrap();
+            let twice = [1, 2].map(|_| bits(&engine.run(&run, &case).unwrap()));
+            assert_eq!(twice[0], twice[1], "{}: the same bits twice; {}", rule.name, again());
+        }
+    });
+}
+
 /// Under strong decay what is left of a decay's gradient is small beside what tokens on either side have in it. Of many heads,
 /// since few of their decays make most of a head's norm: four of them came out at 0.0029 to 0.0051 over 25 seeds.
 #[test]
@@ -182,9 +237,10 @@ fn on_vm(engine: &Engine, rule: &Rule, schedule: &str, settings: Settings, case:
 }
 
 /// Compared as bits: gradients that are NaN in both would be equal here, and are not where float64 is asked.
-fn bits(outcome: &Outcome) -> Vec<(&'static str, Vec<u32>)> {
+fn bits(outcome: &Outcome) -> Vec<(String, Vec<u32>)> {
     let of = |array: &[f32]| array.iter().map(|x| x.to_bits()).collect();
-    outcome.tensors.iter().map(|(tensor, array)| (tensor.name(), of(&array.data))).collect()
+    let tensors = outcome.tensors.iter().map(|(tensor, array)| (tensor.name().to_owned(), of(&array.data)));
+    tensors.chain(outcome.named.iter().map(|(name, array)| (name.clone(), of(&array.data)))).collect()
 }
 
 #[test]

@@ -9,7 +9,7 @@ use gdn2_runtime::device::Device;
 use gdn2_runtime::device::vm::Settings;
 use gdn2_runtime::engine::Run;
 use gdn2_runtime::tensors::Case;
-use gdn2_tests::named::in_bf16;
+use gdn2_tests::named::{in_bf16, shipped};
 use gdn2_tests::{engine, rules_with_kernels, with_one_gate_less};
 use gdn2_vm::Report;
 use rayon::prelude::*;
@@ -72,6 +72,53 @@ fn removing_a_gate_never_adds_an_instruction() {
         .map(|(combination, with, less)| format!("{combination} runs {with}, {less} runs {}", counts[&less]))
         .collect();
     assert!(raised.is_empty(), "{raised:#?}");
+}
+
+/// A layer's gradients on wgmma beside those of the same rule whose gates arrive computed and whose rows arrive normalised: at
+/// most how many instructions of a warp and bytes asked for a token and head takes more, in that launch and in those that pull
+/// back, and bytes spilled. `dq` and `dk` of channels pass through memory in float32 on their way through the norms.
+const LAYERS: [(&str, &str, [f64; 3], u64); 4] = [
+    ("gdn_layer", "gdn", [173.1, 0.1, 34.3], 140),
+    ("kda_layer", "kda_bf16", [539.5, 2314.1, 1069.1], 120),
+    ("gdn2_layer", "gdn2_bf16", [674.7, 2568.1, 2852.1], 108),
+    ("gla_layer", "gla", [91.6, -256.0, 1024.0], 0),
+];
+
+#[test]
+fn gradients_of_formulas_cost_what_they_compute() {
+    const TOKENS: usize = 512;
+    let engine = engine();
+    let device = Device::Vm(Settings { count: true, ..Settings::default() });
+    // Instructions and bytes of the gradients, and bytes of what follows.
+    let costs = |name: &str| {
+        let rule = shipped(name);
+        let run = Run { arch: Some(Arch::Sm90a), schedule: "segments=1", ..Run::new(&rule, Pass::Backward, &device) };
+        let draw = Draw { initial_state: false, ..Draw::new(1, TOKENS, 1, 1, 5) };
+        let outcome = engine.run(&run, &Case::drawn_inputs(&rule, &draw, true).unwrap()).unwrap();
+        let cost = |report: &Report| {
+            let counters = report.counters.as_ref().unwrap();
+            let bytes = counters.global_read_bytes + counters.global_write_bytes;
+            [report.instructions, bytes].map(|count| count as f64 / TOKENS as f64)
+        };
+        // Forward, which keeps the states, and the scan back; then the gradients and what pulls them back.
+        let [_, _, gradients, after @ ..] = &outcome.reports[..] else { panic!("{name}: too few launches") };
+        let [instructions, bytes] = cost(gradients);
+        [instructions, bytes, after.iter().map(|report| cost(report)[1]).sum()]
+    };
+    for (layer, given, most, spilled) in LAYERS {
+        let (with, without) = (costs(layer), costs(given));
+        let more: Vec<f64> = with.iter().zip(without).map(|(with, without)| with - without).collect();
+        println!("{layer}: {with:.1?}, beyond {given} {more:.1?}");
+        for (what, (more, most)) in ["instructions", "bytes", "bytes after"].iter().zip(more.iter().zip(most)) {
+            assert!(*more <= most * 1.02 + 1.0, "{layer} beyond {given}: {more} {what}, at most {most}");
+        }
+        let rule = shipped(layer);
+        let artifact = engine.artifact(&Run { arch: Some(Arch::Sm90a), ..Run::new(&rule, Pass::Backward, &device) });
+        let resources = artifact.unwrap().resources;
+        let taken = resources.iter().find(|entry| entry.entry.ends_with("_gradients")).unwrap();
+        println!("{layer}: {} bytes spilled, {} loaded", taken.spill_stores, taken.spill_loads);
+        assert!(u64::from(taken.spill_stores + taken.spill_loads) <= spilled, "{taken:?}");
+    }
 }
 
 fn sectors(reports: &[Report]) -> (u64, u64) {

@@ -389,17 +389,22 @@ fn bf16_gates(shipped: Rule, schedule: &str, tokens: usize) -> Subject {
 }
 
 /// The reverse scan, over chunks enough that its ring comes round twice, and the gradients where they are on wgmma, over a
-/// chunk and a short one: rules that erase and that do not, with decay of either grain, narrow heads.
+/// chunk and a short one: rules that erase and that do not, with decay of either grain, narrow heads; and gradients of layers.
 fn back_on_wgmma() -> Vec<Subject> {
     let (engine, device, mut subjects) = (engine(), Device::vm(), Vec::new());
-    for shipped in rules_with_kernels() {
-        if !["gdn", "kda", "gdn2", "gla", "mamba2", "deltanet"].contains(&shipped.name.as_str()) {
-            continue;
-        }
-        let rule = shipped.with_dims(64, 64).unwrap();
+    let given = ["gdn", "kda", "gdn2", "gla", "mamba2", "deltanet"];
+    let given = rules_with_kernels().into_iter().filter(|rule| given.contains(&rule.name.as_str()));
+    // What formulas add to gradients; two warpgroups share the channels of the first.
+    let layers = [("gdn_layer", 128), ("gdn2_layer", 64)].map(|(name, keys)| (shipped(name), keys));
+    for (rule, keys) in given.map(|rule| (rule, 64)).chain(layers) {
+        let computes = !rule.prologue.is_empty();
+        let rule = rule.with_dims(keys, 64).unwrap();
         for (schedule, tokens, launch) in
             [("matrix=wgmma,chunk=16", 85, "states"), ("matrix=wgmma,chunk=64", 70, "gradients")]
         {
+            if computes && launch == "states" {
+                continue;
+            }
             let run = Run { arch: Some(Arch::Sm90a), schedule, ..Run::new(&rule, Pass::Backward, &device) };
             let Training { forward, backward: artifact } = engine.training(&run).unwrap();
             let Schedule::Backward(numbers) = artifact.kernel.schedule else { panic!("a schedule of another pass") };

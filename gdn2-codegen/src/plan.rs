@@ -197,12 +197,19 @@ impl Plan {
 
     /// The same with computed gates along channels in float32, as their gradients are taken.
     pub(crate) fn with_wide_gates(&self) -> Plan {
+        GateOf::ALL.into_iter().fold(self.clone(), |plan, gate| plan.with_wide(gate))
+    }
+
+    /// The same with one of them, if it is computed along channels.
+    pub(crate) fn with_wide(&self, gate: GateOf) -> Plan {
         let mut plan = self.clone();
-        let storages = [&mut plan.decay_storage, &mut plan.erase_storage, &mut plan.write_storage];
-        for (gate, storage) in GateOf::ALL.into_iter().zip(storages) {
-            if self.computes(gate).is_some() && self.fold(gate) == Fold::Operand {
-                *storage = Dtype::F32;
-            }
+        if self.computes(gate).is_some() && self.fold(gate) == Fold::Operand {
+            let storage = match gate {
+                GateOf::Decay => &mut plan.decay_storage,
+                GateOf::Erase => &mut plan.erase_storage,
+                GateOf::Write => &mut plan.write_storage,
+            };
+            *storage = Dtype::F32;
         }
         plan
     }

@@ -226,6 +226,38 @@ fn gradients_on_wgmma_take_channels_where_decays_have_them() {
     assert_eq!(refused("decay: scalar; erase: scalar; write: channel;"), "gradients");
 }
 
+/// Rules that compute their gates: as without formulas, but for gates along channels that need a `let`'s logit.
+#[test]
+fn gradients_on_wgmma_take_formulas() {
+    let gradients = |gates: &str, text: &str| {
+        let text_of = format!("rule own {{ {gates} key_dim: 128; value_dim: 128; dtype: bf16; }}");
+        let rule = gdn2_dsl::parse_file(&text_of).unwrap().remove(0);
+        try_bind(&rule, Backward, Arch::Sm90a, text).map(|kernel| kernel.schedule.to_string())
+    };
+    let normed = "q: l2norm; k: l2norm;";
+    for gates in [
+        "decay: scalar = -softplus(x); erase: scalar = sigmoid(x); write: erase;",
+        "decay: channel = -softplus(x); erase: scalar = sigmoid(x); write: erase;",
+        "decay: channel as f32 = -softplus(x); erase: channel = sigmoid(x); write: channel as f32 = sigmoid(x);",
+        "let s: scalar = softplus(x); decay: scalar = -s; erase: none; write: scalar = s;",
+    ] {
+        for norms in ["", normed] {
+            let gates = format!("{norms} {gates}");
+            let built_in = gradients(&gates, "").unwrap();
+            assert!(built_in.contains("gradients=wgmma"), "{gates} {built_in}");
+            assert_eq!(gradients(&gates, "gradients=wgmma").unwrap(), built_in);
+        }
+    }
+    let shares = "let s: channel = softplus(x); decay: channel = -s; erase: channel = sigmoid(s); write: scalar;";
+    let refusal = gradients(shares, "gradients=wgmma,matrix=mma").unwrap_err();
+    assert_eq!(refusal.field, "gradients", "{refusal}");
+    assert_eq!(refusal.limit, "mma where `g` along channels needs the logit of a `let`");
+    assert!(!gradients(shares, "").unwrap().contains("wgmma"));
+    let wide = "decay: channel = -softplus(x); erase: channel as f32 = sigmoid(x); write: scalar;";
+    assert_eq!(gradients(wide, "gradients=wgmma").unwrap_err().field, "shared memory of backward_gradients");
+    assert!(!gradients(wide, "").unwrap().contains("gradients=wgmma"));
+}
+
 #[test]
 fn each_rule_has_an_inside_and_an_outside() {
     for Edge { field, pass, arch, dims, inside, outside, elsewhere } in EDGES {

@@ -11,9 +11,10 @@ DEVICE float inverse_norm(float squares) {
   return y;
 }
 
-// A warp has 4 AT_ONCE rows in registers: of each a lane has units of eight numbers, 64 apart.
-template <typename Element, int AT_ONCE = 1>
-DEVICE void normalise_rows(int tile) {
+// A warp has 4 AT_ONCE rows in registers: of each a lane has units of eight numbers, 64 apart. `keep(row, scale)` is called by
+// one of the lanes that share a row.
+template <typename Element, int AT_ONCE = 1, typename Keep>
+DEVICE void normalise_rows(int tile, Keep keep) {
   constexpr int UNITS = (KEY + 63) / 64, ROUND = WARPS * 4 * AT_ONCE;
   const int lane = lane_index(), mine = lane % 8 * 8;
 #pragma unroll 1
@@ -53,6 +54,7 @@ DEVICE void normalise_rows(int tile) {
 #pragma unroll
     for (int r = 0; r < AT_ONCE; ++r) {
       scale[r] = inverse_norm(scale[r]);
+      if (mine == 0) keep(first + r * 4, scale[r]);
 #pragma unroll
       for (int u = 0; u < UNITS; ++u) {
         const int d = u * 64 + mine;
@@ -63,4 +65,9 @@ DEVICE void normalise_rows(int tile) {
       }
     }
   }
+}
+
+template <typename Element, int AT_ONCE = 1>
+DEVICE void normalise_rows(int tile) {
+  normalise_rows<Element, AT_ONCE>(tile, [](int, float) {});
 }

@@ -11,7 +11,7 @@ use gdn2_dsl::Draw;
 use gdn2_dsl::bars::Verdict;
 use gdn2_runtime::drawn::{bars, gradient_bars};
 use gdn2_runtime::engine::{Engine, Run, RunError};
-use gdn2_runtime::judge::judge;
+use gdn2_runtime::judge::{judge, judge_named};
 use gdn2_runtime::tensors::{Array, Case};
 
 /// Runs a draw, its states in slots of a pool if asked for, and compares every output. Whether the schedule could serve
@@ -51,7 +51,8 @@ pub fn agrees(engine: &Engine, run: &Run<'_>, draw: &Draw, slots: bool) -> Resul
 /// Runs a draw backward and compares every gradient. Whether the schedule could serve it is the answer; anything wrong
 /// is the error.
 pub fn gradients_agree(engine: &Engine, run: &Run<'_>, draw: &Draw) -> Result<bool, String> {
-    let case = Case::drawn(run.rule, draw, true).unwrap();
+    let mut case = Case::drawn(run.rule, draw, true).unwrap();
+    case.set_named_bars(run.rule, draw).unwrap();
     let what = || format!("{}{draw:?} {}", run.rule, run.schedule);
     let outcome = match engine.run(run, &case) {
         Ok(outcome) => outcome,
@@ -67,6 +68,13 @@ pub fn gradients_agree(engine: &Engine, run: &Run<'_>, draw: &Draw) -> Result<bo
         let judged = judge(tensor, &outcome, &case, bar).map_err(|error| error.to_string())?;
         if let Some(judged) = judged.filter(|judged| judged.verdict == Verdict::Failed) {
             return Err(format!("{judged:?}, {arch} {schedule}: {}; {}", what(), again()));
+        }
+    }
+    for name in outcome.named.keys() {
+        let judged = judge_named(name, &outcome, &case).map_err(|error| error.to_string())?;
+        if let Some((deviation, bar, Verdict::Failed)) = judged {
+            let how = format!("{name}: {deviation:?}, {bar:?}");
+            return Err(format!("{how}, {arch} {schedule}: {}; {}", what(), again()));
         }
     }
     Ok(true)

@@ -6,11 +6,12 @@ use crate::gates::{cuda_name, function, gradient_call, gradient_functions, named
 use crate::kernel::{Kernel, Launch};
 use crate::params::Params;
 use crate::plan::{Fold, Plan};
-use crate::print::signature::{extend, named_rows, params, regions, rows, shared_name};
+use crate::print::signature::{extend, named_rows, params, regions, rows, shared_name, type_name};
+use crate::schedule::{Backward, Matrix};
 use crate::shared::{Region, shared_bytes};
-use gdn2_dsl::Rule;
 use gdn2_dsl::formula::Leaf;
 use gdn2_dsl::prologue::{Axis, GateOf};
+use gdn2_dsl::{Dtype, Rule};
 use serde_json::{Value, json};
 
 const GATES: &str = include_str!("../../templates/backward/gates.cu.hbs");
@@ -37,7 +38,7 @@ fn channels(rule: &Rule, plan: &Plan, gate: GateOf) -> u32 {
     if plan.fold(gate) == Fold::Operand { gate.axis().channels(rule) } else { 1 }
 }
 
-/// The workspace of a gate's gradient, float32 `[tokens, HV, channels]`.
+/// The workspace of a gate's gradient, `[tokens, HV, channels]`, stored as [`value_storage`] says.
 pub(crate) fn values_name(gate: GateOf) -> &'static str {
     match gate {
         GateOf::Decay => "dg_values",
@@ -46,10 +47,17 @@ pub(crate) fn values_name(gate: GateOf) -> &'static str {
     }
 }
 
+/// What a gate's gradient is stored as before it is pulled back: float32, but as dv leaves where it is made beside dv on
+/// wgmma, in the rule's dtype.
+pub(super) fn value_storage(rule: &Rule, plan: &Plan, gate: GateOf, gradients: Matrix) -> Dtype {
+    let beside_dv = gate == GateOf::Write && plan.fold(gate) == Fold::Operand;
+    if beside_dv && gradients == Matrix::Wgmma { rule.dtype } else { Dtype::F32 }
+}
+
 /// Where the rows of a computed gate's gradient begin, for a chunk whose first of all tokens is `token`; and how far apart
 /// they are.
-pub(crate) fn value_rows(plan: &Plan, gate: GateOf, token: &str) -> [String; 2] {
-    let (name, values) = (tensor(gate).gradient().name(), values_name(gate));
+pub(crate) fn value_rows(plan: &Plan, gate: GateOf, storage: Dtype, token: &str) -> [String; 2] {
+    let (name, values, ty) = (tensor(gate).gradient().name(), values_name(gate), type_name(storage));
     let width = match (plan.fold(gate), gate) {
         (Fold::Operand, GateOf::Write) => "VALUE",
         (Fold::Operand, _) => "KEY",
@@ -57,7 +65,7 @@ pub(crate) fn value_rows(plan: &Plan, gate: GateOf, token: &str) -> [String; 2] 
     };
     [
         format!(
-            "float* const {name}_rows = static_cast<float*>({values}) + ({token} * value_heads + work.value_head) * {width};"
+            "{ty}* const {name}_rows = static_cast<{ty}*>({values}) + ({token} * value_heads + work.value_head) * {width};"
         ),
         format!("const i64 {name}_token_stride = static_cast<i64>(value_heads) * {width};"),
     ]
@@ -68,19 +76,20 @@ fn sums_name(param: usize) -> String {
 }
 
 /// Gates' gradients, and chunks' shares of parameters'.
-pub(super) fn workspaces(rule: &Rule, plan: &Plan, chunk: u32) -> Vec<Workspace> {
-    let place = |name: String, factor: Factor, width: u32| Workspace {
+pub(super) fn workspaces(rule: &Rule, plan: &Plan, chunk: u32, gradients: Matrix) -> Vec<Workspace> {
+    let place = |name: String, factor: Factor, width: u32, storage: Dtype| Workspace {
         name,
-        bytes: Extent { factors: vec![factor, Factor::ValueHeads], times: u64::from(width) * 4 },
+        bytes: Extent { factors: vec![factor, Factor::ValueHeads], times: u64::from(width * storage.bytes()) },
         saved: false,
         when: Condition::Always,
     };
-    let values = gates(plan)
-        .into_iter()
-        .map(|gate| place(values_name(gate).to_owned(), Factor::TotalTokens, channels(rule, plan, gate)));
+    let values = gates(plan).into_iter().map(|gate| {
+        let storage = value_storage(rule, plan, gate, gradients);
+        place(values_name(gate).to_owned(), Factor::TotalTokens, channels(rule, plan, gate), storage)
+    });
     let sums = rule.prologue.params().iter().enumerate().map(|(at, param)| {
         let width = param.axis.map_or(1, |axis| axis.channels(rule));
-        place(sums_name(at), Factor::Chunks { chunk }, width)
+        place(sums_name(at), Factor::Chunks { chunk }, width, Dtype::F32)
     });
     values.chain(sums).collect()
 }
@@ -175,8 +184,9 @@ fn common(kernel: &Kernel, chunk: u32, launch: &Launch) -> Value {
 }
 
 /// The template and the view of the launch over chunks.
-pub(super) fn gate_view(kernel: &Kernel, chunk: u32, launch: &Launch) -> (&'static str, Value) {
-    let pulls = Pulls { kernel };
+pub(super) fn gate_view(kernel: &Kernel, numbers: Backward, launch: &Launch) -> (&'static str, Value) {
+    let chunk = numbers.scan.chunk;
+    let pulls = Pulls { kernel, gradients: numbers.gradients };
     let more = json!({ "formulas": gradient_functions(&kernel.rule, &kernel.plan), "lines": pulls.lines() });
     (GATES, extend(common(kernel, chunk, launch), more))
 }
@@ -201,9 +211,14 @@ pub(super) fn sum_view(kernel: &Kernel, chunk: u32, launch: &Launch) -> (&'stati
 /// The body of the launch over chunks.
 struct Pulls<'k> {
     kernel: &'k Kernel,
+    gradients: Matrix,
 }
 
 impl Pulls<'_> {
+    fn value_storage(&self, gate: GateOf) -> Dtype {
+        value_storage(&self.kernel.rule, &self.kernel.plan, gate, self.gradients)
+    }
+
     fn lines(&self) -> Vec<String> {
         let (rule, plan) = (&self.kernel.rule, &self.kernel.plan);
         let mut lines = self.rows();
@@ -254,8 +269,9 @@ impl Pulls<'_> {
                 lines.push(format!("{};", rows(tensor(gate).gradient())));
             }
             let (name, width) = (values_name(gate), channels(rule, plan, gate));
+            let ty = type_name(self.value_storage(gate));
             lines.push(format!(
-                "const float* const {name}_rows = static_cast<const float*>({name}) + (work.token * value_heads + head) * \
+                "const {ty}* const {name}_rows = static_cast<const {ty}*>({name}) + (work.token * value_heads + head) * \
                  {width};"
             ));
             lines.push(format!("const i64 {name}_stride = static_cast<i64>(value_heads) * {width};"));
@@ -292,7 +308,10 @@ impl Pulls<'_> {
         let Some(formula) = rule.prologue.gate(gate) else { return Vec::new() };
         let (name, values) = (gate.tensor(), values_name(gate));
         let shift = if plan.fold(gate) == Fold::Operand { " + d" } else { "" };
-        let up = format!("{values}_rows[t * {values}_stride{shift}]");
+        let up = match self.value_storage(gate) {
+            Dtype::F32 => format!("{values}_rows[t * {values}_stride{shift}]"),
+            _ => format!("load_number({values}_rows + t * {values}_stride{shift})"),
+        };
         let mut lines = vec!["{".to_owned()];
         if reads(plan, gate) {
             lines.push(format!("  const float x = load_number({name}_rows + t * {name}_token_stride{shift});"));

@@ -1,5 +1,7 @@
 //! The gradient launch on warpgroup products: its limits and its shared memory.
 //!
+//! Rules that compute gates or normalise rows are served alike: tiles change before anything else looks at them.
+//!
 //! A block serves one chunk and value head, as on mma.sync, with two warpgroups. Where the decay, if any, is one number per
 //! token it takes half of a multiprocessor's registers and shared memory, so that one block's products run beside what another
 //! waits for.
@@ -13,14 +15,17 @@
 //! Factors are products of single tokens' decays, each at most 1. The scores are made by both warpgroups, half of the channels
 //! each.
 
+use crate::abi::Tensor;
 use crate::arch::Arch;
 use crate::chunk::numbers::WARP_ROWS;
-use crate::forward::wgmma::{BLOCK_DECAYS, BLOCK_KEYS, token_vectors};
+use crate::forward::wgmma::{BLOCK_DECAYS, BLOCK_KEYS, shares_logits, token_vectors};
 use crate::gates::{fixed, fixed_bytes};
 use crate::kernel::Illegal;
 use crate::plan::{Fold, Plan};
+use crate::print::computed::leaves_tile;
 use crate::schedule::Backward;
 use crate::shared::Region;
+use gdn2_dsl::prologue::GateOf;
 use gdn2_dsl::{Dtype, Rule};
 
 use super::map::Map;
@@ -37,6 +42,11 @@ const DIMS: [u32; 2] = [64, 128];
 /// Whether every channel decays at its own rate, which is a kernel of its own.
 pub(super) fn by_channel(plan: &Plan) -> bool {
     plan.decay == Fold::Operand
+}
+
+/// The plan of that kernel: a computed decay lies in its tile in float32.
+pub(super) fn channel_plan(plan: &Plan) -> Plan {
+    plan.with_wide(GateOf::Decay)
 }
 
 /// Warps whose sums over pairs give a decay its gradient: those of dP, and of dL.
@@ -58,15 +68,15 @@ pub(super) fn check(rule: &Rule, plan: &Plan, numbers: Backward, arch: Arch) -> 
         return refused("mma for f16, whose states are kept in units of their own".to_owned());
     }
     let channels = by_channel(plan);
-    if channels && !rule.prologue.is_empty() {
-        return refused("mma where a rule computes gates or rows itself".to_owned());
+    if let Some(gate) = GateOf::ALL.into_iter().find(|gate| shares_logits(rule, plan, *gate)) {
+        return refused(format!("mma where `{}` along channels needs the logit of a `let`", gate.tensor()));
     }
     for (gate, fold) in [("erase", plan.erase), ("write", plan.write)] {
         if fold == Fold::Operand && !channels {
             return refused(format!("mma for a channel-wise {gate} gate beside a decay that is not"));
         }
     }
-    if plan.write == Fold::Operand && plan.write_storage != rule.dtype {
+    if plan.write == Fold::Operand && plan.computes(GateOf::Write).is_none() && plan.write_storage != rule.dtype {
         return refused(format!("mma for a channel-wise write gate stored as {}", plan.write_storage));
     }
     for (name, dim) in [("key_dim", rule.key_dim), ("value_dim", rule.value_dim)] {
@@ -86,6 +96,23 @@ pub(super) fn check(rule: &Rule, plan: &Plan, numbers: Backward, arch: Arch) -> 
         return Err(Illegal::new("gradient_warps", limit, numbers.gradient_warps));
     }
     Ok(())
+}
+
+/// Whether rows of dq and dk go back through their norms as they are made, where no heads share them.
+pub(super) fn pulls_back(rule: &Rule) -> bool {
+    rule.prologue.normalises_q() && rule.prologue.normalises_k()
+}
+
+/// What rows are scaled by that is kept: to go back through norms, and for queries that are copied once more.
+pub(super) fn kept_norms(rule: &Rule, plan: &Plan) -> Vec<&'static str> {
+    let queries = rule.prologue.normalises_q() && (pulls_back(rule) || !by_channel(plan));
+    let kept = [(Tensor::Q, queries), (Tensor::K, pulls_back(rule))];
+    kept.into_iter().filter_map(|(tensor, kept)| kept.then_some(norm_name(tensor))).collect()
+}
+
+/// Where what a tensor's rows are scaled by lies.
+pub(super) fn norm_name(tensor: Tensor) -> &'static str {
+    if tensor == Tensor::Q { "q_norm" } else { "k_norm" }
 }
 
 /// Bytes of the tiles in the rule's dtype: tokens by channels, by value rows and by tokens, and a state.
@@ -110,7 +137,7 @@ fn when(wanted: bool, bytes: u32) -> u32 {
 
 /// The map of dynamic shared memory.
 pub(super) fn shared_map(rule: &Rule, plan: &Plan) -> Vec<Region> {
-    if by_channel(plan) { channel_map(rule, plan) } else { token_map(rule, plan) }
+    if by_channel(plan) { channel_map(rule, &channel_plan(plan)) } else { token_map(rule, plan) }
 }
 
 /// Where every channel decays at its own rate. dP and dL follow scaled keys, dO what is erased, S and dS what warpgroups hand
@@ -142,7 +169,19 @@ fn channel_map(rule: &Rule, plan: &Plan) -> Vec<Region> {
     map.place("diagonal", CHUNK * 4);
     map.place("erase_rows", when(plan.erase == Fold::Row, key / WARP_ROWS * CHUNK * 4));
     map.place("value_rows", when(plan.write == Fold::Row, value / WARP_ROWS * CHUNK * 4));
+    map.place("db_rows", when(leaves_tile(plan), 32));
+    place_computed(&mut map, rule, plan);
     map.closed()
+}
+
+/// Norms of rows, and parts of formulas that are the same for all tokens.
+fn place_computed(map: &mut Map, rule: &Rule, plan: &Plan) {
+    for name in kept_norms(rule, plan) {
+        map.place(name, CHUNK * 4);
+    }
+    for part in fixed(rule, plan) {
+        map.place(&part.name, fixed_bytes(rule, &part));
+    }
 }
 
 /// Where it is one number per token, or none. Lives that do not meet share bytes: q, which is copied a second time, P and M
@@ -166,8 +205,9 @@ fn token_map(rule: &Rule, plan: &Plan) -> Vec<Region> {
     map.place("decay_tail", when(pair_decay, WARPS * 4));
     map.place("erase_rows", when(plan.erase == Fold::Row, key / 64 * CHUNK * 4));
     map.place("value_rows", when(plan.write == Fold::Row, value / WARP_ROWS * CHUNK * 4));
-    for part in fixed(rule, plan) {
-        map.place(&part.name, fixed_bytes(rule, &part));
+    for name in ["q_along", "k_along"] {
+        map.place(name, when(pulls_back(rule), key / 64 * CHUNK * 4));
     }
+    place_computed(&mut map, rule, plan);
     map.closed()
 }

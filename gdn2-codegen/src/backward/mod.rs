@@ -117,9 +117,13 @@ pub(crate) fn bind(rule: &Rule, plan: Plan, numbers: Backward, arch: Arch) -> Re
     let per_sequence =
         |split: u32| Extent { factors: vec![Factor::Sequences, Factor::ValueHeads], times: u64::from(split) };
     let chunks = Factor::Chunks { chunk: numbers.scan.chunk };
-    // Rows that are normalised take their gradients through the sums over heads, one or several.
+    // Rows that are normalised take their gradients through the sums over heads, one or several; or, on wgmma, those that no
+    // heads share go back through their norms where they are made.
+    let always = |always: bool| if always { Condition::Always } else { Condition::GroupedHeads };
     let normalised = rule.prologue.normalises_q() || rule.prologue.normalises_k();
-    let heads_when = if normalised { Condition::Always } else { Condition::GroupedHeads };
+    let in_place = numbers.gradients == Matrix::Wgmma && gradients_wgmma::pulls_back(rule);
+    let sums_when = always(normalised && !in_place);
+    let heads_when = always(normalised && (!in_place || gradients_wgmma::by_channel(&plan)));
     let launch = |role: LaunchRole, params: Vec<Param>, grid: Extent, threads: u32, shared: Vec<Region>| Launch {
         role,
         entry: format!("{}_{}", rule.name, suffix(role)),
@@ -132,7 +136,7 @@ pub(crate) fn bind(rule: &Rule, plan: Plan, numbers: Backward, arch: Arch) -> Re
             _ => ALIGNMENT,
         },
         shared,
-        when: if role == LaunchRole::HeadSums { heads_when } else { Condition::Always },
+        when: if role == LaunchRole::HeadSums { sums_when } else { Condition::Always },
     };
     let mut launches = Vec::new();
     if numbers.recompute == 1 {
@@ -165,7 +169,7 @@ pub(crate) fn bind(rule: &Rule, plan: Plan, numbers: Backward, arch: Arch) -> Re
             let params = gates::sum_params(rule);
             launches.push(launch(LaunchRole::ParamSums, params, grid, gates::THREADS, gates::sum_map()));
         }
-        workspaces.extend(gates::workspaces(rule, &plan, numbers.scan.chunk));
+        workspaces.extend(gates::workspaces(rule, &plan, numbers.scan.chunk, numbers.gradients));
     }
     let heads = |name: &str| Workspace {
         name: name.to_owned(),

@@ -35,7 +35,7 @@ pub(crate) fn view(kernel: &Kernel, numbers: Backward, launch: &Launch) -> (&'st
         }
         LaunchRole::ReverseScan => (STATES, states(kernel, numbers, launch)),
         LaunchRole::HeadSums => (HEADS, heads(kernel, launch)),
-        LaunchRole::GateGradients => super::gates::gate_view(kernel, numbers.scan.chunk, launch),
+        LaunchRole::GateGradients => super::gates::gate_view(kernel, numbers, launch),
         LaunchRole::ParamSums => super::gates::sum_view(kernel, numbers.scan.chunk, launch),
         _ if numbers.gradients == Matrix::Wgmma => super::print_gradients_wgmma::view(kernel, numbers, launch),
         _ => (GRADIENTS, gradients(kernel, numbers, launch)),

@@ -1,6 +1,6 @@
 //! What `backward/gradients_wgmma.cu.hbs` prints: the numbers and types of its `Cfg`, and which rows each stage is given.
 
-use super::gradients_wgmma::{by_channel, decay_parts};
+use super::gradients_wgmma::{by_channel, channel_plan, decay_parts};
 use super::map::gradient_numbers;
 use super::print::common;
 use crate::abi::Tensor;
@@ -9,8 +9,9 @@ use crate::kernel::{Kernel, Launch};
 use crate::plan::Fold;
 use crate::print::regions::region_meaning;
 use crate::print::signature::{extend, regions, rows, type_name};
-use crate::print::wgmma::{Left, copied_rows, gate_choices, gate_types, product};
+use crate::print::wgmma::{Left, copied_rows, gate_choices, product};
 use crate::schedule::Backward;
+use gdn2_dsl::prologue::GateOf;
 use serde_json::{Value, json};
 
 const TEMPLATE: &str = include_str!("../../templates/backward/gradients_wgmma.cu.hbs");
@@ -18,10 +19,12 @@ const CHANNELS: &str = include_str!("../../templates/backward/gradients_channels
 
 /// The template and its view.
 pub(super) fn view(kernel: &Kernel, numbers: Backward, launch: &Launch) -> (&'static str, Value) {
-    let text = Text { kernel, chunk: numbers.scan.chunk };
     if by_channel(&kernel.plan) {
+        let kernel = &Kernel { plan: channel_plan(&kernel.plan), ..kernel.clone() };
+        let text = Text { kernel, chunk: numbers.scan.chunk };
         return (CHANNELS, extend(common(kernel, gradient_numbers(numbers), launch), text.channels(launch, numbers)));
     }
+    let text = Text { kernel, chunk: numbers.scan.chunk };
     let (plan, chunk) = (&kernel.plan, numbers.scan.chunk);
     let products =
         [Left::Registers, Left::Tile, Left::AnyTile].map(|left| product(chunk, kernel.rule.dtype, left)).to_vec();
@@ -36,9 +39,9 @@ pub(super) fn view(kernel: &Kernel, numbers: Backward, launch: &Launch) -> (&'st
     let more = json!({
         "grid": format!("(total_tokens / {chunk} + sequences) * value_heads"),
         "products": products, "element": type_name(kernel.rule.dtype), "storages": text.computing().gate_types(),
-        "choices": text.choices(), "formulas": text.computing().functions(), "computed": text.computing().files(),
-        "fixed": text.fixed(), "prepare": text.prepare(text.normalise(&[Tensor::Q, Tensor::K])),
-        "prepare_queries": text.prepare(text.normalise(&[Tensor::Q])), "grouped": text.grouped(),
+        "choices": text.choices(), "formulas": text.computing().functions(), "computed": text.computed_files(),
+        "fixed": text.fixed(), "prepare": text.prepare(text.normalise()),
+        "scale_queries": text.scale_queries().as_slice(), "grouped": text.grouped(),
         "regions": regions(launch, meaning),
         "tile_rows": [text.rows(Tensor::Q, true), text.rows(Tensor::K, true)], "query_rows": [text.rows(Tensor::Q, true)],
         "vectors": text.vectors(), "value_rows": text.value_rows(),
@@ -71,6 +74,8 @@ fn meaning(region: &str) -> &'static str {
         "dr" => "dR, likewise",
         "ds" => "dS after the chunk",
         "decay_rows" => "sums of the decay's gradient",
+        "q_norm" | "k_norm" => "what rows were scaled by to be normalised",
+        "q_along" | "k_along" => "sums of their gradients along them",
         "decay_tail" => "what the chunk's end adds to the decay's gradient",
         "erase_rows" => "sums of the erase gate's gradient",
         "value_rows" => "sums of the write gate's gradient",
@@ -84,6 +89,7 @@ fn channel_meaning(region: &str) -> &'static str {
         "k" => "keys, likewise",
         "g" => "decays, likewise",
         "b" => "erase gates, likewise",
+        "db_rows" => "where the gradient of an erase gate goes that has no room in its tile",
         "scaled_k" => "keys scaled to the chunk's end",
         "e" => "what is erased, scaled from the chunk's start",
         "p" => "P",
@@ -135,20 +141,34 @@ impl Text<'_> {
             format!("OWN_ERASED = {},  // what is erased has a tile of its own", u32::from(erases)),
             "OVER_DECAYS = 0,  // P and M have bytes of their own".to_owned(),
         ]);
-        let mut copied =
-            vec![(Tensor::Q, "buffer.queries()"), (Tensor::K, "buffer.keys()"), (Tensor::G, "buffer.decays()")];
-        copied.extend((plan.erase == Fold::Operand).then_some((Tensor::B, "buffer.gates()")));
+        let mut copied = vec![(Tensor::Q, "buffer.queries()"), (Tensor::K, "buffer.keys()")];
+        copied.extend(plan.computes(GateOf::Decay).is_none().then_some((Tensor::G, "buffer.decays()")));
+        let erase_tile = plan.erase == Fold::Operand && plan.computes(GateOf::Erase).is_none_or(|own| own.reads_logit);
+        copied.extend(erase_tile.then_some((Tensor::B, "buffer.gates()")));
         let copies =
             copied.iter().map(|(tensor, tile)| format!("copy_tile<KEY>({tile}, {}_rows, 0, exist);", tensor.name()));
-        let gradients = [Tensor::DQ, Tensor::DK].into_iter().chain(self.gates().into_iter().map(|(_, tensor)| tensor));
+        let gates = self.gates().into_iter().map(|(_, tensor)| tensor);
+        let gates = gates.filter(|tensor| *tensor != Tensor::DB || !self.computing().leaves(GateOf::Erase));
+        let gradients = [Tensor::DQ, Tensor::DK].map(|tensor| format!("{};", rows(tensor)));
+        let write_keys = self.write_keys();
+        let gradients = gradients.into_iter().filter(|_| !write_keys.is_empty()).chain(self.gate_rows(gates));
+        let no_head = "if (key_heads == value_heads) return HeadRows{nullptr, 0, 0};";
+        let fixed = [self.fixed(), self.erase_rows()].concat();
+        let prepare = [self.normalise(), self.compute_erases()].concat();
+        // The memory of a computed gate's gradient has the other name.
+        let to_dw = if self.computing().along_channels(GateOf::Write).is_some() { "to_dw" } else { "dw_values" };
         json!({
+            "to_dw": to_dw, "formulas": self.computing().functions(), "computed": self.computed_files(),
+            "fixed": fixed, "decays": self.compute_decays(),
+            "prepare": self.prepare(prepare),
+            "no_head": self.keeps_keys().then_some(no_head).as_slice(), "write_keys": write_keys,
             "grid": format!("(total_tokens / {chunk} + sequences) * value_heads"),
             "products": later.chain(whole).collect::<Vec<_>>(), "element": type_name(rule.dtype),
-            "storages": gate_types(self.kernel), "choices": choices,
+            "storages": self.computing().gate_types(), "choices": choices,
             "regions": regions(launch, channel_meaning),
             "tile_rows": copied.iter().map(|(tensor, _)| self.rows(*tensor, true)).collect::<Vec<_>>(),
             "copies": copies.collect::<Vec<_>>(), "vectors": self.vectors(), "value_rows": self.value_rows(),
-            "gradient_rows": gradients.map(|tensor| format!("{};", rows(tensor))).collect::<Vec<_>>(),
+            "gradient_rows": gradients.collect::<Vec<_>>(),
             "write": self.write(),
         })
     }
@@ -204,7 +224,9 @@ impl Text<'_> {
             values(Tensor::DV, "dv_values", "Element"),
         ]
         .concat();
-        if self.channel_write() {
+        if let Some(computed) = self.write_values() {
+            lines.extend(computed);
+        } else if self.channel_write() {
             lines.extend(values(Tensor::W, "w_values", "const Element"));
             lines.extend(values(Tensor::DW, "dw_values", "Element"));
         } else if by_channel(&self.kernel.plan) {
@@ -229,13 +251,13 @@ impl Text<'_> {
     fn key_rows(&self) -> Vec<String> {
         let lines = |(name, tensor): (&str, Tensor)| {
             let rows_of = tensor.cuda_name();
+            let to =
+                format!("KeyRows<Element>{{{rows_of}_rows, {rows_of}_token_stride, head({name}_heads), head_stride}}");
             vec![
                 format!("const auto to_{name} = [&] {{"),
                 "  const ChunkWork work = place.work();".to_owned(),
                 format!("  {};", rows(tensor)),
-                format!(
-                    "  return KeyRows<Element>{{{rows_of}_rows, {rows_of}_token_stride, head({name}_heads), head_stride}};"
-                ),
+                format!("  return {};", self.key_rows_as(tensor, to)),
                 "};".to_owned(),
             ]
         };
@@ -257,10 +279,11 @@ impl Text<'_> {
             let name = tensor.cuda_name();
             let call = match gate {
                 "decay" if plan.decay == Fold::Operand => {
-                    return format!("write_tile(buffer.decays(), {name}_rows, {name}_token_stride, exist);");
+                    return Some(format!("write_tile(buffer.decays(), {name}_rows, {name}_token_stride, exist);"));
                 }
+                "erase" if self.computing().leaves(GateOf::Erase) => return None,
                 "erase" if plan.erase == Fold::Operand => {
-                    return format!("write_tile(buffer.gates(), {name}_rows, {name}_token_stride, exist);");
+                    return Some(format!("write_tile(buffer.gates(), {name}_rows, {name}_token_stride, exist);"));
                 }
                 "decay" => format!("write_decay_gradient<Cfg>({name}_rows, {name}_token_stride, exist);"),
                 "erase" => {
@@ -270,8 +293,8 @@ impl Text<'_> {
                 }
                 _ => format!("write_tokens({name}_rows, {name}_token_stride, exist, {values}, lane_index());"),
             };
-            format!("if (warp_index() == {warp}) {call}")
+            Some(format!("if (warp_index() == {warp}) {call}"))
         };
-        self.gates().into_iter().enumerate().map(line).collect()
+        self.gates().into_iter().enumerate().filter_map(line).collect()
     }
 }

@@ -40,7 +40,7 @@ impl Text<'_> {
         let gates = GateOf::ALL.into_iter().zip([Tensor::DG, Tensor::DB, Tensor::DW]);
         let (gate, _) =
             gates.filter(|(gate, _)| self.kernel.plan.computes(*gate).is_some()).find(|(_, of)| *of == gradient)?;
-        Some(crate::backward::value_rows(&self.kernel.plan, gate, "work.token").to_vec())
+        Some(crate::backward::value_rows(&self.kernel.plan, gate, Dtype::F32, "work.token").to_vec())
     }
 
     /// Fetches a warp's channels of the write gate, where its gradient is taken.

@@ -11,7 +11,7 @@ use gdn2_dsl::prologue::GateOf;
 
 impl Text<'_> {
     pub(super) fn computing(&self) -> Computing<'_> {
-        Computing { kernel: self.kernel, chunk: self.scan.chunk, decay_tile: false }
+        Computing { kernel: self.kernel, chunk: self.scan.chunk, once: false }
     }
 
     /// Fixed parts, before the block meets, by the warps that want them first.

@@ -183,7 +183,7 @@ pub(crate) fn check(rule: &Rule, plan: &Plan, numbers: Forward, arch: Arch) -> R
 }
 
 /// Whether a gate along channels is computed from logits that are no tile of its own.
-fn shares_logits(rule: &Rule, plan: &Plan, gate: GateOf) -> bool {
+pub(crate) fn shares_logits(rule: &Rule, plan: &Plan, gate: GateOf) -> bool {
     let computed = plan.computes(gate).filter(|_| plan.fold(gate) == Fold::Operand);
     let formula = computed.and_then(|_| rule.prologue.gate(gate));
     formula.is_some_and(|formula| !shared_logits(rule, formula).is_empty())

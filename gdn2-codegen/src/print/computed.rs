@@ -5,8 +5,9 @@ use super::wgmma::{GATES, gate_types, rows_of};
 use crate::abi::Tensor;
 use crate::gates::{call, cuda_name, function, functions, shared_logits};
 use crate::kernel::Kernel;
-use crate::plan::Fold;
+use crate::plan::{Fold, Plan};
 use crate::print::signature::{named_storage, storage, type_name};
+use gdn2_dsl::Dtype;
 use gdn2_dsl::formula::{Formula, Leaf};
 use gdn2_dsl::prologue::GateOf;
 
@@ -15,8 +16,9 @@ pub(crate) struct Computing<'a> {
     pub(crate) kernel: &'a Kernel,
     /// Tokens of a chunk.
     pub(crate) chunk: u32,
-    /// Decays along K are computed into a tile, as erase gates are, not each time that a warp takes them.
-    pub(crate) decay_tile: bool,
+    /// Where gradients are taken, gates along K and V are computed once: decays into a tile as well, not each time that a warp
+    /// takes them.
+    pub(crate) once: bool,
 }
 
 impl Computing<'_> {
@@ -41,8 +43,8 @@ impl Computing<'_> {
         let files = [
             ("computed", GateOf::ALL.into_iter().any(|gate| self.formula(gate).is_some())),
             ("computed_tokens", tokens),
-            ("computed_decay", channels(GateOf::Decay) && !self.decay_tile),
-            ("computed_write", channels(GateOf::Write)),
+            ("computed_decay", channels(GateOf::Decay) && !self.once),
+            ("computed_write", channels(GateOf::Write) && !self.once),
         ];
         files.into_iter().filter_map(|(file, wanted)| wanted.then_some(file)).collect()
     }
@@ -65,7 +67,7 @@ impl Computing<'_> {
             None => ("NoRows".to_owned(), "{}".to_owned()),
         };
         Some(match gate {
-            GateOf::Decay if !self.decay_tile => {
+            GateOf::Decay if !self.once => {
                 format!("const DecayRows<Cfg::{name}Formula, {ty}> {rows}{{{ty}{init}}};")
             }
             GateOf::Decay | GateOf::Erase | GateOf::Write => format!("const {ty} {rows}{init};"),
@@ -80,6 +82,11 @@ impl Computing<'_> {
     /// The same of one along channels.
     pub(crate) fn along_channels(&self, gate: GateOf) -> Option<&Formula> {
         self.formula(gate).filter(|_| self.kernel.plan.fold(gate) == Fold::Operand)
+    }
+
+    /// Whether the gradient of a gate along K finds no room where the gate lies, and leaves for memory as it is made.
+    pub(crate) fn leaves(&self, gate: GateOf) -> bool {
+        gate == GateOf::Erase && self.once && leaves_tile(&self.kernel.plan)
     }
 
     /// The logits of `let`s that a formula needs, their types and names.
@@ -112,7 +119,7 @@ impl Computing<'_> {
             }
         }
         let in_tile = match (plan.fold(gate), gate) {
-            (Fold::Operand, GateOf::Decay) if self.decay_tile => Some(plan.decay_storage),
+            (Fold::Operand, GateOf::Decay) if self.once => Some(type_name(plan.decay_storage).to_owned()),
             (Fold::Operand, GateOf::Decay) => {
                 let bytes = self.chunk * rule.key_dim * plan.decay_storage.bytes();
                 push(format!(
@@ -123,13 +130,19 @@ impl Computing<'_> {
             (Fold::Operand, GateOf::Erase) => {
                 let logits = own.map_or_else(|| "NoLogits{}".to_owned(), |ty| format!("TileLogits<{ty}>{{tile}}"));
                 push(format!("static METHOD auto logits(int tile) {{ return {logits}; }}"));
-                Some(plan.erase_storage)
+                let storage = type_name(plan.erase_storage);
+                if self.leaves(gate) {
+                    push("static METHOD const HeadRows& gradients() { return at<HeadRows>(SMEM_DB_ROWS); }".to_owned());
+                    Some(format!("InTile<{name}Formula, {storage}>"))
+                } else {
+                    Some(storage.to_owned())
+                }
             }
             _ => None,
         };
         lines.push("};".to_owned());
         lines.push(match in_tile {
-            Some(storage) => format!("using {name} = {};", type_name(storage)),
+            Some(storage) => format!("using {name} = {storage};"),
             None => {
                 let all: Vec<String> =
                     [format!("{name}Formula")].into_iter().chain(types.iter().map(|ty| (*ty).to_owned())).collect();
@@ -138,4 +151,10 @@ impl Computing<'_> {
         });
         Some(lines)
     }
+}
+
+/// Whether a computed erase gate along K lies in a tile of 16-bit numbers, which have no room for its gradient.
+pub(crate) fn leaves_tile(plan: &Plan) -> bool {
+    let computed = plan.computes(GateOf::Erase).is_some() && plan.erase == Fold::Operand;
+    computed && plan.erase_storage != Dtype::F32
 }

@@ -19,7 +19,7 @@ use crate::{Verdict, compiler, terminal, tuned, write};
 /// Write the generated kernels of a project's rules to kernels/, or check that they are up to date
 ///
 /// Rules are those of rules/*.gdn2 and those that `delta_rule!` and `include_rule!` name in src/**/*.rs. CUDA is written
-/// for each, stamped with the hash of its source; PTX for gdn, kda, gdn2 and the macros' rules; machine code for the
+/// for each, stamped with the hash of its source; PTX for gdn, kda, gdn2, their layers and the macros' rules; machine code for the
 /// schedules that tuning records ask for. The macros embed what they find here. `--check` writes nothing and fails on
 /// any file that is missing, stale, changed by hand or left over.
 #[derive(clap::Args)]
@@ -84,10 +84,12 @@ impl Args {
         let sources = sources_below(&self.source)?;
         // A crate may keep its rules in its source alone.
         if sources.is_empty() || self.rules.exists() {
-            // Layers would not fit the folder's limit: their macros carry CUDA, which is compiled where they are loaded.
-            for rule in rules_below(&self.rules)?.into_iter().filter(|rule| rule.prologue.is_empty()) {
+            for rule in rules_below(&self.rules)? {
                 let compiled = WITH_PTX.contains(&rule.name.as_str());
-                add(rule, compiled)?;
+                // The other layers would not fit the folder's limit: macros carry their CUDA, compiled where it is loaded.
+                if compiled || rule.prologue.is_empty() {
+                    add(rule, compiled)?;
+                }
             }
         }
         let mut naming = Vec::new();

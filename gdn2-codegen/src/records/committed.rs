@@ -14,7 +14,7 @@ use gdn2_dsl::Rule;
 /// Passes with a committed kernel.
 pub const PASSES: [Pass; 4] = [Pass::Forward, Pass::ForwardForBackward, Pass::Backward, Pass::Decode];
 /// Rules whose PTX is committed too, so that the project runs where NVRTC cannot be had.
-pub const WITH_PTX: [&str; 3] = ["gdn", "kda", "gdn2"];
+pub const WITH_PTX: [&str; 6] = ["gdn", "kda", "gdn2", "gdn_layer", "kda_layer", "gdn2_layer"];
 
 /// Architectures with committed kernels: PTX for sm_80 also loads on every later GPU, PTX for sm_90a on Hopper alone.
 pub const ARCHES: [Arch; 2] = [Arch::Sm80, Arch::Sm90a];

@@ -355,11 +355,19 @@ impl<'t, S: SourceSpan> Parser<'t, '_, S> {
         let declares =
             (self.is_word(0, "param") || self.is_word(0, "let")) && matches!(self.kind_at(1), Some(Kind::Ident(_)));
         let next_field = declares || word && self.kind_at(1) == Some(&Kind::Punct(':'));
-        next_field || self.at_rule() || matches!(self.kind(), None | Some(Kind::Close('}')))
+        next_field || self.at_rule() || self.at_end_of_body()
+    }
+
+    /// Whether the rule's body ends here: its last field needs no `;`.
+    pub(crate) fn at_end_of_body(&self) -> bool {
+        matches!(self.kind(), None | Some(Kind::Close('}')))
     }
 
     /// What stands after a complete value is not its `;`.
     fn after_value(&mut self, value: Value<S>) -> Option<Value<S>> {
+        if self.at_end_of_body() {
+            return Some(value);
+        }
         let after = self.previous().after();
         if self.at_next_part() {
             self.mistakes.push(Mistake::new(after, "expected `;` after the value", "expected `;`").suggest(

@@ -92,7 +92,7 @@ fn suggestions_mend() {
         format!("{head} key_dim: 64; value_dim: 99999999999999; dtype: bf16; }}"),
         format!("{head} key_dim: 0; value_dim: 64; dtype: bf16; }}"),
         format!("{head} key_dim: 64; value_dim: 64; dtype: bfloat16; }}"),
-        format!("{head} key_dim: 64; value_dim: 64; dtype: bf16 }}"),
+        format!("{head} key_dim: 64; value_dim: 64 dtype: bf16; }}"),
         format!("{head} key_dim: 64, value_dim: 64; dtype: bf16; }}"),
         format!("{head} key_dim: 64; value_dim: 64; dtype: bf16;"),
         format!("{head} head_dim: 64; value_dim: 64; dtype: bf16; }}"),

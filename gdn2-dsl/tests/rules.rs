@@ -164,3 +164,26 @@ fn macro_mistakes_are_those_of_files() {
     );
     assert_eq!(in_file.len(), 9, "{in_file:#?}");
 }
+
+/// The last part of a body needs no `;`, in files as in macros, whatever it ends with.
+#[test]
+fn the_last_semicolon_is_optional() {
+    const FIRST: &str = "erase: scalar; write: erase; key_dim: 64; value_dim: 64; dtype: bf16;";
+    for last in [
+        "decay: scalar",
+        "decay: channel as bf16",
+        "decay: channel in [-5, 0]",
+        "param a: head; decay: channel = -exp(a) * softplus(x)",
+        "decay: scalar in [-1, 0] = -sigmoid(x)",
+    ] {
+        let (with, without) = (format!("{FIRST} {last};"), format!("{FIRST} {last}"));
+        let in_file = |body: &str| parse_file(&format!("rule mine {{ {body} }}")).unwrap().remove(0);
+        let name = proc_macro2::Ident::new("mine", proc_macro2::Span::call_site());
+        let in_macro = |body: &str| gdn2_dsl::parse_rule_body(&name, "", body.parse().unwrap()).unwrap();
+        assert_eq!(in_file(&without), in_file(&with), "{last}");
+        assert_eq!(in_macro(&without), in_macro(&with), "{last}");
+    }
+    let mistakes = parse_file("rule mine { decay: scalar erase: none; write: none }").unwrap_err().mistakes;
+    let said = mistakes.iter().any(|mistake| mistake.in_words().contains("expected `;`"));
+    assert!(said, "between fields it is not: {mistakes:#?}");
+}

@@ -221,6 +221,10 @@ impl<S: SourceSpan> Parser<'_, '_, S> {
                     "clauses come first, as in `let NAME: TYPE = …`: `erase: channel as f32 in [0, 1] = sigmoid(x);`",
                 ))
             }
+            _ if self.at_end_of_body() => {
+                self.closed(stack)?;
+                Ok(true)
+            }
             _ if self.at_next_part() => {
                 self.closed(stack)?;
                 let after = self.previous().after();

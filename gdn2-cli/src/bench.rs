@@ -17,8 +17,9 @@ use crate::{Verdict, write};
 /// Random inputs with mild gates; each repetition is timed by itself between two CUDA events, caches warm. Time is not
 /// correctness: `gdn2 verify` on the same device first. The virtual machine counts and does not time.
 #[derive(clap::Args)]
-#[command(after_help = "Example:
-  gdn2 bench rules/gdn2.gdn2 --pass forward --shape B=1,T=8192,H=16 --device cuda:0")]
+#[command(after_help = "Examples:
+  gdn2 bench rules/gdn2.gdn2 --pass forward --shape B=1,T=8192,H=16 --device cuda:0
+  gdn2 bench rules/gdn2.gdn2 --shape B=1,T=8192,H=16 --device cuda:0 --schedule chunk=64 --source my.cu")]
 pub struct Args {
     /// Rule file; FILE#RULE where it holds several
     #[arg(value_name = "FILE[#RULE]")]
@@ -57,7 +58,7 @@ impl Args {
             tokens_per_launch: if self.target.pass == Pass::Decode { tokens } else { 1 },
             ..self.target.of(&rule, &device)
         };
-        let outcome = self.target.engine().run(&run, &case)?;
+        let outcome = self.target.engine()?.run(&run, &case)?;
         let mut times = outcome.milliseconds;
         times.sort_by(f32::total_cmp);
         let at = |part: f64| times.get(((times.len().saturating_sub(1)) as f64 * part) as usize).copied();

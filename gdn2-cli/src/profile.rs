@@ -30,7 +30,7 @@ use crate::{Verdict, write};
 /// of all blocks together. Backward is profiled alone, after the forward pass that keeps what it reads.
 #[derive(clap::Args)]
 #[command(after_help = "Example:
-  gdn2 profile rules/gdn.gdn2 --pass forward --shape B=1,T=128,H=1 --device vm --source annotated.cu")]
+  gdn2 profile rules/gdn.gdn2 --pass forward --shape B=1,T=128,H=1 --device vm --annotate annotated.cu")]
 pub struct Args {
     /// Rule file; FILE#RULE where it holds several
     #[arg(value_name = "FILE[#RULE]")]
@@ -42,7 +42,7 @@ pub struct Args {
     shape: Shape,
     /// File to write the CUDA to, each line with what it costs
     #[arg(long, value_name = "ANNOTATED.cu")]
-    source: Option<PathBuf>,
+    annotate: Option<PathBuf>,
     /// Print JSON instead of a table
     #[arg(long)]
     json: bool,
@@ -213,7 +213,7 @@ impl Args {
         let case = Case::drawn_inputs(&rule, &draw, pass == Pass::Backward)?;
         let run = Run { tokens_per_launch: tokens.max(1), ..self.target.of(&rule, &device) };
         let problem = Problem::new(&rule, &case).map_err(RunError::from)?;
-        let (artifact, reports) = ran(&self.target.engine(), &run, &problem)?;
+        let (artifact, reports) = ran(&self.target.engine()?, &run, &problem)?;
 
         let text = &artifact.source.text;
         let lines: Vec<&str> = text.lines().collect();
@@ -238,7 +238,7 @@ impl Args {
         let times = if pass == Pass::Backward { 2 } else { 1 };
         let least = times * cost.bytes * pairs + states * cost.state_bytes * (batch * value_heads) as u64;
         let floor = serde_json::json!({"global_bytes": least, "multiply_adds": cost.multiply_adds * pairs});
-        if let Some(path) = &self.source {
+        if let Some(path) = &self.annotate {
             write::file(path, annotated(&lines, &by_line).as_bytes())?;
         }
         let report = if self.json {

@@ -43,7 +43,7 @@ impl Args {
         let device = self.target.device()?;
         let case = read::case(&self.inputs).map_err(|error| CliError::in_file(&self.inputs, error))?;
         let extents = Problem::new(&rule, &case).map_err(|error| CliError::in_file(&self.inputs, error))?.extents();
-        let engine = self.target.engine();
+        let engine = self.target.engine()?;
         let schedule = self.target.tuned(&rule, &device, &engine, extents)?;
         let outcome = engine
             .run(&Run { schedule: &schedule, ..self.target.of(&rule, &device) }, &case)

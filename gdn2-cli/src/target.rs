@@ -35,6 +35,8 @@ pub struct Target {
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = positive)]
     pub tokens_per_launch: usize,
     #[command(flatten)]
+    pub source: compiler::Source,
+    #[command(flatten)]
     pub check: VmCheck,
     #[command(flatten)]
     pub compiler: compiler::Flags,
@@ -85,9 +87,13 @@ impl Target {
         Ok(device)
     }
 
-    /// An engine whose compiler knows the committed PTX.
-    pub fn engine(&self) -> Engine {
-        Engine::new(self.compiler.compiler(Path::new("kernels")))
+    /// An engine whose compiler knows the committed PTX, and the hand-edited kernel where there is one.
+    pub fn engine(&self) -> Result<Engine, CliError> {
+        if self.source.given() && self.device.starts_with("cpu") {
+            let why = "--source is a kernel, and the cpu device runs none: use --device vm or cuda:N";
+            return Err(CliError::Usage(why.to_owned()));
+        }
+        Ok(Engine::new(self.source.of(self.compiler.compiler(Path::new("kernels")))?))
     }
 
     /// The schedule of a call: as given, else the tuned one, else empty, which stands for the built-in one. Committed

@@ -31,7 +31,8 @@ use crate::{Verdict, drawn, write};
   gdn2 verify --cases tests/cases --device vm
   gdn2 verify rules/kda.gdn2 --cases kda.safetensors --device vm --arch sm_90a --schedule chunk=32
   gdn2 verify --cases tests/cases --device vm --pass decode --tokens-per-launch 4
-  gdn2 verify rules/kda.gdn2 --draws --device cuda:0 --twice")]
+  gdn2 verify rules/kda.gdn2 --draws --device cuda:0 --twice
+  gdn2 verify rules/kda.gdn2 --draws --device vm --arch sm_90a --schedule chunk=32 --source my.cu")]
 pub struct Args {
     /// Rule file; without it each case's metadata says what the rule is
     #[arg(value_name = "FILE[#RULE]")]
@@ -58,7 +59,7 @@ impl Args {
     pub fn run(&self) -> Result<Verdict, CliError> {
         let fixed = self.rule.as_ref().map(|rule| self.overrides.apply(rule.rule()?)).transpose()?;
         let device = self.target.checked_device(Check::Full)?;
-        let engine = self.target.engine();
+        let engine = self.target.engine()?;
         let paths = cases(&self.cases)?;
         let progress = Progress::new("verifying", paths.len());
         let mut rows = Rows::new(self.twice);

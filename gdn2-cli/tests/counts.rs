@@ -18,7 +18,7 @@ fn profile_of_one_chunk_of_linear_attention() {
     let rule = "rule linear { decay: none; erase: none; write: none; key_dim: 16; value_dim: 16; dtype: bf16; }";
     std::fs::write(folder.path().join("linear.gdn2"), rule).unwrap();
     let args = ["profile", "linear.gdn2", "--device", "vm", "--shape", "B=1,T=16,H=1", "--schedule", "chunk=16"];
-    let profile = json(folder.path(), &[&args[..], &["--source", "annotated.cu", "--json"]].concat());
+    let profile = json(folder.path(), &[&args[..], &["--annotate", "annotated.cu", "--json"]].concat());
     let total = |name: &str| profile["total"][name].as_u64().unwrap();
 
     // Bytes: q, k, v of 16 x 16 bf16 and a state of 16 x 16 f32 are read; o and the state are written.

@@ -2,6 +2,7 @@
 //! cache; without NVRTC, takes PTX that was compiled before from the same text.
 
 use crate::cache::{Cache, Key};
+use crate::edited::Edited;
 use crate::nvrtc::{EntryResources, Nvrtc, NvrtcError, Options, Version};
 use crate::toolchain::Search;
 use gdn2_codegen::arch::Arch;
@@ -48,6 +49,7 @@ pub struct Compiler {
     options: Options,
     cache: Option<Cache>,
     prebuilt: HashMap<(String, Arch), String>,
+    edited: Option<Edited>,
     nvrtc: OnceLock<Result<Nvrtc, NvrtcError>>,
 }
 
@@ -55,13 +57,26 @@ impl Compiler {
     /// A compiler that searches NVRTC as told and keeps results in the search's cache folder.
     pub fn new(search: Search) -> Compiler {
         let cache = search.cache.as_deref().map(Cache::new);
-        Compiler { search, options: Options::default(), cache, prebuilt: HashMap::new(), nvrtc: OnceLock::new() }
+        Compiler {
+            search,
+            options: Options::default(),
+            cache,
+            prebuilt: HashMap::new(),
+            edited: None,
+            nvrtc: OnceLock::new(),
+        }
     }
 
     /// The same compiler, leaving out what ties machine code to lines of its source: the code is the same, the file a
     /// quarter of the size.
     pub fn without_lines(mut self) -> Compiler {
         self.options.line_info = false;
+        self
+    }
+
+    /// The same compiler, with a hand-edited text in the place of what is generated for its kernel.
+    pub fn with_edited(mut self, edited: Edited) -> Compiler {
+        self.edited = Some(edited);
         self
     }
 
@@ -78,12 +93,14 @@ impl Compiler {
         self.nvrtc.get_or_init(|| Nvrtc::find(&self.search)).as_ref().map_err(NvrtcError::clone)
     }
 
-    /// Renders and compiles a kernel.
+    /// Renders and compiles a kernel, or the hand-edited text that stands for it.
     ///
     /// # Errors
-    /// No NVRTC and no prebuilt PTX of this text, or a text NVRTC refuses.
+    /// No NVRTC and no prebuilt PTX of this text, a text NVRTC refuses, or a hand-edited one that is no such kernel's.
     pub fn compile(&self, kernel: Kernel) -> Result<Artifact, NvrtcError> {
-        let source = gdn2_codegen::render(&kernel);
+        let generated = gdn2_codegen::render(&kernel);
+        let edited = self.edited.as_ref().map(|edited| edited.source(&kernel, &generated)).transpose()?;
+        let source = edited.flatten().unwrap_or(generated);
         self.compile_source(kernel, source)
     }
 

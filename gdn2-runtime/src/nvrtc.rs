@@ -65,6 +65,9 @@ pub enum NvrtcError {
     /// A source, option or target with a NUL byte, which C strings cannot hold.
     #[error("{0} holds a NUL byte")]
     Nul(&'static str),
+    /// A hand-edited text that does not fit the kernel it is to stand for.
+    #[error(transparent)]
+    Edited(#[from] crate::edited::EditedError),
 }
 
 /// How to compile.

@@ -33,6 +33,7 @@ use crate::{Verdict, compiler, tuned};
   gdn2 predict rules/gdn.gdn2 rules/kda.gdn2 rules/gdn2.gdn2 --target h200 --shape B=8,T=8192,H=16 \\
     --shape B=1,T=8192,H=16
   gdn2 predict rules/gdn.gdn2 --target h200 --shape B=8,T=8192,H=16 --schedule matrix=wgmma --roles
+  gdn2 predict rules/gdn.gdn2 --target h200 --shape B=8,T=8192,H=16 --schedule chunk=64,segments=1 --source my.cu
   gdn2 predict --launch launch.json --cubin kernel.cubin --target h200 --roles
   gdn2 predict --published")]
 pub struct Args {
@@ -69,6 +70,8 @@ pub struct Args {
     records: PathBuf,
     #[command(flatten)]
     overrides: Overrides,
+    #[command(flatten)]
+    source: compiler::Source,
     #[command(flatten)]
     compiler: compiler::Flags,
 }

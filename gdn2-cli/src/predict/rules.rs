@@ -42,7 +42,11 @@ pub(super) fn run(args: &Args, target: &Target) -> Result<Verdict, CliError> {
     let arch = target.arch;
     let search = args.compiler.search();
     let disassembler = Nvdisasm::find(&search)?;
-    let compiler = args.compiler.bare();
+    if args.source.given() && (args.schedule.len(), args.rules.len()) != (1, 1) {
+        let why = "--source is one kernel: name one rule, and by --schedule the schedule that it was generated in";
+        return Err(CliError::Usage(why.to_owned()));
+    }
+    let compiler = args.source.of(args.compiler.bare())?;
     let mut jobs = Vec::new();
     for rule in &args.rules {
         for rule in rule.rules()? {

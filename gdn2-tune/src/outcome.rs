@@ -80,6 +80,8 @@ pub struct Sample {
 pub enum Outcome {
     /// It ran and was right.
     Correct(Sample),
+    /// It has a time by the clock; nobody has looked at its results, for others are faster. It wins nothing like that.
+    Timed(Sample),
     /// It cannot win.
     Invalid {
         /// Why, in one word.
@@ -98,7 +100,7 @@ impl Outcome {
     /// The median in microseconds, of a candidate that may win.
     pub fn micros(&self) -> Option<f64> {
         match self {
-            Outcome::Correct(sample) => Some(sample.time.micros),
+            Outcome::Correct(sample) | Outcome::Timed(sample) => Some(sample.time.micros),
             Outcome::Invalid { .. } => None,
         }
     }

@@ -1,5 +1,6 @@
 //! A recorded search as an evaluator: strategies are compared on times that were really taken, without a GPU.
 
+use crate::floor::WORTH;
 use crate::log::{Contents, Effort};
 use crate::search::{Evaluate, Points};
 use gdn2_codegen::schedule::Schedule;
@@ -12,6 +13,8 @@ pub struct Replay {
     pub schedules: Vec<Schedule>,
     /// Each candidate's time, microseconds, at its longest look; `None` where it cannot win.
     pub micros: Vec<Option<f64>>,
+    /// The least that each can take; nothing where no candidate is passed over for that.
+    pub floors: Option<Vec<f64>>,
     seen: HashSet<usize>,
     limit: usize,
 }
@@ -41,7 +44,12 @@ impl Replay {
             looks[..=at].rotate_right(1);
         }
         let micros = looks.into_iter().map(|(_, micros)| micros).collect();
-        Replay { schedules, micros, seen: HashSet::new(), limit: usize::MAX }
+        Replay::new(schedules, micros, None)
+    }
+
+    /// Candidates with their times and the least that each can take.
+    pub fn new(schedules: Vec<Schedule>, micros: Vec<Option<f64>>, floors: Option<Vec<f64>>) -> Replay {
+        Replay { schedules, micros, floors, seen: HashSet::new(), limit: usize::MAX }
     }
 
     /// The same search, not yet looked at, that ends after this many different candidates.
@@ -83,5 +91,10 @@ impl Evaluate for Replay {
             answers.push(self.micros[candidate]);
         }
         answers
+    }
+
+    fn hopeless(&self, candidate: usize) -> bool {
+        let Some(floors) = self.floors.as_ref().filter(|_| !self.seen.contains(&candidate)) else { return false };
+        self.found().is_some_and(|(_, best)| floors[candidate] > WORTH * best)
     }
 }

@@ -9,7 +9,7 @@ use gdn2_codegen::schedule::Schedule;
 use std::fmt;
 
 /// Schedules of a prediction that a machine with the GPU looks at first.
-const SHORTLIST: usize = 5;
+pub const SHORTLIST: usize = 5;
 
 /// What a search says of the record of its calls.
 #[derive(Clone, Debug, PartialEq)]
@@ -94,11 +94,26 @@ impl Searched {
         self.legal.iter().filter(|schedule| self.looks.verdict(**schedule).is_some()).count()
     }
 
-    /// Candidates that can win, fastest first; and what calls get, where it ran.
+    /// Candidates that can win, fastest first; and what calls get, where it has a time.
     pub fn ranking(&self, holder: Schedule) -> Vec<(Schedule, Sample)> {
         let mut ranking = self.looks.final_ranking(&self.legal);
         ranking.retain(|(schedule, sample)| *schedule == holder || !sample.spills());
+        if let Some(Outcome::Timed(sample)) = self.looks.verdict(holder) {
+            let behind = ranking.partition_point(|(_, other)| other.time.micros <= sample.time.micros);
+            ranking.insert(behind, (holder, sample.clone()));
+        }
         ranking
+    }
+
+    /// Candidates of a ranking that ran correctly.
+    fn ran(&self, ranking: &[(Schedule, Sample)]) -> usize {
+        let right = |schedule| matches!(self.looks.verdict(schedule), Some(Outcome::Correct(_)));
+        ranking.iter().filter(|(schedule, _)| right(*schedule)).count()
+    }
+
+    /// Candidates that have a time and were not run.
+    pub fn unchecked(&self) -> usize {
+        self.looks.unchecked(&self.legal).len()
     }
 
     /// Rules on the record of calls that get `holder` without it. Nothing replaces that unless it is faster beyond doubt,
@@ -108,7 +123,7 @@ impl Searched {
         let ranking = self.ranking(holder);
         let own = Schedule::default_for(&self.job.rule, self.job.pass, self.job.arch).ok()?;
         let to_beat = match self.looks.verdict(holder) {
-            Some(Outcome::Correct(_)) => holder,
+            Some(Outcome::Correct(_) | Outcome::Timed(_)) => holder,
             // A call that gets this is not served: the built-in schedule is what is left.
             Some(Outcome::Invalid { reason: Reason::Compile | Reason::Correctness, .. }) => own,
             None if !self.legal.contains(&holder) => own,
@@ -128,7 +143,10 @@ impl Searched {
                 _ => NoRecord::Fastest(timed(winner)),
             }));
         }
-        let built_in = ranking.iter().find(|(schedule, _)| *schedule == own).map(timed);
+        let built_in = match self.looks.verdict(own) {
+            Some(Outcome::Timed(sample)) => Some(timed(&(own, sample.clone()))),
+            _ => ranking.iter().find(|(schedule, _)| *schedule == own).map(timed),
+        };
         let before = held.filter(|_| to_beat == holder).map(timed);
         Some(Ruling::Record(Box::new(self.record(&ranking, winner, (built_in, own), before, runner_up.map(timed)))))
     }
@@ -154,7 +172,7 @@ impl Searched {
             before,
             runner_up,
             shortlist: if basis == Basis::Predicted { best.take(SHORTLIST).collect() } else { Vec::new() },
-            correct: u32::try_from(ranking.len()).unwrap_or(u32::MAX),
+            correct: u32::try_from(self.ran(ranking)).unwrap_or(u32::MAX),
             tried: u32::try_from(self.looked_at() + self.illegal).unwrap_or(u32::MAX),
             provenance: Provenance {
                 rule: rule_fingerprint(rule),
@@ -173,6 +191,9 @@ impl Searched {
     fn what_happened(&self, schedule: Schedule) -> String {
         let why = match self.looks.verdict(schedule) {
             Some(Outcome::Invalid { reason, detail }) => format!("{reason}: {detail}"),
+            Some(Outcome::Timed(sample)) => {
+                format!("{} by the clock, and not among those that were run", micros(sample.time.micros))
+            }
             Some(Outcome::Correct(_)) => "it ran, and was left out of the last round".to_owned(),
             None if self.legal.contains(&schedule) => "the search ended before it was looked at".to_owned(),
             None => "it is not legal".to_owned(),

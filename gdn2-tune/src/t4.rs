@@ -11,7 +11,7 @@ pub fn export(log: &Contents, search: &Search) -> Value {
     let refused = log
         .refused(&search.search)
         .map(|refusal| result(refusal.schedule, refusal.at, None, Reason::Constraints.name(), Vec::new(), Vec::new()));
-    let evaluated = log.of(&search.search).map(|evaluation| {
+    let evaluated = log.of(&search.search).filter_map(|evaluation| {
         let (invalidity, measurements, runtimes) = match &evaluation.outcome {
             Outcome::Correct(sample) => {
                 let time = json!({ "name": "time", "value": sample.time.micros / 1e3, "unit": "ms" });
@@ -22,9 +22,12 @@ pub fn export(log: &Contents, search: &Search) -> Value {
                 let all: Vec<Value> = std::iter::once(time).chain(others).collect();
                 ("correct", all, vec![sample.time.micros / 1e3])
             }
+            // Nobody has looked at its results, and the format knows right or wrong.
+            Outcome::Timed(_) => return None,
             Outcome::Invalid { reason, .. } => (reason.name(), Vec::new(), Vec::new()),
         };
-        result(evaluation.schedule, evaluation.at, Some(evaluation.seconds), invalidity, measurements, runtimes)
+        let seconds = Some(evaluation.seconds);
+        Some(result(evaluation.schedule, evaluation.at, seconds, invalidity, measurements, runtimes))
     });
     let results: Vec<Value> = refused.chain(evaluated).collect();
     json!({ "schema_version": "1.0.0", "results": results })

@@ -28,7 +28,7 @@ impl Looks {
         self.0.retain(|(schedule, _), outcome| match outcome {
             Outcome::Invalid { reason: Reason::Timeout, .. } => false,
             Outcome::Invalid { reason: Reason::Constraints, .. } => *schedule != holder,
-            Outcome::Invalid { .. } | Outcome::Correct(_) => true,
+            Outcome::Invalid { .. } | Outcome::Timed(_) | Outcome::Correct(_) => true,
         });
     }
 
@@ -69,11 +69,35 @@ impl Looks {
 
     /// Candidates that may win, fastest first; of equals, the one that comes first in the list.
     pub fn ranking(&self, candidates: &[Schedule]) -> Vec<(Schedule, Sample)> {
-        let correct = candidates.iter().filter_map(|schedule| match self.verdict(*schedule) {
-            Some(Outcome::Correct(sample)) => Some((*schedule, sample.clone())),
-            _ => None,
-        });
-        let mut ranking: Vec<_> = correct.collect();
+        self.fastest(candidates, |outcome| match outcome {
+            Outcome::Correct(sample) => Some(sample),
+            Outcome::Timed(_) | Outcome::Invalid { .. } => None,
+        })
+    }
+
+    /// Candidates that have a time and whose results nobody has looked at, fastest first.
+    pub fn unchecked(&self, candidates: &[Schedule]) -> Vec<(Schedule, Sample)> {
+        self.fastest(candidates, |outcome| match outcome {
+            Outcome::Timed(sample) => Some(sample),
+            Outcome::Correct(_) | Outcome::Invalid { .. } => None,
+        })
+    }
+
+    /// Candidates that have a time, looked at or not, fastest first.
+    pub fn timed(&self, candidates: &[Schedule]) -> Vec<(Schedule, Sample)> {
+        self.fastest(candidates, |outcome| match outcome {
+            Outcome::Correct(sample) | Outcome::Timed(sample) => Some(sample),
+            Outcome::Invalid { .. } => None,
+        })
+    }
+
+    fn fastest(
+        &self,
+        candidates: &[Schedule],
+        wanted: impl Fn(&Outcome) -> Option<&Sample>,
+    ) -> Vec<(Schedule, Sample)> {
+        let wanted = |schedule: &Schedule| Some((*schedule, self.verdict(*schedule).and_then(&wanted)?.clone()));
+        let mut ranking: Vec<_> = candidates.iter().filter_map(wanted).collect();
         ranking.sort_by(|a, b| a.1.time.micros.total_cmp(&b.1.time.micros));
         ranking
     }

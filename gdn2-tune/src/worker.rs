@@ -5,7 +5,7 @@
 
 use crate::job::Job;
 use crate::log::Effort;
-use crate::outcome::{Outcome, Reason};
+use crate::outcome::{Outcome, Reason, Sample};
 use gdn2_codegen::schedule::Schedule;
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
@@ -21,8 +21,10 @@ use std::time::{Duration, Instant};
 pub enum Step {
     /// Compile into the artifact cache: many at once, ahead of the measurement.
     Prepare,
-    /// Compile where that is not done, check the outputs, take the time.
+    /// Compile where that is not done, check the outputs, take the time; of predictions the time alone.
     Evaluate,
+    /// Check the outputs of a candidate that has a time by the clock.
+    Check,
 }
 
 /// What a worker is asked.
@@ -39,6 +41,9 @@ pub struct Request {
     /// Whether calls get it today: then it has a time even where it spills registers, for others to be held against.
     #[serde(default)]
     pub holder: bool,
+    /// What the clock said of it, where its outputs are to be checked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timed: Option<Sample>,
 }
 
 /// What a worker answers.

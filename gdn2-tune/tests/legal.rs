@@ -45,8 +45,14 @@ fn check(
                     let shape = Shape { batch: 1, tokens, key_heads: 1, value_heads: 1 };
                     let gpu = standing(arch).gpu.to_owned();
                     let job = Job { rule: rule.clone(), pass, shape, gpu, arch, engine: Engine::Vm };
-                    let request =
-                        Request { job, schedule: *schedule, effort: Effort::FIRST, step: Step::Evaluate, holder: true };
+                    let request = Request {
+                        job,
+                        schedule: *schedule,
+                        effort: Effort::FIRST,
+                        step: Step::Evaluate,
+                        holder: true,
+                        timed: None,
+                    };
                     // What calls get has a time where it spills, too.
                     let outcome = evaluator.answer(&request);
                     if !matches!(outcome, Some(Outcome::Correct(_))) {

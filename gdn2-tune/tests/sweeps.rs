@@ -16,7 +16,7 @@ use gdn2_tune::outcome::{Outcome, Reason, Sample};
 use gdn2_tune::ruling::{NoRecord, Ruling};
 use gdn2_tune::search::Strategy;
 use gdn2_tune::sweep::{Begin, Budget, Event, Machine, Setup, Swept, sweep};
-use gdn2_tune::worker::{Pool, Request, serve};
+use gdn2_tune::worker::{Pool, Request, Step, serve};
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -28,6 +28,7 @@ fn main() {
             serve(std::io::stdin().lock(), std::io::stdout().lock(), |request| Some(timed(request))).unwrap()
         }
         Some("faulty") => faulty(),
+        Some("clocked") => serve(std::io::stdin().lock(), std::io::stdout().lock(), clocked).unwrap(),
         Some("accidents") => serve(std::io::stdin().lock(), std::io::stdout().lock(), accidents).unwrap(),
         Some("treacherous") => serve(std::io::stdin().lock(), std::io::stdout().lock(), treacherous).unwrap(),
         Some("sweep") => {
@@ -47,6 +48,8 @@ fn main() {
             println!("the_two_best_meet_and_the_model_orders_the_rest ... ok");
             what_calls_get_is_timed_though_it_spills();
             println!("what_calls_get_is_timed_though_it_spills ... ok");
+            of_predictions_the_best_are_run_and_the_wrong_never_win();
+            println!("of_predictions_the_best_are_run_and_the_wrong_never_win ... ok");
             no_accident_makes_a_record_worse_than_what_calls_get();
             println!("no_accident_makes_a_record_worse_than_what_calls_get ... ok");
         }
@@ -155,6 +158,7 @@ fn setup<'a>(job: &Job, pool: &'a Pool, log: &'a Path, strategy: Strategy, holde
         strategy,
         seed: 0,
         budget: Budget { time: None, candidates: None },
+        checks: 5,
         compiler: "NVRTC 13.0".to_owned(),
         constants: None,
         machine: Machine { driver: None, clock_mhz: 1980, floor_micros: 0.0 },
@@ -314,6 +318,64 @@ fn what_calls_get_is_timed_though_it_spills() {
     // Once calls get another schedule, it is turned away like any other.
     let others = swept.searched.ranking(legal(&job)[1]);
     assert!(others.iter().all(|(schedule, _)| *schedule != built_in(&job)), "{others:?}");
+}
+
+/// The fastest by the clock, whose results are wrong.
+const WRONG: Decode = Decode { value_split: 2, warps: 4 };
+
+/// A time by the clock where one is asked for, and then what its results are worth.
+fn clocked(request: &Request) -> Option<Outcome> {
+    let Outcome::Correct(sample) = timed(request) else { return None };
+    Some(match request.step {
+        Step::Check if request.schedule == Schedule::Decode(WRONG) => {
+            Outcome::invalid(Reason::Correctness, "o: error 1.0, bar 0.005")
+        }
+        Step::Check => {
+            assert_eq!(request.timed, Some(sample.clone()), "the clock is asked once");
+            Outcome::Correct(sample)
+        }
+        Step::Prepare | Step::Evaluate => Outcome::Timed(sample),
+    })
+}
+
+/// Nobody looks at the results of what others are faster than; the fastest is not believed.
+fn of_predictions_the_best_are_run_and_the_wrong_never_win() {
+    let folder = tempfile::tempdir().unwrap();
+    let job = Job { rule: job().rule.with_dims(128, 128).unwrap(), engine: Engine::Model, ..job() };
+    let legal = legal(&job);
+    for strategy in Strategy::ALL {
+        let log = folder.path().join(format!("{strategy}.jsonl"));
+        let (checks, program) = (2, std::env::current_exe().unwrap());
+        let command = move || {
+            let mut command = Command::new(&program);
+            command.arg("clocked");
+            command
+        };
+        let pool = Pool::new(command, 2, Duration::from_secs(120));
+        let holder = built_in(&job);
+        let setup = Setup { checks, ..setup(&job, &pool, &log, strategy, holder) };
+        let swept = sweep(&job, &setup, &mut |_| {}).unwrap();
+        let verdict = |schedule| swept.searched.looks.verdict(schedule).cloned();
+        let wrong = verdict(Schedule::Decode(WRONG));
+        let refused = usize::from(wrong.is_some());
+        if let Some(wrong) = wrong {
+            assert!(matches!(wrong, Outcome::Invalid { reason: Reason::Correctness, .. }), "{strategy}: {wrong:?}");
+        }
+        assert!(matches!(verdict(holder), Some(Outcome::Correct(_))), "{strategy}: {:?}", verdict(holder));
+        let outcomes: Vec<Outcome> = legal.iter().filter_map(|schedule| verdict(*schedule)).collect();
+        let ran = outcomes.iter().filter(|outcome| matches!(outcome, Outcome::Correct(_))).count();
+        assert!((checks..=checks + 1).contains(&ran), "{strategy}: {ran} ran");
+        assert_eq!(swept.searched.unchecked(), outcomes.len() - ran - refused, "{strategy}: {outcomes:?}");
+        if let Ruling::Record(record) = &swept.ruling {
+            assert_ne!(record.winner.schedule, Schedule::Decode(WRONG), "{strategy}");
+            assert!(record.correct as usize == ran && record.shortlist.len() <= ran, "{strategy}: {record:?}");
+        }
+        // A search that goes on believes what was found out.
+        let again = sweep(&job, &setup, &mut |event| {
+            assert!(!matches!(event, Event::Checking(_)), "{strategy}: run again");
+        });
+        assert_eq!(again.unwrap().ruling, swept.ruling, "{strategy}");
+    }
 }
 
 /// True times, which a search learns only as far as accidents let it.

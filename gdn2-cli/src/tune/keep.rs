@@ -1,7 +1,7 @@
 //! What calls get before a search, and the record after it.
 
 use gdn2_codegen::lookup::{Choice, Question, Step};
-use gdn2_codegen::record::{Basis, Record};
+use gdn2_codegen::record::{Basis, Record, Records};
 use gdn2_runtime::files;
 use gdn2_tune::job::Job;
 use gdn2_tune::report;
@@ -97,7 +97,10 @@ impl Args {
         let Job { rule, pass, arch, shape, .. } = job;
         let extents = Some(shape.extents());
         let question = Question { rule, pass: *pass, arch: *arch, extents, compiler: Some(compiler) };
-        let neighbours = tuned::of(&self.records, &job.gpu)?.index(&question)?.neighbours(shape.extents());
+        // What a call without records gets is a word of the wave formula.
+        let unrecorded = Records::default().choose(&question)?.schedule;
+        let records = tuned::of(&self.records, &job.gpu)?.index(&question)?.neighbours(shape.extents());
+        let neighbours = [unrecorded].into_iter().chain(records).collect();
         let command = std::env::args_os().map(|part| part.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ");
         Ok(Begin { holder: schedule, from: step.to_string(), neighbours, command })
     }

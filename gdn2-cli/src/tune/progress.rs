@@ -75,6 +75,9 @@ impl Watch {
                 }
                 self.bar.set_message(message);
             }
+            Event::Checking(count) => {
+                self.note(&format!("running the best {count} by the clock, for their results"));
+            }
             Event::RunOff(met) => {
                 let met: Vec<String> = met.iter().map(ToString::to_string).collect();
                 self.note(&format!("run-off: {}", met.join(" against ")));

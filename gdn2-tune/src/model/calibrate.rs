@@ -69,7 +69,7 @@ pub fn pairs(measured: &Contents, counted: &Contents) -> Vec<Pair> {
         let mut loads = HashMap::new();
         for other in counted.searches.iter().filter(|other| other.job == twin) {
             loads.extend(counted.of(&other.search).filter_map(|evaluation| match &evaluation.outcome {
-                Outcome::Correct(sample) => Some((evaluation.schedule, &sample.launches)),
+                Outcome::Correct(sample) | Outcome::Timed(sample) => Some((evaluation.schedule, &sample.launches)),
                 Outcome::Invalid { .. } => None,
             }));
         }

@@ -43,8 +43,10 @@ pub struct Findings<'a> {
     search: &'a Search,
     /// What the clock knows of the GPU, where it knows it.
     constants: Option<Constants>,
-    /// Correct candidates, fastest first.
+    /// Candidates with a time, fastest first.
     ranking: Vec<(Schedule, Sample)>,
+    /// Those of them that ran correctly, and what calls got before.
+    correct: Vec<(Schedule, Sample)>,
     /// The others with the reason in a word and in full.
     rejected: Vec<(Schedule, Reason, String)>,
     built_in: Schedule,
@@ -74,6 +76,11 @@ impl<'a> Findings<'a> {
         }
         let looks = Looks::of(log, &search.search, &candidates);
         let mut ranking = looks.final_ranking(&candidates);
+        let ran: Vec<Schedule> = ranking.iter().map(|(schedule, _)| *schedule).collect();
+        for (schedule, sample) in looks.unchecked(&candidates) {
+            let behind = ranking.partition_point(|(_, other)| other.time.micros <= sample.time.micros);
+            ranking.insert(behind, (schedule, sample));
+        }
         // A GPU tells times alone; what the same log counted stands beside them.
         let twin = Job { engine: Engine::Model, ..job.clone() };
         let counted: Vec<_> = log.searches.iter().filter(|other| other.job == twin).collect();
@@ -93,7 +100,9 @@ impl<'a> Findings<'a> {
             _ => None,
         });
         let rejected = refused.chain(failed).collect();
-        if ranking.is_empty() {
+        let stands = |one: &&(Schedule, Sample)| one.0 == holder || ran.contains(&one.0);
+        let correct: Vec<(Schedule, Sample)> = ranking.iter().filter(stands).cloned().collect();
+        if correct.is_empty() {
             return Err(ReportError::NoWinner(search.search.clone()));
         }
         let constants = match Constants::of(&job.gpu, records) {
@@ -108,6 +117,7 @@ impl<'a> Findings<'a> {
             search,
             constants,
             ranking,
+            correct,
             built_in,
             holder,
             begun: log.before(&search.search).map(|held| (timestamp(held.at), held.command.clone())),
@@ -122,14 +132,18 @@ impl<'a> Findings<'a> {
     /// How much of the space was looked at.
     fn width(&self) -> String {
         let Findings { legal, looked_at, candidates, .. } = self;
-        match legal.saturating_sub(*looked_at) {
+        let looked_at = match legal.saturating_sub(*looked_at) {
             0 => format!("all {legal} legal candidates of {candidates} were looked at"),
             never => format!("{never} of {legal} legal candidates were never looked at"),
+        };
+        match self.ranking.len() - self.correct.len() {
+            0 => looked_at,
+            unchecked => format!("{looked_at}; {unchecked} have a time and were not run, for others are faster"),
         }
     }
 
     fn podium(&self) -> Result<Podium<'_>, ReportError> {
-        let podium = podium(&self.ranking, self.holder, &self.doubt);
+        let podium = podium(&self.correct, self.holder, &self.doubt);
         podium.ok_or_else(|| ReportError::NoWinner(self.search.search.clone()))
     }
 
@@ -163,7 +177,7 @@ impl<'a> Findings<'a> {
         let own = if self.holder == self.built_in { "the built-in schedule" } else { "what calls got before" };
         let what = self.worth();
         let time = winner.1.time;
-        let fastest = &self.ranking[0];
+        let fastest = &self.correct[0];
         let mut text = format!("{} wins with {} {what}", winner.0, micros(time.micros));
         let gain = |base: f64, better: f64| 100.0 * (base / better - 1.0);
         match holder {
@@ -233,7 +247,7 @@ impl<'a> Findings<'a> {
                 format!(
                     "{}: {} correct, {} rejected; {}",
                     self.candidates,
-                    self.ranking.len(),
+                    self.correct.len(),
                     self.rejected.len(),
                     self.width()
                 ),

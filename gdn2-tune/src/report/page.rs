@@ -43,6 +43,8 @@ fn view(findings: &Findings) -> Result<Value, ReportError> {
                 "winner"
             } else if *schedule == findings.built_in {
                 "built-in"
+            } else if findings.correct.iter().all(|(ran, _)| ran != schedule) {
+                "not run"
             } else {
                 ""
             };
@@ -75,7 +77,8 @@ fn view(findings: &Findings) -> Result<Value, ReportError> {
         "rejections": rejections(findings),
         "rows": rows,
         "shown": rows.len(),
-        "correct": findings.ranking.len(),
+        "correct": findings.correct.len(),
+        "timed": findings.ranking.len(),
     }))
 }
 

@@ -31,6 +31,7 @@ pub fn table(findings: &Findings) -> Result<String, ReportError> {
                 schedule if schedule == winner => "winner".to_owned(),
                 schedule if schedule == findings.holder => "before".to_owned(),
                 schedule if schedule == findings.built_in => "built-in".to_owned(),
+                schedule if findings.correct.iter().all(|(ran, _)| *ran != schedule) => "not run".to_owned(),
                 _ => String::new(),
             },
         ]);

@@ -18,6 +18,24 @@ pub trait Evaluate {
     /// One time, in any unit, per candidate; `None` for one that cannot win. An answer shorter than the question means
     /// that the budget is spent, or that a better time is not to be had.
     fn evaluate(&mut self, wanted: &[usize], effort: Effort) -> Vec<Option<f64>>;
+
+    /// Whether a candidate that was not looked at is known to be no better than the best so far.
+    fn hopeless(&self, _candidate: usize) -> bool {
+        false
+    }
+}
+
+/// Why a search ended.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum End {
+    /// It looked at every candidate that is not hopeless.
+    All,
+    /// Whoever evaluates had enough.
+    Spent,
+    /// It looked at as many candidates as it takes.
+    Share,
+    /// No other candidate is expected to gain more than this, as a part of the best time.
+    NoGain(f64),
 }
 
 /// How to search.
@@ -126,14 +144,14 @@ pub fn search(
     prior: Option<&[f64]>,
     seed: u64,
     evaluator: &mut dyn Evaluate,
-) {
+) -> End {
     let begin = begin.clamp(1, points.len().max(1));
     let all: Vec<usize> = (0..points.len()).collect();
     match strategy {
         Strategy::Grid => in_order(&promising_first(all, begin, prior), evaluator),
         Strategy::Random => {
             let others = Random(seed).shuffled(all.iter().copied().skip(begin).collect());
-            in_order(&all.iter().copied().take(begin).chain(others).collect::<Vec<usize>>(), evaluator);
+            in_order(&all.iter().copied().take(begin).chain(others).collect::<Vec<usize>>(), evaluator)
         }
         Strategy::Halving => halving(promising_first(all, begin, prior), evaluator),
         Strategy::Guided => guided::search(&points.rows, begin, prior, seed, evaluator),
@@ -147,36 +165,46 @@ fn promising_first(mut candidates: Vec<usize>, begin: usize, prior: Option<&[f64
     candidates
 }
 
-fn in_order(candidates: &[usize], evaluator: &mut dyn Evaluate) {
-    for batch in candidates.chunks(BATCH) {
-        if evaluator.evaluate(batch, Effort::FIRST).len() < batch.len() {
-            return;
+fn in_order(candidates: &[usize], evaluator: &mut dyn Evaluate) -> End {
+    let mut left = candidates.iter().copied();
+    loop {
+        let batch: Vec<usize> = left.by_ref().filter(|at| !evaluator.hopeless(*at)).take(BATCH).collect();
+        if batch.is_empty() {
+            return End::All;
+        }
+        if evaluator.evaluate(&batch, Effort::FIRST).len() < batch.len() {
+            return End::Spent;
         }
     }
 }
 
 /// Each round keeps the better third and looks three times as long.
-fn halving(mut candidates: Vec<usize>, evaluator: &mut dyn Evaluate) {
+fn halving(mut candidates: Vec<usize>, evaluator: &mut dyn Evaluate) -> End {
     let mut effort = Effort::FIRST;
     while candidates.len() > 1 {
         let mut timed = Vec::new();
-        for batch in candidates.chunks(BATCH) {
-            let answers = evaluator.evaluate(batch, effort);
+        let mut left = candidates.iter().copied();
+        loop {
+            let batch: Vec<usize> = left.by_ref().filter(|at| !evaluator.hopeless(*at)).take(BATCH).collect();
+            if batch.is_empty() {
+                break;
+            }
+            let answers = evaluator.evaluate(&batch, effort);
             let spent = answers.len() < batch.len();
             timed.extend(batch.iter().zip(answers).filter_map(|(at, micros)| Some((*at, micros?))));
             if spent {
-                return;
+                return End::Spent;
             }
         }
         timed.sort_by(|a, b| a.1.total_cmp(&b.1));
         timed.truncate(candidates.len().div_ceil(3));
         if timed.len() <= 2 {
-            return;
+            return End::All;
         }
         candidates = timed.into_iter().map(|(at, _)| at).collect();
         effort.repeats *= 3;
     }
-    in_order(&candidates, evaluator);
+    in_order(&candidates, evaluator)
 }
 
 /// SplitMix64: small, fast, the same on every machine.

@@ -1,35 +1,28 @@
 //! One search from its candidates to what became of them: the log, the workers, the budget, the run-off.
 
+mod run;
+
+use self::run::Run;
 use crate::job::{Engine, Job};
-use crate::log::{Contents, Effort, Evaluation, Held, Line, Log, Refusal, Search};
+use crate::log::{Contents, Effort, Held, Line, Log, Refusal, Search};
 use crate::model::Constants;
-use crate::outcome::{Outcome, Reason};
+use crate::outcome::Outcome;
 use crate::published::Learnt;
 use crate::ruling::{Ruling, Searched};
-use crate::search::{self, Evaluate, Points, Strategy};
-use crate::verdict::{Doubt, Looks};
-use crate::worker::{Finished, Pool, Request, Step};
+use crate::search::{self, End, Evaluate as _, Points, Strategy};
+use crate::verdict::Doubt;
+use crate::worker::Pool;
 use gdn2_codegen::bind;
 use gdn2_codegen::kernel::Illegal;
-use gdn2_codegen::record::{Basis, Damage};
+use gdn2_codegen::record::Damage;
 use gdn2_codegen::schedule::{Schedule, ScheduleError};
 use gdn2_codegen::space::{fingerprint, space};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::path::Path;
-use std::sync::mpsc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-
-/// Looks at each of the two best in the run-off.
-const RUN_OFF_ROUNDS: u32 = 4;
-
-/// A time this close to the floor is not worth another search.
-const CLOSE_TO_FLOOR: f64 = 1.1;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Candidates that are fastest by the clock and looked at first.
 const BEST_PREDICTED: usize = 5;
-
-/// Part of the time budget that the search may spend.
-const SEARCH_SHARE: f64 = 0.85;
 
 /// Why a search could not be carried out. Candidates that fail are not among the reasons.
 #[derive(Debug, thiserror::Error)]
@@ -63,7 +56,7 @@ pub struct Begin {
     pub holder: Schedule,
     /// Where that came from, as lookup says it.
     pub from: String,
-    /// What records of calls like its own say.
+    /// What calls like its own get without records, and what records of such calls say.
     pub neighbours: Vec<Schedule>,
     /// The command, for the report.
     pub command: String,
@@ -95,6 +88,8 @@ pub struct Setup<'a> {
     pub seed: u64,
     /// What it may cost.
     pub budget: Budget,
+    /// How many of the best by the clock are run, their results checked and their work counted.
+    pub checks: usize,
     /// Compiler and version, for provenance.
     pub compiler: String,
     /// What the clock knows of the GPU, where it is known.
@@ -148,6 +143,8 @@ pub enum Event<'a> {
     },
     /// The two best meet, and what calls get where that is neither.
     RunOff(&'a [Schedule]),
+    /// So many of the best by the clock are run, for their results.
+    Checking(usize),
 }
 
 /// How a search ended.
@@ -165,9 +162,30 @@ pub struct Swept {
     pub floor_micros: f64,
     /// Whether the best came so close to the floor that the search stopped.
     pub at_floor: bool,
+    /// Why it ended.
+    pub end: End,
+    /// Legal candidates that were not looked at because the least that they can take is more than the best.
+    pub hopeless: usize,
 }
 
 impl Swept {
+    /// Why it ended, and why it passed candidates over.
+    pub fn ended(&self) -> String {
+        let text = match self.end {
+            _ if self.at_floor => "the best comes within a tenth of the floor".to_owned(),
+            End::All => "every candidate that may be faster was looked at".to_owned(),
+            End::Spent => "the budget was spent".to_owned(),
+            End::Share => "it looked at a quarter of the candidates".to_owned(),
+            End::NoGain(gain) => format!("another look was expected to gain {:.1} %", 100.0 * gain),
+        };
+        match self.hopeless {
+            0 => text,
+            hopeless => format!(
+                "{text}; {hopeless} candidates were left out, for the least they can take is more than the best"
+            ),
+        }
+    }
+
     /// Legal candidates with what became of them: what the search began with, then the order of the space; `None` where it
     /// passed over one.
     pub fn legal(&self) -> Vec<(Schedule, Option<Outcome>)> {
@@ -214,10 +232,15 @@ pub fn sweep(job: &Job, setup: &Setup, watch: &mut dyn FnMut(Event)) -> Result<S
     let Begin { holder, from, command, .. } = setup.begin.clone();
     run.append(&Line::Held(Held { search: identity.clone(), schedule: holder, from, command, at: now() }));
     let points = Points::of(&run.legal);
-    let prior = prior(&predicted, &run.legal);
-    search::search(setup.strategy, &points, begin, prior.as_deref(), setup.seed, &mut run);
+    let prior = prior(&predicted, &run.legal).or_else(|| run.floors.clone());
+    let mut end = search::search(setup.strategy, &points, begin, prior.as_deref(), setup.seed, &mut run);
+    // Where one that led was wrong, others that were hopeless beside it are not any more.
+    while run.check() && !run.is_over() {
+        end = search::search(setup.strategy, &points, begin, prior.as_deref(), setup.seed, &mut run);
+    }
     run.run_off();
     let (failed, at_floor) = (run.failed.take(), run.at_floor);
+    let hopeless = (0..run.legal.len()).filter(|at| run.hopeless(*at)).count();
     if let Some(source) = failed {
         return Err(log_error(source));
     }
@@ -236,7 +259,8 @@ pub fn sweep(job: &Job, setup: &Setup, watch: &mut dyn FnMut(Event)) -> Result<S
         let tried = searched.looked_at() + illegal.len();
         return Err(SweepError::NoWinner { tried, reasons: searched.reasons() });
     };
-    Ok(Swept { search: identity, searched, ruling, illegal, floor_micros: setup.machine.floor_micros, at_floor })
+    let floor_micros = setup.machine.floor_micros;
+    Ok(Swept { search: identity, searched, ruling, illegal, floor_micros, at_floor, end, hopeless })
 }
 
 /// What the clock said of candidates in a search of the same log, where there is one.
@@ -292,152 +316,4 @@ fn prior(predicted: &HashMap<Schedule, Option<f64>>, legal: &[Schedule]) -> Opti
 /// Seconds since 1970.
 fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
-}
-
-/// A search under way.
-struct Run<'a, 'w> {
-    job: &'a Job,
-    setup: &'a Setup<'a>,
-    identity: &'a str,
-    log: Log,
-    failed: Option<std::io::Error>,
-    legal: Vec<Schedule>,
-    looks: Looks,
-    asked: HashSet<Schedule>,
-    begun: Instant,
-    deadline: Option<Instant>,
-    at_floor: bool,
-    watch: &'w mut dyn FnMut(Event),
-}
-
-impl<'a, 'w> Run<'a, 'w> {
-    fn new(
-        job: &'a Job,
-        setup: &'a Setup<'a>,
-        identity: &'a str,
-        log: Log,
-        contents: &Contents,
-        legal: Vec<Schedule>,
-        watch: &'w mut dyn FnMut(Event),
-    ) -> Run<'a, 'w> {
-        let mut looks = Looks::of(contents, identity, &legal);
-        looks.forget_what_says_nothing(setup.begin.holder);
-        // The rest is for the run-off.
-        let begun = Instant::now();
-        let deadline = setup.budget.time.map(|time| begun + time.mul_f64(SEARCH_SHARE));
-        let asked = HashSet::new();
-        Run { job, setup, identity, log, failed: None, legal, looks, asked, begun, deadline, at_floor: false, watch }
-    }
-
-    fn append(&mut self, line: &Line) {
-        if let Err(error) = self.log.append(line) {
-            self.failed.get_or_insert(error);
-        }
-    }
-
-    fn record(&mut self, schedule: Schedule, effort: Effort, outcome: Outcome, seconds: f64) {
-        let search = self.identity.to_owned();
-        self.append(&Line::Evaluation(Evaluation { search, schedule, effort, outcome, seconds, at: now() }));
-    }
-
-    /// Evaluates what the log does not hold yet.
-    fn look(&mut self, schedules: &[Schedule], effort: Effort) {
-        let todo: Vec<Schedule> =
-            schedules.iter().copied().filter(|schedule| self.looks.get(*schedule, effort).is_none()).collect();
-        let (setup, job, deadline) = (self.setup, self.job, self.deadline);
-        let holder = setup.begin.holder;
-        let request = |schedule: Schedule, step: Step| Request {
-            job: job.clone(),
-            schedule,
-            effort,
-            step,
-            holder: schedule == holder,
-        };
-        let prepare = |schedule: &Schedule| request(*schedule, Step::Prepare);
-        let evaluate = |schedule: &Schedule| request(*schedule, Step::Evaluate);
-        let Some(ahead) = setup.ahead else {
-            let requests: Vec<Request> = todo.iter().map(evaluate).collect();
-            setup.pool.run(&requests, deadline, |finished| self.learn(todo[finished.at], effort, finished));
-            return;
-        };
-        // One candidate is timed while the next are compiled.
-        let requests: Vec<Request> = todo.iter().map(prepare).collect();
-        let (compiled, ready) = mpsc::channel();
-        std::thread::scope(|scope| {
-            scope.spawn(move || {
-                ahead.run(&requests, deadline, |finished| {
-                    // Nobody listens any more only when the search is over.
-                    let _ = compiled.send(finished);
-                });
-            });
-            for finished in ready {
-                let schedule = todo[finished.at];
-                match finished.outcome {
-                    Some(_) => self.learn(schedule, effort, finished),
-                    None => {
-                        setup.pool.run(&[evaluate(&schedule)], deadline, |timed| self.learn(schedule, effort, timed))
-                    }
-                }
-            }
-        });
-    }
-
-    fn learn(&mut self, schedule: Schedule, effort: Effort, finished: Finished) {
-        let outcome =
-            finished.outcome.unwrap_or_else(|| Outcome::invalid(Reason::Runtime, "the worker gave no outcome"));
-        self.record(schedule, effort, outcome.clone(), finished.seconds);
-        self.looks.insert(schedule, effort, outcome.clone());
-        let best = self.looks.ranking(&self.legal).first().map(|(schedule, sample)| (*schedule, sample.time.micros));
-        let done = self.legal.iter().filter(|legal| self.looks.verdict(**legal).is_some()).count();
-        (self.watch)(Event::Evaluated { schedule, outcome: &outcome, best, done });
-    }
-
-    /// The two best and what calls get meet on fresh inputs, by turns, so that a drifting clock or a lucky draw favours
-    /// none. Predictions are the same on every look, so they do not meet.
-    fn run_off(&mut self) {
-        if self.job.engine.basis() == Basis::Predicted {
-            return;
-        }
-        let ranking = self.looks.ranking(&self.legal);
-        let holder = self.setup.begin.holder;
-        let place = |place: usize, schedule: Schedule| place < 2 || schedule == holder;
-        let met: Vec<Schedule> = (ranking.iter().enumerate())
-            .filter(|(at, (schedule, _))| place(*at, *schedule))
-            .map(|(_, (schedule, _))| *schedule)
-            .collect();
-        if met.len() < 2 {
-            return;
-        }
-        let repeats = met.iter().map(|schedule| self.looks.longest(*schedule)).min().unwrap_or(1);
-        self.deadline = self.setup.budget.time.map(|time| self.begun + time);
-        (self.watch)(Event::RunOff(&met));
-        for round in 1..=RUN_OFF_ROUNDS {
-            for schedule in &met {
-                self.look(&[*schedule], Effort { repeats, round });
-            }
-        }
-    }
-}
-
-impl Evaluate for Run<'_, '_> {
-    fn evaluate(&mut self, wanted: &[usize], effort: Effort) -> Vec<Option<f64>> {
-        if self.at_floor || self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-            return Vec::new();
-        }
-        let mut schedules = Vec::new();
-        for schedule in wanted.iter().map(|at| self.legal[*at]) {
-            let known = self.asked.contains(&schedule);
-            if !known && self.setup.budget.candidates.is_some_and(|limit| self.asked.len() >= limit) {
-                break;
-            }
-            self.asked.insert(schedule);
-            schedules.push(schedule);
-        }
-        self.look(&schedules, effort);
-        let answers = schedules.iter().map_while(|schedule| self.looks.get(*schedule, effort));
-        let answers: Vec<Option<f64>> = answers.map(Outcome::micros).collect();
-        let enough = self.setup.machine.floor_micros * CLOSE_TO_FLOOR;
-        self.at_floor = answers.iter().flatten().any(|micros| *micros <= enough);
-        answers
-    }
 }

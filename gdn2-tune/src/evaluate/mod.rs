@@ -1,11 +1,13 @@
 //! What a worker does with a candidate: compile it, run it on fresh inputs with poisoned outputs, hold the results
 //! against the float64 reference, and only then look at its time.
 
+mod without_gpu;
+
 use crate::job::{Engine as Kind, Job};
-use crate::model::{Clocked, Constants, ConstantsError, LaunchLoad, Load, counted_micros};
+use crate::model::{Constants, ConstantsError, Load};
 use crate::outcome::{Metric, Outcome, Reason, SPILLED, Sample};
 use crate::tallies::Tallies;
-use crate::timing::{Prepared, TimingError};
+use crate::timing::Prepared;
 use crate::worker::{Request, Step};
 use gdn2_codegen::abi::{Extents, Tensor};
 use gdn2_codegen::bind;
@@ -28,10 +30,6 @@ use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
-/// Chunks of each segment in the shorter of the two runs that counts are extrapolated from, so that the pipeline has
-/// filled in it; the other is twice as long.
-const SHORT_RUN: u32 = 2;
-
 /// Tokens that results are checked over on a GPU.
 const CHECKED_TOKENS: u32 = 512;
 
@@ -52,6 +50,8 @@ pub struct Evaluator {
     gpu: Option<cuda::Cuda>,
     /// The last inputs that a time was taken with.
     timed: Option<(Job, Shape, Case)>,
+    /// Kernels that were made ready for the clock, the last first: calls of other shapes find their blocks walked.
+    prepared: Vec<(without_gpu::Key, Prepared)>,
 }
 
 /// Inputs with their exact results, and how far results may be from them, by the chunk they are made with.
@@ -102,6 +102,7 @@ impl Evaluator {
             tallies,
             gpu: None,
             timed: None,
+            prepared: Vec::new(),
         }
     }
 
@@ -126,13 +127,14 @@ impl Evaluator {
             Ok(artifact) => artifact,
             Err(refused) => return Some(refused),
         };
-        match (request.step, job.engine) {
-            (Step::Prepare, _) => None,
-            (Step::Evaluate, Kind::Model | Kind::Vm) => Some(self.on_vm(request, &artifact).unwrap_or_else(|bad| bad)),
-            (Step::Evaluate, Kind::Cuda(ordinal)) => {
-                Some(self.on_cuda(request, &artifact, ordinal).unwrap_or_else(|bad| bad))
-            }
-        }
+        let outcome = match (request.step, job.engine) {
+            (Step::Prepare, _) => return None,
+            (Step::Evaluate, Kind::Model) => self.by_the_clock(request, &artifact),
+            (Step::Check, Kind::Model) => self.counted(request, &artifact),
+            (Step::Evaluate | Step::Check, Kind::Vm) => self.on_vm(request, &artifact),
+            (Step::Evaluate | Step::Check, Kind::Cuda(ordinal)) => self.on_cuda(request, &artifact, ordinal),
+        };
+        Some(outcome.unwrap_or_else(|bad| bad))
     }
 
     fn artifact(
@@ -154,75 +156,6 @@ impl Evaluator {
             return Err(Outcome::invalid(Reason::Constraints, detail));
         }
         Ok(artifact)
-    }
-
-    fn on_vm(&mut self, request: &Request, artifact: &Artifact) -> Result<Outcome, Outcome> {
-        let job = &request.job;
-        let constants = self.constants(&job.gpu).map_err(|error| Outcome::invalid(Reason::Runtime, error))?;
-        let mut launches = match job.engine {
-            Kind::Model => {
-                let full = full(request);
-                // One group of heads: launches that only grouped heads need are counted, too.
-                let value_heads = full.value_heads / full.key_heads.max(1);
-                let at = |tokens: u32| Shape { batch: 1, tokens, key_heads: 1, value_heads, ..full };
-                let counted = at(job.shape.tokens).extents();
-                let schedule = request.schedule;
-                let short = SHORT_RUN * schedule.chunk().unwrap_or(1) * schedule.segments();
-                let long = 2 * short;
-                if job.shape.tokens <= long {
-                    let only = at(job.shape.tokens);
-                    let loads = self.loads(request, artifact, only)?;
-                    self.launches(request, artifact, &loads, &loads, (1.0, 1.0), counted)?
-                } else {
-                    let loads = [self.loads(request, artifact, at(short))?, self.loads(request, artifact, at(long))?];
-                    self.launches(
-                        request,
-                        artifact,
-                        &loads[0],
-                        &loads[1],
-                        (f64::from(short), f64::from(long)),
-                        counted,
-                    )?
-                }
-            }
-            Kind::Vm | Kind::Cuda(_) => {
-                let loads = self.loads(request, artifact, full(request))?;
-                self.launches(request, artifact, &loads, &loads, (1.0, 1.0), job.shape.extents())?
-            }
-        };
-        let time = match job.engine {
-            Kind::Model => self.clocked(request, artifact, &constants, &mut launches)?,
-            Kind::Vm | Kind::Cuda(_) => Time { micros: counted_micros(&launches, &constants), spread: 0.0 },
-        };
-        Ok(Outcome::Correct(Sample { time, metrics: metrics(artifact), launches }))
-    }
-
-    /// The time by the clock, as far off as predictions of published times are; the clock's own figures go to the launches.
-    fn clocked(
-        &self,
-        request: &Request,
-        artifact: &Artifact,
-        constants: &Constants,
-        launches: &mut [LaunchLoad],
-    ) -> Result<Time, Outcome> {
-        let failed = |error: &dyn std::fmt::Display| Outcome::invalid(Reason::Runtime, first_lines(error));
-        let (Some(disassembler), Some(cubin)) = (&self.disassembler, &artifact.cubin) else {
-            return Err(failed(&TimingError::NoMachineCode));
-        };
-        let disassembly = disassembler.encoded_sass(cubin).map_err(|error| failed(&error))?;
-        let prepared = Prepared::new(artifact, &disassembly, constants).map_err(|error| failed(&error))?;
-        let timing = prepared.with_data_sheet().time(request.job.shape, &[]).map_err(|error| failed(&error))?;
-        let (micros, spread) = (timing.micros(), timing.band());
-        for (load, launch) in launches.iter_mut().zip(timing.launches) {
-            load.clocked = Some(Clocked {
-                micros: (launch.low * launch.high).sqrt(),
-                resident: launch.resident,
-                waves: launch.waves,
-                decided: launch.decided.to_string(),
-                launch: launch.clocks,
-            });
-        }
-        Ok(Time { micros, spread })
     }
 
     /// Results first, at a length whose reference is quick; then the time at the job's own shape, warm and cold.
@@ -282,39 +215,6 @@ impl Evaluator {
         }
         self.tallies.put(key, &loads);
         Ok(loads)
-    }
-
-    /// Launches of the job's own shape from their work in two shorter runs. Totals grow in a straight line whether blocks
-    /// get longer or more; `counted` are the extents of such a run at the job's own length.
-    fn launches(
-        &self,
-        request: &Request,
-        artifact: &Artifact,
-        short: &[Load],
-        long: &[Load],
-        at: (f64, f64),
-        counted: Extents,
-    ) -> Result<Vec<LaunchLoad>, Outcome> {
-        let job = &request.job;
-        let mut launches = Vec::new();
-        for ((launch, short), long) in artifact.kernel.launches.iter().zip(short).zip(long) {
-            if !launch.when.holds(job.shape.extents()) {
-                continue;
-            }
-            let alike = launch.grid.eval(counted).unwrap_or(1);
-            let resources = artifact.resources.iter().find(|entry| entry.entry == launch.entry);
-            let blocks = launch.grid.eval(job.shape.extents());
-            let blocks = blocks.ok_or_else(|| Outcome::invalid(Reason::Constraints, "grid does not fit 64 bits"))?;
-            launches.push(LaunchLoad {
-                blocks,
-                threads: launch.block,
-                registers: resources.map_or(0, |entry| entry.registers),
-                shared_bytes: launch.shared_bytes + resources.map_or(0, |entry| entry.static_shared),
-                load: short.extrapolated(long, at, f64::from(job.shape.tokens)).mean(alike),
-                clocked: None,
-            });
-        }
-        Ok(launches)
     }
 
     /// Runs a case on a device and holds its results against the reference.

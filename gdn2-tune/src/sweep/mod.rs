@@ -103,6 +103,11 @@ impl Setup<'_> {
     fn model(&self) -> (Option<&Constants>, Option<Learnt>) {
         (self.constants.as_ref(), self.constants.as_ref().and_then(|constants| Learnt::of(constants).ok()))
     }
+
+    /// What times are worth beside each other.
+    fn doubt(&self, job: &Job) -> Doubt {
+        Doubt { basis: job.engine.basis(), paired: self.model().1.map(|learnt| learnt.bands.paired) }
+    }
 }
 
 /// What provenance and early stopping need to know of the GPU.
@@ -249,7 +254,7 @@ pub fn sweep(job: &Job, setup: &Setup, watch: &mut dyn FnMut(Event)) -> Result<S
         legal: run.legal,
         illegal: illegal.len(),
         looks: run.looks,
-        doubt: Doubt { basis: job.engine.basis(), paired: setup.model().1.map(|learnt| learnt.bands.paired) },
+        doubt: setup.doubt(job),
         space: space_print,
         compiler: setup.compiler.clone(),
         driver: setup.machine.driver.clone(),

@@ -159,13 +159,13 @@ impl<'a, 'w> Run<'a, 'w> {
         (self.watch)(Event::Evaluated { schedule, outcome: &outcome, best, done });
     }
 
-    /// Runs the best by the clock until as many as are asked for are right, the fastest and what calls get first: without
-    /// these there is no record, so they have the time that they take. Says whether one was wrong.
+    /// Runs the best by the clock until as many as are asked for are right, the fastest and what calls get first: these have
+    /// the time that they take where a record depends on them. Says whether one was wrong.
     pub(super) fn check(&mut self) -> bool {
         let checks = self.setup.checks;
         let over = self.setup.budget.time.map(|time| self.begun + time);
         let mut wrong = false;
-        for (few, until) in [(checks.min(1), None), (checks, over)] {
+        for (few, until) in [(checks.min(1), over.filter(|_| !self.may_be_recorded())), (checks, over)] {
             while until.is_none_or(|until| Instant::now() < until) {
                 let wanted = self.unchecked(few);
                 if wanted.is_empty() {
@@ -175,6 +175,15 @@ impl<'a, 'w> Run<'a, 'w> {
             }
         }
         wrong
+    }
+
+    /// Whether the fastest is no holder, and ahead of it by more than times may be off.
+    fn may_be_recorded(&self) -> bool {
+        let leaders = self.leaders();
+        let holder = leaders.iter().find(|(schedule, _)| *schedule == self.setup.begin.holder);
+        let doubt = self.setup.doubt(self.job);
+        let fastest = leaders.first();
+        fastest.is_some_and(|fastest| holder.is_none_or(|holder| doubt.beats(&fastest.1, &holder.1)))
     }
 
     /// Those of the fastest few, and what calls get, whose results nobody has looked at.

@@ -27,6 +27,8 @@ from between import Between, key  # noqa: E402
 
 # Two whole chunks of fla's and a ragged one.
 TOKENS, HEADS, DIM = 150, 2, 128
+
+
 class Recorder(kernels.Recorder):
     """Catches launches over one memory."""
 
@@ -35,37 +37,11 @@ class Recorder(kernels.Recorder):
         self.names = {key(tensor): name for name, tensor in inputs.items()}
         self.held, self.buffers, self.steps, self.between = list(inputs.values()), {}, [], Between()
 
-    def launched(self, function, *args, grid, warmup, **kwargs):
-        given = dict(zip(function.arg_names, args)) | {k: v for k, v in kwargs.items() if k in function.arg_names}
-        compiled = self.compile(function, *args, grid=grid, warmup=True, **kwargs)
-        blocks = grid(given | kwargs) if callable(grid) else grid
+    def record(self, function, kernel, launch, kinds, given):
         stem = f"{len(self.steps):02d}-{function.__name__}"
-        (self.out / f"{stem}.ptx").write_text(compiled.asm["ptx"])
-        arguments = []
-        for name, kind in compiled.src.signature.items():
-            if kind == "constexpr":
-                continue
-            value = given[name]
-            if kind.startswith("*"):
-                arguments.append(self.pointer(name, value))
-            elif kind in ("i32", "u32", "i16", "i8", "u8", "u1", "i1"):
-                arguments.append({"i32": int(value)})
-            elif kind in ("i64", "u64"):
-                arguments.append({"i64": int(value)})
-            else:
-                arguments.append({"f32": float(value)})
-        self.steps.append(
-            {
-                "kernel": f"{stem}.ptx",
-                "entry": compiled.metadata.name,
-                "grid": [int(n) for n in blocks],
-                "block": [32 * compiled.metadata.num_warps],
-                "shared_bytes": compiled.metadata.shared,
-                # Two pointers that Triton appends: global scratch and the profiler's.
-                "args": [*arguments, {"pointer": 0}, {"pointer": 0}],
-            }
-        )
-        return compiled
+        (self.out / f"{stem}.ptx").write_text(kernel.asm["ptx"])
+        names = {"kernel": f"{stem}.ptx", "entry": kernel.metadata.name}
+        self.steps.append({**names, **launch, "args": self.arguments(kinds, given)})
 
     def pointer(self, name, tensor):
         own = key(tensor)

@@ -1,4 +1,4 @@
-// source 49b43d7c8e56322b639f860c7fab517ca62f4f29ab98e6c5fa076b433f9aa6c4
+// source 096e81bb3172ed667c2d6ebb7e0150f6f6a03fc1fa61ae6082bedb1455ccc269
 // gdn2_layer_backward_states: the reverse scan of the backward pass of rule `gdn2_layer` on sm_90a, chunk=64,value_split=1,warps=8,stages=2,matrix=wgmma,value_tiles=8,gradient_warps=8,recompute=0,gradients=wgmma.
 //
 //   dN = PT dO + K^ dS'      dR = MT dN      dS = D dS' + Q^T dO - E^T dR
@@ -5030,6 +5030,13 @@ DEVICE void fetch_values(ValueWords& words, const ComputedValues<Of, Element, Lo
 // Rows of dq or dk on their way back through their norms where warps have channels and not rows: of y = r x with
 // r = 1 / sqrt(sum of x^2 + 1e-6), dx = r (dy - y (y . dy)). The block left dy in memory, in float32.
 
+// Where the block left rows of its value head.
+DEVICE HeadRows made_rows(const ChunkWork& work, void* heads, const void* cu_seqlens, int tokens, int value_heads) {
+  const i64 token = cu_seqlens == nullptr ? static_cast<i64>(work.batch) * tokens + work.first : work.first;
+  float* const rows = static_cast<float*>(heads) + (token * value_heads + work.value_head) * KEY;
+  return {rows, static_cast<i64>(value_heads) * KEY, work.exist};
+}
+
 // A row to a warp, all of the warp's at once: `tile` has y, `norms` r. A lane has neighbouring numbers.
 template <typename Element>
 DEVICE void write_normed(const HeadRows& dy, int tile, int norms, Element* rows, i64 stride) {
@@ -5528,6 +5535,7 @@ gdn2_layer_backward_gradients(
   if (keys) {
     sums.close_states(scale);
     const auto head = [&](void* workspace) {
+      if (false) return HeadRows{nullptr, 0, 0};
       const ShortWork own = find();
       const i64 token = cu_seqlens == nullptr ? static_cast<i64>(own.batch) * tokens + own.first : own.first;
       float* const rows = static_cast<float*>(workspace) + (token * value_heads + own.value_head) * KEY;
@@ -5543,13 +5551,8 @@ gdn2_layer_backward_gradients(
   float* const dg_rows = static_cast<float*>(dg_values) + (token * value_heads + work.value_head) * KEY;
   const i64 dg_token_stride = static_cast<i64>(value_heads) * KEY;
   if (key_heads == value_heads) {
-    const i64 first = cu_seqlens == nullptr ? static_cast<i64>(work.batch) * tokens + work.first : work.first;
-    const auto made = [&](void* heads) {
-      float* const rows = static_cast<float*>(heads) + (first * value_heads + work.value_head) * KEY;
-      return HeadRows{rows, static_cast<i64>(value_heads) * KEY, work.exist};
-    };
-    write_normed(made(dq_heads), buffer.queries(), Cfg::SMEM_Q_NORM, dq_rows, dq_token_stride);
-    write_normed(made(dk_heads), buffer.keys(), Cfg::SMEM_K_NORM, dk_rows, dk_token_stride);
+    write_normed(made_rows(work, dq_heads, cu_seqlens, tokens, value_heads), buffer.queries(), Cfg::SMEM_Q_NORM, dq_rows, dq_token_stride);
+    write_normed(made_rows(work, dk_heads, cu_seqlens, tokens, value_heads), buffer.keys(), Cfg::SMEM_K_NORM, dk_rows, dk_token_stride);
   }
   write_tile(buffer.decays(), dg_rows, dg_token_stride, exist);
 }

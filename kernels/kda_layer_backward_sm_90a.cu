@@ -1,4 +1,4 @@
-// source 39c1d9d21d31bb15f17c3fc12a355f9d5fb6fce935bdc14c09094e7c335f3016
+// source e74b49a096a346e28e3ec41e3f03d8c7dca1c8b99e0e75bc1e322258ef5ec62c
 // kda_layer_backward_states: the reverse scan of the backward pass of rule `kda_layer` on sm_90a, chunk=64,value_split=1,warps=8,stages=2,matrix=wgmma,value_tiles=8,gradient_warps=8,recompute=0,gradients=wgmma.
 //
 //   dN = PT dO + K^ dS'      dR = MT dN      dS = D dS' + Q^T dO - E^T dR
@@ -5098,6 +5098,13 @@ struct TokenGate<Computed<Of, T...>> {
 // Rows of dq or dk on their way back through their norms where warps have channels and not rows: of y = r x with
 // r = 1 / sqrt(sum of x^2 + 1e-6), dx = r (dy - y (y . dy)). The block left dy in memory, in float32.
 
+// Where the block left rows of its value head.
+DEVICE HeadRows made_rows(const ChunkWork& work, void* heads, const void* cu_seqlens, int tokens, int value_heads) {
+  const i64 token = cu_seqlens == nullptr ? static_cast<i64>(work.batch) * tokens + work.first : work.first;
+  float* const rows = static_cast<float*>(heads) + (token * value_heads + work.value_head) * KEY;
+  return {rows, static_cast<i64>(value_heads) * KEY, work.exist};
+}
+
 // A row to a warp, all of the warp's at once: `tile` has y, `norms` r. A lane has neighbouring numbers.
 template <typename Element>
 DEVICE void write_normed(const HeadRows& dy, int tile, int norms, Element* rows, i64 stride) {
@@ -5545,6 +5552,7 @@ kda_layer_backward_gradients(
   if (keys) {
     sums.close_states(scale);
     const auto head = [&](void* workspace) {
+      if (false) return HeadRows{nullptr, 0, 0};
       const ShortWork own = find();
       const i64 token = cu_seqlens == nullptr ? static_cast<i64>(own.batch) * tokens + own.first : own.first;
       float* const rows = static_cast<float*>(workspace) + (token * value_heads + own.value_head) * KEY;
@@ -5562,13 +5570,8 @@ kda_layer_backward_gradients(
   float* const db_rows = static_cast<float*>(db_values) + (token * value_heads + work.value_head) * 1;
   const i64 db_token_stride = static_cast<i64>(value_heads) * 1;
   if (key_heads == value_heads) {
-    const i64 first = cu_seqlens == nullptr ? static_cast<i64>(work.batch) * tokens + work.first : work.first;
-    const auto made = [&](void* heads) {
-      float* const rows = static_cast<float*>(heads) + (first * value_heads + work.value_head) * KEY;
-      return HeadRows{rows, static_cast<i64>(value_heads) * KEY, work.exist};
-    };
-    write_normed(made(dq_heads), buffer.queries(), Cfg::SMEM_Q_NORM, dq_rows, dq_token_stride);
-    write_normed(made(dk_heads), buffer.keys(), Cfg::SMEM_K_NORM, dk_rows, dk_token_stride);
+    write_normed(made_rows(work, dq_heads, cu_seqlens, tokens, value_heads), buffer.queries(), Cfg::SMEM_Q_NORM, dq_rows, dq_token_stride);
+    write_normed(made_rows(work, dk_heads, cu_seqlens, tokens, value_heads), buffer.keys(), Cfg::SMEM_K_NORM, dk_rows, dk_token_stride);
   }
   write_tile(buffer.decays(), dg_rows, dg_token_stride, exist);
   if (warp_index() == 1) write_tokens(db_rows, db_token_stride, exist, add_both(sum_parts<8>(Cfg::SMEM_ERASE_ROWS, lane_index()), sum_parts<8>(Cfg::SMEM_VALUE_ROWS, lane_index())), lane_index());

@@ -67,8 +67,7 @@ class Recorder:
 
     def __init__(self, out, every, choices):
         self.out, self.every, self.choices = out, every, choices
-        self.launches, self.configs = [], {}
-        self.count = 0
+        self.launches, self.config = [], ""
         # Launches are left out, and nothing is compiled.
         self.paused = False
         self.compile = JITFunction.run
@@ -98,36 +97,44 @@ class Recorder:
         given = dict(zip(function.arg_names, args)) | {k: v for k, v in kwargs.items() if k in function.arg_names}
         kernel = self.compile(function, *args, grid=grid, warmup=True, **kwargs)
         blocks = grid(given | kwargs) if callable(grid) else grid
-        arguments, buffers = [], {}
-        for name, kind in kernel.src.signature.items():
-            if kind == "constexpr":
-                continue
-            value = given[name]
-            if kind.startswith("*"):
-                buffers[name] = {"bytes": int(value.numel() * value.element_size())}
-                arguments.append({"buffer": name})
-            elif kind in ("i32", "u32", "i16", "i8", "u8", "u1", "i1"):
-                arguments.append({"i32": int(value)})
-            elif kind in ("i64", "u64"):
-                arguments.append({"i64": int(value)})
-            else:
-                arguments.append({"f32": float(value)})
-        # Two pointers that Triton appends: global scratch and the profiler's.
-        arguments += [{"pointer": 0}, {"pointer": 0}]
-        stem = f"{self.count:03d}-{function.__name__}"
-        self.count += 1
-        (self.out / f"{stem}.cubin").write_bytes(kernel.asm["cubin"])
         launch = {
             "grid": [int(n) for n in blocks],
             "block": [32 * kernel.metadata.num_warps],
             "shared_bytes": kernel.metadata.shared,
-            "buffers": buffers,
-            "args": arguments,
         }
-        (self.out / f"{stem}.json").write_text(json.dumps(launch))
-        self.launches.append({"kernel": function.__name__, "config": getattr(self, "config", ""), "files": stem,
-                              "bytes": sum(b["bytes"] for b in buffers.values())})
+        kinds = {name: kind for name, kind in kernel.src.signature.items() if kind != "constexpr"}
+        self.record(function, kernel, launch, kinds, given)
         return kernel
+
+    def arguments(self, kinds, given):
+        """A launch file's arguments; `pointer` says what a tensor is called."""
+        found = []
+        for name, kind in kinds.items():
+            value = given[name]
+            if kind.startswith("*"):
+                found.append(self.pointer(name, value))
+            elif kind in ("i32", "u32", "i16", "i8", "u8", "u1", "i1"):
+                found.append({"i32": int(value)})
+            elif kind in ("i64", "u64"):
+                found.append({"i64": int(value)})
+            else:
+                found.append({"f32": float(value)})
+        # Two pointers that Triton appends: global scratch and the profiler's.
+        return [*found, {"pointer": 0}, {"pointer": 0}]
+
+    def pointer(self, name, _tensor):
+        return {"buffer": name}
+
+    def record(self, function, kernel, launch, kinds, given):
+        """Writes a launch with buffers of its own, and its machine code."""
+        stem = f"{len(self.launches):03d}-{function.__name__}"
+        tensors = {name: given[name] for name, kind in kinds.items() if kind.startswith("*")}
+        buffers = {name: {"bytes": int(x.numel() * x.element_size())} for name, x in tensors.items()}
+        launch |= {"buffers": buffers, "args": self.arguments(kinds, given)}
+        (self.out / f"{stem}.cubin").write_bytes(kernel.asm["cubin"])
+        (self.out / f"{stem}.json").write_text(json.dumps(launch))
+        total = sum(buffer["bytes"] for buffer in buffers.values())
+        self.launches.append({"kernel": function.__name__, "config": self.config, "files": stem, "bytes": total})
 
 
 def tensor(*shape, dtype=torch.bfloat16):

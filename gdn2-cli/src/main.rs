@@ -13,6 +13,7 @@ mod devices;
 mod drawn;
 mod emit;
 mod error;
+mod floor;
 mod gpu;
 mod gradcheck;
 mod hardware_check;

@@ -19,7 +19,7 @@ use crate::error::CliError;
 use crate::select::{Overrides, Selection};
 use crate::shape::Shape;
 use crate::target::Target;
-use crate::{Verdict, write};
+use crate::{Verdict, floor, write};
 
 /// Count a kernel's work on the virtual machine, by stage and source line
 ///
@@ -234,9 +234,7 @@ impl Args {
         let written: u64 = counted().map(|counters| counters.distinct_write_sectors).sum();
         let stages_of_plan = serde_json::to_value(gdn2_codegen::plan(&rule, pass).stages)?;
         let states = 1 + u64::from(case.tensors.contains_key(&Tensor::InitialState));
-        // Gradients: inputs and the gradient of o in, their gradients out.
-        let times = if pass == Pass::Backward { 2 } else { 1 };
-        let least = times * cost.bytes * pairs + states * cost.state_bytes * (batch * value_heads) as u64;
+        let least = floor::bytes(&rule, pass, pairs, states * (batch * value_heads) as u64);
         let floor = serde_json::json!({"global_bytes": least, "multiply_adds": cost.multiply_adds * pairs});
         if let Some(path) = &self.annotate {
             write::file(path, annotated(&lines, &by_line).as_bytes())?;

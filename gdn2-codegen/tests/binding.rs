@@ -48,6 +48,40 @@ fn every_combination_binds_by_default_everywhere() {
     }
 }
 
+/// A name that a kernel's parameter has may not be declared again: no compiler takes that.
+#[test]
+fn no_kernel_declares_a_parameter_again() {
+    let forms = ["none", "scalar", "scalar = {}", "channel", "channel = {}"];
+    for (decay, erase) in forms.iter().flat_map(|decay| forms.map(|erase| (decay, erase))) {
+        let tied = erase.starts_with("scalar").then_some("erase");
+        for write in forms.into_iter().chain(tied) {
+            let (decay, gates) =
+                (decay.replace("{}", "-softplus(x)"), [erase, write].map(|gate| gate.replace("{}", "sigmoid(x)")));
+            let text = format!(
+                "rule own {{ k: l2norm; q: l2norm; decay: {decay}; erase: {}; write: {}; key_dim: 64; value_dim: 64; \
+                 dtype: bf16; }}",
+                gates[0], gates[1]
+            );
+            let rule = gdn2_dsl::parse_file(&text).unwrap().remove(0);
+            for (pass, arch) in
+                [Pass::Forward, Pass::Backward].into_iter().flat_map(|pass| [(pass, Arch::Sm80), (pass, Arch::Sm90a)])
+            {
+                let schedule = Schedule::from_overrides(&rule, pass, arch, "").unwrap();
+                let kernel = bind(&rule, pass, schedule, arch).unwrap();
+                let text = render(&kernel).text;
+                for launch in &kernel.launches {
+                    let (_, body) = text.split_once(&format!("{}(", launch.entry)).unwrap();
+                    let body = body.split("extern \"C\"").next().unwrap();
+                    for param in &launch.params {
+                        let again = format!("auto {} =", param.name);
+                        assert!(!body.contains(&again), "{} on {arch}: `{again}`: {rule}", launch.entry);
+                    }
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn each_limit_holds_from_both_sides() {
     let rule = widest(128, 128);

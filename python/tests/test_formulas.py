@@ -14,6 +14,8 @@ try:
 except ImportError:
     torch = None
 
+from .test_fla import error
+
 # A parameter of each grain, a logit of a `let`, a gate that is taken as it comes.
 RULE = """rule mixed {
     q: l2norm; k: l2norm;
@@ -63,11 +65,6 @@ def defined(q, k, v, g, b, w, initial_state, a_log, dt_bias, step):
         S = S + k[:, t][..., None] * z[..., None, :]
         rows.append(16**-0.5 * (q[:, t][..., None] * S).sum(-2))
     return torch.stack(rows, 1), S
-
-
-def error(got, want):
-    got, want = got.detach().double(), want.detach().double()
-    return ((got - want).square().mean().sqrt() / (want.square().mean().sqrt() + 1e-12)).item()
 
 
 def split(tensors):

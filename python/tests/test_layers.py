@@ -17,6 +17,8 @@ try:
 except ImportError:
     torch = None
 
+from .test_fla import error
+
 SEED = int(os.environ.get("GDN2_SEED", int.from_bytes(os.urandom(4), "little")))
 BAR = 2e-5
 SMALL = {"hidden_size": 48, "head_dim": 20, "num_heads": 2}
@@ -29,11 +31,6 @@ MADE = [
     ("GatedDeltaNet", {"num_v_heads": 4}),
     ("GatedDeltaNet", {"use_gate": False, "conv_bias": True, "expand_v": 1}),
 ]
-
-
-def error(got, want):
-    got, want = got.detach().double(), want.detach().double()
-    return ((got - want).square().mean().sqrt() / (want.square().mean().sqrt() + 1e-12)).item()
 
 
 def in_another_process(layer, x):

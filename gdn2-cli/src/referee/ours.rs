@@ -12,8 +12,9 @@ use gdn2_runtime::judge::judge;
 use gdn2_runtime::tensors::Case;
 use gdn2_vm::Check;
 
-use super::row::{Cost, Found, Judged, Row, floor};
+use super::row::{Cost, Found, Judged, Row};
 use crate::error::CliError;
+use crate::floor;
 use crate::rows::results;
 
 /// Heads of the calls.
@@ -25,20 +26,9 @@ pub fn row(engine: &Engine, rule: &Rule, pass: Pass, arch: Arch, tokens: usize, 
     let case = Case::drawn(rule, &draw, pass == Pass::Backward)?;
     let device = Device::Vm(Settings { check: Check::Full, count: true, ..Settings::default() });
     let run = Run { arch: Some(arch), ..Run::new(rule, pass, &device) };
-    let mut row = Row {
-        by: "gdn2".to_owned(),
-        call: format!("{} {pass} on {arch}", rule.name),
-        rule: rule.name.clone(),
-        pass,
-        shape: format!("B=1,T={tokens},H={HEADS},K={},V={}", rule.key_dim, rule.value_dim),
-        schedule: None,
-        launches: 0,
-        results: Vec::new(),
-        stopped: None,
-        findings: Vec::new(),
-        left_out: 0,
-        cost: Cost::default(),
-    };
+    let shape = format!("B=1,T={tokens},H={HEADS},K={},V={}", rule.key_dim, rule.value_dim);
+    let mut row =
+        Row::new("gdn2".to_owned(), format!("{} {pass} on {arch}", rule.name), rule.name.clone(), pass, shape);
     let outcome = match engine.run(&run, &case) {
         Ok(outcome) => outcome,
         Err(error) => {
@@ -72,7 +62,7 @@ pub fn row(engine: &Engine, rule: &Rule, pass: Pass, arch: Arch, tokens: usize, 
         found.map(|finding| Found { entry: rule.name.clone(), finding: finding.clone(), argued: None }).collect();
     row.left_out = outcome.reports.iter().map(|report| report.left_out).sum();
     row.launches = reports.len();
-    let (tokens, heads) = (tokens as u64, HEADS as u64);
-    row.cost = Cost::of(reports, tokens * heads, floor(rule, pass, tokens, 1, heads));
+    let (pairs, heads) = ((tokens * HEADS) as u64, HEADS as u64);
+    row.cost = Cost::of(reports, pairs, floor::bytes(rule, pass, pairs, 2 * heads));
     Ok(row)
 }

@@ -8,13 +8,11 @@ use gdn2_codegen::kernel::Pass;
 use gdn2_dsl::bars::{Bar, Deviation, Verdict, bar};
 use gdn2_runtime::files::{self, Limit};
 use gdn2_runtime::tensors::Case;
-use gdn2_vm::launch_file::Placed;
-use half::{bf16, f16};
-use safetensors::Dtype;
 use serde::Deserialize;
 
-use super::row::{Cost, Found, Judged, Row, floor};
+use super::row::{Cost, Found, Judged, Row};
 use crate::error::CliError;
+use crate::floor;
 use crate::vm::{self, Ran, usage};
 
 const SAYS: Limit = Limit { kind: "a peer.json", bytes: 1 << 20 };
@@ -102,20 +100,8 @@ pub fn row(bundle: &Bundle, argued: &[Argument]) -> Result<Row, CliError> {
     let case = Case::load(&bundle.folder.join(reference))?;
     let path = bundle.folder.join(run);
     let ran = vm::Args::judging(path.clone()).ran(&path)?;
-    let mut row = Row {
-        by: format!("{by} by {compiled_by}"),
-        call: call.clone(),
-        rule: rule.clone(),
-        pass,
-        shape: shape.clone(),
-        schedule: None,
-        launches: ran.launches.len().saturating_sub(*before),
-        results: Vec::new(),
-        stopped: None,
-        findings: Vec::new(),
-        left_out: 0,
-        cost: Cost::default(),
-    };
+    let mut row = Row::new(format!("{by} by {compiled_by}"), call.clone(), rule.clone(), pass, shape.clone());
+    row.launches = ran.launches.len().saturating_sub(*before);
     let mut reports = Vec::new();
     for launched in &ran.launches {
         match &launched.ended {
@@ -145,7 +131,7 @@ pub fn row(bundle: &Bundle, argued: &[Argument]) -> Result<Row, CliError> {
     row.cost = Cost::of(
         reports.into_iter().skip(*before),
         tokens * heads,
-        floor(&case.rule()?, pass, tokens, sequences, heads),
+        floor::bytes(&case.rule()?, pass, tokens * heads, 2 * sequences * heads),
     );
     if row.stopped.is_none() {
         for (place, name) in outputs {
@@ -163,8 +149,9 @@ fn judged(ran: &Ran, place: &str, name: &str, case: &Case) -> Result<Judged, Cli
             "peer.json: outputs: `{place}`: `{name}`: no such buffer, tensor of the case, or bar"
         )));
     };
-    let got = numbers(buffer, ran.memory.read(buffer.address))
-        .ok_or_else(|| usage(format!("`{place}` is {:?}, results are BF16, F16 or F32", buffer.dtype)))?;
+    let got = buffer
+        .numbers(&ran.memory)
+        .ok_or_else(|| usage(format!("`{place}` is {:?}, results are of a dtype with numbers", buffer.dtype)))?;
     if got.len() != expected.data.len() {
         return Err(usage(format!("`{place}` has {} numbers, `{name}` {}", got.len(), expected.data.len())));
     }
@@ -172,15 +159,4 @@ fn judged(ran: &Ran, place: &str, name: &str, case: &Case) -> Result<Judged, Cli
     let deviation = Deviation::of(got.into_iter(), &reference);
     let passed = deviation.verdict(Bar::fixed(most), reference.len()) != Verdict::Failed;
     Ok(Judged { tensor: name.to_owned(), error: deviation.relative, bar: most, passed })
-}
-
-/// The numbers of a buffer.
-fn numbers(buffer: &Placed, bytes: &[u8]) -> Option<Vec<f64>> {
-    let halves = || bytes.as_chunks::<2>().0.iter().copied();
-    match buffer.dtype {
-        Dtype::F32 => Some(bytes.as_chunks::<4>().0.iter().map(|four| f64::from(f32::from_le_bytes(*four))).collect()),
-        Dtype::BF16 => Some(halves().map(|two| bf16::from_le_bytes(two).to_f64()).collect()),
-        Dtype::F16 => Some(halves().map(|two| f16::from_le_bytes(two).to_f64()).collect()),
-        _ => None,
-    }
 }

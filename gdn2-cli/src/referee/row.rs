@@ -1,7 +1,6 @@
 //! What is said of one call.
 
 use gdn2_codegen::kernel::Pass;
-use gdn2_dsl::Rule;
 use gdn2_vm::{Counters, Finding, Report};
 use serde::Serialize;
 
@@ -75,6 +74,24 @@ pub struct Cost {
 }
 
 impl Row {
+    /// Of a call that was not looked at yet.
+    pub fn new(by: String, call: String, rule: String, pass: Pass, shape: String) -> Row {
+        Row {
+            by,
+            call,
+            rule,
+            pass,
+            shape,
+            schedule: None,
+            launches: 0,
+            results: Vec::new(),
+            stopped: None,
+            findings: Vec::new(),
+            left_out: 0,
+            cost: Cost::default(),
+        }
+    }
+
     /// Nothing wrong, and nothing found that is not argued.
     pub fn good(&self) -> bool {
         self.stopped.is_none()
@@ -120,12 +137,4 @@ impl Cost {
             wavefronts: sum.wavefronts / work,
         }
     }
-}
-
-/// The least bytes of a call over sequences that start from a state and end in one: gradients of all that is read in
-/// backward.
-pub fn floor(rule: &Rule, pass: Pass, tokens: u64, sequences: u64, heads: u64) -> u64 {
-    let cost = rule.token_cost();
-    let times = if pass == Pass::Backward { 2 } else { 1 };
-    times * cost.bytes * tokens * heads + 2 * cost.state_bytes * sequences * heads
 }

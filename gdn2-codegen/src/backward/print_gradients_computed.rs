@@ -158,26 +158,15 @@ impl Text<'_> {
         let write = |(name, tile): (&str, &str)| match self.keeps_keys() {
             true => format!("write_tile({tile}, d{name}_rows, d{name}_token_stride, work.exist);"),
             false => format!(
-                "write_normed(made(d{name}_heads), {tile}, Cfg::SMEM_{}_NORM, d{name}_rows, d{name}_token_stride);",
+                "write_normed(made_rows(work, d{name}_heads, cu_seqlens, tokens, value_heads), {tile}, \
+                 Cfg::SMEM_{}_NORM, d{name}_rows, d{name}_token_stride);",
                 name.to_uppercase()
             ),
         };
-        let mut lines: Vec<String> = Vec::new();
-        if !self.keeps_keys() {
-            if !pulls_back(&self.kernel.rule) {
-                return lines;
-            }
-            let first = format!("const i64 first = {TOKEN};");
-            let made = [
-                "const auto made = [&](void* heads) {",
-                "  float* const rows = static_cast<float*>(heads) + (first * value_heads + work.value_head) * KEY;",
-                "  return HeadRows{rows, static_cast<i64>(value_heads) * KEY, work.exist};",
-                "};",
-            ];
-            lines.extend([first].into_iter().chain(made.map(str::to_owned)));
+        if !self.keeps_keys() && !pulls_back(&self.kernel.rule) {
+            return Vec::new();
         }
-        lines.extend(rows.map(write));
-        let inner = lines.into_iter().map(|line| format!("  {line}"));
+        let inner = rows.iter().map(|row| format!("  {}", write(*row)));
         ["if (key_heads == value_heads) {".to_owned()].into_iter().chain(inner).chain(["}".to_owned()]).collect()
     }
 

@@ -152,16 +152,13 @@ impl Text<'_> {
         let gradients = [Tensor::DQ, Tensor::DK].map(|tensor| format!("{};", rows(tensor)));
         let write_keys = self.write_keys();
         let gradients = gradients.into_iter().filter(|_| !write_keys.is_empty()).chain(self.gate_rows(gates));
-        let no_head = "if (key_heads == value_heads) return HeadRows{nullptr, 0, 0};";
         let fixed = [self.fixed(), self.erase_rows()].concat();
         let prepare = [self.normalise(), self.compute_erases()].concat();
-        // The memory of a computed gate's gradient has the other name.
-        let to_dw = if self.computing().along_channels(GateOf::Write).is_some() { "to_dw" } else { "dw_values" };
         json!({
-            "to_dw": to_dw, "formulas": self.computing().functions(), "computed": self.computed_files(),
+            "to_dw": self.to_dw(), "formulas": self.computing().functions(), "computed": self.computed_files(),
             "fixed": fixed, "decays": self.compute_decays(),
             "prepare": self.prepare(prepare),
-            "no_head": self.keeps_keys().then_some(no_head).as_slice(), "write_keys": write_keys,
+            "no_head": if self.keeps_keys() { "key_heads == value_heads" } else { "false" }, "write_keys": write_keys,
             "grid": format!("(total_tokens / {chunk} + sequences) * value_heads"),
             "products": later.chain(whole).collect::<Vec<_>>(), "element": type_name(rule.dtype),
             "storages": self.computing().gate_types(), "choices": choices,
@@ -230,11 +227,15 @@ impl Text<'_> {
             lines.extend(values(Tensor::W, "w_values", "const Element"));
             lines.extend(values(Tensor::DW, "dw_values", "Element"));
         } else if by_channel(&self.kernel.plan) {
-            lines.extend(
-                ["w_values", "dw_values"].map(|name| format!("const auto {name} = [] {{ return NoValues{{}}; }};")),
-            );
+            let none = ["w_values", self.to_dw()];
+            lines.extend(none.map(|name| format!("const auto {name} = [] {{ return NoValues{{}}; }};")));
         }
         lines
+    }
+
+    /// What says where the write gate's gradient goes: the memory of a computed gate's has the usual name.
+    pub(super) fn to_dw(&self) -> &'static str {
+        if self.kernel.plan.computes(GateOf::Write).is_some() { "to_dw" } else { "dw_values" }
     }
 
     fn gates(&self) -> Vec<(&'static str, Tensor)> {

@@ -99,6 +99,13 @@ pub struct Placed {
     pub given: bool,
 }
 
+impl Placed {
+    /// Its numbers as they are now; none where its elements are of a dtype without numbers.
+    pub fn numbers(&self, memory: &Memory) -> Option<Vec<f64>> {
+        number::numbers(memory.read(self.address), self.dtype)
+    }
+}
+
 /// The three dimensions of a grid or block that has one to three numbers.
 ///
 /// # Errors

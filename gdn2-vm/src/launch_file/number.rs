@@ -94,6 +94,11 @@ fn number(one: &[u8], dtype: Dtype) -> Option<f64> {
     })
 }
 
+/// The numbers of a tensor; none where its dtype is unknown.
+pub(super) fn numbers(bytes: &[u8], dtype: Dtype) -> Option<Vec<f64>> {
+    bytes.chunks_exact((dtype.bitsize() / 8).max(1)).map(|one| number(one, dtype)).collect()
+}
+
 /// The bytes of a tensor in another dtype, each number by way of float64; none where one of the two is unknown.
 pub(super) fn cast(bytes: &[u8], from: Dtype, to: Dtype) -> Option<Vec<u8>> {
     if from == to {

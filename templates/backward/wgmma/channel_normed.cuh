@@ -6,6 +6,14 @@
 #include "numbers.cuh"
 #include "ptx/elements.cuh"
 #include "ptx/sums.cuh"
+#include "work/chunk_work.cuh"
+
+// Where the block left rows of its value head.
+DEVICE HeadRows made_rows(const ChunkWork& work, void* heads, const void* cu_seqlens, int tokens, int value_heads) {
+  const i64 token = cu_seqlens == nullptr ? static_cast<i64>(work.batch) * tokens + work.first : work.first;
+  float* const rows = static_cast<float*>(heads) + (token * value_heads + work.value_head) * KEY;
+  return {rows, static_cast<i64>(value_heads) * KEY, work.exist};
+}
 
 // A row to a warp, all of the warp's at once: `tile` has y, `norms` r. A lane has neighbouring numbers.
 template <typename Element>

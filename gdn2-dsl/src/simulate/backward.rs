@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use super::chunk::{Chunk, pair_blocks};
 use super::matrix::Matrix;
 use super::rounding::{Pattern, Rounding};
-use super::{chunks, copy, heads, state_matrix};
+use super::{chunks, copy, heads, state_matrix, with_kept_rows};
 use crate::inputs::{Gradients, Head, InputError, Inputs, OutputGradients, row, row_mut};
 use crate::reference::{HeadGradients, gather};
 use crate::rule::{Dtype, Gate, Rule, Write};
@@ -21,9 +21,10 @@ pub fn backward(
     chunk: usize,
     pattern: Pattern,
 ) -> Result<Gradients, InputError> {
+    let rounding = Rounding::new(rule.dtype, pattern);
+    let inputs = &*with_kept_rows(rule, inputs, rounding);
     let heads = heads(rule, inputs, chunk)?;
     inputs.check_gradients(upstream)?;
-    let rounding = Rounding::new(rule.dtype, pattern);
     let parts: Vec<HeadGradients> =
         heads.par_iter().map(|head| backward_head(head, upstream, rounding, chunk)).collect();
     let mut all = gather(rule.combination(), inputs, &heads, &parts);

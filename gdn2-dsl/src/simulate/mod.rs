@@ -6,6 +6,8 @@ mod chunk;
 mod matrix;
 mod rounding;
 
+use std::borrow::Cow;
+
 use rayon::prelude::*;
 
 use crate::inputs::{Head, InputError, Inputs, Outputs, row_mut};
@@ -17,14 +19,16 @@ use rounding::Rounding;
 pub use backward::backward;
 pub use rounding::Pattern;
 
-/// Runs the chunked forward pass with `chunk` tokens per chunk; o is rounded to the rule's dtype as it would be stored.
+/// Runs the chunked forward pass with `chunk` tokens per chunk. `inputs` are what the recurrence is given, rows normalised
+/// and gates computed; o is rounded to the rule's dtype as it would be stored.
 ///
 /// # Errors
 /// Tensors that do not fit the rule or one another, or a chunk of 0.
 pub fn forward(rule: &Rule, inputs: &Inputs, chunk: usize, pattern: Pattern) -> Result<Outputs, InputError> {
+    let rounding = Rounding::new(rule.dtype, pattern);
+    let inputs = &*with_kept_rows(rule, inputs, rounding);
     let heads = heads(rule, inputs, chunk)?;
     let dims = inputs.dims;
-    let rounding = Rounding::new(rule.dtype, pattern);
     let results: Vec<(Vec<Matrix>, Matrix)> =
         heads.par_iter().map(|head| forward_head(head, rounding, chunk)).collect();
     let mut outputs = Outputs {
@@ -38,6 +42,20 @@ pub fn forward(rule: &Rule, inputs: &Inputs, chunk: usize, pattern: Pattern) -> 
         copy(row_mut(&mut outputs.final_state, head.state_row(), dims.state()), &state.data);
     }
     Ok(outputs)
+}
+
+/// Rows that the rule normalises, as a kernel keeps them: rounded before anything is made of them, so that all that is
+/// made of a row shares its error. Rows that are given are of the rule's dtype already.
+fn with_kept_rows<'a>(rule: &Rule, inputs: &'a Inputs, rounding: Rounding) -> Cow<'a, Inputs> {
+    let mut kept = Cow::Borrowed(inputs);
+    let round = |rows: &mut Vec<f64>| rows.iter_mut().for_each(|x| *x = f64::from(rounding.round(*x as f32)));
+    if rule.prologue.normalises_q() {
+        round(&mut kept.to_mut().q);
+    }
+    if rule.prologue.normalises_k() {
+        round(&mut kept.to_mut().k);
+    }
+    kept
 }
 
 fn heads<'a>(rule: &Rule, inputs: &'a Inputs, chunk: usize) -> Result<Vec<Head<'a>>, InputError> {

@@ -2,7 +2,7 @@
 
 use super::lanes::{Bits, Lanes};
 use super::state::{Condition, State, Term};
-use super::{exchange, integer, numbers};
+use super::{exchange, integer, numbers, words};
 use crate::sass::{File, Instruction, Operand, Register};
 
 /// What an instruction does to a warp's state, in the lanes of a mask.
@@ -98,7 +98,7 @@ const FLOATING: [&str; 27] = [
     "HMNMX2", "DADD", "DMUL", "DFMA", "DSETP", "HMMA", "IMMA", "DMMA", "HGMMA", "MOVM", "F2FP", "F2F", "FRND", "I2FP",
 ];
 
-/// Memory and exchanges whose results are unknown.
+/// Memory and exchanges whose results are unknown; narrow loads of shared memory, too.
 const OPAQUE: [&str; 10] = ["LDS", "LDSM", "ATOMS", "ATOMG", "ATOM", "REDUX", "CREDUX", "QGMMA", "IGMMA", "MATCH"];
 
 /// How many registers an opaque instruction writes.
@@ -154,7 +154,12 @@ fn succeeds(instruction: &Instruction) -> Action {
 pub(crate) fn action(instruction: &Instruction) -> Action {
     let name = instruction.name.as_str();
     if EFFECTS_ONLY.contains(&name) {
-        return nothing();
+        let stores = match name {
+            "STS" => words::store(instruction),
+            "STSM" | "LDGSTS" => words::overwrite(instruction),
+            _ => None,
+        };
+        return stores.unwrap_or_else(nothing);
     }
     if name == "SYNCS" || name == "USETMAXREG" {
         return if name == "USETMAXREG" || instruction.has("PHASECHK") { succeeds(instruction) } else { nothing() };
@@ -163,6 +168,12 @@ pub(crate) fn action(instruction: &Instruction) -> Action {
         return action;
     }
     let clobber = clobber(instruction);
+    if let Some(overwrite) = words::overwrite(instruction).filter(|_| name == "ATOMS") {
+        return Box::new(move |state, mask| {
+            overwrite(state, mask);
+            clobber(state, mask);
+        });
+    }
     if FLOATING.contains(&name) || OPAQUE.contains(&name) || name.starts_with('F') {
         return clobber;
     }
@@ -227,6 +238,7 @@ fn known(instruction: &Instruction, name: &str) -> Option<Action> {
         "SHFL" => exchange::shuffle(&parts),
         "LDL" | "STL" => exchange::local(instruction),
         "LDG" | "LD" => exchange::load(instruction),
+        "LDS" => words::load(instruction),
         _ => None,
     }
     .or_else(|| (name == "ULDC").then(|| numbers::constant(instruction, &parts)).flatten())

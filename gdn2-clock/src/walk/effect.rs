@@ -67,7 +67,7 @@ pub(crate) enum Fetched {
     Register(Option<Term>),
 }
 
-fn access_width(instruction: &Instruction) -> u32 {
+pub(crate) fn access_width(instruction: &Instruction) -> u32 {
     match () {
         () if instruction.has("128") => 16,
         () if instruction.has("64") => 8,
@@ -77,7 +77,8 @@ fn access_width(instruction: &Instruction) -> u32 {
     }
 }
 
-fn memory(instruction: &Instruction) -> Option<Address> {
+/// The first address of an instruction.
+pub(crate) fn memory(instruction: &Instruction) -> Option<Address> {
     instruction.operands.iter().find_map(|operand| match operand {
         Operand::Memory(address) => Some(address.clone()),
         _ => None,
@@ -231,6 +232,7 @@ impl Finder {
                 let at = state.get(to.next(1)).first(mask);
                 let bytes = how.bytes(state, mask);
                 touched.bulk_bytes += u64::from(bytes);
+                state.words.overwrite(&state.get(*to), 1 << mask.trailing_zeros().min(31), bytes);
                 match at {
                     Some(at) => Effect::Fetch { at, bytes },
                     None => self.unknown(state, "the mbarrier of a bulk copy"),

@@ -134,7 +134,8 @@ pub(crate) fn shuffle(parts: &Parts) -> Option<Action> {
     }))
 }
 
-fn words(instruction: &Instruction) -> u8 {
+/// How many words a load or store moves for each lane.
+pub(crate) fn words(instruction: &Instruction) -> u8 {
     match (instruction.has("128"), instruction.has("64")) {
         (true, _) => 4,
         (_, true) => 2,

@@ -1,7 +1,7 @@
 //! Walks the machine code of a block's warps from the launch alone.
 //!
-//! Integers, predicates, addresses and control flow are executed for 32 lanes; floating point, shared memory and matrices
-//! are unknown. A wait for an mbarrier succeeds at once: when it would, is the simulation's business. What memory decides
+//! Integers, predicates, addresses and control flow are executed for 32 lanes; floating point and matrices are unknown, of
+//! shared memory but words that one thread wrote for all are. A wait for an mbarrier succeeds at once: when it would, is the simulation's business. What memory decides
 //! is read from the launch, or asked for: a branch that is not known is an error, never a guess.
 
 mod compile;
@@ -14,6 +14,7 @@ mod numbers;
 mod state;
 mod trace;
 mod warp;
+mod words;
 
 pub use trace::{Block, Effect, Step};
 
@@ -23,6 +24,7 @@ use crate::sass::Program;
 use effect::Touched;
 use state::{Constants, State};
 use warp::{Code, Warp};
+use words::Words;
 
 /// Instructions after which a warp that still runs counts as never ending.
 const MOST_STEPS: usize = 4_000_000;
@@ -99,11 +101,13 @@ pub fn walk(program: &Program, entry: &Entry, launch: &Launch, block: [u32; 3]) 
     let code = Code::new(program);
     let mut touched = Touched::default();
     let mut walked = Block::default();
+    let mut words = Words::default();
     for warp in 0..launch.threads().div_ceil(32) {
-        let state = State::new(launch, &constants, block, warp);
-        let (steps, notes) = Warp::new(&code, state, warp, MOST_STEPS).run(&mut touched)?;
+        let state = State::new(launch, &constants, block, warp, words);
+        let (steps, state) = Warp::new(&code, state, MOST_STEPS).run(&mut touched)?;
         walked.warps.push(steps);
-        for (note, times) in notes {
+        words = state.words;
+        for (note, times) in state.notes {
             *walked.notes.entry(note).or_default() += times;
         }
     }

@@ -1,6 +1,7 @@
 //! Registers, predicates and constants of a warp, and how operands read and write them.
 
 use super::lanes::{ALL, Bits, Lanes};
+use super::words::Words;
 use crate::cubin::Entry;
 use crate::launch::{Argument, Launch};
 use crate::sass::{Address, File, Operand, Register};
@@ -101,10 +102,20 @@ pub(crate) struct State<'a> {
     /// Lanes of the running instruction whose guard is not known.
     pub(crate) unsure: u32,
     pub(crate) notes: BTreeMap<String, u32>,
+    /// Its number in the block.
+    pub(crate) warp: u32,
+    /// What is known of shared memory.
+    pub(crate) words: Words,
 }
 
 impl<'a> State<'a> {
-    pub(crate) fn new(launch: &'a Launch, constants: &'a Constants, block: [u32; 3], warp: u32) -> State<'a> {
+    pub(crate) fn new(
+        launch: &'a Launch,
+        constants: &'a Constants,
+        block: [u32; 3],
+        warp: u32,
+        words: Words,
+    ) -> State<'a> {
         let [x, y, _] = launch.block.map(|n| n.max(1));
         let thread = |lane: usize| 32 * warp + lane as u32;
         let mut yes = [Bits::splat(false); 8];
@@ -129,6 +140,8 @@ impl<'a> State<'a> {
             alive,
             unsure: 0,
             notes: BTreeMap::new(),
+            warp,
+            words,
         }
     }
 

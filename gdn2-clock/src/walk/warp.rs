@@ -7,7 +7,6 @@ use super::lanes::{ALL, Bits};
 use super::state::{State, Term};
 use super::trace::{Effect, Step};
 use crate::sass::{Instruction, Operand, Program};
-use std::collections::BTreeMap;
 
 /// An instruction with what it does, made when it first runs.
 struct Compiled {
@@ -62,18 +61,17 @@ pub(crate) struct Warp<'c, 's> {
     paths: Vec<Path>,
     parked: Vec<Parked>,
     steps: Vec<Step>,
-    number: u32,
     most: usize,
 }
 
 impl<'c, 's> Warp<'c, 's> {
-    pub(crate) fn new(code: &'c Code<'c>, state: State<'s>, number: u32, most: usize) -> Warp<'c, 's> {
+    pub(crate) fn new(code: &'c Code<'c>, state: State<'s>, most: usize) -> Warp<'c, 's> {
         let mask = state.alive;
-        Warp { code, state, paths: vec![Path { at: 0, mask }], parked: Vec::new(), steps: Vec::new(), number, most }
+        Warp { code, state, paths: vec![Path { at: 0, mask }], parked: Vec::new(), steps: Vec::new(), most }
     }
 
-    /// Walks to the end; steps and notes.
-    pub(crate) fn run(mut self, touched: &mut Touched) -> Result<(Vec<Step>, BTreeMap<String, u32>), WalkError> {
+    /// Walks to the end; steps, and the state that is left.
+    pub(crate) fn run(mut self, touched: &mut Touched) -> Result<(Vec<Step>, State<'s>), WalkError> {
         while let Some(mut path) = self.choose() {
             // Others that are ahead are met where they stand.
             let stop = self.paths.iter().map(|other| other.at).min().unwrap_or(usize::MAX);
@@ -91,7 +89,7 @@ impl<'c, 's> Warp<'c, 's> {
                 }
             }
         }
-        Ok((self.steps, self.state.notes))
+        Ok((self.steps, self.state))
     }
 
     /// The path that is furthest behind, with those that stand at the same instruction; where none is left, lanes that
@@ -118,7 +116,7 @@ impl<'c, 's> Warp<'c, 's> {
 
     fn undecided(&self, instruction: &Instruction) -> WalkError {
         let Instruction { address, text, .. } = instruction;
-        WalkError::UndecidedBranch { warp: self.number, address: *address, text: text.clone() }
+        WalkError::UndecidedBranch { warp: self.state.warp, address: *address, text: text.clone() }
     }
 
     /// The lanes of a mask in which a truth holds; branches that memory decides go as the launch says.
@@ -137,7 +135,7 @@ impl<'c, 's> Warp<'c, 's> {
         let (code, at) = (self.code, path.at);
         let Some(instruction) = code.program.instructions.get(at) else { return Ok(Next::Choose) };
         if self.steps.len() >= self.most {
-            return Err(WalkError::Endless { warp: self.number, most: self.most, text: instruction.text.clone() });
+            return Err(WalkError::Endless { warp: self.state.warp, most: self.most, text: instruction.text.clone() });
         }
         let guard = match instruction.guard {
             Some(guard) => self.state.predicate(guard.file, guard.index, guard.negated),
@@ -293,7 +291,7 @@ impl<'c, 's> Warp<'c, 's> {
     /// Which lanes jump, and where to.
     fn target(&self, path: &Path, instruction: &Instruction, on: u32) -> Result<(u32, usize), WalkError> {
         let lost = || WalkError::UnknownTarget {
-            warp: self.number,
+            warp: self.state.warp,
             address: instruction.address,
             text: instruction.text.clone(),
         };

@@ -8,13 +8,13 @@ use crate::memory::Bytes;
 use crate::ptx::parse;
 use crate::ptx::text::Store;
 use crate::report::Class;
+use crate::report::place::Sources;
 
 /// A PTX module decoded for execution.
 #[derive(Debug)]
 pub struct Module {
     pub(crate) entries: Vec<Entry>,
-    /// Source files, by `.file` number.
-    pub(crate) files: Vec<String>,
+    pub(crate) sources: Sources,
     /// Module variables in order of their windows.
     variables: Vec<Stored>,
     /// Compute capability times ten of the text's target, and whether it is bound to that architecture (`a`, `f`).
@@ -77,9 +77,8 @@ impl Module {
         let highest = text.files.keys().copied().max().unwrap_or(0);
         // A `.loc` may name a file that was never declared.
         let named = text.entries.iter().flat_map(|e| &e.statements).filter_map(|s| s.loc);
-        let named = named.map(|l| l.file.max(l.from.map_or(0, |(file, _)| file))).max();
-        let files =
-            (0..=highest.max(named.unwrap_or(0))).map(|i| (*text.files.get(&i).unwrap_or(&"?")).to_owned()).collect();
+        let named = named.map(|loc| loc.file).max().unwrap_or(0).max(text.calls.highest_file());
+        let files = (0..=highest.max(named)).map(|i| (*text.files.get(&i).unwrap_or(&"?")).to_owned()).collect();
         let variables = text
             .variables
             .iter()
@@ -92,7 +91,8 @@ impl Module {
             .collect();
         let digits: String = text.target.chars().filter(char::is_ascii_digit).collect();
         let target = (digits.parse().unwrap_or(0), text.target.ends_with(['a', 'f']));
-        Ok(Self { entries, files, variables, target })
+        let sources = Sources { files, calls: text.calls.into_list() };
+        Ok(Self { entries, sources, variables, target })
     }
 
     /// Names of the kernels.

@@ -69,7 +69,7 @@ impl Ready<'_> {
         let global = Global::new(memory, &mut variables);
         let grid = Grid {
             entry: self.entry,
-            files: &self.module.files,
+            sources: &self.module.sources,
             global: &global,
             params: &self.params,
             grid: self.launch.grid,
@@ -88,7 +88,7 @@ impl Ready<'_> {
             let counted = Arc::new(Counted { instructions, footprint: Footprint::new(memory) });
             let Pass { ended, observer, printed } = self.pass::<Count>(memory, &counted, landing, order);
             let instructions = ended?;
-            let counters = Some(observer.map(|c| c.report(self.entry, &self.module.files)).unwrap_or_default());
+            let counters = Some(observer.map(|c| c.report(self.entry, &self.module.sources)).unwrap_or_default());
             Ok(Report { instructions, counters, printed, ..Report::default() })
         } else {
             let Pass { ended, printed, .. } = self.pass::<Silent>(memory, &(), landing, order);
@@ -106,7 +106,7 @@ impl Ready<'_> {
         let comparable = !several || !self.entry.insts.iter().any(|i| meets_others(&i.op));
         let before = ((copies || several) && comparable || count).then(|| memory.clone());
         let Pass { ended, observer, printed } = self.pass::<Full>(memory, &watch, landing, order);
-        let (mut findings, left_out) = observer.map(|f| f.report(self.entry, &self.module.files)).unwrap_or_default();
+        let (mut findings, left_out) = observer.map(|f| f.report(self.entry, &self.module.sources)).unwrap_or_default();
         let instructions = match ended {
             Ok(instructions) => instructions,
             Err(trap) => return Err(Trap { findings, ..trap }),

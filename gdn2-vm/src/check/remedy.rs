@@ -5,7 +5,7 @@ use crate::isa::entry::Entry;
 use crate::isa::hopper::Async;
 use crate::isa::inst::{Flow, Inst, Op, WarpOp};
 use crate::report::finding::{Finding, MOST, Pair, Party, Rule};
-use crate::report::place::{Place, SourceLine};
+use crate::report::place::{Place, Sources};
 
 /// Findings that stand or fall together, and where in the text what is missing may stand.
 #[derive(Debug)]
@@ -140,19 +140,18 @@ impl Group {
 /// Looks up places.
 struct Sites<'a> {
     entry: &'a Entry,
-    files: &'a [String],
+    sources: &'a Sources,
 }
 
 impl Sites<'_> {
     fn place(&self, side: &Side) -> Place {
         let site = &self.entry.sites[side.at.pc as usize];
-        let line = |(file, line)| SourceLine::of(self.files, file, line);
         Place {
             entry: self.entry.name.clone(),
             ptx_line: site.ptx_line,
             instruction: site.text.clone(),
-            source: site.loc.map(|loc| line((loc.file, loc.line))),
-            called_from: site.loc.and_then(|loc| loc.from).map(line),
+            source: site.loc.map(|loc| self.sources.line(loc)),
+            called_from: site.loc.and_then(|loc| self.sources.calls(loc).next()),
             block: side.block,
             warp: side.at.warp,
             lane: side.lane,
@@ -171,7 +170,7 @@ impl Sites<'_> {
     /// Where a statement would be put that is to stand before or after this: the line, or that of the call.
     fn anchor(&self, pc: u32) -> String {
         let site = &self.entry.sites[pc as usize];
-        match site.loc.map(|loc| loc.from.map_or(loc.line, |(_, line)| line)) {
+        match site.loc.map(|loc| self.sources.calls(loc).next().map_or(loc.line, |call| call.line)) {
             Some(line) => format!("line {line}"),
             None => format!("PTX line {}", site.ptx_line),
         }
@@ -207,9 +206,9 @@ impl Sites<'_> {
 
 impl Full {
     /// The findings with their places, in the order of the text, and how many more there are.
-    pub(crate) fn report(self, entry: &Entry, files: &[String]) -> (Vec<Finding>, u64) {
+    pub(crate) fn report(self, entry: &Entry, sources: &Sources) -> (Vec<Finding>, u64) {
         let left_out = self.left_out;
-        let sites = Sites { entry, files };
+        let sites = Sites { entry, sources };
         let groups = grouped(self.found.into_iter(), entry);
         let finding = |group: Group| {
             let ((_, first), rest) = group.found.split_first()?;

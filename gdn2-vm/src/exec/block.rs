@@ -8,7 +8,7 @@ use crate::exec::warp::{Wait, Warp};
 use crate::isa::entry::{Entry, Fixed, Special};
 use crate::memory::Bytes;
 use crate::memory::global::Global;
-use crate::report::place::{Place, SourceLine};
+use crate::report::place::{Place, Sources};
 use crate::report::trap::{Exec, Fail, Fault, Trap};
 
 /// Storage that blocks reuse.
@@ -22,7 +22,7 @@ pub(crate) struct Scratch {
 #[derive(Debug)]
 pub(crate) struct Grid<'a> {
     pub(crate) entry: &'a Entry,
-    pub(crate) files: &'a [String],
+    pub(crate) sources: &'a Sources,
     pub(crate) global: &'a Global,
     pub(crate) params: &'a Bytes,
     pub(crate) grid: [u32; 3],
@@ -215,8 +215,8 @@ impl<O: Observer> Block<'_, O> {
             entry: e.name.clone(),
             ptx_line: site.ptx_line,
             instruction: site.text.clone(),
-            source: site.loc.map(|l| SourceLine::of(self.grid.files, l.file, l.line)),
-            called_from: site.loc.and_then(|l| l.from).map(|(file, line)| SourceLine::of(self.grid.files, file, line)),
+            source: site.loc.map(|loc| self.grid.sources.line(loc)),
+            called_from: site.loc.and_then(|loc| self.grid.sources.calls(loc).next()),
             block: self.index,
             warp: at.warp,
             lane,

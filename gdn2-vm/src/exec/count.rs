@@ -7,7 +7,7 @@ use crate::isa::class::class;
 use crate::isa::entry::Entry;
 use crate::isa::hopper::Async;
 use crate::isa::inst::{Inst, Matrix, Op, Space};
-use crate::report::place::SourceLine;
+use crate::report::place::Sources;
 use crate::report::{Counters, InstructionCount};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -263,7 +263,7 @@ impl Count {
     }
 
     /// The totals, and a row for every instruction.
-    pub(crate) fn report(mut self, entry: &Entry, files: &[String]) -> Counters {
+    pub(crate) fn report(mut self, entry: &Entry, sources: &Sources) -> Counters {
         self.end_block();
         let [read, written] = self.launch.footprint.count();
         let mut out = Counters { distinct_read_sectors: read, distinct_write_sectors: written, ..Counters::default() };
@@ -278,7 +278,8 @@ impl Count {
                 out.instructions.push(InstructionCount {
                     ptx_line: site.ptx_line,
                     instruction: site.text.clone(),
-                    source: site.loc.map(|l| SourceLine::of(files, l.file, l.line)),
+                    source: site.loc.map(|loc| sources.line(loc)),
+                    called_from: site.loc.map_or_else(Vec::new, |loc| sources.calls(loc).collect()),
                     class: class(&inst.op),
                     executed: row.executed,
                     partial: row.partial,

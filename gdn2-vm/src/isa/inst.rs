@@ -11,7 +11,7 @@ pub(crate) use crate::isa::operators::{
 };
 use crate::num::Type;
 use crate::num::words::Words;
-use crate::ptx::text::Loc;
+use crate::ptx::calls::Loc;
 
 /// One decoded instruction.
 #[derive(Clone, Debug)]

@@ -1,5 +1,6 @@
 //! From PTX text to statements: tokens, declarations, calls written out, names linked.
 
+pub(crate) mod calls;
 pub(crate) mod inline;
 pub(crate) mod lex;
 pub(crate) mod link;

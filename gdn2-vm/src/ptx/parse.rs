@@ -1,11 +1,12 @@
 //! PTX text to entries of statements: scopes resolved, registers numbered, labels bound.
 
 use crate::error::LoadError;
+use crate::ptx::calls::{Calls, Loc, Spot};
 use crate::ptx::inline;
 use crate::ptx::lex::{Kind, Token, lex};
 use crate::ptx::link::link;
 use crate::ptx::text::{
-    Class, EntryText, Formal, Loc, Operand, Reg, Scope, Statement, Store, Text, Variable, declare, lookup,
+    Class, EntryText, Formal, Operand, Reg, Scope, Statement, Store, Text, Variable, declare, lookup,
 };
 
 pub(super) struct Parser<'a> {
@@ -14,6 +15,8 @@ pub(super) struct Parser<'a> {
     pub(super) at: usize,
     /// A call is read: brackets hold its arguments, not a constant.
     pub(super) calls: bool,
+    /// Calls of functions that were written out.
+    written_out: Calls,
 }
 
 pub(super) type Res<T> = Result<T, LoadError>;
@@ -29,11 +32,12 @@ const MOST_LINES: u64 = u32::MAX as u64;
 
 /// Parses a whole module.
 pub(crate) fn parse(text: &str) -> Res<Text<'_>> {
-    let mut p = Parser { text, tokens: lex(text)?, at: 0, calls: false };
+    let mut p = Parser { text, tokens: lex(text)?, at: 0, calls: false, written_out: Calls::default() };
     let mut out = Text::default();
     while p.at < p.tokens.len() {
         p.item(&mut out)?;
     }
+    out.calls = p.written_out;
     link(&mut out)?;
     for entry in &mut out.entries {
         inline::expand(entry, &out.functions, &out.pointers)?;
@@ -134,8 +138,7 @@ impl<'a> Parser<'a> {
 
     /// `.loc`, its name taken: file, line, column, and where the function it is of was written out.
     fn loc(&mut self) -> Res<Loc> {
-        let mut place = Loc { file: self.file()?, line: self.source_line()?, from: None };
-        self.int()?;
+        let (spot, mut inlined_at) = (self.spot()?, None);
         while self.eat(b',') {
             match self.word()? {
                 "function_name" => {
@@ -145,13 +148,16 @@ impl<'a> Parser<'a> {
                     }
                 }
                 "inlined_at" => {
-                    place.from = Some((self.file()?, self.source_line()?)).filter(|(_, line)| *line != 0);
-                    self.int()?;
+                    inlined_at = Some(self.spot()?).filter(|(_, line, _)| *line != 0);
                 }
                 other => return self.fail(format!("`{other}` in a .loc")),
             }
         }
-        Ok(place)
+        Ok(self.written_out.loc(spot, inlined_at))
+    }
+
+    fn spot(&mut self) -> Res<Spot> {
+        Ok((self.file()?, self.source_line()?, self.int()?))
     }
 
     fn skip_braces(&mut self) -> Res<()> {

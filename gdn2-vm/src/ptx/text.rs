@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use crate::ptx::calls::{Calls, Loc};
+
 /// The register file a declared register lives in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Class {
@@ -44,15 +46,6 @@ pub(crate) enum Operand<'a> {
     Tile(Box<Operand<'a>>, Vec<Operand<'a>>),
     /// `_`
     Sink,
-}
-
-/// A line of the source, by the number of its file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Loc {
-    pub(crate) file: u32,
-    pub(crate) line: u32,
-    /// Of a function that was written out in its caller: file and line of the call.
-    pub(crate) from: Option<(u32, u32)>,
 }
 
 #[derive(Clone, Debug)]
@@ -155,6 +148,7 @@ pub(crate) struct Text<'a> {
     pub(crate) pointers: HashMap<&'a str, u64>,
     pub(crate) variables: Vec<Variable<'a>>,
     pub(crate) files: HashMap<u32, &'a str>,
+    pub(crate) calls: Calls,
     pub(crate) target: &'a str,
 }
 

@@ -55,6 +55,9 @@ pub struct InstructionCount {
     pub instruction: String,
     /// CUDA source line, where the PTX has `.loc` lines.
     pub source: Option<SourceLine>,
+    /// Of a function that the compiler wrote out in its caller: the line of the call, then that of the caller's own, and so
+    /// on up to the kernel's body.
+    pub called_from: Vec<SourceLine>,
     /// What kind of work it is.
     pub class: Class,
     /// Times a warp executed it.

@@ -1,5 +1,6 @@
 //! Where in a kernel something happened.
 
+use crate::ptx::calls::Loc;
 use serde::Serialize;
 use std::fmt;
 
@@ -33,9 +34,25 @@ pub struct SourceLine {
     pub line: u32,
 }
 
-impl SourceLine {
-    pub(crate) fn of(files: &[String], file: u32, line: u32) -> SourceLine {
-        SourceLine { file: files.get(file as usize).cloned().unwrap_or_default(), line }
+/// Calls in one another that are followed: deeper ones are a text's that no compiler wrote.
+const DEEPEST: usize = 64;
+
+/// A module's source files, by `.file` number, and the calls that were written out in it.
+#[derive(Clone, Debug)]
+pub(crate) struct Sources {
+    pub(crate) files: Vec<String>,
+    pub(crate) calls: Vec<Loc>,
+}
+
+impl Sources {
+    pub(crate) fn line(&self, loc: Loc) -> SourceLine {
+        SourceLine { file: self.files.get(loc.file as usize).cloned().unwrap_or_default(), line: loc.line }
+    }
+
+    /// Where the function of a line was called from, then its caller, and so on.
+    pub(crate) fn calls(&self, loc: Loc) -> impl Iterator<Item = SourceLine> {
+        let of = |loc: Loc| loc.call.and_then(|call| self.calls.get(call as usize)).copied();
+        std::iter::successors(of(loc), move |loc| of(*loc)).take(DEEPEST).map(|loc| self.line(loc))
     }
 }
 

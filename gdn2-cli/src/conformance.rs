@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use comfy_table::{Table, presets};
+use comfy_table::Table;
 use gdn2_runtime::device::Device;
 use gdn2_runtime::device::conformance::{ConformanceError, output};
 use gdn2_vm::conformance::{Kernel, kernels};
@@ -13,7 +13,7 @@ use safetensors::tensor::{Dtype, TensorView};
 use serde::{Deserialize, Serialize};
 
 use crate::error::CliError;
-use crate::{Verdict, write};
+use crate::{Verdict, grid, write};
 
 /// Run small kernels, one for every opcode and edge, and compare what they give with scalar definitions
 ///
@@ -176,9 +176,7 @@ fn judged(kernel: &Kernel, got: Result<Vec<u8>, ConformanceError>) -> (Row, Opti
 }
 
 fn table(rows: &[Row]) -> Table {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING);
-    table.set_header(["kernel", "verdict", ""]);
+    let mut table = grid::table(["kernel", "verdict", ""]);
     for row in rows {
         table.add_row([&row.kernel, &row.verdict, &row.what]);
     }

@@ -16,6 +16,7 @@ mod error;
 mod floor;
 mod gpu;
 mod gradcheck;
+mod grid;
 mod hardware_check;
 mod kernels;
 mod launch_file;

@@ -1,6 +1,6 @@
 //! Verdicts on tensors, as a table, as JSON and as an exit code.
 
-use comfy_table::{CellAlignment, Table, presets};
+use comfy_table::{CellAlignment, ContentArrangement, Table};
 use gdn2_codegen::abi::Tensor;
 use gdn2_codegen::kernel::{Illegal, Pass};
 use gdn2_codegen::schedule::Schedule;
@@ -14,6 +14,23 @@ use std::collections::BTreeMap;
 
 use crate::Verdict;
 use crate::error::CliError;
+use crate::grid;
+
+/// The lines of a table, with a heading before the first row of each run of rows that share one.
+fn under_headings(table: &Table, headings: &[&str]) -> String {
+    let mut text = String::new();
+    let mut last = None;
+    for (at, line) in table.lines().enumerate() {
+        let heading = at.checked_sub(1).and_then(|row| headings.get(row));
+        if let Some(heading) = heading.filter(|heading| last != Some(**heading)) {
+            text += &format!("{heading}\n");
+            last = Some(*heading);
+        }
+        text += line.trim_end();
+        text.push('\n');
+    }
+    text
+}
 
 /// What a pass gives, as far as there are bars for it.
 pub fn results(pass: Pass) -> &'static [Tensor] {
@@ -193,17 +210,20 @@ impl Rows {
         if self.failed() == 0 { Verdict::Good } else { Verdict::Bad }
     }
 
-    /// A table, then what was refused or came to nothing in full, then the counts.
+    /// A table, each kernel named before its rows, then what was refused or came to nothing in full, then the counts.
     pub fn table(&self) -> String {
-        let mut table = Table::new();
-        table.load_style(presets::NOTHING).set_header(["case", "kernel", "tensor", "error", "bar", ""]);
+        let mut table = grid::table(["case", "tensor", "error", "bar", ""]);
+        // A line to a row.
+        table.set_content_arrangement(ContentArrangement::Disabled);
         let mut notes = String::new();
+        let mut kernels: Vec<&str> = Vec::new();
         for row in &self.rows {
             match &row.judged {
                 Judged::Tensor { tensor, deviation, bar, verdict } => {
                     let error = error_text(deviation);
                     let bar = format!("{:.4}", bar.bar);
-                    table.add_row([&row.case, &row.kernel, tensor, &error, &bar, short(*verdict)]);
+                    kernels.push(&row.kernel);
+                    table.add_row([&row.case, tensor, &error, &bar, short(*verdict)]);
                 }
                 Judged::Illegal(illegal) => {
                     notes += &format!("{}: illegal: {}, {}, {}\n", row.case, illegal.field, illegal.limit, illegal.got);
@@ -211,15 +231,14 @@ impl Rows {
                 Judged::Failed(reason) => notes += &format!("{}: FAIL: {reason}\n", row.case),
             }
         }
-        for column in [3, 4] {
+        for column in [2, 3] {
             if let Some(column) = table.column_mut(column) {
                 column.set_cell_alignment(CellAlignment::Right);
             }
         }
         let mut text = String::new();
         if table.row_count() > 0 {
-            text += &table.trim_fmt();
-            text.push('\n');
+            text += &under_headings(&table, &kernels);
         }
         let found = |wanted: Found| {
             self.rows

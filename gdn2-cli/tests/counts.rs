@@ -38,6 +38,12 @@ fn profile_of_one_chunk_of_linear_attention() {
     assert_eq!(total("shared_wavefronts"), copies + blocks + values + scores);
     assert_eq!(total("bank_conflicts"), 0);
 
+    // Stages hold what they call: all products are the kernel's, and all but Q K^T are those of the state.
+    let (all, kernel) = (&profile["calls"], &profile["calls"]["calls"]["linear_forward"]);
+    assert_eq!(all["instructions"], profile["total"]["instructions"]);
+    assert_eq!(kernel["matrix_fmas"], profile["total"]["matrix_fmas"]);
+    assert_eq!(kernel["calls"]["advance_state"]["matrix_fmas"], 3 * 16 * 16 * 16);
+
     // The source carries the same counts: the line of the only mma has all products.
     let source = std::fs::read_to_string(folder.path().join("annotated.cu")).unwrap();
     let products: Vec<&str> = source.lines().filter(|line| line.contains(" 16384 ")).collect();

@@ -1,6 +1,6 @@
 //! Predictions of our own kernels: rules, shapes, schedules.
 
-use comfy_table::{CellAlignment, Table, presets};
+use comfy_table::{CellAlignment, ColumnConstraint, Table};
 use gdn2_codegen::abi::Extents;
 use gdn2_codegen::arch::Arch;
 use gdn2_codegen::bind;
@@ -22,6 +22,7 @@ use std::collections::HashMap;
 use super::{Args, role_lines};
 use crate::error::CliError;
 use crate::gpu::Target;
+use crate::grid;
 use crate::{Verdict, progress::Progress, write};
 
 /// A row as JSON has it.
@@ -35,6 +36,16 @@ struct Row {
     low: f64,
     high: f64,
     decided_by: String,
+}
+
+/// What has no prediction, as JSON has it.
+#[derive(Serialize)]
+struct Refused {
+    rule: String,
+    pass: Pass,
+    shape: String,
+    schedule: String,
+    reason: String,
 }
 
 pub(super) fn run(args: &Args, target: &Target) -> Result<Verdict, CliError> {
@@ -64,11 +75,9 @@ pub(super) fn run(args: &Args, target: &Target) -> Result<Verdict, CliError> {
             }
         }
     }
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING);
-    table.set_header(["rule", "shape", "schedule", "predicted", "from", "to", "decided by", "floor", "best published"]);
+    let mut tables: Vec<(String, Table)> = Vec::new();
     let progress = Progress::new("predicting", jobs.len());
-    let (mut good, mut rows, mut details) = (true, Vec::new(), String::new());
+    let (mut rows, mut refused, mut details) = (Vec::new(), Vec::new(), String::new());
     let mut clock = Clock { compiler, disassembler, constants, prepared: HashMap::new() };
     for (job, lengths, schedule) in &jobs {
         progress.step(&format!("{} {schedule}", job.rule.name));
@@ -77,11 +86,16 @@ pub(super) fn run(args: &Args, target: &Target) -> Result<Verdict, CliError> {
             0 => job.shape.to_string(),
             sequences => format!("{} in {sequences} sequences", job.shape),
         };
-        let mut cells = vec![job.rule.name.clone(), shape.clone(), schedule.to_string()];
+        let heading = heading(job, &shape, constants);
+        if tables.last().is_none_or(|(last, _)| *last != heading) {
+            tables.push((heading, table()));
+        }
+        let Some((_, table)) = tables.last_mut() else { continue };
         match timed {
             Ok(timing) => {
                 let decided = decided(&timing);
-                cells.extend([micros(timing.micros()), micros(timing.low()), micros(timing.high()), decided.clone()]);
+                let times = [timing.micros(), timing.low(), timing.high()].map(micros);
+                table.add_row(times.into_iter().chain([decided.clone(), schedule.to_string()]));
                 details += &detail(job, &shape, *schedule, &timing, args.roles);
                 rows.push(Row {
                     rule: job.rule.name.clone(),
@@ -95,21 +109,13 @@ pub(super) fn run(args: &Args, target: &Target) -> Result<Verdict, CliError> {
                 });
             }
             Err(reason) => {
-                good = false;
-                cells.extend([String::new(), String::new(), String::new(), reason]);
+                table.add_row(["none", "", "", &reason, &schedule.to_string()]);
+                let (rule, pass, schedule) = (job.rule.name.clone(), job.pass, schedule.to_string());
+                refused.push(Refused { rule, pass, shape, schedule, reason });
             }
         }
-        cells.push(micros(floor_micros(job.compulsory_bytes(), job.multiply_adds(), constants)));
-        let best = published::best(job);
-        cells.push(best.map_or("none".to_owned(), |best| format!("{} ms, {}", best.milliseconds, best.by)));
-        table.add_row(cells);
     }
     drop(progress);
-    for column in [3, 4, 5, 7] {
-        if let Some(column) = table.column_mut(column) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-    }
     let text = if args.json {
         let mut published = Vec::new();
         for one in jobs.iter().flat_map(|(job, ..)| published::of(job)) {
@@ -117,12 +123,33 @@ pub(super) fn run(args: &Args, target: &Target) -> Result<Verdict, CliError> {
                 published.push(one);
             }
         }
-        format!("{:#}\n", serde_json::json!({ "rows": rows, "published": published }))
+        format!("{:#}\n", serde_json::json!({ "rows": rows, "refused": refused, "published": published }))
     } else {
-        format!("{} on {}: predicted, not measured\n\n{table}\n{details}", args.pass, target.gpu)
+        let tables = tables.iter().map(|(heading, table)| format!("{heading}\n{table}\n\n")).collect::<String>();
+        format!("{} on {}: predicted, not measured\n\n{tables}{details}", args.pass, target.gpu)
     };
     write::stdout(text.as_bytes())?;
-    Ok(if good { Verdict::Good } else { Verdict::Bad })
+    Ok(if refused.is_empty() { Verdict::Good } else { Verdict::Bad })
+}
+
+/// What rows of one rule and shape share.
+fn heading(job: &Job, shape: &str, constants: &Constants) -> String {
+    let floor = micros(floor_micros(job.compulsory_bytes(), job.multiply_adds(), constants));
+    let best = published::best(job);
+    let best = best.map_or("nothing published".to_owned(), |best| {
+        format!("best published {} ms by {}", best.milliseconds, best.by)
+    });
+    format!("{} {shape}: floor {floor}, {best}", job.rule.name)
+}
+
+/// Times, which are never folded, and what may be where the terminal is narrow.
+fn table() -> Table {
+    let mut table = grid::with_schedules(["predicted", "from", "to", "decided by", "schedule"], 4);
+    for column in table.column_iter_mut().take(3) {
+        column.set_cell_alignment(CellAlignment::Right);
+        column.set_constraint(ColumnConstraint::ContentWidth);
+    }
+    table
 }
 
 /// What decides the longest launch, by its name where there are several.

@@ -2,12 +2,13 @@
 
 use gdn2_vm::Place;
 
-use comfy_table::{CellAlignment, Table, presets};
+use comfy_table::CellAlignment;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use super::row::Row;
 use super::times::Time;
+use crate::grid;
 
 /// What is shown.
 pub struct Page<'a> {
@@ -172,8 +173,7 @@ impl Page<'_> {
 
 impl Grid {
     fn text(self) -> String {
-        let mut table = Table::new();
-        table.load_style(presets::NOTHING).set_header(self.head);
+        let mut table = grid::table(self.head);
         for row in self.rows {
             table.add_row(row);
         }

@@ -46,6 +46,10 @@ impl Args {
 /// The same for machines.
 fn json(rule: &Rule) -> serde_json::Value {
     let tensor = |tensor: gdn2_dsl::TensorSpec| serde_json::json!({ "name": tensor.name, "shape": tensor.shape, "dtype": tensor.dtype.to_string() });
+    let named = rule.prologue.named();
+    let named = named
+        .iter()
+        .map(|own| serde_json::json!({ "name": own.name, "shape": own.shape(rule), "dtype": own.storage.to_string() }));
     let cost = rule.token_cost();
     serde_json::json!({
         "rule": rule.name, "known_as": rule.combination().known_as(), "key_dim": rule.key_dim,
@@ -53,6 +57,7 @@ fn json(rule: &Rule) -> serde_json::Value {
         "recurrence": rule.recurrence(), "absences": rule.absences(),
         "bound": rule.bound.map(|bound| [bound.lower, bound.upper]),
         "tensors": rule.tensors().into_iter().map(tensor).collect::<Vec<_>>(),
+        "named": named.collect::<Vec<_>>(), "formulas": rule.prologue_lines(),
         "per_token_and_head": { "multiply_adds": cost.multiply_adds, "bytes": cost.bytes, "state_bytes": cost.state_bytes },
     })
 }

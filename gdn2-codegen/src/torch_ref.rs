@@ -126,7 +126,9 @@ fn gate_of(tensor: &str) -> GateOf {
 }
 
 /// What the function's body calls its own.
-const LOCALS: [&str; 19] = [
+const LOCALS: [&str; 21] = [
+    "dtype",
+    "o",
     "B",
     "T",
     "H",

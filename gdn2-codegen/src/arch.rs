@@ -97,6 +97,24 @@ impl Arch {
     /// Every architecture, oldest first.
     pub const ALL: [Arch; 5] = [Arch::Sm80, Arch::Sm86, Arch::Sm89, Arch::Sm90a, Arch::Sm120];
 
+    /// The PTX ISA that its kernels are written in, no newer than they need: the oldest driver reads them. 8.0 came with
+    /// CUDA 12.0 and has all of Hopper's instructions that are used; 8.7, of CUDA 12.8, is the first to know sm_120. Source:
+    /// PTX ISA, "Release Notes".
+    pub const fn ptx_isa(self) -> &'static str {
+        match self {
+            Arch::Sm80 | Arch::Sm86 | Arch::Sm89 | Arch::Sm90a => "8.0",
+            Arch::Sm120 => "8.7",
+        }
+    }
+
+    /// The oldest driver that loads its PTX, as the CUDA version, major and minor, that the driver supports.
+    pub const fn oldest_driver(self) -> (u32, u32) {
+        match self {
+            Arch::Sm80 | Arch::Sm86 | Arch::Sm89 | Arch::Sm90a => (12, 0),
+            Arch::Sm120 => (12, 8),
+        }
+    }
+
     /// Its row of the table.
     pub const fn limits(self) -> Limits {
         match self {

@@ -100,8 +100,11 @@ impl Compiler {
     pub fn compile(&self, kernel: Kernel) -> Result<Artifact, NvrtcError> {
         let generated = gdn2_codegen::render(&kernel);
         let edited = self.edited.as_ref().map(|edited| edited.source(&kernel, &generated)).transpose()?;
-        let source = edited.flatten().unwrap_or(generated);
-        self.compile_source(kernel, source)
+        match edited.flatten() {
+            // Somebody's own text may need what its compiler says.
+            Some(source) => self.compile_text(kernel, source),
+            None => self.compile_source(kernel, generated),
+        }
     }
 
     /// Compiles a kernel whose text was rendered earlier.
@@ -109,6 +112,12 @@ impl Compiler {
     /// # Errors
     /// As [`Compiler::compile`].
     pub fn compile_source(&self, kernel: Kernel, source: CudaSource) -> Result<Artifact, NvrtcError> {
+        let mut artifact = self.compile_text(kernel, source)?;
+        artifact.ptx = for_oldest_driver(artifact.ptx, artifact.kernel.arch);
+        Ok(artifact)
+    }
+
+    fn compile_text(&self, kernel: Kernel, source: CudaSource) -> Result<Artifact, NvrtcError> {
         let target = kernel.arch.target();
         let nvrtc = match self.nvrtc() {
             Ok(nvrtc) => nvrtc,
@@ -138,5 +147,37 @@ impl Compiler {
             log: compiled.log,
             compiler: Some(compiled.version),
         })
+    }
+}
+
+/// PTX under the version that it needs, where a compiler newer than that wrote its own: what the text says stays, and an
+/// older driver reads it. That this holds is checked with the assembler of the oldest toolkit, `.ci/old-drivers`.
+fn for_oldest_driver(ptx: String, arch: Arch) -> String {
+    let Some((head, rest)) = ptx.split_once("\n.version ") else { return ptx };
+    let Some((version, body)) = rest.split_once('\n') else { return ptx };
+    let number = |version: &str| {
+        let (major, minor) = version.trim().split_once('.')?;
+        Some((major.parse::<u32>().ok()?, minor.parse::<u32>().ok()?))
+    };
+    let need = arch.ptx_isa();
+    match number(version) > number(need) {
+        true => format!("{head}\n.version {need}\n{body}"),
+        false => ptx,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::for_oldest_driver;
+    use gdn2_codegen::arch::Arch;
+
+    #[test]
+    fn a_newer_version_than_is_needed_goes_and_no_other() {
+        let ptx = |version: &str| format!("//\n// a .version 9.9 in words\n\n.version {version}\n.target sm_80\n");
+        let of = |version: &str, arch| for_oldest_driver(ptx(version), arch);
+        assert_eq!(of("9.0", Arch::Sm90a), ptx("8.0"));
+        assert_eq!(of("10.1", Arch::Sm120), ptx("8.7"));
+        assert_eq!(of("7.8", Arch::Sm80), ptx("7.8"));
+        assert_eq!(for_oldest_driver("no version".to_owned(), Arch::Sm80), "no version");
     }
 }

@@ -1,8 +1,9 @@
 //! Kernels on a GPU, through cudarc. The driver library is probed here first: cudarc panics where it is missing, and
 //! even printing its errors needs it, so nothing of cudarc is called before the probe has passed.
 //!
-//! Minimum driver: one that supports CUDA 12.0 (Linux 525.60.13); code compiled by NVRTC 13 needs one that supports
-//! CUDA 13.0 (580.65.06). Source: CUDA Toolkit release notes, "CUDA Toolkit and Minimum Required Driver Version".
+//! Minimum driver: one that supports CUDA 12.0 (Linux 525.60.13), for sm_120 12.8 (570.26). Machine code compiled by NVRTC
+//! 13 needs one that supports CUDA 13.0 (580.65.06); an older one compiles the PTX. Source: CUDA Toolkit release notes,
+//! "CUDA Toolkit and Minimum Required Driver Version".
 
 use super::DeviceError;
 use super::launch::{Context, Driver, Gpu, Launcher, Put};
@@ -277,19 +278,21 @@ impl Gpu for Cuda {
         context_of(&self.stream)
     }
 
-    /// Loads the cubin, or where there is none has the driver compile the PTX, and grants the shared memory.
+    /// Loads the cubin, or where there is none that the driver runs has it compile the PTX, and grants the shared memory.
     fn load(&self, artifact: &Artifact) -> Result<Box<dyn Driver>, DeviceError> {
         let kernel = &artifact.kernel;
         if kernel.arch != self.arch {
             return Err(DeviceError::Arch { kernel: kernel.arch, device: self.arch });
         }
-        // A driver runs the cubins of its own major; within one, older drivers take newer minors' cubins.
-        let need = artifact.compiler.map_or(OLDEST_DRIVER, |compiler| Version { major: compiler.major, minor: 0 });
+        let (major, minor) = kernel.arch.oldest_driver();
+        let need = Version { major, minor };
         if self.driver < need {
             return Err(DeviceError::OldDriver { found: self.driver, need });
         }
+        // A driver runs the cubins of its own major and of older ones; within one, it takes newer minors' cubins.
+        let runs = artifact.compiler.is_some_and(|compiler| compiler.major <= self.driver.major);
         let image = match &artifact.cubin {
-            Some(cubin) if !cubin.is_empty() => Ptx::from_binary(cubin.clone()),
+            Some(cubin) if runs && !cubin.is_empty() => Ptx::from_binary(cubin.clone()),
             _ => Ptx::from_src(artifact.ptx.clone()),
         };
         let module = self.context.load_module(image).map_err(driver("loading a kernel"))?;

@@ -1,6 +1,8 @@
 """Writes the table of benchmarks/README.md: the shapes with names, ours by the clock, beside what others published.
 
     python3 benchmarks/clock/table.py --gdn2 target/release/gdn2
+
+benchmarks/clock/picture.py draws the README's picture from it.
 """
 
 import argparse

@@ -20,6 +20,7 @@ mod grid;
 mod hardware_check;
 mod kernels;
 mod launch_file;
+mod micro;
 mod predict;
 mod prepare;
 mod profile;
@@ -82,6 +83,7 @@ enum Command {
     Predict(predict::Args),
     Vm(vm::Args),
     Conformance(conformance::Args),
+    Micro(micro::Args),
     Gradcheck(gradcheck::Args),
     Profile(profile::Args),
     Tune(Box<tune::Args>),
@@ -122,6 +124,7 @@ fn main() -> ExitCode {
         Command::Predict(args) => args.run(),
         Command::Vm(args) => args.run(),
         Command::Conformance(args) => args.run(),
+        Command::Micro(args) => args.run(),
         Command::Gradcheck(args) => args.run(),
         Command::Profile(args) => args.run(),
         Command::Tune(args) => args.run(),

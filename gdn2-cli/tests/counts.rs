@@ -11,6 +11,24 @@ fn json(folder: &Path, args: &[&str]) -> Value {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
+#[test]
+fn micro_asks_what_the_explanations_answer_differently() {
+    let folder = tempfile::tempdir().unwrap();
+    let printed = json(folder.path(), &["micro", "--device", "vm", "--json"]);
+    let rows = printed["rows"].as_array().unwrap();
+    let clocks = |question: &str, by: &str| {
+        let row = rows.iter().find(|row| row["question"] == question).unwrap();
+        assert!(row["measured"].is_null(), "the virtual machine measures nothing: {row}");
+        row[by].as_f64().unwrap()
+    };
+    // 16 products of 64 x 64 x 16 at 2,048 multiply-adds a clock, and no faster.
+    assert!(clocks("chain of 16", "data_sheet") >= 512.0);
+    assert!(clocks("chain of 16, two warpgroups", "data_sheet") >= 1024.0);
+    // One chain is slower if the chain is slow, two accumulators in turns if the pipe is.
+    let ratio = |question: &str| clocks(question, "in_a_chain") / clocks(question, "on_the_pipe");
+    assert!(ratio("chain of 16") > 1.2 && ratio("chain of 16 on two accumulators") < 0.9, "{printed:#}");
+}
+
 /// Linear attention of one chunk of 16 tokens, 16 key and 16 value channels, in one warp: all of it fits on paper.
 #[test]
 fn profile_of_one_chunk_of_linear_attention() {

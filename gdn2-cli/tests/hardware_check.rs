@@ -46,12 +46,12 @@ fn a_rehearsal_goes_through_every_part_and_measures_nothing() {
     assert!(report["gpu"].is_null());
     let parts = report["parts"].as_array().unwrap();
     let names: Vec<&str> = parts.iter().map(|part| part["name"].as_str().unwrap()).collect();
-    assert_eq!(names, ["conformance", "correctness", "peers", "tuning", "calibration"]);
+    assert_eq!(names, ["micro", "conformance", "correctness", "peers", "tuning", "calibration"]);
     for part in parts {
         assert_eq!(part["good"], true, "{part:#}");
         assert!(!part["rows"].as_array().unwrap().is_empty(), "{part:#}");
     }
-    let correctness = &parts[1];
+    let correctness = &parts[2];
     assert_eq!(correctness["complaints"].as_array().unwrap().len(), 0, "{correctness:#}");
     let checked: u64 = correctness["rows"].as_array().unwrap().iter().filter_map(|row| row["passed"].as_u64()).sum();
     assert!(checked > 40, "{checked} tensors");
@@ -178,8 +178,9 @@ fn a_part_that_fails_costs_itself() {
     assert_eq!(output.status.code(), Some(1));
     let report = report(folder.path());
     let parts = report["parts"].as_array().unwrap();
-    assert_eq!(parts.len(), 5);
-    assert_eq!(parts[2]["good"], false);
-    let complaint = parts[2]["complaints"][0].as_str().unwrap();
+    assert_eq!(parts.len(), 6);
+    let peers = parts.iter().find(|part| part["name"] == "peers").unwrap();
+    assert_eq!(peers["good"], false);
+    let complaint = peers["complaints"][0].as_str().unwrap();
     assert!(complaint.contains('7') && complaint.contains("out of luck"), "{complaint}");
 }

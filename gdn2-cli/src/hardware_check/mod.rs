@@ -14,9 +14,11 @@ mod tuning;
 
 use std::path::{Path, PathBuf};
 
+use gdn2_codegen::arch::Arch;
 use gdn2_runtime::device::Device;
 use gdn2_runtime::device::cuda::Cuda;
 use gdn2_runtime::device::launch::Gpu as _;
+use serde_json::Value;
 
 use self::clock::Clock;
 use self::findings::{Findings, Part};
@@ -28,7 +30,7 @@ use crate::{Verdict, terminal, write};
 
 /// Check, compare and tune everything on a GPU, in the minutes one has it
 ///
-/// In order of worth: the virtual machine's opcodes against the hardware; every shipped rule, pass and path against
+/// In order of worth: what the clock must know of matrix units (`gdn2 micro`); the virtual machine's opcodes against the hardware; every shipped rule, pass and path against
 /// float64, each twice; the peers that can be imported, side by side; tuning; the clock's constants refitted. A
 /// part gets a share of the minutes, and what it leaves over goes to the next. --device vm rehearses all of it: the same
 /// steps and files, marked as a rehearsal, and no time in them.
@@ -96,7 +98,8 @@ impl Args {
             Setting { args: self, rehearsal: gpu.is_none(), clock: Clock::start(self.minutes), kept: Kept::new()? };
         let mut findings = Findings::new(setting.rehearsal, gpu.map(about).transpose()?);
         // Parts in order of worth, each with the share of all minutes after which it must be over.
-        self.part(&setting, &mut findings, "conformance", 0.10, conformance)?;
+        self.part(&setting, &mut findings, "micro", 0.08, micro)?;
+        self.part(&setting, &mut findings, "conformance", 0.16, conformance)?;
         self.part(&setting, &mut findings, "correctness", 0.40, correctness::part)?;
         self.part(&setting, &mut findings, "peers", 0.72, peers::part)?;
         self.part(&setting, &mut findings, "tuning", 0.90, tuning::part)?;
@@ -128,6 +131,25 @@ impl Args {
 }
 
 /// The opcode kernels; what the hardware gave becomes fixtures.
+/// What the clock's explanations disagree about. On a GPU without Hopper's products there is nothing to ask.
+fn micro(setting: &Setting<'_>, clock: Clock) -> Result<Part, CliError> {
+    if let Device::Cuda(gpu) = setting.args.device.parse()?
+        && gpu.arch() != Arch::Sm90a
+    {
+        let summary = "Hopper's products are not on this GPU".to_owned();
+        return Ok(Part { good: true, summary, ..Part::default() });
+    }
+    let ended = Step::gdn2("micro", ["micro", "--json"])?.with("--device", &setting.args.device).run(clock)?;
+    let printed: Value = serde_json::from_str(&ended.output).unwrap_or(Value::Null);
+    match printed["rows"].as_array() {
+        Some(rows) if ended.success => {
+            let summary = format!("{} questions", rows.len());
+            Ok(Part { good: true, summary, rows: rows.clone(), ..Part::default() })
+        }
+        _ => Ok(Part { good: ended.timed_out, ..Part::failed(verdict(&ended)) }),
+    }
+}
+
 fn conformance(setting: &Setting<'_>, clock: Clock) -> Result<Part, CliError> {
     let fixtures = setting.kept.folder("gdn2-vm/fixtures")?;
     let step = Step::gdn2("conformance", ["conformance", "--json"])?

@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use gdn2_codegen::edited::Edited;
 use gdn2_runtime::artifact::Compiler;
-use gdn2_runtime::edited::Edited;
 use gdn2_runtime::files::Limit;
 use gdn2_runtime::toolchain::Search;
 

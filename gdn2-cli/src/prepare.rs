@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use gdn2_codegen::committed::{Committed, StampedCubin, StampedPtx, WITH_PTX, committed};
+use gdn2_codegen::named::NamedKernel;
 use gdn2_codegen::record::{Record, rule_fingerprint};
 use gdn2_codegen::schedule::Schedule;
-use gdn2_dsl::{InSource, Rule, rules_in_source};
+use gdn2_dsl::{KernelText, Named, Rule, rules_in_source};
 use gdn2_runtime::artifact::Compiler;
 use gdn2_runtime::files::{self, Limit};
 use gdn2_runtime::nvrtc::{NvrtcError, Version};
@@ -20,7 +21,7 @@ use crate::{Verdict, compiler, terminal, tuned, write};
 ///
 /// Rules are those of rules/*.gdn2 and those that `delta_rule!` and `include_rule!` name in src/**/*.rs. CUDA is written
 /// for each, stamped with the hash of its source; PTX for gdn, kda, gdn2, their layers and the macros' rules; machine code for the
-/// schedules that tuning records ask for. The macros embed what they find here. `--check` writes nothing and fails on
+/// schedules that tuning records ask for, PTX for the hand-edited kernels that macros name. The macros embed what they find here. `--check` writes nothing and fails on
 /// any file that is missing, stale, changed by hand or left over.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  gdn2 prepare\n  gdn2 prepare --check")]
@@ -58,16 +59,25 @@ struct Wanted {
     compiled: bool,
 }
 
+/// What a project has to prepare.
+struct Found {
+    rules: Vec<Wanted>,
+    /// Hand-edited texts that its macros name for kernels.
+    edited: Vec<Committed>,
+    /// Source files whose macros name rules.
+    sources: Vec<PathBuf>,
+}
+
 impl Args {
     pub fn run(&self) -> Result<Verdict, CliError> {
         let compiler = self.compiler.bare();
-        let (rules, sources) = self.rules()?;
-        let wanted = self.wanted(&rules, &compiler)?;
+        let Found { rules, edited, sources } = self.rules()?;
+        let wanted = self.wanted(&rules, &edited, &compiler)?;
         if self.check { self.compare(&wanted) } else { self.write(&wanted, &sources) }
     }
 
-    /// The project's rules, and the source files whose macros name some of them.
-    fn rules(&self) -> Result<(Vec<Wanted>, Vec<PathBuf>), CliError> {
+    /// The project's rules, and what its macros name.
+    fn rules(&self) -> Result<Found, CliError> {
         let mut rules: Vec<Wanted> = Vec::new();
         let mut add = |rule: Rule, compiled: bool| -> Result<(), CliError> {
             let Some(known) = rules.iter_mut().find(|known| known.rule.name == rule.name) else {
@@ -92,7 +102,7 @@ impl Args {
                 }
             }
         }
-        let mut naming = Vec::new();
+        let (mut naming, mut edited) = (Vec::new(), Vec::new());
         for path in sources {
             let text = files::read_regular(&path, Limit::SOURCE)
                 .and_then(|bytes| String::from_utf8(bytes).map_err(std::io::Error::other))
@@ -104,21 +114,35 @@ impl Args {
             }
             let root = self.source.parent().unwrap_or(Path::new(""));
             for found in found {
-                match found {
-                    InSource::Rule(rule) => add(*rule, true)?,
-                    InSource::File(file) => {
+                let own = match found.rule {
+                    Named::Rule(rule) => vec![*rule],
+                    Named::File(file) => {
                         let selection: Selection = root.join(file).into_os_string().into();
-                        selection.rules()?.into_iter().try_for_each(|rule| add(rule, true))?;
+                        selection.rules()?
+                    }
+                };
+                if let [rule] = own.as_slice() {
+                    for text in &found.kernels {
+                        edited.push(named(rule, root, text).map_err(|error| CliError::in_file(&path, error))?);
                     }
                 }
+                own.into_iter().try_for_each(|rule| add(rule, true))?;
             }
             naming.push(path);
         }
-        Ok((rules, naming))
+        Ok(Found { rules, edited, sources: naming })
     }
 
-    fn wanted(&self, rules: &[Wanted], compiler: &Compiler) -> Result<BTreeMap<String, Want>, CliError> {
+    fn wanted(
+        &self,
+        rules: &[Wanted],
+        edited: &[Committed],
+        compiler: &Compiler,
+    ) -> Result<BTreeMap<String, Want>, CliError> {
         let mut wanted = BTreeMap::new();
+        for text in edited {
+            wanted.insert(format!("{}.ptx", text.stem), self.ptx(text, compiler)?);
+        }
         let records = self.records()?;
         let without_lines = self.compiler.bare().without_lines();
         let progress = Progress::new("generating", rules.len());
@@ -192,7 +216,7 @@ impl Args {
         if self.by_stamp(stamped, compiler)? {
             return Ok(Want::From { source: kernel.source.hash.clone() });
         }
-        let artifact = compiler.compile(kernel.kernel.clone())?;
+        let artifact = compiler.compile_source(kernel.kernel.clone(), kernel.source.clone())?;
         let version = artifact.compiler.map(|version: Version| version.to_string()).unwrap_or_default();
         Ok(Want::Exact(kernel.ptx_file(&artifact.ptx, &version).into_bytes()))
     }
@@ -277,6 +301,18 @@ impl Args {
         names.sort();
         Ok(names)
     }
+}
+
+/// A hand-edited text that a macro names, where it fits what is generated now.
+fn named(rule: &Rule, root: &Path, text: &KernelText) -> Result<Committed, CliError> {
+    let path = root.join(&text.file);
+    let cuda = files::read_regular(&path, Limit::TEXT)
+        .and_then(|bytes| String::from_utf8(bytes).map_err(std::io::Error::other))
+        .map_err(|source| CliError::Read { path, source })?;
+    let from = text.from.as_ref().map(|(hash, _)| hash.as_str());
+    let named = NamedKernel::new(rule, &text.pass, (&text.file, cuda), from);
+    let NamedKernel { kernel, source, stem } = named.map_err(|error| CliError::Usage(error.to_string()))?;
+    Ok(Committed { kernel, source, stem })
 }
 
 /// Every Rust file below a folder, in order; none where there is no such folder.

@@ -4,7 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 use gdn2_codegen::kernel::Pass;
-use gdn2_dsl::{Dtype, InSource, Rule, rules_in_source};
+use gdn2_dsl::{Dtype, Named, Rule, rules_in_source};
 use gdn2_runtime::files::{self, Limit};
 
 use crate::error::CliError;
@@ -58,9 +58,9 @@ impl Selection {
         let root = root.unwrap_or(Path::new(""));
         let mut rules = Vec::new();
         for found in found {
-            match found {
-                InSource::Rule(rule) => rules.push(*rule),
-                InSource::File(file) => rules.extend(Selection::from(root.join(file).into_os_string()).rules()?),
+            match found.rule {
+                Named::Rule(rule) => rules.push(*rule),
+                Named::File(file) => rules.extend(Selection::from(root.join(file).into_os_string()).rules()?),
             }
         }
         Ok(rules)

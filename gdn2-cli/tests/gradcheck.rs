@@ -4,14 +4,16 @@
 use std::path::Path;
 use std::process::Command;
 
-use gdn2_dsl::{InSource, rules_in_source};
+use gdn2_dsl::{InSource, Named, rules_in_source};
 
 #[test]
 fn the_gradients_of_the_training_example_pass() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let source = std::fs::read_to_string(root.join("gdn2/examples/associative_recall/main.rs")).unwrap();
     let found = rules_in_source(&source).unwrap();
-    let [InSource::Rule(rule)] = found.as_slice() else { unreachable!("the example has one rule, written in place") };
+    let [InSource { rule: Named::Rule(rule), .. }] = found.as_slice() else {
+        unreachable!("the example has one rule, written in place")
+    };
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("layer.gdn2");
     std::fs::write(&file, rule.to_string()).unwrap();

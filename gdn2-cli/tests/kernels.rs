@@ -96,6 +96,37 @@ fn a_crates_macros_are_prepared_for() {
 }
 
 #[test]
+fn a_hand_edited_kernel_is_compiled_ahead() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |path: &str| folder.path().join(path);
+    std::fs::create_dir(at("src")).unwrap();
+    let run = |arguments: &[&str]| gdn2(arguments).current_dir(folder.path()).output().unwrap();
+    let body = "{ decay: none; erase: none; write: none; key_dim: 16; value_dim: 16; dtype: bf16; }";
+    let source = |from: &str| {
+        let source = format!("gdn2::delta_rule! {{ #[kernel(decode, \"mine.cu\"{from})] pub mod here {body} }}\n");
+        std::fs::write(at("src/lib.rs"), source).unwrap();
+    };
+    source("");
+    let printed = run(&["emit", "src/lib.rs#here", "--pass", "decode", "--arch", "sm_90a", "--emit", "cuda"]);
+    std::fs::write(at("mine.cu"), [printed.stdout.as_slice(), b"// mine\n"].concat()).unwrap();
+    let asked = run(&["prepare"]);
+    let said = text(&asked);
+    assert!(!asked.status.success() && !at("kernels").exists(), "{said}");
+    let hash = said.split("write `from = \"").nth(1).unwrap().split('"').next().unwrap();
+    source(&format!(", from = \"{hash}\""));
+    let prepared = run(&["prepare"]);
+    assert!(prepared.status.success(), "{}", text(&prepared));
+    let names =
+        std::fs::read_dir(at("kernels")).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let edited: Vec<String> = names.filter(|name| name.ends_with("_edited.ptx")).collect();
+    assert!(matches!(edited.as_slice(), [one] if one.starts_with("here_decode_sm_90a_")), "{edited:?}");
+    assert!(run(&["prepare", "--check"]).status.success());
+    std::fs::write(at("mine.cu"), [printed.stdout.as_slice(), b"__device__ int more;\n"].concat()).unwrap();
+    let stale = run(&["prepare", "--check"]);
+    assert!(!stale.status.success() && text(&stale).contains(&format!("{}: differs", edited[0])), "{}", text(&stale));
+}
+
+#[test]
 fn the_demo_runs_without_a_compiler() {
     let output = gdn2(&["demo"]).env("GDN2_NVRTC", "/nowhere").output().unwrap();
     let text = text(&output);

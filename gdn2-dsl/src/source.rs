@@ -3,12 +3,22 @@
 
 use proc_macro2::{Delimiter, Ident, TokenStream, TokenTree};
 
+use crate::kernel_text::{self, KernelText};
 use crate::rule::Rule;
-use crate::tokens::parse_rule_body;
+use crate::tokens::{SpannedError, parse_rule_body};
 
 /// What a macro call of a source file names.
+#[derive(Clone, Debug)]
+pub struct InSource {
+    /// The rule, or rules.
+    pub rule: Named,
+    /// Texts that stand for its kernels.
+    pub kernels: Vec<KernelText>,
+}
+
+/// Where a rule stands.
 #[derive(Clone, Debug, PartialEq)]
-pub enum InSource {
+pub enum Named {
     /// A rule written in place. Its documentation, which no kernel depends on, is left out.
     Rule(Box<Rule>),
     /// A rule file, relative to the crate's Cargo.toml, with `#RULE` where one of several is meant.
@@ -45,7 +55,11 @@ fn calls(tokens: TokenStream, found: &mut Vec<InSource>) -> Result<(), SourceErr
         };
         match name.as_str() {
             "delta_rule" => modules(group.stream(), found)?,
-            "include_rule" => found.extend(path(group.stream()).map(InSource::File)),
+            "include_rule" => {
+                let trees: Vec<TokenTree> = group.stream().into_iter().collect();
+                let (kernels, rest) = kernels(&trees)?;
+                found.extend(path(rest).map(|file| InSource { rule: Named::File(file), kernels }));
+            }
             _ => calls(group.stream(), found)?,
         }
     }
@@ -55,13 +69,48 @@ fn calls(tokens: TokenStream, found: &mut Vec<InSource>) -> Result<(), SourceErr
 /// The rules of `mod NAME { body }` items. What is no such item is for the macro to complain about.
 fn modules(tokens: TokenStream, found: &mut Vec<InSource>) -> Result<(), SourceError> {
     let trees: Vec<TokenTree> = tokens.into_iter().collect();
-    for window in trees.windows(3) {
-        let [TokenTree::Ident(word), TokenTree::Ident(name), TokenTree::Group(body)] = window else { continue };
-        if *word == "mod" && body.delimiter() == Delimiter::Brace {
-            found.push(InSource::Rule(Box::new(rule(name, body.stream())?)));
+    let mut rest = trees.as_slice();
+    while !rest.is_empty() {
+        let (kernels, item) = kernels(rest)?;
+        let is_module = |window: &[TokenTree]| {
+            let [TokenTree::Ident(word), TokenTree::Ident(_), TokenTree::Group(body)] = window else { return false };
+            *word == "mod" && body.delimiter() == Delimiter::Brace
+        };
+        let Some(at) = item.windows(3).position(is_module) else { break };
+        if let Some([_, TokenTree::Ident(name), TokenTree::Group(body)]) = item.get(at..at + 3) {
+            let rule = Named::Rule(Box::new(rule(name, body.stream())?));
+            found.push(InSource { rule, kernels });
         }
+        rest = item.get(at + 3..).unwrap_or_default();
     }
     Ok(())
+}
+
+/// The kernels' texts that the attributes in front of an item name, and what comes after those.
+fn kernels(trees: &[TokenTree]) -> Result<(Vec<KernelText>, &[TokenTree]), SourceError> {
+    let mut named = Vec::new();
+    let mut rest = trees;
+    // Before the first item there may be `crate = path;`.
+    if let Some(end) = rest.iter().position(|tree| matches!(tree, TokenTree::Punct(mark) if mark.as_char() == ';'))
+        && matches!(rest, [TokenTree::Ident(word), TokenTree::Punct(_), ..] if *word == "crate")
+    {
+        rest = rest.get(end + 1..).unwrap_or_default();
+    }
+    while let [TokenTree::Punct(mark), TokenTree::Group(attribute), others @ ..] = rest
+        && mark.as_char() == '#'
+    {
+        match KernelText::parse(attribute.stream()) {
+            Some(Ok(kernel)) => named.push(kernel),
+            Some(Err(mistake)) => return Err(said(&mistake)),
+            None => {}
+        }
+        rest = others;
+    }
+    Ok((named, rest))
+}
+
+fn said(mistake: &SpannedError) -> SourceError {
+    SourceError(mistake.in_words())
 }
 
 fn rule(name: &Ident, body: TokenStream) -> Result<Rule, SourceError> {
@@ -72,14 +121,12 @@ fn rule(name: &Ident, body: TokenStream) -> Result<Rule, SourceError> {
 }
 
 /// The string among the arguments.
-fn path(tokens: TokenStream) -> Option<String> {
-    let literal = tokens.into_iter().find_map(|tree| match tree {
+fn path(arguments: &[TokenTree]) -> Option<String> {
+    let literal = arguments.iter().find_map(|tree| match tree {
         TokenTree::Literal(literal) => Some(literal.to_string()),
         _ => None,
     })?;
-    let raw = literal.strip_prefix('r').map(|text| text.trim_matches('#'));
-    let quoted = raw.unwrap_or(&literal).strip_prefix('"')?.strip_suffix('"')?;
-    Some(if raw.is_some() { quoted.to_owned() } else { quoted.replace("\\\\", "\\").replace("\\\"", "\"") })
+    kernel_text::text(&literal)
 }
 
 #[cfg(test)]
@@ -102,12 +149,29 @@ mod tests {
         let found = rules_in_source(&text).unwrap();
         let names: Vec<String> = found
             .iter()
-            .map(|found| match found {
-                InSource::Rule(rule) => rule.name.clone(),
-                InSource::File(path) => path.clone(),
+            .map(|found| match &found.rule {
+                Named::Rule(rule) => rule.name.clone(),
+                Named::File(path) => path.clone(),
             })
             .collect();
         assert_eq!(names, ["one", "two", "rules/a.gdn2#b", "rules\\c.gdn2"]);
+    }
+
+    #[test]
+    fn kernels_go_with_the_rule_they_stand_before() {
+        let text = format!(
+            r#"gdn2::delta_rule! {{ crate = ::other;
+              /// One.
+              #[kernel(forward, "a.cu")] #[allow(missing_docs)] #[kernel(decode, "b.cu", from = "12")]
+              pub mod one {{ {BODY} }} mod two {{ {BODY} }} }}
+            gdn2::include_rule!(#[kernel(backward, "c.cu")] pub "rules/c.gdn2");"#
+        );
+        let files = |found: &InSource| found.kernels.iter().map(|kernel| kernel.file.clone()).collect::<Vec<_>>();
+        let found = rules_in_source(&text).unwrap();
+        assert_eq!(found.iter().map(files).collect::<Vec<_>>(), [vec!["a.cu", "b.cu"], vec![], vec!["c.cu"]]);
+        assert_eq!(found[2].rule, Named::File("rules/c.gdn2".to_owned()));
+        let wrong = format!("gdn2::delta_rule! {{ #[kernel(forward)] mod one {{ {BODY} }} }}");
+        assert!(rules_in_source(&wrong).unwrap_err().to_string().contains("expected a file"));
     }
 
     #[test]
@@ -116,6 +180,6 @@ mod tests {
         let error = rules_in_source(wrong).unwrap_err().to_string();
         assert!(error.starts_with("rule `one`: ") && error.contains("scalr"), "{error}");
         assert!(rules_in_source("fn delta_rule() { (").unwrap_err().to_string().contains("no Rust source"));
-        assert_eq!(rules_in_source("not ( rust").unwrap(), [], "a file without macros is not read");
+        assert!(rules_in_source("not ( rust").unwrap().is_empty(), "a file without macros is not read");
     }
 }

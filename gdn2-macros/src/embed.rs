@@ -14,6 +14,7 @@ use gdn2_dsl::Rule;
 use proc_macro2::{Ident, Span, TokenStream};
 use quote::{format_ident, quote_spanned};
 
+use crate::edited::Edited;
 use crate::input::compile_error;
 
 /// Limits the fallback schedule is chosen within, most demanding first: what fits 99 KB of shared memory runs on every
@@ -46,7 +47,7 @@ pub(crate) fn kernels(rule: &Rule, name: &Ident) -> Result<Vec<Kernel>, TokenStr
 }
 
 /// The entry of a kernel in the module's table.
-pub(crate) fn entry(kernel: &Kernel, tuned: &[Record], span: Span) -> TokenStream {
+pub(crate) fn entry(kernel: &Kernel, tuned: &[Record], edited: &[Edited], span: Span) -> TokenStream {
     let pass = format_ident!("{}", format!("{:?}", kernel.pass));
     let (schedule, text) = (kernel.schedule.to_string(), render(kernel).text);
     let ptx = ARCHES.into_iter().filter_map(|arch| {
@@ -67,6 +68,7 @@ pub(crate) fn entry(kernel: &Kernel, tuned: &[Record], span: Span) -> TokenStrea
         let (arch, schedule) = (format_ident!("{}", format!("{arch:?}")), schedule.to_string());
         Some(quote_spanned! { span=> (__gdn2::Arch::#arch, #schedule, ::core::include_bytes!(#path)) })
     });
+    let edited = edited.iter().filter(|edited| edited.pass() == kernel.pass).map(|edited| edited.entry(span));
     quote_spanned! { span=>
         __gdn2::Embedded {
             pass: __gdn2::Pass::#pass,
@@ -74,6 +76,7 @@ pub(crate) fn entry(kernel: &Kernel, tuned: &[Record], span: Span) -> TokenStrea
             cuda: #text,
             ptx: &[#(#ptx),*],
             cubins: &[#(#cubins),*],
+            edited: &[#(#edited),*],
         }
     }
 }
@@ -112,7 +115,7 @@ pub(crate) fn records(rule: &Rule, span: Span) -> (Vec<Record>, TokenStream) {
 }
 
 /// Files of a name among the committed kernels, the user's own before the project's.
-fn committed_files(name: &str) -> impl Iterator<Item = PathBuf> {
+pub(crate) fn committed_files(name: &str) -> impl Iterator<Item = PathBuf> {
     let users = std::env::var("CARGO_MANIFEST_DIR").ok();
     let folders = users.into_iter().chain([env!("CARGO_MANIFEST_DIR").to_owned()]);
     folders.map(move |folder| Path::new(&folder).join("kernels").join(name)).filter(|path| path.is_file())

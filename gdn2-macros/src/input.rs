@@ -1,8 +1,8 @@
 //! What the macros take: `[crate = path;] #[doc…] VIS mod NAME { rule body }…` and `[VIS] "file[#rule]" [, crate = path]`.
 
-use gdn2_dsl::{Dtype, Gate, Grain, Prologue, Rule, SpannedError, StateLayout, Write, parse_rule_body};
+use gdn2_dsl::{Dtype, Gate, Grain, KernelText, Prologue, Rule, SpannedError, StateLayout, Write, parse_rule_body};
 use proc_macro2::{Delimiter, Ident, Span, TokenStream, TokenTree};
-use quote::{quote, quote_spanned};
+use quote::{ToTokens, quote, quote_spanned};
 use syn::parse::{Parse, ParseStream};
 use syn::{Attribute, LitStr, Path, Token, Visibility};
 
@@ -24,6 +24,7 @@ struct Item {
 
 /// The arguments of an `include_rule!` call.
 pub(crate) struct FromFile {
+    pub attributes: Vec<Attribute>,
     pub krate: Path,
     pub visibility: Visibility,
     pub path: LitStr,
@@ -82,6 +83,7 @@ impl Parse for Item {
 
 impl Parse for FromFile {
     fn parse(input: ParseStream<'_>) -> syn::Result<Self> {
+        let attributes = input.call(Attribute::parse_outer)?;
         let visibility = match input.parse()? {
             Visibility::Inherited => syn::parse_quote!(pub),
             written => written,
@@ -95,7 +97,7 @@ impl Parse for FromFile {
             krate_path = krate(input)?;
             input.parse::<Option<Token![,]>>()?;
         }
-        Ok(FromFile { krate: krate_path, visibility, path })
+        Ok(FromFile { attributes, krate: krate_path, visibility, path })
     }
 }
 
@@ -109,7 +111,8 @@ impl InPlace {
 
 impl Item {
     fn expand(self, krate: &Path) -> TokenStream {
-        let (docs, others): (Vec<_>, Vec<_>) = self.attributes.iter().partition(|a| a.path().is_ident("doc"));
+        let (texts, others, refused) = kernel_texts(&self.attributes);
+        let (docs, others): (Vec<_>, Vec<_>) = others.into_iter().partition(|a| a.path().is_ident("doc"));
         let doc = doc_text(&docs);
         let (rule, errors) = match parse_rule_body(&self.name, &doc, self.body.clone()) {
             Ok(rule) => (rule, TokenStream::new()),
@@ -121,11 +124,25 @@ impl Item {
             name: &self.name,
             visibility: &self.visibility,
             krate,
+            texts: &texts,
             embed,
             from_file: false,
         });
-        quote! { #errors #(#others)* #module }
+        quote! { #errors #refused #(#others)* #module }
     }
+}
+
+/// The kernels' texts among attributes, the other attributes, and what is wrong with the former.
+pub(crate) fn kernel_texts(attributes: &[Attribute]) -> (Vec<KernelText>, Vec<&Attribute>, TokenStream) {
+    let (mut texts, mut others, mut mistakes) = (Vec::new(), Vec::new(), Vec::new());
+    for attribute in attributes {
+        match KernelText::parse(attribute.meta.to_token_stream()) {
+            Some(Ok(text)) => texts.push(text),
+            Some(Err(mistake)) => mistakes.push(mistake),
+            None => others.push(attribute),
+        }
+    }
+    (texts, others, compile_errors(&mistakes))
 }
 
 /// The text of doc comments, one space after `///` taken off. `#[doc = include_str!(…)]` and the like have none here.

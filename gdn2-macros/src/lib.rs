@@ -3,11 +3,14 @@
 //!
 //! Expansion reads and prints, nothing else: no compiler, no network, no GPU.
 
+mod calls;
+mod edited;
 mod embed;
 mod expand;
 mod fields;
 mod file;
 mod input;
+mod training;
 
 use proc_macro::TokenStream;
 

@@ -2,10 +2,10 @@
 //! cache; without NVRTC, takes PTX that was compiled before from the same text.
 
 use crate::cache::{Cache, Key};
-use crate::edited::Edited;
 use crate::nvrtc::{EntryResources, Nvrtc, NvrtcError, Options, Version};
 use crate::toolchain::Search;
 use gdn2_codegen::arch::Arch;
+use gdn2_codegen::edited::Edited;
 use gdn2_codegen::kernel::{CudaSource, Kernel};
 use std::collections::HashMap;
 use std::sync::OnceLock;
@@ -33,6 +33,11 @@ impl Artifact {
     /// A kernel with the PTX that was compiled earlier from its text.
     pub fn from_ptx(kernel: Kernel, ptx: String) -> Artifact {
         let source = gdn2_codegen::render(&kernel);
+        Artifact::from_edited(kernel, source, ptx)
+    }
+
+    /// A kernel with the PTX that was compiled earlier from a text that stands for its own.
+    pub fn from_edited(kernel: Kernel, source: CudaSource, ptx: String) -> Artifact {
         Artifact { kernel, source, ptx, cubin: None, resources: Vec::new(), log: String::new(), compiler: None }
     }
 

@@ -22,6 +22,8 @@ impl Limit {
     pub const RULE: Limit = Limit { kind: "a rule file", bytes: gdn2_dsl::LARGEST_SOURCE as u64 };
     /// Rust source that names rules.
     pub const SOURCE: Limit = Limit { kind: "a source file", bytes: 16 << 20 };
+    /// A kernel's text that a macro names.
+    pub const TEXT: Limit = Limit { kind: "a kernel's text", bytes: gdn2_codegen::named::LARGEST_TEXT as u64 };
     /// Tuning records and constants.
     pub const RECORDS: Limit = Limit { kind: "a file of tuning records", bytes: 64 << 20 };
     /// Logs of sweeps.

@@ -1,7 +1,7 @@
 //! Compiles, caches and launches generated delta-rule kernels on CUDA, on the virtual machine and on the CPU.
 //!
 //! From the bottom: [`nvrtc`] and [`toolchain`] find the compiler, [`cache`] keeps what it made, [`artifact`] hands out
-//! compiled kernels, of generated or [`edited`] text, [`raw`] turns pointers and strides into launch arguments, [`device`] launches, [`cpu`] computes
+//! compiled kernels, of generated or edited text, [`raw`] turns pointers and strides into launch arguments, [`device`] launches, [`cpu`] computes
 //! without any kernel, [`engine`] runs a whole [`tensors::Case`] on any of them, [`drawn`] makes cases, and [`judge`] compares.
 
 pub mod artifact;
@@ -10,7 +10,6 @@ mod case_error;
 pub mod cpu;
 pub mod device;
 pub mod drawn;
-pub mod edited;
 mod elf;
 pub mod engine;
 pub mod files;

@@ -67,7 +67,7 @@ pub enum NvrtcError {
     Nul(&'static str),
     /// A hand-edited text that does not fit the kernel it is to stand for.
     #[error(transparent)]
-    Edited(#[from] crate::edited::EditedError),
+    Edited(#[from] gdn2_codegen::edited::EditedError),
 }
 
 /// How to compile.

@@ -50,6 +50,8 @@ pub(crate) struct Bank {
 /// The kernels that calls of one pass can get, each made ready when it is first asked for.
 struct Variants<T> {
     index: Index,
+    /// How many kernels after the built-in one the program names itself: where there are any, calls get no others.
+    named: usize,
     /// The built-in kernel first.
     all: Vec<Variant<T>>,
 }
@@ -75,15 +77,24 @@ pub(crate) struct Trained {
 }
 
 impl<T> Variants<T> {
-    fn new(index: Index) -> Variants<T> {
-        let tuned = index.schedules().into_iter().filter(|schedule| *schedule != index.built_in()).map(Some);
-        let all = [None].into_iter().chain(tuned);
-        Variants { all: all.map(|schedule| Variant { schedule, ready: OnceLock::new() }).collect(), index }
+    fn new(index: Index, named: &[Schedule]) -> Variants<T> {
+        let tuned = index.schedules().into_iter().filter(|schedule| *schedule != index.built_in());
+        let own = if named.is_empty() { tuned.collect() } else { named.to_vec() };
+        let all = [None].into_iter().chain(own.into_iter().map(Some));
+        let all = all.map(|schedule| Variant { schedule, ready: OnceLock::new() }).collect();
+        Variants { all, index, named: named.len() }
     }
 
     /// The variant for a call, and which step of the lookup chose it.
     fn choose(&self, extents: Option<Extents>) -> (Option<&Variant<T>>, Schedule, Step) {
         let (schedule, step) = self.index.choose(extents);
+        if self.named > 0 {
+            // Of several, the one in the schedule that the call would get otherwise, else the first.
+            let mut named = self.all.iter().skip(1);
+            let fits = named.clone().find(|variant| variant.schedule == Some(schedule));
+            let variant = fits.or(named.next());
+            return (variant, variant.and_then(|variant| variant.schedule).unwrap_or(schedule), Step::Named);
+        }
         let variant = self.all.iter().find(|variant| variant.schedule == Some(schedule)).or(self.all.first());
         (variant, schedule, step)
     }
@@ -133,6 +144,13 @@ impl Bank {
             let question = Question { rule, pass, arch, extents: None, compiler: None };
             records.index(&question).map_err(RunError::from)
         };
+        let named = |pass| match source {
+            Source::Embedded(entries) => {
+                let entry = entries.iter().find(|entry| entry.pass == pass);
+                entry.map_or(Ok(Vec::new()), |entry| entry.edited_schedules(rule, arch)).map_err(RunError::from)
+            }
+            Source::Generator => Ok(Vec::new()),
+        };
         let trains = match source {
             Source::Embedded(entries) => entries.iter().any(|entry| entry.pass == Pass::Backward),
             Source::Generator => true,
@@ -142,9 +160,12 @@ impl Bank {
             gpu,
             source,
             compiler: Compiler::new(Search::from_environment(None, None)),
-            forward: Variants::new(index(Pass::Forward)?),
-            decode: Variants::new(index(Pass::Decode)?),
-            training: if trains { Some(Variants::new(index(Pass::Backward)?)) } else { None },
+            forward: Variants::new(index(Pass::Forward)?, &named(Pass::Forward)?),
+            decode: Variants::new(index(Pass::Decode)?, &named(Pass::Decode)?),
+            training: match trains {
+                true => Some(Variants::new(index(Pass::Backward)?, &named(Pass::Backward)?)),
+                false => None,
+            },
             rule: rule.clone(),
         };
         bank.inference(Pass::Forward, None)?;
@@ -229,6 +250,12 @@ impl Bank {
     /// one.
     fn make(&self, pass: Pass, schedule: Option<Schedule>) -> Result<(Artifact, Origin), RunError> {
         let Some(schedule) = schedule else { return self.built_in(pass) };
+        if let Source::Embedded(entries) = self.source
+            && let Some(entry) = entries.iter().find(|entry| entry.pass == pass)
+            && let Some(edited) = entry.edited(&self.rule, self.arch, schedule, &self.compiler)?
+        {
+            return Ok(edited);
+        }
         if let Source::Embedded(entries) = self.source
             && let Some(entry) = entries.iter().find(|entry| entry.pass == pass)
             && let Some(artifact) = entry.tuned(&self.rule, self.arch, schedule)?

@@ -3,10 +3,10 @@
 use std::fmt;
 
 use gdn2_codegen::arch::Arch;
-use gdn2_codegen::committed::StampedCubin;
+use gdn2_codegen::committed::{StampedCubin, StampedPtx};
 use gdn2_codegen::kernel::{CudaSource, Pass};
 use gdn2_codegen::lookup::Step;
-use gdn2_codegen::schedule::Schedule;
+use gdn2_codegen::schedule::{Schedule, ScheduleError};
 use gdn2_dsl::Rule;
 use gdn2_runtime::artifact::{Artifact, Compiler};
 use gdn2_runtime::engine::RunError;
@@ -25,6 +25,23 @@ pub struct Embedded {
     pub ptx: &'static [(Arch, &'static str)],
     /// Files of machine code compiled ahead in tuned schedules, by architecture and schedule.
     pub cubins: &'static [(Arch, &'static str, &'static [u8])],
+    /// Texts that the program names for its kernels.
+    pub edited: &'static [EditedKernel],
+}
+
+/// A hand-edited text in the place of a pass's kernel on one architecture.
+#[derive(Clone, Copy, Debug)]
+pub struct EditedKernel {
+    /// The architecture it was generated for.
+    pub arch: Arch,
+    /// The schedule it was generated in.
+    pub schedule: &'static str,
+    /// The file, as the macro call names it.
+    pub file: &'static str,
+    /// The text.
+    pub cuda: &'static str,
+    /// A file of PTX compiled ahead from it.
+    pub ptx: Option<&'static str>,
 }
 
 /// A file of tuning records that the macro embeds: the user's own.
@@ -52,6 +69,16 @@ pub enum Origin {
     Generated,
     /// The built-in kernel in the place of a tuned one, which needs a compiler that is not here.
     WithoutCompiler,
+    /// PTX that was compiled ahead of time from a hand-edited text that the program names.
+    EditedPtx {
+        /// The text's file.
+        file: &'static str,
+    },
+    /// A hand-edited text that the program names, compiled when it was first loaded.
+    EditedSource {
+        /// The text's file.
+        file: &'static str,
+    },
 }
 
 /// Which kernel a call of some shape gets in one pass, and why.
@@ -72,7 +99,10 @@ pub struct Explanation {
 
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} on {}, {} ({}): ", self.pass, self.arch, self.schedule, self.step)?;
         let origin = match self.origin {
+            Some(Origin::EditedPtx { file }) => return write!(f, "{file}, its embedded PTX"),
+            Some(Origin::EditedSource { file }) => return write!(f, "{file}, compiled here"),
             Some(Origin::EmbeddedCubin) => "embedded machine code of a tuned schedule",
             Some(Origin::EmbeddedPtx) => "embedded PTX of this architecture",
             Some(Origin::OlderPtx) => "embedded PTX of an older architecture: no compiler was found",
@@ -81,7 +111,7 @@ impl fmt::Display for Explanation {
             Some(Origin::WithoutCompiler) => "the built-in kernel: the tuned one needs a compiler, none was found",
             None => "not ready yet: warmup makes it so",
         };
-        write!(f, "{} on {}, {} ({}): {origin}", self.pass, self.arch, self.schedule, self.step)
+        f.write_str(origin)
     }
 }
 
@@ -120,6 +150,36 @@ impl Embedded {
         let kernel = gdn2_codegen::bind(rule, self.pass, schedule, arch)?;
         let artifact = Artifact::from_cubin(kernel, file.cubin.to_vec(), file.compiler.parse().ok());
         Ok((artifact.source.hash == file.source).then_some(artifact))
+    }
+
+    /// The schedules of the hand-edited kernels that calls on an architecture get.
+    pub(crate) fn edited_schedules(&self, rule: &Rule, arch: Arch) -> Result<Vec<Schedule>, ScheduleError> {
+        let own = self.edited.iter().filter(|edited| edited.arch == arch);
+        own.map(|edited| Schedule::from_overrides(rule, self.pass, arch, edited.schedule)).collect()
+    }
+
+    /// The hand-edited kernel in a schedule, if there is one.
+    pub(crate) fn edited(
+        &self,
+        rule: &Rule,
+        arch: Arch,
+        schedule: Schedule,
+        compiler: &Compiler,
+    ) -> Result<Option<(Artifact, Origin)>, RunError> {
+        let named = schedule.to_string();
+        let Some(edited) = self.edited.iter().find(|own| own.arch == arch && own.schedule == named) else {
+            return Ok(None);
+        };
+        let kernel = gdn2_codegen::bind(rule, self.pass, schedule, arch)?;
+        let (source, file) = (CudaSource::new(edited.cuda.to_owned()), edited.file);
+        // Nobody else may have touched what was compiled ahead since the macro looked.
+        let ptx = edited.ptx.and_then(StampedPtx::read).filter(|stamped| stamped.source == source.hash);
+        Ok(Some(match ptx {
+            Some(stamped) => {
+                (Artifact::from_edited(kernel, source, stamped.ptx.to_owned()), Origin::EditedPtx { file })
+            }
+            None => (compiler.compile_source(kernel, source)?, Origin::EditedSource { file }),
+        }))
     }
 
     /// The PTX made for one architecture, to run on another.

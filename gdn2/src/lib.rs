@@ -120,10 +120,28 @@ pub use gdn2_dsl::{Dtype, Rule};
 /// assert_eq!((gdn::KEY_DIM, deltanet::rule().value_dim), (64, 128));
 /// ```
 pub use gdn2_macros::delta_rule;
+///
+/// # Kernels edited by hand
+/// `#[kernel(PASS, "FILE", from = "HASH")]` before a rule names a text that stands for the kernel of a pass: what
+/// `gdn2 emit --emit cuda` printed, edited, in a path relative to the crate's Cargo.toml. Passes are forward, backward and
+/// decode. The text says itself, in the comment above its kernel, which architecture and schedule it was generated for:
+/// there every call of the pass gets it, whatever tuning records say, of several texts the one in the schedule that the
+/// call would get otherwise, else the first. Calls without scratch memory get the built-in kernel where the text's needs
+/// some. `HASH`, at least 16 digits, is of the generated text that it was made from. Where another one is generated
+/// now, the crate does not compile, and the error says what to type; so it does where the hash is left out. `gdn2 prepare`
+/// compiles the text ahead; without that NVRTC does where it is first loaded. [`Loaded::explain`] names the file.
+///
+/// ```text
+/// gdn2::delta_rule! {
+///     #[kernel(forward, "edited/gdn.cu", from = "9f4c1b77d0e2a358")]
+///     pub mod gdn { decay: scalar; erase: scalar; write: erase; key_dim: 64; value_dim: 128; dtype: bf16; }
+/// }
+/// ```
 /// Typed kernels from a rule file, one module for each of its rules; `"file#rule"` takes one of them.
 ///
 /// The path is relative to the crate's Cargo.toml. The crate is rebuilt when the file changes. A visibility before the
-/// path replaces `pub`; `crate = path` after it names the place that this crate is re-exported from.
+/// path replaces `pub`; `crate = path` after it names the place that this crate is re-exported from. Before all that,
+/// `#[kernel(…)]` names a hand-edited kernel as for [`delta_rule!`], for a file with one rule or with `#rule`.
 ///
 /// ```
 /// # mod inner {

@@ -2,7 +2,7 @@
 
 pub use crate::call::{Call, Named, named, with_formulas};
 pub use crate::device::{DeviceMemoryMut, Stream};
-pub use crate::embedded::{Embedded, Tuning};
+pub use crate::embedded::{EditedKernel, Embedded, Tuning};
 pub use crate::error::Error;
 pub use crate::loaded::{Gradients, Loaded, Output, Outputs, Saved};
 pub use crate::on_stream::{DeviceOutput, GradientViews};

@@ -74,6 +74,7 @@ fn embedded(rule: &Rule, tuned: &str) -> &'static [Embedded] {
             cuda: built_in.source.text.leak(),
             ptx: vec![(ARCH, &*String::from("ptx").leak())].leak(),
             cubins: vec![(ARCH, &*text.to_string().leak(), cubin)].leak(),
+            edited: &[],
         }
     };
     [Pass::Forward, Pass::Decode].map(entry).to_vec().leak()
@@ -218,7 +219,7 @@ fn a_record_in_segments_is_for_calls_with_scratch_memory() {
     let entry = |pass| {
         let built_in = Committed::new(&rule, pass, ARCH).unwrap();
         let (schedule, cuda) = (built_in.kernel.schedule.to_string().leak(), built_in.source.text.leak());
-        Embedded { pass, schedule, cuda, ptx: &[], cubins: &[] }
+        Embedded { pass, schedule, cuda, ptx: &[], cubins: &[], edited: &[] }
     };
     let embedded = [Pass::Forward, Pass::Decode].map(entry).to_vec().leak();
     let (machine, counts) = (Machine::default(), Counting::new());

@@ -27,7 +27,7 @@ impl Args {
         }
         let used = match choice.step {
             Step::Exact(bucket) | Step::Nearest(bucket) | Step::Kernel { of: bucket, .. } => Some(bucket),
-            Step::Common { .. } | Step::BuiltIn => None,
+            Step::Common { .. } | Step::BuiltIn | Step::Named => None,
         };
         if let Some(bucket) = used {
             let (rule, records) = (rule_fingerprint(&job.rule), tuned::of(&self.records, &job.gpu)?);

@@ -56,6 +56,8 @@ pub enum Step {
     },
     /// No record applies.
     BuiltIn,
+    /// The program names the kernel itself, so that no record is asked.
+    Named,
 }
 
 /// The answer.
@@ -299,6 +301,7 @@ impl fmt::Display for Step {
             }
             Step::Common { wins } => write!(f, "wins {wins} records of other rules on this GPU"),
             Step::BuiltIn => f.write_str("built-in, no record applies"),
+            Step::Named => f.write_str("named in the source"),
         }
     }
 }

@@ -1,7 +1,8 @@
 //! Hand-edited CUDA in the place of a kernel's generated text: held to the entries, the parameters and the schedule of the
 //! kernel that it stands for, so that what launches it need not know of it.
 
-use gdn2_codegen::kernel::{CudaSource, Kernel, Pass};
+use crate::kernel::{CudaSource, Kernel};
+use crate::pass::Pass;
 
 /// A text that came back from somebody's editor.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -153,6 +154,11 @@ impl Edited {
         self.entries.iter().any(|entry| entry.name.starts_with(&begins))
     }
 
+    /// Architecture and schedule that the first comment above an entry names, where one was left in.
+    pub(crate) fn made_as(&self) -> Option<&str> {
+        self.entries.iter().find_map(|entry| self.generated_as(&entry.name))
+    }
+
     /// Architecture and schedule that the comment above an entry's generated text names, where that was left in.
     fn generated_as(&self, entry: &str) -> Option<&str> {
         let begins = format!("// {entry}: ");
@@ -232,15 +238,15 @@ fn without_comments(text: &str) -> String {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use gdn2_codegen::arch::Arch;
-    use gdn2_codegen::schedule::Schedule;
+    use crate::arch::Arch;
+    use crate::schedule::Schedule;
 
     fn kernel(pass: Pass, fields: &str) -> (Kernel, CudaSource) {
         let text = "rule mine { decay: scalar; erase: scalar; write: erase; key_dim: 64; value_dim: 64; dtype: bf16 }";
         let rule = gdn2_dsl::parse_file(text).unwrap().remove(0);
         let schedule = Schedule::from_overrides(&rule, pass, Arch::Sm90a, fields).unwrap();
-        let kernel = gdn2_codegen::bind(&rule, pass, schedule, Arch::Sm90a).unwrap();
-        let source = gdn2_codegen::render(&kernel);
+        let kernel = crate::bind(&rule, pass, schedule, Arch::Sm90a).unwrap();
+        let source = crate::render(&kernel);
         (kernel, source)
     }
 

@@ -176,6 +176,13 @@ int gdn2_warmup(const gdn2_kernels *kernels, gdn2_shape shape);
  * error. */
 const char *gdn2_explain(const gdn2_kernels *kernels, gdn2_shape shape);
 
+/* Counts every call from now on, by pass and shape. A call costs a look at those before it. */
+int gdn2_watch_shapes(const gdn2_kernels *kernels);
+
+/* The calls since then, a line each: what `gdn2 tune --seen` takes. Valid until the thread's next call; NULL: see the
+ * error. */
+const char *gdn2_seen_shapes(const gdn2_kernels *kernels);
+
 /* What was wrong with this thread's last failed call; "" before any. Valid until the thread's next call. */
 const char *gdn2_last_error(void);
 

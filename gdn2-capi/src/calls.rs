@@ -261,14 +261,44 @@ pub unsafe extern "C" fn gdn2_warmup(kernels: *const Kernels, shape: Sizes) -> c
 /// `kernels` is null or came from `gdn2_load`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gdn2_explain(kernels: *const Kernels, shape: Sizes) -> *const c_char {
-    let mut text = String::new();
-    let status = guarded(|| {
+    said(|text| {
         // SAFETY: the caller's promise.
         let kernels = unsafe { object(kernels, "kernels") }?;
-        kernels.0.explain(shape.shape()?).iter().for_each(|kernel| text += &format!("{kernel}\n"));
+        kernels.0.explain(shape.shape()?).iter().for_each(|kernel| *text += &format!("{kernel}\n"));
         Ok(())
-    });
-    if status != 0 {
+    })
+}
+
+/// See `include/gdn2.h`.
+///
+/// # Safety
+/// `kernels` is null or came from `gdn2_load`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gdn2_watch_shapes(kernels: *const Kernels) -> c_int {
+    guarded(|| {
+        // SAFETY: the caller's promise.
+        unsafe { object(kernels, "kernels") }?.0.watch_shapes();
+        Ok(())
+    })
+}
+
+/// See `include/gdn2.h`.
+///
+/// # Safety
+/// `kernels` is null or came from `gdn2_load`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gdn2_seen_shapes(kernels: *const Kernels) -> *const c_char {
+    said(|text| {
+        // SAFETY: the caller's promise.
+        *text = unsafe { object(kernels, "kernels") }?.0.seen_shapes().to_string();
+        Ok(())
+    })
+}
+
+/// A text for the caller, kept until this thread's next one; null where there is none.
+fn said(tell: impl FnOnce(&mut String) -> Result<(), CallError>) -> *const c_char {
+    let mut text = String::new();
+    if guarded(|| tell(&mut text)) != 0 {
         return std::ptr::null();
     }
     LAST_TEXT.with(|last| {

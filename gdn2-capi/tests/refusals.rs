@@ -8,7 +8,7 @@ use std::ptr;
 
 use gdn2_c::{
     Call, Gradients, Kernels, RuleInfo, Tensor, gdn2_backward, gdn2_decode, gdn2_explain, gdn2_forward, gdn2_free,
-    gdn2_last_error, gdn2_load, gdn2_rule_of,
+    gdn2_last_error, gdn2_load, gdn2_rule_of, gdn2_seen_shapes, gdn2_watch_shapes,
 };
 
 const RULE: &str = "rule x { decay: scalar; erase: scalar; write: erase; key_dim: 16; value_dim: 32; dtype: bf16; }";
@@ -251,7 +251,11 @@ fn the_virtual_machine_takes_an_architecture() {
         let text = CStr::from_ptr(gdn2_explain(kernels, sizes)).to_str().unwrap().to_owned();
         assert!(text.contains("forward on sm_90a"), "{text}");
         let numbers = Numbers::<f32>::new();
+        assert_eq!(gdn2_watch_shapes(kernels), 0);
         assert_eq!(forward(kernels, &numbers.call(F32), &numbers.o(F32)), 0, "{}", said());
+        let seen = CStr::from_ptr(gdn2_seen_shapes(kernels)).to_str().unwrap();
+        assert!(seen.contains(" forward B=") && seen.ends_with(" 1\n"), "{seen}");
+        assert!(gdn2_seen_shapes(std::ptr::null()).is_null() && gdn2_watch_shapes(std::ptr::null()) != 0);
         let mut info = RuleInfo::default();
         assert_eq!(gdn2_rule_of(kernels, &mut info), 0);
         assert_eq!((info.key_dim, info.value_dim, info.dtype), (16, 32, 1));

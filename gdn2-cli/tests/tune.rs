@@ -265,6 +265,20 @@ fn a_crate_is_tuned_by_one_command() {
     assert!(check.starts_with("4 calls on h200") && check.contains("no record of these calls is stale"), "{check}");
     assert_eq!(check.matches("built-in, no record applies").count(), 4, "{check}");
 
+    // Calls that programs wrote down, each for its own rule.
+    let seen = "gdn decode B=2,T=1,H=2,HV=2 7\nmine decode B=16,T=1,H=2,HV=2 1\ngdn forward B=1,T=64,H=2,HV=2 5\n";
+    std::fs::write(bench.path("seen.txt"), format!("{seen}# words\n{seen}")).unwrap();
+    let check = bench.says(true, &["tune", "--seen=seen.txt", "--target=h200", "--check"]);
+    assert!(check.starts_with("3 calls on h200") && check.contains("B=1,T=64,H=2,HV=2"), "{check}");
+    let check = bench.says(true, &["tune", "--seen=seen.txt", "--pass=decode", "--target=h200", "--check"]);
+    assert!(check.starts_with("2 calls on h200") && !check.contains("T=64"), "{check}");
+    std::fs::write(bench.path("seen.txt"), "gdn decode B=2,T=1,H=2,HV=2 7\nother decode B=2 1\n").unwrap();
+    let said = bench.says(false, &["tune", "--seen=seen.txt", "--target=h200", "--check"]);
+    assert!(said.contains("seen.txt: line 2: ") && said.contains("such as `kda forward"), "{said}");
+    std::fs::write(bench.path("seen.txt"), "other decode B=2,T=1,H=2,HV=2 7\n").unwrap();
+    let said = bench.says(false, &["tune", "--seen=seen.txt", "--target=h200", "--check"]);
+    assert!(said.contains("names rule `other`"), "{said}");
+
     let said = tune(&["--device=vm", "--budget=2m", "--records=first"]);
     assert!(said.contains("4 calls on h200, times counted") && said.contains("\nnext: gdn2 prepare"), "{said}");
     for rule in [" gdn  decode", " mine  decode"] {

@@ -24,6 +24,8 @@ impl Limit {
     pub const SOURCE: Limit = Limit { kind: "a source file", bytes: 16 << 20 };
     /// A kernel's text that a macro names.
     pub const TEXT: Limit = Limit { kind: "a kernel's text", bytes: gdn2_codegen::named::LARGEST_TEXT as u64 };
+    /// Calls that a program wrote down.
+    pub const SEEN: Limit = Limit { kind: "a file of calls", bytes: 16 << 20 };
     /// Tuning records and constants.
     pub const RECORDS: Limit = Limit { kind: "a file of tuning records", bytes: 64 << 20 };
     /// Logs of sweeps.

@@ -2,7 +2,8 @@
 //!
 //! From the bottom: [`nvrtc`] and [`toolchain`] find the compiler, [`cache`] keeps what it made, [`artifact`] hands out
 //! compiled kernels, of generated or edited text, [`raw`] turns pointers and strides into launch arguments, [`device`] launches, [`cpu`] computes
-//! without any kernel, [`engine`] runs a whole [`tensors::Case`] on any of them, [`drawn`] makes cases, and [`judge`] compares.
+//! without any kernel, [`engine`] runs a whole [`tensors::Case`] on any of them, [`drawn`] makes cases,
+//! [`judge`] compares, and [`seen`] watches calls.
 
 pub mod artifact;
 pub mod cache;
@@ -18,6 +19,7 @@ pub mod nvrtc;
 mod pinned;
 pub mod problem;
 pub mod raw;
+pub mod seen;
 pub mod storage;
 pub mod tensors;
 pub mod toolchain;

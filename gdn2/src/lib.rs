@@ -44,6 +44,7 @@
 //! now is left alone. Records are `tuning/GPU.json`, yours before this project's. On load they are indexed; each call gets
 //! the kernel of its [`Shape`]: its bucket's record, the nearest bucket's, the schedule that wins most records on this GPU,
 //! the built-in one. [`Loaded::warmup`] makes ready what a shape needs, [`Loaded::explain`] says what that is and why.
+//! [`Loaded::watch_shapes`] has calls counted, and [`Loaded::seen_shapes`] says to `gdn2 tune --seen` which to tune for.
 //!
 //! # On a GPU
 //! `forward_on`, `forward_for_backward_on`, `backward_on` and `decode_on` take [`View::device`] and [`ViewMut::device`]
@@ -119,7 +120,6 @@ pub use gdn2_dsl::{Dtype, Rule};
 /// }
 /// assert_eq!((gdn::KEY_DIM, deltanet::rule().value_dim), (64, 128));
 /// ```
-pub use gdn2_macros::delta_rule;
 ///
 /// # Kernels edited by hand
 /// `#[kernel(PASS, "FILE", from = "HASH")]` before a rule names a text that stands for the kernel of a pass: what
@@ -137,6 +137,7 @@ pub use gdn2_macros::delta_rule;
 ///     pub mod gdn { decay: scalar; erase: scalar; write: erase; key_dim: 64; value_dim: 128; dtype: bf16; }
 /// }
 /// ```
+pub use gdn2_macros::delta_rule;
 /// Typed kernels from a rule file, one module for each of its rules; `"file#rule"` takes one of them.
 ///
 /// The path is relative to the crate's Cargo.toml. The crate is rebuilt when the file changes. A visibility before the
@@ -154,6 +155,7 @@ pub use gdn2_macros::include_rule;
 pub use gdn2_runtime::device::launch::Context;
 pub use gdn2_runtime::device::{Device, DeviceError};
 pub use gdn2_runtime::raw;
+pub use gdn2_runtime::seen::{Seen, SeenShapes};
 pub use half::{bf16, f16};
 pub use loaded::{Loaded, Output, Outputs, Saved};
 pub use on_stream::DeviceOutput;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::c_void;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::bank::{Bank, Ready, Source, Trained};
 use crate::call::{Call, array, fits};
@@ -20,6 +20,7 @@ use gdn2_runtime::device::launch::{Context, Gpu};
 use gdn2_runtime::engine::{self, Kept, Outcome, Run, RunError};
 use gdn2_runtime::problem::{Problem, dims_of};
 use gdn2_runtime::raw::Arguments;
+use gdn2_runtime::seen::{SeenShapes, Watch};
 use gdn2_runtime::tensors::{Array, Case};
 
 /// What a forward call gives.
@@ -53,6 +54,8 @@ struct Shared {
     bank: Option<Bank>,
     /// The context of the GPU.
     context: Option<Context>,
+    /// Counts calls, where the program asked for that.
+    watch: OnceLock<Watch>,
 }
 
 /// Handles are shared between threads.
@@ -105,7 +108,8 @@ impl Loaded {
         gdn2_codegen::takes(&rule).map_err(RunError::from)?;
         let (arch, context) = (gpu.arch(), gpu.context());
         let bank = Bank::new(&rule, arch, Some(gpu), Source::Embedded(embedded), tuning)?;
-        let shared = Shared { rule, device: Device::vm(), bank: Some(bank), context: Some(context) };
+        let shared =
+            Shared { rule, device: Device::vm(), bank: Some(bank), context: Some(context), watch: OnceLock::new() };
         Ok(Loaded { shared: Arc::new(shared) })
     }
 
@@ -120,7 +124,8 @@ impl Loaded {
             Device::Cpu(_) => None,
             Device::Vm(_) | Device::Cuda(_) => Some(Bank::new(&rule, arch, gpu, source, tuning)?),
         };
-        Ok(Loaded { shared: Arc::new(Shared { rule, device: device.clone(), bank, context }) })
+        let shared = Shared { rule, device: device.clone(), bank, context, watch: OnceLock::new() };
+        Ok(Loaded { shared: Arc::new(shared) })
     }
 
     /// Makes ready every kernel that calls of a shape get, training included: after it, none of them compiles, loads,
@@ -136,6 +141,41 @@ impl Loaded {
     /// host memory or with scratch memory: without, a call on a stream gets the built-in kernel where this one has segments.
     pub fn explain(&self, shape: Shape) -> Vec<Explanation> {
         self.shared.bank.as_ref().map(|bank| bank.explain(shape.extents)).unwrap_or_default()
+    }
+
+    /// Counts every call from now on, of this handle and its clones, by pass and shape: up to 256 different ones. A call
+    /// costs a look at those before it and allocates nothing. What a CUDA graph runs again is no call.
+    pub fn watch_shapes(&self) {
+        self.shared.watch.get_or_init(Watch::default);
+    }
+
+    /// The calls since [`Loaded::watch_shapes`]; none where that was never called. Its text, written to a file, says to
+    /// `gdn2 tune --seen FILE` what to tune for.
+    ///
+    /// ```
+    /// # gdn2::delta_rule! {
+    /// #     pub mod gla { decay: none; erase: none; write: none; key_dim: 32; value_dim: 32; dtype: bf16; }
+    /// # }
+    /// # fn main() -> Result<(), gdn2::Error> {
+    /// let kernels = gla::load(&gdn2::Device::cpu())?;
+    /// kernels.watch_shapes();
+    /// let x = [0.5; 64];
+    /// let x = gdn2::View::new(&x, [1, 2, 1, 32])?;
+    /// kernels.forward(gla::Forward { q: x, k: x, v: x, initial_state: None, cu_seqlens: None, scale: None })?;
+    /// assert_eq!(kernels.seen_shapes().to_string(), "gla forward B=1,T=2,H=1,HV=1 1\n");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn seen_shapes(&self) -> SeenShapes {
+        let Shared { rule, watch, .. } = &*self.shared;
+        watch.get().map_or_else(|| Watch::default().seen(&rule.name), |watch| watch.seen(&rule.name))
+    }
+
+    /// Counts a call, where calls are counted.
+    fn count(&self, pass: Pass, extents: Extents) {
+        if let Some(watch) = self.shared.watch.get() {
+            watch.count(pass, extents);
+        }
     }
 
     /// The rule.
@@ -224,6 +264,7 @@ impl Loaded {
         let case = call.case(&self.shared.rule)?;
         let problem = Problem::new(rule, &case)?;
         let extents = problem.extents();
+        self.count(Pass::ForwardForBackward, extents);
         let training = bank.as_ref().map(|bank| bank.training(extents)).transpose()?.map(|trained| &trained.kernels);
         let inference = bank.as_ref().map(|bank| bank.inference(Pass::Forward, Some(extents))).transpose()?;
         let run = Run::new(rule, Pass::ForwardForBackward, device);
@@ -267,6 +308,7 @@ impl Loaded {
             case.tensors.insert(Name::DFinalState, array("d_final_state", &grad)?);
         }
         let problem = Problem::new(rule, &case)?;
+        self.count(Pass::Backward, problem.extents());
         let training = bank.as_ref().map(|bank| bank.training(problem.extents())).transpose()?;
         let run = Run::new(rule, Pass::Backward, device);
         let kernels = training.map(|trained| &trained.kernels);
@@ -318,6 +360,16 @@ impl Loaded {
     /// its field states, alive and not otherwise written until the stream has passed the launches; what offsets and
     /// slot tables hold is as their fields state.
     pub unsafe fn forward_raw(&self, stream: *mut c_void, call: &Arguments) -> Result<(), Error> {
+        self.count(Pass::Forward, call.extents()?);
+        // SAFETY: the caller's promise.
+        unsafe { self.forward_without_scratch(stream, call) }
+    }
+
+    /// Forward in a kernel that needs no scratch memory.
+    ///
+    /// # Safety
+    /// As [`Loaded::forward_raw`].
+    unsafe fn forward_without_scratch(&self, stream: *mut c_void, call: &Arguments) -> Result<(), Error> {
         let ready = self.bank()?.without_scratch(call.extents()?)?;
         // SAFETY: the caller's promise. A kernel that needs no scratch memory is not given any.
         unsafe { ready.launch(stream, call, 0) }
@@ -347,6 +399,7 @@ impl Loaded {
         call: &Arguments,
         scratch: u64,
     ) -> Result<(), Error> {
+        self.count(Pass::Forward, call.extents()?);
         // SAFETY: the caller's promise.
         unsafe { self.forward_kernel(call.extents()?)?.launch(stream, call, scratch) }
     }
@@ -359,6 +412,7 @@ impl Loaded {
     /// # Safety
     /// As there.
     pub unsafe fn decode_raw(&self, stream: *mut c_void, call: &Arguments) -> Result<(), Error> {
+        self.count(Pass::Decode, call.extents()?);
         let ready = self.bank()?.inference(Pass::Decode, Some(call.extents()?))?;
         // SAFETY: the caller's promise. Decoding takes no scratch memory.
         unsafe { ready.launch(stream, call, 0) }
@@ -386,11 +440,12 @@ impl Loaded {
         call: &Arguments,
         scratch: u64,
     ) -> Result<(), Error> {
+        self.count(Pass::ForwardForBackward, call.extents()?);
         // SAFETY: the caller's promise.
         match unsafe { self.training(call.extents()?)?.forward(stream, call, scratch) } {
             Some(outcome) => outcome,
             // SAFETY: the caller's promise.
-            None => unsafe { self.forward_raw(stream, call) },
+            None => unsafe { self.forward_without_scratch(stream, call) },
         }
     }
 
@@ -403,6 +458,7 @@ impl Loaded {
     /// # Safety
     /// As there.
     pub unsafe fn backward_raw(&self, stream: *mut c_void, call: &Arguments, scratch: u64) -> Result<(), Error> {
+        self.count(Pass::Backward, call.extents()?);
         // SAFETY: the caller's promise.
         unsafe { self.training(call.extents()?)?.backward(stream, call, scratch) }
     }
@@ -410,6 +466,7 @@ impl Loaded {
     fn run(&self, pass: Pass, case: &Case) -> Result<BTreeMap<Name, Array>, Error> {
         let Shared { rule, device, bank, .. } = &*self.shared;
         let problem = Problem::new(rule, case)?;
+        self.count(pass, problem.extents());
         let run = Run { tokens_per_launch: usize::MAX, ..Run::new(rule, pass, device) };
         let ready = bank.as_ref().map(|bank| bank.inference(pass, Some(problem.extents()))).transpose()?;
         let Outcome { tensors, .. } = engine::execute(&run, ready.map(|ready| &ready.artifact), &problem)?;

@@ -176,6 +176,8 @@ fn a_call_after_warmup_allocates_nothing_and_makes_one_driver_call_per_kernel() 
     let scratch = kernels.training_scratch(shape).unwrap();
     assert!(scratch > 0);
     let tensors = Tensors::new();
+    // Counting calls costs none of that.
+    kernels.watch_shapes();
 
     let forward = launches(&kernels, Pass::Forward);
     costs(&gpu, forward, || {
@@ -232,6 +234,16 @@ fn a_call_after_warmup_allocates_nothing_and_makes_one_driver_call_per_kernel() 
         };
         kernels.backward_on(stream(), tensors.forward(), outputs, gradients, &mut scratch).unwrap();
     });
+    let seen = kernels.clone().seen_shapes().to_string();
+    let [dense, packed] = [T, T / 2].map(|tokens| format!("B={B},T={tokens},H={H},HV={HV}"));
+    let lines = [
+        format!("rule forward {dense} 2"),
+        format!("rule forward {packed} 1"),
+        format!("rule decode {dense} 1"),
+        format!("rule forward-for-backward {dense} 1"),
+        format!("rule backward {dense} 1"),
+    ];
+    assert_eq!(seen.lines().collect::<Vec<_>>(), lines);
 }
 
 /// A GPU whose driver stays in its first call until it is told to go on.

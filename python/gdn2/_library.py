@@ -105,6 +105,8 @@ def opened() -> ctypes.CDLL:
     }.items():
         getattr(lib, f"gdn2_{function}").argtypes = arguments
     lib.gdn2_explain.argtypes, lib.gdn2_explain.restype = [pointer, Shape], text
+    lib.gdn2_watch_shapes.argtypes, lib.gdn2_watch_shapes.restype = [pointer], ctypes.c_int
+    lib.gdn2_seen_shapes.argtypes, lib.gdn2_seen_shapes.restype = [pointer], text
     lib.gdn2_named.argtypes, lib.gdn2_named.restype = [pointer, ctypes.c_int32], text
     lib.gdn2_last_error.restype = text
     lib.gdn2_version.restype = text

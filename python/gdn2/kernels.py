@@ -195,6 +195,16 @@ class Kernels:
         checked(text is None)
         return text.decode()
 
+    def watch_shapes(self) -> None:
+        """Counts every call from now on, by pass and shape, up to 256 different ones."""
+        checked(_library.library.gdn2_watch_shapes(self._handle))
+
+    def seen_shapes(self) -> str:
+        """The calls since `watch_shapes`, a line each: written to a file, what `gdn2 tune --seen` tunes for."""
+        text = _library.library.gdn2_seen_shapes(self._handle)
+        checked(text is None)
+        return text.decode()
+
     # What follows is for gdn2.ops: calls whose outputs are the caller's to wrap.
 
     def _own(self, named: dict[str, Any] | None) -> dict[str, Any]:

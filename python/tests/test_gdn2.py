@@ -109,6 +109,17 @@ class Numpy(unittest.TestCase):
         with self.assertRaisesRegex(gdn2.Error, "unknown architecture `sm_70`"):
             gdn2.load(self.kernels.text, device="vm:sm_70")
 
+    def test_calls_are_counted_where_that_was_asked_for(self):
+        kernels = gdn2.load(self.kernels.text, device="cpu")
+        kernels.forward(**self.inputs)
+        self.assertEqual(kernels.seen_shapes(), "")
+        kernels.watch_shapes()
+        for _ in range(3):
+            kernels.forward(**self.inputs)
+        (batch, tokens, heads), values = self.inputs["q"].shape[:3], self.inputs["v"].shape[2]
+        shape = f"B={batch},T={tokens},H={heads},HV={values}"
+        self.assertRegex(kernels.seen_shapes(), rf"^\w+ forward {shape} 3\n$")
+
     def test_copies_pickles_and_threads_have_the_same_kernels(self):
         want = self.kernels.forward(**self.inputs)[0]
         for other in (copy.deepcopy(self.kernels), pickle.loads(pickle.dumps(self.kernels))):

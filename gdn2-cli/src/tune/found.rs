@@ -4,6 +4,8 @@ use std::path::Path;
 
 use gdn2_codegen::kernel::Pass;
 use gdn2_dsl::Rule;
+use gdn2_runtime::files::Limit;
+use gdn2_runtime::seen::{self, Line, Seen};
 use gdn2_tune::job::{Job, Shape};
 use gdn2_tune::shapes::named;
 
@@ -11,6 +13,7 @@ use super::Args;
 use crate::error::CliError;
 use crate::gpu::Target;
 use crate::prepare::{rules_below, sources_below};
+use crate::read;
 use crate::select::Selection;
 
 /// Passes of a training step.
@@ -20,9 +23,28 @@ impl Args {
     /// Every call that was asked for, each once.
     pub(super) fn calls(&self, target: &Target) -> Result<Vec<Job>, CliError> {
         let mut jobs: Vec<Job> = Vec::new();
-        for rule in self.rules()? {
+        let rules = self.rules()?;
+        let seen = self.seen()?;
+        if let Some(line) = seen.iter().find(|line| rules.iter().all(|rule| rule.name != line.rule)) {
+            let (known, other) =
+                (rules.iter().map(|rule| rule.name.as_str()).collect::<Vec<_>>().join(", "), &line.rule);
+            let why =
+                format!("--seen names rule `{other}`, and the rules here are {known}: name the folder that has it");
+            return Err(CliError::Usage(why));
+        }
+        for rule in rules {
             let rule = self.overrides.apply(rule)?;
             gdn2_codegen::takes(&rule)?;
+            for line in seen.iter().filter(|line| line.rule == rule.name) {
+                let Seen { pass, batch, tokens, key_heads, value_heads } = line.seen;
+                let shape = Shape { batch, tokens, key_heads, value_heads };
+                let (rule, gpu) = (rule.clone(), target.gpu.clone());
+                let job = Job { rule, pass, shape, gpu, arch: target.arch, engine: self.device };
+                let wanted = self.passes().is_none_or(|passes| passes.contains(&pass));
+                if wanted && !jobs.contains(&job) {
+                    jobs.push(job);
+                }
+            }
             for (rule, shape, passes) in self.shapes(&rule)? {
                 for pass in passes {
                     let (rule, gpu) = (rule.clone(), target.gpu.clone());
@@ -34,6 +56,31 @@ impl Args {
             }
         }
         Ok(jobs)
+    }
+
+    /// What programs wrote down.
+    fn seen(&self) -> Result<Vec<Line>, CliError> {
+        let mut all = Vec::new();
+        for path in &self.seen {
+            let text = String::from_utf8(read::bytes(path, Limit::SEEN)?)
+                .map_err(|_| CliError::Usage(format!("{}: not UTF-8 text", path.display())))?;
+            let lines =
+                seen::read(&text).map_err(|error| CliError::in_file(path, CliError::Usage(error.to_string())))?;
+            all.extend(lines);
+        }
+        Ok(all)
+    }
+
+    /// How often programs made a call; once where none said.
+    pub(super) fn times(&self, jobs: &[Job]) -> Result<Vec<f64>, CliError> {
+        let seen = self.seen()?;
+        let times = |job: &Job| {
+            let Shape { batch, tokens, key_heads, value_heads } = job.shape;
+            let call = Seen { pass: job.pass, batch, tokens, key_heads, value_heads };
+            let own = seen.iter().filter(|line| line.rule == job.rule.name && line.seen == call);
+            own.map(|line| line.calls as f64).sum::<f64>().max(1.0)
+        };
+        Ok(jobs.iter().map(times).collect())
     }
 
     /// The rules that were named, or all that the folder has: its rule files, and what its source names.
@@ -66,6 +113,9 @@ impl Args {
     /// The shapes that were asked for with the rule at their head dims and their passes; else those with names, at the
     /// rule's own head dims, that are dense.
     fn shapes(&self, rule: &Rule) -> Result<Vec<(Rule, Shape, Vec<Pass>)>, CliError> {
+        if self.shape.is_empty() && !self.seen.is_empty() {
+            return Ok(Vec::new());
+        }
         if self.shape.is_empty() {
             let dense = named().into_iter().filter(|shape| shape.lengths.is_empty() && shape.head_dim == 128);
             let of = |passes: Vec<Pass>| match self.passes() {

@@ -55,6 +55,7 @@ const MODEL_SHARE: f64 = 0.25;
   gdn2 tune rules/kda.gdn2 --pass decode --shape B=64,T=1,H=16 --device cuda:0
   gdn2 tune --target h200 --budget 2h
   gdn2 tune src/lib.rs#kda --pass training --shape training --shape b8 --target h200
+  gdn2 tune --seen seen.txt --target h200
   gdn2 tune --target h200 --check
   gdn2 tune rules/kda.gdn2 --pass forward --shape B=1,T=8192,H=16 --target h200 --why
   gdn2 tune rules/kda.gdn2 --shape B=1,T=8192,H=16 --target h200 --explain-illegal
@@ -74,6 +75,10 @@ pub struct Args {
     /// given. Without any, the dense shapes that have names
     #[arg(long, value_name = "B=…,T=…,H=…[,HV=…]|NAME")]
     shape: Vec<Asked>,
+    /// A file of calls that a program wrote down through `kernels.seen_shapes()`, any number of times: each is tuned for, with
+    /// a share of the budget that grows with how often it was made
+    #[arg(long, value_name = "FILE")]
+    seen: Vec<PathBuf>,
     /// GPU to tune for: h200, h100, h20, a100, a40, l40s, rtx4090, rtx5090, one with constants among the records, or a
     /// file of constants; a CUDA device is what its driver says
     #[arg(long, value_name = "GPU|FILE.json")]

@@ -25,7 +25,9 @@ impl Args {
             Some(constants) => floor_micros(job.compulsory_bytes(), job.multiply_adds(), constants),
             None => job.compulsory_bytes(),
         };
-        let mut jobs: Vec<(f64, Job)> = jobs.into_iter().map(|job| (stake(&job), job)).collect();
+        let times = self.times(&jobs)?;
+        let mut jobs: Vec<(f64, Job)> =
+            jobs.into_iter().zip(times).map(|(job, times)| (stake(&job) * times, job)).collect();
         jobs.sort_by(|a, b| b.0.total_cmp(&a.0));
         let begun = Instant::now();
         let (mut rows, mut written) = (Vec::new(), false);

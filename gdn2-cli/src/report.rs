@@ -21,6 +21,9 @@ pub struct Args {
     /// Only searches of this rule
     #[arg(long)]
     rule: Option<String>,
+    /// Print JSON instead of tables: every candidate that was looked at
+    #[arg(long)]
+    json: bool,
     /// Write the last of these searches as one self-contained page
     #[arg(long, value_name = "PAGE.html")]
     html: Option<PathBuf>,
@@ -48,7 +51,11 @@ impl Args {
         if let Some(path) = &self.t4 {
             write::file(path, format!("{:#}\n", t4::export(&log, last)).as_bytes())?;
         }
-        if self.html.is_none() && self.t4.is_none() {
+        if self.json {
+            let all = searches.iter().map(|search| report::json(&Findings::of(&log, search, records)?));
+            let all: Vec<serde_json::Value> = all.collect::<Result<_, _>>()?;
+            write::stdout(format!("{:#}\n", serde_json::Value::from(all)).as_bytes())?;
+        } else if self.html.is_none() && self.t4.is_none() {
             for search in searches {
                 write::stdout(format!("{}\n", report::table(&Findings::of(&log, search, records)?)?).as_bytes())?;
             }

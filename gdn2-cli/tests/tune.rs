@@ -280,6 +280,11 @@ fn a_crate_is_tuned_by_one_command() {
     assert!(said.contains("names rule `other`"), "{said}");
 
     let said = tune(&["--device=vm", "--budget=2m", "--records=first"]);
+    let row = |line: &&str| line.contains(" decode ") && line.contains(" µs ");
+    let columns = |line: &str| line.split("  ").filter(|cell| !cell.trim().is_empty()).count();
+    let (heads, rows) = (said.lines().find(|line| line.contains("why the search ended")), said.lines().filter(row));
+    let whole = rows.filter(|row| columns(row) == heads.map_or(0, columns)).count();
+    assert_eq!(whole, 4, "a call lacks a column, such as why its search ended: {said}");
     assert!(said.contains("4 calls on h200, times counted") && said.contains("\nnext: gdn2 prepare"), "{said}");
     for rule in [" gdn  decode", " mine  decode"] {
         let mut rows = said.lines().filter(|line| line.contains(rule) && line.contains(" µs "));
@@ -291,6 +296,27 @@ fn a_crate_is_tuned_by_one_command() {
     }
     let said = bench.says(true, &[&["tune", "src/lib.rs#mine"], &call[..], &["--check", "--records=first"]].concat());
     assert!(said.starts_with("2 calls on h200") && said.matches("record for heads=").count() == 2, "{said}");
+
+    // The same for other programs.
+    let json = |text: &str| -> serde_json::Value {
+        // Progress comes after it, from standard error.
+        serde_json::Deserializer::from_str(text).into_iter().next().unwrap().unwrap()
+    };
+    let check = json(&tune(&["--check", "--records=first", "--json"]));
+    assert_eq!((check["calls"].as_array().unwrap().len(), check["stale"].as_array().unwrap().len()), (4, 0), "{check}");
+    assert!(check["calls"][0]["from"].as_str().unwrap().starts_with("record for heads="), "{check}");
+    let again = json(&tune(&["--device=vm", "--budget=2m", "--records=first", "--json"]));
+    let calls = again["calls"].as_array().unwrap();
+    assert_eq!((calls.len(), &again["times"], &again["gpu"]), (4, &"counted".into(), &"h200".into()), "{again}");
+    assert!(calls.iter().all(|call| call["after_micros"].as_f64().unwrap() > 0.0 && call["ended"] != ""), "{again}");
+    let report = json(&bench.says(true, &["report", "first/h200.log.jsonl", "--rule=mine", "--json"]));
+    let searches = report.as_array().unwrap();
+    assert!(searches.len() >= 2 && searches.iter().all(|search| search["rule"] == "mine"), "{report}");
+    for search in searches {
+        let candidates = search["candidates"].as_array().unwrap();
+        assert!(!candidates.is_empty() && candidates.len() as u64 <= search["legal"].as_u64().unwrap(), "{search}");
+        assert!(candidates.iter().any(|candidate| candidate["schedule"] == search["winner"]), "{search}");
+    }
 
     // A record of a kernel whose text has changed since: CI fails, and says which.
     let path = bench.path("first/h200.json");

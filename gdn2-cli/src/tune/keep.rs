@@ -21,6 +21,8 @@ pub(super) struct Kept {
     pub after: Option<f64>,
     /// How many of the legal candidates were looked at.
     pub width: String,
+    /// Why the search ended; nothing where there was none.
+    pub ended: String,
     /// Whether a record was written.
     pub written: bool,
 }
@@ -28,7 +30,7 @@ pub(super) struct Kept {
 impl Kept {
     /// A call that nothing is known of.
     pub(super) fn nothing(text: String) -> Kept {
-        Kept { text, before: None, after: None, width: String::new(), written: false }
+        Kept { text, before: None, after: None, width: String::new(), ended: String::new(), written: false }
     }
 }
 
@@ -52,7 +54,11 @@ impl Args {
             swept.searched.ranking(holder.schedule).into_iter().find(|(schedule, _)| *schedule == holder.schedule);
         let before = before.map(|(_, sample)| sample.time.micros);
         let width = format!("{} of {}", swept.searched.looked_at(), swept.searched.legal.len());
-        let unchanged = |text: String| Kept { text, before, after: before, width: width.clone(), written: false };
+        let ended = swept.ended();
+        let unchanged = |text: String| {
+            let (width, ended) = (width.clone(), ended.clone());
+            Kept { text, before, after: before, width, ended, written: false }
+        };
         let record = match swept.searched.ruling(holder.schedule) {
             Some(Ruling::Record(record)) => *record,
             Some(Ruling::Nothing(why)) => return Ok(unchanged(format!("no record: {why}"))),
@@ -82,7 +88,7 @@ impl Args {
             None => format!("what calls got before, {}, cannot win", holder.schedule),
         };
         let text = format!("record: {}, {gain}", path.display());
-        Ok(Kept { text, before, after: Some(winner.time.micros), width, written: true })
+        Ok(Kept { text, before, after: Some(winner.time.micros), width, ended, written: true })
     }
 
     /// What a call gets, and why.

@@ -120,6 +120,9 @@ pub struct Args {
     /// Only say what each call gets, and fail where a record of theirs is stale: for CI
     #[arg(long, conflicts_with_all = ["why", "replay", "explain_illegal"])]
     check: bool,
+    /// Print JSON instead of text
+    #[arg(long, conflicts_with_all = ["why", "replay", "explain_illegal"])]
+    json: bool,
     /// Only print what makes candidates illegal: field, limit, values
     #[arg(long)]
     explain_illegal: bool,
@@ -249,11 +252,22 @@ impl Args {
         let kept = self.keep(job, &swept)?;
         let log = self.log(&target.gpu);
         let contents = Contents::read(&log).map_err(|source| CliError::Read { path: log.clone(), source })?;
+        let found = contents.searches.iter().find(|search| search.search == swept.search);
+        if self.json {
+            let report = found.map(|search| report::json(&Findings::of(&contents, search, Some(&self.records))?));
+            let (basis, calls) = (keep::named(self.device.basis()), [several::call(job, &kept)]);
+            let json = serde_json::json!({
+                "gpu": target.gpu, "times": basis, "calls": calls, "written": kept.written,
+                "report": report.transpose()?,
+            });
+            write::stdout(format!("{json:#}\n").as_bytes())?;
+            return Ok(Verdict::Good);
+        }
         let mut text = String::new();
-        if let Some(search) = contents.searches.iter().find(|search| search.search == swept.search) {
+        if let Some(search) = found {
             text = report::table(&Findings::of(&contents, search, Some(&self.records))?)?;
         }
-        let (kept, ended, log) = (&kept.text, swept.ended(), log.display());
+        let (ended, kept, log) = (&kept.ended, &kept.text, log.display());
         text.push_str(&format!("the search ended: {ended}\n{kept}\nlog: {log}, read it with gdn2 report\n"));
         write::stdout(text.as_bytes())?;
         Ok(Verdict::Good)

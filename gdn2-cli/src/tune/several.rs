@@ -8,6 +8,7 @@ use gdn2_tune::job::Job;
 use gdn2_tune::model::floor_micros;
 use gdn2_tune::report;
 use gdn2_tune::sweep::SweepError;
+use serde_json::{Value, json};
 
 use super::Args;
 use super::keep::{Kept, named};
@@ -53,9 +54,18 @@ impl Args {
             written |= kept.written;
             rows.push((job, kept));
         }
+        let basis = named(self.device.basis());
+        if self.json {
+            let calls: Vec<Value> = rows.iter().map(|(job, kept)| call(job, kept)).collect();
+            let json = json!({ "gpu": target.gpu, "times": basis, "calls": calls, "written": written });
+            write::stdout(format!("{json:#}\n").as_bytes())?;
+            return Ok(Verdict::Good);
+        }
         let mut table = Table::new();
         table.load_style(presets::NOTHING);
-        table.set_header(["rule", "pass", "shape", "before", "after", "looked at", "what became of it"]);
+        let heads =
+            ["rule", "pass", "shape", "before", "after", "looked at", "what became of it", "why the search ended"];
+        table.set_header(heads);
         for (job, kept) in &rows {
             let time = |timed: Option<f64>| timed.map_or(String::new(), report::micros);
             table.add_row([
@@ -66,6 +76,7 @@ impl Args {
                 time(kept.after),
                 kept.width.clone(),
                 kept.text.clone(),
+                kept.ended.clone(),
             ]);
         }
         for column in 3..=5 {
@@ -73,7 +84,6 @@ impl Args {
                 column.set_cell_alignment(CellAlignment::Right);
             }
         }
-        let basis = named(self.device.basis());
         let next = match written {
             true => "next: gdn2 prepare, which compiles the tuned kernels ahead\n",
             false => "nothing was written: calls get what they got before\n",
@@ -85,6 +95,7 @@ impl Args {
     /// What each call gets, and which records are of no use any more: bad where there is one.
     pub(super) fn check(&self, jobs: &[Job], target: &Target) -> Result<Verdict, CliError> {
         let compiler = self.compiler.bare().nvrtc().ok().map(|nvrtc| format!("NVRTC {}", nvrtc.version()));
+        let mut calls: Vec<Value> = Vec::new();
         let mut text = format!("{} calls on {}\n", jobs.len(), target.gpu);
         let mut table = Table::new();
         table.load_style(presets::NOTHING);
@@ -99,7 +110,17 @@ impl Args {
                     stale.push(line);
                 }
             }
-            table.add_row([rule, pass, job.shape.to_string(), choice.schedule.to_string(), choice.step.to_string()]);
+            let (schedule, step) = (choice.schedule.to_string(), choice.step.to_string());
+            calls.push(json!({
+                "rule": rule, "pass": pass, "shape": job.shape, "schedule": schedule, "from": step,
+            }));
+            table.add_row([rule, pass, job.shape.to_string(), schedule, step]);
+        }
+        let verdict = if stale.is_empty() { Verdict::Good } else { Verdict::Bad };
+        if self.json {
+            let json = json!({ "gpu": target.gpu, "calls": calls, "stale": stale });
+            write::stdout(format!("{json:#}\n").as_bytes())?;
+            return Ok(verdict);
         }
         text += &format!("\n{table}\n");
         text += &match stale.len() {
@@ -113,8 +134,17 @@ impl Args {
             }
         };
         write::stdout(text.as_bytes())?;
-        Ok(if stale.is_empty() { Verdict::Good } else { Verdict::Bad })
+        Ok(verdict)
     }
+}
+
+/// A call and what became of it, for other programs.
+pub(super) fn call(job: &Job, kept: &Kept) -> Value {
+    json!({
+        "rule": job.rule.name, "pass": job.pass, "shape": job.shape,
+        "before_micros": kept.before, "after_micros": kept.after, "looked_at": kept.width,
+        "outcome": kept.text, "ended": kept.ended, "written": kept.written,
+    })
 }
 
 fn seconds(time: Duration) -> String {

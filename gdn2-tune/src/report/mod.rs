@@ -1,9 +1,11 @@
 //! For people: what won and why, as one self-contained HTML page and as a table for the terminal.
 
+mod json;
 mod page;
 mod plot;
 mod table;
 
+pub use json::json;
 pub use page::html;
 pub use table::table;
 

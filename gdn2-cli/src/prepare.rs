@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use gdn2_codegen::committed::{Committed, StampedCubin, StampedPtx, WITH_PTX, committed};
+use gdn2_codegen::kernel::{CudaSource, Kernel};
 use gdn2_codegen::named::NamedKernel;
 use gdn2_codegen::record::{Record, rule_fingerprint};
 use gdn2_codegen::schedule::Schedule;
 use gdn2_dsl::{KernelText, Named, Rule, rules_in_source};
-use gdn2_runtime::artifact::Compiler;
+use gdn2_runtime::artifact::{Artifact, Compiler};
 use gdn2_runtime::files::{self, Limit};
 use gdn2_runtime::nvrtc::{NvrtcError, Version};
 
@@ -20,9 +21,9 @@ use crate::{Verdict, compiler, terminal, tuned, write};
 /// Write the generated kernels of a project's rules to kernels/, or check that they are up to date
 ///
 /// Rules are those of rules/*.gdn2 and those that `delta_rule!` and `include_rule!` name in src/**/*.rs. CUDA is written
-/// for each, stamped with the hash of its source; PTX for gdn, kda, gdn2, their layers and the macros' rules; machine code for the
-/// schedules that tuning records ask for, PTX for the hand-edited kernels that macros name. The macros embed what they find here. `--check` writes nothing and fails on
-/// any file that is missing, stale, changed by hand or left over.
+/// for each, stamped with the hash of its source; PTX for gdn, kda, gdn2, their layers, the macros' rules and the
+/// hand-edited kernels that macros name; machine code for the schedules that tuning records ask for. The macros embed what
+/// they find here. `--check` writes nothing and fails on any file that is missing, stale, changed by hand or left over.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  gdn2 prepare\n  gdn2 prepare --check")]
 pub struct Args {
@@ -58,6 +59,9 @@ struct Wanted {
     rule: Rule,
     compiled: bool,
 }
+
+/// How a text is compiled: a generated one, or somebody's own.
+type Compile = fn(&Compiler, Kernel, CudaSource) -> Result<Artifact, NvrtcError>;
 
 /// What a project has to prepare.
 struct Found {
@@ -141,7 +145,7 @@ impl Args {
     ) -> Result<BTreeMap<String, Want>, CliError> {
         let mut wanted = BTreeMap::new();
         for text in edited {
-            wanted.insert(format!("{}.ptx", text.stem), self.ptx(text, compiler)?);
+            wanted.insert(format!("{}.ptx", text.stem), self.ptx(text, compiler, Compiler::compile_text)?);
         }
         let records = self.records()?;
         let without_lines = self.compiler.bare().without_lines();
@@ -150,7 +154,8 @@ impl Args {
             progress.step(&rule.name);
             for kernel in committed(rule)? {
                 if *compiled {
-                    wanted.insert(format!("{}.ptx", kernel.stem), self.ptx(&kernel, compiler)?);
+                    wanted
+                        .insert(format!("{}.ptx", kernel.stem), self.ptx(&kernel, compiler, Compiler::compile_source)?);
                 }
                 wanted.insert(format!("{}.cu", kernel.stem), Want::Exact(kernel.cuda_file().into_bytes()));
             }
@@ -209,14 +214,14 @@ impl Args {
     }
 
     /// The PTX file a kernel must have.
-    fn ptx(&self, kernel: &Committed, compiler: &Compiler) -> Result<Want, CliError> {
+    fn ptx(&self, kernel: &Committed, compiler: &Compiler, compile: Compile) -> Result<Want, CliError> {
         let file = self.kept(&format!("{}.ptx", kernel.stem)).unwrap_or_default();
         let stamped =
             std::str::from_utf8(&file).ok().and_then(StampedPtx::read).map(|stamped| stamped.compiler.to_owned());
         if self.by_stamp(stamped, compiler)? {
             return Ok(Want::From { source: kernel.source.hash.clone() });
         }
-        let artifact = compiler.compile_source(kernel.kernel.clone(), kernel.source.clone())?;
+        let artifact = compile(compiler, kernel.kernel.clone(), kernel.source.clone())?;
         let version = artifact.compiler.map(|version: Version| version.to_string()).unwrap_or_default();
         Ok(Want::Exact(kernel.ptx_file(&artifact.ptx, &version).into_bytes()))
     }

@@ -8,7 +8,9 @@ mod seed;
 
 use gdn2_dsl::bars::{Bar, Cost, Deviation, PATTERNS, Verdict, bar};
 use gdn2_dsl::simulate::Pattern;
-use gdn2_dsl::{Draw, Dtype, Gradients, Outputs, Rule, granularity_combinations, reference, simulate};
+use gdn2_dsl::{
+    Draw, Dtype, Gradients, Outputs, Prologue, Rule, granularity_combinations, layer, parse_file, reference, simulate,
+};
 use seed::{again, seed_of};
 
 fn named<'a>(o: &'a Outputs, d: &'a Gradients) -> Vec<(&'static str, &'a Vec<f64>)> {
@@ -48,6 +50,28 @@ fn check(draw: &Draw, rule: &Rule, chunk: usize) -> (f64, String) {
     let simulated = simulate::forward(rule, &inputs, chunk, Pattern::Nearest).unwrap();
     let simulated_gradients = simulate::backward(rule, &inputs, &upstream, chunk, Pattern::Nearest).unwrap();
     worst(&named(&simulated, &simulated_gradients), &named(&outputs, &gradients))
+}
+
+/// A kernel keeps normalised rows as operands: they are rounded before decays scale them, and once more after that.
+#[test]
+fn normalised_rows_are_rounded_before_anything_is_made_of_them() {
+    let text = "rule kda { q: l2norm; k: l2norm; decay: channel; erase: scalar; write: erase;
+        key_dim: 32; value_dim: 32; dtype: bf16; }";
+    let rule = parse_file(text).unwrap().remove(0);
+    let raw = Draw::new(1, 70, 1, 2, seed_of(1)).inputs(&rule);
+    let made = layer::computed(&rule, &raw).unwrap();
+    let mut kept = made.clone();
+    for rows in [&mut kept.q, &mut kept.k] {
+        rows.iter_mut().for_each(|x| *x = rule.dtype.round(*x));
+    }
+    assert_ne!(kept, made);
+    let outputs = |inputs| simulate::forward(&rule, inputs, 64, Pattern::Nearest).unwrap();
+    assert_eq!(outputs(&made), outputs(&kept));
+    let given = Rule { prologue: Prologue::default(), ..rule.clone() };
+    assert_ne!(simulate::forward(&given, &made, 64, Pattern::Nearest).unwrap(), outputs(&made));
+    let upstream = Draw::new(1, 70, 1, 2, seed_of(1)).output_gradients(&rule, &raw);
+    let gradients = |inputs| simulate::backward(&rule, inputs, &upstream, 64, Pattern::Nearest).unwrap();
+    assert_eq!(gradients(&made), gradients(&kept));
 }
 
 /// The rounding that a GPU does is one of those that a draw's bars are taken from: it stays within them.

@@ -106,7 +106,6 @@ impl Compiler {
         let generated = gdn2_codegen::render(&kernel);
         let edited = self.edited.as_ref().map(|edited| edited.source(&kernel, &generated)).transpose()?;
         match edited.flatten() {
-            // Somebody's own text may need what its compiler says.
             Some(source) => self.compile_text(kernel, source),
             None => self.compile_source(kernel, generated),
         }
@@ -122,7 +121,11 @@ impl Compiler {
         Ok(artifact)
     }
 
-    fn compile_text(&self, kernel: Kernel, source: CudaSource) -> Result<Artifact, NvrtcError> {
+    /// Compiles somebody's own text for a kernel, which may need the version of PTX that its compiler writes.
+    ///
+    /// # Errors
+    /// As [`Compiler::compile`].
+    pub fn compile_text(&self, kernel: Kernel, source: CudaSource) -> Result<Artifact, NvrtcError> {
         let target = kernel.arch.target();
         let nvrtc = match self.nvrtc() {
             Ok(nvrtc) => nvrtc,

@@ -178,7 +178,7 @@ impl Embedded {
             Some(stamped) => {
                 (Artifact::from_edited(kernel, source, stamped.ptx.to_owned()), Origin::EditedPtx { file })
             }
-            None => (compiler.compile_source(kernel, source)?, Origin::EditedSource { file }),
+            None => (compiler.compile_text(kernel, source)?, Origin::EditedSource { file }),
         }))
     }
 

@@ -154,15 +154,15 @@ impl Loaded {
     ///
     /// ```
     /// # gdn2::delta_rule! {
-    /// #     pub mod gla { decay: none; erase: none; write: none; key_dim: 32; value_dim: 32; dtype: bf16; }
+    /// #     pub mod linear { decay: none; erase: none; write: none; key_dim: 32; value_dim: 32; dtype: bf16; }
     /// # }
     /// # fn main() -> Result<(), gdn2::Error> {
-    /// let kernels = gla::load(&gdn2::Device::cpu())?;
+    /// let kernels = linear::load(&gdn2::Device::cpu())?;
     /// kernels.watch_shapes();
     /// let x = [0.5; 64];
     /// let x = gdn2::View::new(&x, [1, 2, 1, 32])?;
-    /// kernels.forward(gla::Forward { q: x, k: x, v: x, initial_state: None, cu_seqlens: None, scale: None })?;
-    /// assert_eq!(kernels.seen_shapes().to_string(), "gla forward B=1,T=2,H=1,HV=1 1\n");
+    /// kernels.forward(linear::Forward { q: x, k: x, v: x, initial_state: None, cu_seqlens: None, scale: None })?;
+    /// assert_eq!(kernels.seen_shapes().to_string(), "linear forward B=1,T=2,H=1,HV=1 1\n");
     /// # Ok(())
     /// # }
     /// ```

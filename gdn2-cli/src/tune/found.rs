@@ -20,9 +20,13 @@ use crate::select::Selection;
 const TRAINING: [Pass; 2] = [Pass::ForwardForBackward, Pass::Backward];
 
 impl Args {
-    /// Every call that was asked for, each once.
-    pub(super) fn calls(&self, target: &Target) -> Result<Vec<Job>, CliError> {
-        let mut jobs: Vec<Job> = Vec::new();
+    /// Every call that was asked for, each once, and how often programs made it; once where none said.
+    pub(super) fn calls(&self, target: &Target) -> Result<Vec<(Job, f64)>, CliError> {
+        let mut jobs: Vec<(Job, f64)> = Vec::new();
+        let mut add = |job: Job, times: f64| match jobs.iter_mut().find(|(own, _)| *own == job) {
+            Some((_, own)) => *own += times,
+            None => jobs.push((job, times)),
+        };
         let rules = self.rules()?;
         let seen = self.seen()?;
         if let Some(line) = seen.iter().find(|line| rules.iter().all(|rule| rule.name != line.rule)) {
@@ -41,21 +45,18 @@ impl Args {
                 let (rule, gpu) = (rule.clone(), target.gpu.clone());
                 let job = Job { rule, pass, shape, gpu, arch: target.arch, engine: self.device };
                 let wanted = self.passes().is_none_or(|passes| passes.contains(&pass));
-                if wanted && !jobs.contains(&job) {
-                    jobs.push(job);
+                if wanted {
+                    add(job, line.calls as f64);
                 }
             }
             for (rule, shape, passes) in self.shapes(&rule)? {
                 for pass in passes {
                     let (rule, gpu) = (rule.clone(), target.gpu.clone());
-                    let job = Job { rule, pass, shape, gpu, arch: target.arch, engine: self.device };
-                    if !jobs.contains(&job) {
-                        jobs.push(job);
-                    }
+                    add(Job { rule, pass, shape, gpu, arch: target.arch, engine: self.device }, 0.0);
                 }
             }
         }
-        Ok(jobs)
+        Ok(jobs.into_iter().map(|(job, times)| (job, times.max(1.0))).collect())
     }
 
     /// What programs wrote down.
@@ -69,18 +70,6 @@ impl Args {
             all.extend(lines);
         }
         Ok(all)
-    }
-
-    /// How often programs made a call; once where none said.
-    pub(super) fn times(&self, jobs: &[Job]) -> Result<Vec<f64>, CliError> {
-        let seen = self.seen()?;
-        let times = |job: &Job| {
-            let Shape { batch, tokens, key_heads, value_heads } = job.shape;
-            let call = Seen { pass: job.pass, batch, tokens, key_heads, value_heads };
-            let own = seen.iter().filter(|line| line.rule == job.rule.name && line.seen == call);
-            own.map(|line| line.calls as f64).sum::<f64>().max(1.0)
-        };
-        Ok(jobs.iter().map(times).collect())
     }
 
     /// The rules that were named, or all that the folder has: its rule files, and what its source names.

@@ -11,7 +11,7 @@ use gdn2_dsl::Rule;
 use gdn2_tune::job::Job;
 
 use crate::error::CliError;
-use crate::{Verdict, write};
+use crate::{Verdict, grid, write};
 
 /// What one limit of one field refuses.
 struct Group {
@@ -51,9 +51,7 @@ fn table(rule: &Rule, pass: Pass, arch: Arch) -> Result<String, CliError> {
             group.values.push(refusal.got);
         }
     }
-    let mut table = comfy_table::Table::new();
-    table.load_style(comfy_table::presets::NOTHING);
-    table.set_header(["field", "limit", "values", "candidates", "such as"]);
+    let mut table = grid::with_schedules(["field", "limit", "values", "candidates", "such as"], 4);
     let mut groups: Vec<_> = groups.into_iter().collect();
     groups.sort_by_key(|(_, group)| std::cmp::Reverse(group.candidates));
     for ((field, limit), group) in &groups {

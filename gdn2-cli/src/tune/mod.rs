@@ -218,7 +218,7 @@ impl Args {
             Engine::Model | Engine::Vm => None,
         };
         let target = self.target(gpu.as_ref().map(|gpu| gpu as &dyn Gpu))?;
-        let jobs = self.calls(&target)?;
+        let (jobs, times): (Vec<Job>, Vec<f64>) = self.calls(&target)?.into_iter().unzip();
         if self.check {
             return self.check(&jobs, &target);
         }
@@ -242,7 +242,7 @@ impl Args {
         target.keep(&self.records)?;
         match one {
             Some(job) => self.one(job, &target, gpu.as_ref()),
-            None => self.several(jobs, &target, gpu.as_ref()),
+            None => self.several(jobs.into_iter().zip(times).collect(), &target, gpu.as_ref()),
         }
     }
 

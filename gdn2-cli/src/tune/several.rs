@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use comfy_table::{CellAlignment, Table, presets};
+use comfy_table::CellAlignment;
 use gdn2_runtime::device::cuda::Cuda;
 use gdn2_tune::job::Job;
 use gdn2_tune::model::floor_micros;
@@ -14,21 +14,24 @@ use super::Args;
 use super::keep::{Kept, named};
 use crate::error::CliError;
 use crate::gpu::Target;
-use crate::{Verdict, terminal, write};
+use crate::{Verdict, grid, terminal, write};
 
 /// The least that a search is worth beginning with.
 const LEAST: Duration = Duration::from_secs(5);
 
 impl Args {
-    /// Tunes for every call, those with the most at stake first: a call that takes long has most to gain.
-    pub(super) fn several(&self, jobs: Vec<Job>, target: &Target, gpu: Option<&Cuda>) -> Result<Verdict, CliError> {
+    /// Tunes for every call, made so many times, those with the most at stake first: a call that takes long has most to gain.
+    pub(super) fn several(
+        &self,
+        jobs: Vec<(Job, f64)>,
+        target: &Target,
+        gpu: Option<&Cuda>,
+    ) -> Result<Verdict, CliError> {
         let stake = |job: &Job| match &target.constants {
             Some(constants) => floor_micros(job.compulsory_bytes(), job.multiply_adds(), constants),
             None => job.compulsory_bytes(),
         };
-        let times = self.times(&jobs)?;
-        let mut jobs: Vec<(f64, Job)> =
-            jobs.into_iter().zip(times).map(|(job, times)| (stake(&job) * times, job)).collect();
+        let mut jobs: Vec<(f64, Job)> = jobs.into_iter().map(|(job, times)| (stake(&job) * times, job)).collect();
         jobs.sort_by(|a, b| b.0.total_cmp(&a.0));
         let begun = Instant::now();
         let (mut rows, mut written) = (Vec::new(), false);
@@ -61,11 +64,16 @@ impl Args {
             write::stdout(format!("{json:#}\n").as_bytes())?;
             return Ok(Verdict::Good);
         }
-        let mut table = Table::new();
-        table.load_style(presets::NOTHING);
-        let heads =
-            ["rule", "pass", "shape", "before", "after", "looked at", "what became of it", "why the search ended"];
-        table.set_header(heads);
+        let mut table = grid::table([
+            "rule",
+            "pass",
+            "shape",
+            "before",
+            "after",
+            "looked at",
+            "what became of it",
+            "why the search ended",
+        ]);
         for (job, kept) in &rows {
             let time = |timed: Option<f64>| timed.map_or(String::new(), report::micros);
             table.add_row([
@@ -97,9 +105,7 @@ impl Args {
         let compiler = self.compiler.bare().nvrtc().ok().map(|nvrtc| format!("NVRTC {}", nvrtc.version()));
         let mut calls: Vec<Value> = Vec::new();
         let mut text = format!("{} calls on {}\n", jobs.len(), target.gpu);
-        let mut table = Table::new();
-        table.load_style(presets::NOTHING);
-        table.set_header(["rule", "pass", "shape", "schedule", "from"]);
+        let mut table = grid::with_schedules(["rule", "pass", "shape", "schedule", "from"], 3);
         let mut stale: Vec<String> = Vec::new();
         for job in jobs {
             let choice = self.choice(job, compiler.as_deref())?;

@@ -23,8 +23,11 @@ use libloading::Library;
 use std::ffi::{c_int, c_uint};
 use std::sync::{Arc, OnceLock};
 
-/// Oldest driver, as the CUDA version it supports.
-pub const OLDEST_DRIVER: Version = Version { major: 12, minor: 0 };
+/// Oldest driver that runs anything, as the CUDA version it supports.
+pub const OLDEST_DRIVER: Version = {
+    let (major, minor) = Arch::Sm80.oldest_driver();
+    Version { major, minor }
+};
 
 /// Dynamic shared memory a block may have without asking, bytes. CUDA C++ Programming Guide, "Shared Memory".
 const SHARED_WITHOUT_ASKING: u32 = 48 * 1024;

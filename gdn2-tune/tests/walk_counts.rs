@@ -116,7 +116,7 @@ fn walked_counts_are_those_of_the_virtual_machine() {
     }
     let mut wrong = Vec::new();
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    for name in ["gdn", "kda", "gdn2", "gdn_layer"] {
+    for name in ["gdn", "kda", "gdn2", "gdn_layer", "gdn2_layer"] {
         let text = std::fs::read_to_string(root.join(format!("rules/{name}.gdn2"))).unwrap();
         let rule = gdn2_dsl::parse_file(&text).unwrap().remove(0);
         for (arch, pass, fields) in [

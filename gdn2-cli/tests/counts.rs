@@ -60,6 +60,12 @@ fn profile_of_one_chunk_of_linear_attention() {
     let (all, kernel) = (&profile["calls"], &profile["calls"]["calls"]["linear_forward"]);
     assert_eq!(all["instructions"], profile["total"]["instructions"]);
     assert_eq!(kernel["matrix_fmas"], profile["total"]["matrix_fmas"]);
+    // By the plan: nothing is solved or decayed, and all of it is somewhere.
+    let parts = profile["parts"].as_object().unwrap();
+    let names: Vec<&str> = parts.keys().map(String::as_str).collect();
+    assert_eq!(names, ["copies", "elsewhere", "outputs", "scores", "state"]);
+    let instructions = parts.values().map(|part| part["instructions"].as_u64().unwrap());
+    assert_eq!(instructions.sum::<u64>(), profile["total"]["instructions"].as_u64().unwrap());
     assert_eq!(kernel["calls"]["advance_state"]["matrix_fmas"], 3 * 16 * 16 * 16);
 
     // The source carries the same counts: the line of the only mma has all products.

@@ -42,6 +42,7 @@ mod torch_ref;
 
 pub use bind::{bind, takes};
 pub use plan::plan;
+pub use print::part;
 pub use records::{committed, lookup, record};
 pub use render::render;
 pub use schedule::space;

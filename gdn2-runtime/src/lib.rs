@@ -8,6 +8,7 @@
 pub mod artifact;
 pub mod cache;
 mod case_error;
+#[cfg(feature = "cpu")]
 pub mod cpu;
 pub mod device;
 pub mod drawn;

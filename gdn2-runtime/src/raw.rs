@@ -3,7 +3,6 @@
 
 use gdn2_codegen::abi::{Arg, Axis, Extents, Tensor, Workspace};
 use gdn2_codegen::kernel::{Kernel, Launch};
-use gdn2_vm::Value;
 
 /// A token tensor in device memory. Strides count elements; the last axis is contiguous. For tensors with channels,
 /// address and strides are multiples of 16 bytes; a gate of one number per token has no such demand.
@@ -294,6 +293,19 @@ fn optional(tensor: Tensor) -> bool {
     matches!(tensor, Tensor::InitialState | Tensor::FinalState | Tensor::DFinalState | Tensor::DInitialState)
 }
 
+/// One parameter of a launch.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Value {
+    /// A device pointer; 0 = null.
+    Pointer(u64),
+    /// A stride or a size.
+    I64(i64),
+    /// A size or a flag.
+    I32(i32),
+    /// The scale.
+    F32(f32),
+}
+
 /// The value of one parameter for a call: the only place that says what an [`Arg`] means.
 ///
 /// # Errors
@@ -364,7 +376,7 @@ pub fn launches<E: From<RawError>>(
         if blocks == 0 {
             continue;
         }
-        let mut values = [const { Value::I32(0) }; MOST_PARAMS];
+        let mut values = [Value::I32(0); MOST_PARAMS];
         let params = launch.params.iter().take(MOST_PARAMS);
         let values = &mut values[..params.len()];
         for (value, param) in values.iter_mut().zip(params) {

@@ -6,8 +6,8 @@ use gdn2_codegen::arch::Arch;
 use gdn2_codegen::kernel::{Kernel, Pass};
 use gdn2_codegen::schedule::Schedule;
 use gdn2_dsl::{Combination, Dtype, Grain};
+use gdn2_runtime::raw::Value;
 use gdn2_runtime::raw::{Arguments, RawError, View, grid, resolve, workspace_bytes};
-use gdn2_vm::Value;
 
 fn kernel() -> Kernel {
     let gates = Combination { decay: Grain::Channel, erase: Grain::Scalar, write: None };

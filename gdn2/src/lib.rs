@@ -80,6 +80,13 @@
 //! `forward_for_backward` gives what `backward` needs, its inputs and what the kernel kept beside them. With the feature
 //! `candle`, `forward_candle` takes candle's tensors and gradients flow through its autograd.
 
+//!
+//! # Features
+//! `vm` and `cpu`, both on by default, are the devices that need no GPU: the PTX virtual machine, and the recurrence on the
+//! host's cores. A program that runs on GPUs alone leaves them out with `default-features = false` and names `cuda-13000`,
+//! or whatever version of the driver's interface its own cudarc has. [`Device`] then has no such variant, and its name is a
+//! typed error.
+
 #[doc(hidden)]
 #[path = "private.rs"]
 pub mod __private;

@@ -99,6 +99,7 @@ impl Loaded {
     /// # Errors
     /// As there.
     #[doc(hidden)]
+    #[cfg(feature = "vm")]
     pub fn through(
         rule: Rule,
         embedded: &'static [Embedded],
@@ -115,14 +116,16 @@ impl Loaded {
 
     fn on(rule: Rule, source: Source, tuning: &[Tuning], device: &Device, arch: Option<Arch>) -> Result<Loaded, Error> {
         gdn2_codegen::takes(&rule).map_err(RunError::from)?;
-        let (arch, gpu): (Arch, Option<Arc<dyn Gpu>>) = match device {
-            Device::Cuda(gpu) => (gpu.arch(), Some(Arc::new(gpu.clone()))),
-            Device::Cpu(_) | Device::Vm(_) => (arch.unwrap_or(OLDEST), None),
+        let gpu: Option<Arc<dyn Gpu>> = match device {
+            Device::Cuda(gpu) => Some(Arc::new(gpu.clone())),
+            #[cfg(any(feature = "cpu", feature = "vm"))]
+            _ => None,
         };
+        let arch = gpu.as_ref().map_or(arch.unwrap_or(OLDEST), |gpu| gpu.arch());
         let context = gpu.as_ref().map(|gpu| gpu.context());
-        let bank = match device {
-            Device::Cpu(_) => None,
-            Device::Vm(_) | Device::Cuda(_) => Some(Bank::new(&rule, arch, gpu, source, tuning)?),
+        let bank = match device.takes_kernels() {
+            true => Some(Bank::new(&rule, arch, gpu, source, tuning)?),
+            false => None,
         };
         let shared = Shared { rule, device: device.clone(), bank, context, watch: OnceLock::new() };
         Ok(Loaded { shared: Arc::new(shared) })

@@ -21,18 +21,19 @@ use crate::select::{Overrides, Selection};
 use crate::shape::Shape;
 use crate::target::Target;
 use crate::{Verdict, floor, write};
-use stages::{Functions, Stage};
+use stages::{Functions, Parts, Stage};
 use sum::Sum;
 
 /// Count a kernel's work on the virtual machine, by stage and source line
 ///
-/// A stage is a function of the generated CUDA with all that it calls, one in another; those below a hundredth are left
-/// out. Its share is of all warp instructions of the PTX; the path's is of a block's longest chain of instructions, through
+/// First by the stages of the plan: copies, gates, scores, solve, state, outputs and, backward, gradients. Then by the
+/// functions of the generated CUDA, each with all that it calls, one in another; those below a hundredth are left out. A
+/// share is of all warp instructions of the PTX; the path's is of a block's longest chain of instructions, through
 /// one warp after another, handed on at barriers and mbarriers. Waves are passes over the 32 banks of shared memory,
 /// conflicts those beyond the least; bytes are those of global memory asked for. Registers, spills and static shared
 /// memory are the assembler's. The floor is each input read once and each output written once, states included. Backward is
-/// profiled alone, after the forward pass that keeps what it reads. JSON has each function alone under `stages`, and what
-/// it calls with it under `calls`.
+/// profiled alone, after the forward pass that keeps what it reads. JSON has the stages of the plan under `parts`, each
+/// function alone under `stages`, and what it calls with it under `calls`.
 #[derive(clap::Args)]
 #[command(after_help = "Example:
   gdn2 profile rules/gdn.gdn2 --pass forward --shape B=1,T=128,H=1 --device vm --annotate annotated.cu")]
@@ -102,7 +103,8 @@ impl Args {
         let lines: Vec<&str> = text.lines().collect();
         let entries: Vec<&str> = artifact.resources.iter().map(|r| r.entry.as_str()).collect();
         let functions = Functions::of(&lines, &entries);
-        let (mut alone, mut by_line, mut calls) = (BTreeMap::new(), BTreeMap::new(), Stage::default());
+        let (mut alone, mut by_line) = (BTreeMap::new(), BTreeMap::new());
+        let (mut parts, mut calls) = (Parts::default(), Stage::default());
         let counted = || reports.iter().filter_map(|report| report.counters.as_ref());
         for i in counted().flat_map(|counters| &counters.instructions) {
             let line = i.source.as_ref().map_or(0, |source| source.line);
@@ -110,6 +112,7 @@ impl Args {
             entry.add(i);
             let entry: &mut Sum = by_line.entry(line).or_default();
             entry.add(i);
+            parts.add(&functions, i);
             calls.add(&functions, i);
         }
         let total = calls.total();
@@ -128,7 +131,7 @@ impl Args {
         let report = if self.json {
             let json = serde_json::json!({
                 "rule": rule.name, "pass": pass, "arch": artifact.kernel.arch, "schedule": artifact.kernel.schedule,
-                "tokens": tokens, "total": total, "stages": alone, "calls": calls, "lines": by_line, "plan": stages_of_plan,
+                "tokens": tokens, "total": total, "parts": parts.named().collect::<BTreeMap<_, _>>(), "stages": alone, "calls": calls, "lines": by_line, "plan": stages_of_plan,
                 "distinct_read_sectors": read, "distinct_write_sectors": written,
                 "resources": artifact.resources, "floor": floor,
             });
@@ -145,12 +148,13 @@ impl Args {
                 stages_of_plan.as_array().into_iter().flatten().filter_map(|stage| stage.as_str()).collect();
             text += &format!(
                 "plan: {}\ndevice memory: {} B moved, {} B distinct in sectors, floor {least} B\n{} instructions, \
-                 the longest path {}\n\n{}\n",
+                 the longest path {}\n\n{}\n\n{}\n",
                 plan.join(", "),
                 total.bytes(),
                 32 * (read + written),
                 total.instructions,
                 total.path,
+                parts.table(total),
                 calls.table(self.depth.into())
             );
             text

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Table};
+use gdn2_codegen::part::{Part, part_of};
 use gdn2_vm::{Class, InstructionCount};
 use serde::Serialize;
 
@@ -48,6 +49,34 @@ impl Functions {
     }
 }
 
+/// Work by the parts of the plan. What serves several, such as loading a block, is its caller's.
+#[derive(Debug, Default)]
+pub struct Parts(BTreeMap<Option<Part>, Sum>);
+
+impl Parts {
+    pub fn add(&mut self, functions: &Functions, i: &InstructionCount) {
+        let lines = i.source.iter().chain(&i.called_from).map(|source| source.line);
+        let part = lines.map(|line| functions.at(line)).find_map(part_of);
+        self.0.entry(part).or_default().add(i);
+    }
+
+    /// By name, in the order of a chunk's work.
+    pub fn named(&self) -> impl Iterator<Item = (String, &Sum)> {
+        let named =
+            |(part, sum): (&Option<Part>, _)| (part.map_or("elsewhere".to_owned(), |part| part.to_string()), sum);
+        self.0.iter().filter(|(part, _)| part.is_some()).chain(self.0.get_key_value(&None)).map(named)
+    }
+
+    pub fn table(&self, all: &Sum) -> Table {
+        let mut table = grid::table(HEADER);
+        for (name, sum) in self.named() {
+            table.add_row(cells(name, sum, all));
+        }
+        fit(&mut table);
+        table
+    }
+}
+
 /// The name before the first `(`.
 fn named(text: &str) -> Option<String> {
     let head = text.split_once('(')?.0;
@@ -89,18 +118,9 @@ impl Stage {
 
     /// Stages that are at least a hundredth of all, down to so many in one another. A narrow terminal gets less of each.
     pub fn table(&self, depth: usize) -> Table {
-        let mut table = grid::table([
-            "stage", "share", "path", "instr", "waves", "confl", "bytes", "integer", "float", "special", "matrix",
-        ]);
+        let mut table = grid::table(HEADER);
         self.rows(&mut table, self, 0, depth);
-        let narrow = table.width().is_some_and(|width| width < WIDE);
-        table.set_content_arrangement(ContentArrangement::Disabled);
-        for (at, column) in table.column_iter_mut().enumerate().skip(1) {
-            column.set_cell_alignment(CellAlignment::Right);
-            if narrow && at > ALWAYS {
-                column.set_constraint(ColumnConstraint::Hidden);
-            }
-        }
+        fit(&mut table);
         table
     }
 
@@ -112,27 +132,42 @@ impl Stage {
             if sum.instructions * 100 < all.sum.instructions && sum.path * 100 < all.sum.path {
                 continue;
             }
-            let share = |part: u64, whole: u64| format!("{:.0} %", 100.0 * part as f64 / whole.max(1) as f64);
-            let mut row = vec![
-                format!("{}{name}", "  ".repeat(level)),
-                share(sum.instructions, all.sum.instructions),
-                share(sum.path, all.sum.path),
-            ];
-            let numbers = [
-                sum.instructions,
-                sum.shared_wavefronts,
-                sum.bank_conflicts,
-                sum.bytes(),
-                sum.class(Class::Integer),
-                sum.class(Class::Float),
-                sum.class(Class::Special),
-                sum.class(Class::Matrix),
-            ];
-            row.extend(numbers.map(|n| n.to_string()));
-            table.add_row(row);
+            table.add_row(cells(format!("{}{name}", "  ".repeat(level)), sum, &all.sum));
             if level + 1 < depth {
                 stage.rows(table, all, level + 1, depth);
             }
+        }
+    }
+}
+
+const HEADER: [&str; 11] =
+    ["stage", "share", "path", "instr", "waves", "confl", "bytes", "integer", "float", "special", "matrix"];
+
+/// A stage's row.
+fn cells(name: String, sum: &Sum, all: &Sum) -> Vec<String> {
+    let share = |part: u64, whole: u64| format!("{:.0} %", 100.0 * part as f64 / whole.max(1) as f64);
+    let numbers = [
+        sum.instructions,
+        sum.shared_wavefronts,
+        sum.bank_conflicts,
+        sum.bytes(),
+        sum.class(Class::Integer),
+        sum.class(Class::Float),
+        sum.class(Class::Special),
+        sum.class(Class::Matrix),
+    ];
+    let shares = [share(sum.instructions, all.instructions), share(sum.path, all.path)];
+    [name].into_iter().chain(shares).chain(numbers.map(|n| n.to_string())).collect()
+}
+
+/// Numbers to the right, and on a narrow terminal the first of them alone.
+fn fit(table: &mut Table) {
+    let narrow = table.width().is_some_and(|width| width < WIDE);
+    table.set_content_arrangement(ContentArrangement::Disabled);
+    for (at, column) in table.column_iter_mut().enumerate().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+        if narrow && at > ALWAYS {
+            column.set_constraint(ColumnConstraint::Hidden);
         }
     }
 }

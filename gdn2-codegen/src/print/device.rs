@@ -137,6 +137,16 @@ const NUMBERS: &str = "numbers.cuh";
 static PARSED: LazyLock<BTreeMap<&str, Vec<Piece<'static>>>> =
     LazyLock::new(|| FILES.iter().map(|(name, text)| (*name, pieces(text))).collect());
 
+/// Every name that device code declares, with its file.
+pub(super) fn declarations() -> impl Iterator<Item = (&'static str, &'static str)> {
+    let declarations = |(file, pieces): (&&'static str, &'static Vec<Piece<'static>>)| {
+        let file: &'static str = file;
+        let pieces = pieces.iter().filter(|piece| piece.kind == Kind::Declaration);
+        pieces.flat_map(|piece| declared(piece.text)).map(move |name| (name, file))
+    };
+    PARSED.iter().flat_map(declarations)
+}
+
 /// A part of a file, lines and all.
 #[derive(Clone, Copy)]
 struct Piece<'t> {

@@ -2,6 +2,7 @@
 
 pub(crate) mod computed;
 pub(crate) mod device;
+pub mod part;
 pub(crate) mod regions;
 pub(crate) mod signature;
 pub(crate) mod template;

@@ -29,6 +29,7 @@ pub enum ConformanceError {
 /// The device cannot load it, or stops it. A kernel that faults on a GPU leaves the process's context unusable.
 pub fn output(device: &Device, kernel: &Kernel) -> Result<Vec<u8>, ConformanceError> {
     match device {
+        #[cfg(feature = "cpu")]
         Device::Cpu(_) => Err(ConformanceError::Cpu),
         Device::Vm(_) => Ok(kernel.on_vm()?),
         Device::Cuda(gpu) => Ok(on_gpu(gpu, kernel)?),

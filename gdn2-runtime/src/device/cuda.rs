@@ -67,6 +67,7 @@ fn probe() -> Result<Version, DeviceError> {
 }
 
 /// The driver's library, for what cudarc does not offer whatever it is built for.
+#[cfg(feature = "vm")]
 pub(super) fn library() -> Result<&'static Library, DeviceError> {
     opened().map(|(library, _)| library)
 }

@@ -6,11 +6,10 @@ use std::fmt;
 
 use super::DeviceError;
 use crate::artifact::Artifact;
-use crate::raw::{self, Arguments, MOST_PARAMS, Workspaces};
+use crate::raw::{self, Arguments, MOST_PARAMS, Value, Workspaces};
 use gdn2_codegen::arch::Arch;
 use gdn2_codegen::gpu::Identity;
 use gdn2_codegen::kernel::{Kernel, Launch};
-use gdn2_vm::Value;
 
 /// A GPU, or what stands in for one.
 pub trait Gpu: Send + Sync {
@@ -105,7 +104,7 @@ impl Launcher {
             let mut words = [0u64; MOST_PARAMS];
             let mut pointers = [std::ptr::null_mut::<c_void>(); MOST_PARAMS];
             for ((value, word), pointer) in values.iter().zip(&mut words).zip(&mut pointers) {
-                *word = bits(value);
+                *word = bits(*value);
                 *pointer = std::ptr::from_mut(word).cast();
             }
             let params = &mut pointers[..values.len()];
@@ -123,13 +122,11 @@ impl fmt::Debug for Launcher {
 }
 
 /// A parameter as the first bytes of a 64-bit word.
-fn bits(value: &Value) -> u64 {
+fn bits(value: Value) -> u64 {
     match value {
-        Value::Pointer(address) => *address,
-        Value::I64(number) => *number as u64,
-        Value::I32(number) => u64::from(*number as u32),
+        Value::Pointer(address) => address,
+        Value::I64(number) => number as u64,
+        Value::I32(number) => u64::from(number as u32),
         Value::F32(number) => u64::from(number.to_bits()),
-        // No `Arg` resolves to a by-value struct.
-        Value::Bytes(_) => 0,
     }
 }

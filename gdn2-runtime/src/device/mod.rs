@@ -1,9 +1,11 @@
 //! What a kernel, or its native stand-in, runs on.
 
+#[cfg(feature = "vm")]
 pub mod conformance;
 pub mod cuda;
 pub mod launch;
 pub mod session;
+#[cfg(feature = "vm")]
 pub mod vm;
 
 use crate::nvrtc::Version;
@@ -11,18 +13,34 @@ use crate::raw::RawError;
 use gdn2_codegen::arch::Arch;
 use std::str::FromStr;
 
+#[cfg(feature = "vm")]
+pub use gdn2_vm::{Finding, Report};
+
+/// What the virtual machine finds: nothing, in a build without the feature `vm`.
+#[cfg(not(feature = "vm"))]
+#[derive(Clone, Debug, PartialEq)]
+pub enum Finding {}
+
+/// What the virtual machine reports on a launch: nothing, in a build without the feature `vm`.
+#[cfg(not(feature = "vm"))]
+#[derive(Clone, Debug, PartialEq)]
+pub enum Report {}
+
 /// A device.
 #[derive(Clone, Debug)]
 pub enum Device {
     /// No kernel: the recurrence, natively on all cores.
+    #[cfg(feature = "cpu")]
     Cpu(Precision),
     /// The PTX virtual machine.
+    #[cfg(feature = "vm")]
     Vm(vm::Settings),
     /// A GPU.
     Cuda(cuda::Cuda),
 }
 
 /// What the native implementation computes in.
+#[cfg(feature = "cpu")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Precision {
     /// f32, the fast one.
@@ -39,6 +57,16 @@ pub enum DeviceError {
     /// No such device name.
     #[error("unknown device `{0}`: use vm, cpu, cpu:f64 or cuda:N")]
     Unknown(String),
+    /// A device that this build leaves out.
+    #[error(
+        "this program was built without the device `{name}`: build it with the feature `{feature}` of gdn2, or use cuda:N"
+    )]
+    LeftOut {
+        /// The device asked for.
+        name: String,
+        /// The feature that has it.
+        feature: &'static str,
+    },
     /// The CUDA driver is not installed or does not start.
     #[error("no CUDA driver: {reason} (tried {}); use the device vm or cpu, or install the NVIDIA driver", tried.join(", "))]
     Unavailable {
@@ -92,9 +120,11 @@ pub enum DeviceError {
         name: String,
     },
     /// The virtual machine cannot run the PTX.
+    #[cfg(feature = "vm")]
     #[error(transparent)]
     Load(#[from] gdn2_vm::LoadError),
     /// The kernel did something wrong on the virtual machine.
+    #[cfg(feature = "vm")]
     #[error(transparent)]
     Trap(#[from] Box<gdn2_vm::Trap>),
     /// The call does not make launches.
@@ -104,11 +134,13 @@ pub enum DeviceError {
 
 impl Device {
     /// The native implementation in f32.
+    #[cfg(feature = "cpu")]
     pub fn cpu() -> Device {
         Device::Cpu(Precision::Single)
     }
 
     /// The virtual machine with its default checks.
+    #[cfg(feature = "vm")]
     pub fn vm() -> Device {
         Device::Vm(vm::Settings::default())
     }
@@ -133,7 +165,21 @@ impl Device {
     pub fn stream(&self) -> Option<&std::sync::Arc<cudarc::driver::CudaStream>> {
         match self {
             Device::Cuda(gpu) => Some(gpu.stream()),
-            Device::Cpu(_) | Device::Vm(_) => None,
+            #[cfg(feature = "cpu")]
+            Device::Cpu(_) => None,
+            #[cfg(feature = "vm")]
+            Device::Vm(_) => None,
+        }
+    }
+
+    /// Whether it runs kernels; the CPU computes without any.
+    pub fn takes_kernels(&self) -> bool {
+        match self {
+            Device::Cuda(_) => true,
+            #[cfg(feature = "cpu")]
+            Device::Cpu(_) => false,
+            #[cfg(feature = "vm")]
+            Device::Vm(_) => true,
         }
     }
 
@@ -141,7 +187,10 @@ impl Device {
     pub fn arch(&self) -> Option<Arch> {
         match self {
             Device::Cuda(gpu) => Some(gpu.arch()),
-            Device::Cpu(_) | Device::Vm(_) => None,
+            #[cfg(feature = "cpu")]
+            Device::Cpu(_) => None,
+            #[cfg(feature = "vm")]
+            Device::Vm(_) => None,
         }
     }
 }
@@ -151,9 +200,16 @@ impl FromStr for Device {
 
     fn from_str(name: &str) -> Result<Device, DeviceError> {
         match name {
+            #[cfg(feature = "cpu")]
             "cpu" => Ok(Device::cpu()),
+            #[cfg(feature = "cpu")]
             "cpu:f64" => Ok(Device::Cpu(Precision::Double)),
+            #[cfg(not(feature = "cpu"))]
+            "cpu" | "cpu:f64" => Err(DeviceError::LeftOut { name: name.to_owned(), feature: "cpu" }),
+            #[cfg(feature = "vm")]
             "vm" => Ok(Device::vm()),
+            #[cfg(not(feature = "vm"))]
+            "vm" => Err(DeviceError::LeftOut { name: name.to_owned(), feature: "vm" }),
             "cuda" => Device::cuda(0),
             _ => match name.strip_prefix("cuda:").map(str::parse) {
                 Some(Ok(ordinal)) => Device::cuda(ordinal),

@@ -1,10 +1,13 @@
 //! Memory and launches on one device for as long as a run takes, the same calls for the virtual machine and a GPU.
 
-use super::{DeviceError, cuda, vm};
+#[cfg(feature = "vm")]
+use super::vm;
+use super::{Device, DeviceError, Finding, Report, cuda};
 use crate::artifact::Artifact;
 use crate::raw::{self, Arguments};
 use gdn2_codegen::kernel::Kernel;
-use gdn2_vm::{Address, Finding, Memory, Report};
+#[cfg(feature = "vm")]
+use gdn2_vm::{Address, Memory};
 use std::collections::BTreeMap;
 
 /// A kernel loaded on a device, and memory there.
@@ -21,33 +24,38 @@ pub struct Session {
 
 #[derive(Debug)]
 enum Place {
-    Vm { memory: Memory, settings: vm::Settings, loaded: vm::Loaded },
-    Cuda { gpu: cuda::Cuda, buffers: Vec<cuda::Buffer>, loaded: cuda::Loaded },
+    #[cfg(feature = "vm")]
+    Vm {
+        memory: Memory,
+        settings: vm::Settings,
+        loaded: vm::Loaded,
+    },
+    Cuda {
+        gpu: cuda::Cuda,
+        buffers: Vec<cuda::Buffer>,
+        loaded: cuda::Loaded,
+    },
 }
 
 impl Session {
-    /// A session on the virtual machine.
+    /// A session on a device; `None` on the CPU, which takes no kernels.
     ///
     /// # Errors
-    /// PTX the machine does not know.
-    pub fn vm(settings: vm::Settings, artifact: &Artifact) -> Result<Session, DeviceError> {
-        let loaded = vm::Loaded::new(artifact)?;
-        Ok(Session {
-            place: Place::Vm { memory: Memory::new(), settings, loaded },
-            workspaces: Default::default(),
-            saved: BTreeMap::new(),
-            timing: Default::default(),
-        })
-    }
-
-    /// A session on a GPU.
-    ///
-    /// # Errors
-    /// The kernel cannot be loaded there.
-    pub fn cuda(gpu: &cuda::Cuda, artifact: &Artifact) -> Result<Session, DeviceError> {
-        let loaded = cuda::Loaded::new(gpu, artifact)?;
-        let place = Place::Cuda { gpu: gpu.clone(), buffers: Vec::new(), loaded };
-        Ok(Session { place, workspaces: Default::default(), saved: BTreeMap::new(), timing: Default::default() })
+    /// The kernel cannot be loaded there, or is PTX that the virtual machine does not know.
+    pub fn on(device: &Device, artifact: &Artifact) -> Result<Option<Session>, DeviceError> {
+        let place = match device {
+            #[cfg(feature = "cpu")]
+            Device::Cpu(_) => return Ok(None),
+            #[cfg(feature = "vm")]
+            Device::Vm(settings) => {
+                Place::Vm { memory: Memory::new(), settings: *settings, loaded: vm::Loaded::new(artifact)? }
+            }
+            Device::Cuda(gpu) => {
+                Place::Cuda { gpu: gpu.clone(), buffers: Vec::new(), loaded: cuda::Loaded::new(gpu, artifact)? }
+            }
+        };
+        let (workspaces, timing) = (Default::default(), Default::default());
+        Ok(Some(Session { place, workspaces, saved: BTreeMap::new(), timing }))
     }
 
     /// From now on a GPU repeats each call this often and times it; with `cold`, its level-two cache is overwritten
@@ -64,6 +72,7 @@ impl Session {
     /// The kernel.
     pub fn kernel(&self) -> &Kernel {
         match &self.place {
+            #[cfg(feature = "vm")]
             Place::Vm { loaded, .. } => loaded.kernel(),
             Place::Cuda { loaded, .. } => loaded.kernel(),
         }
@@ -73,8 +82,10 @@ impl Session {
     ///
     /// # Errors
     /// The device is out of memory.
+    #[cfg_attr(not(feature = "vm"), expect(unused_variables, reason = "what the virtual machine alone asks for"))]
     pub fn poisoned(&mut self, name: &str, len: usize) -> Result<u64, DeviceError> {
         match &mut self.place {
+            #[cfg(feature = "vm")]
             Place::Vm { memory, .. } => Ok(memory.poisoned(name, len).0),
             Place::Cuda { gpu, buffers, .. } => {
                 let buffer = cuda::Buffer::poisoned(gpu, len)?;
@@ -89,8 +100,10 @@ impl Session {
     ///
     /// # Errors
     /// The device is out of memory.
+    #[cfg_attr(not(feature = "vm"), expect(unused_variables, reason = "what the virtual machine alone asks for"))]
     pub fn upload(&mut self, name: &str, bytes: &[u8]) -> Result<u64, DeviceError> {
         match &mut self.place {
+            #[cfg(feature = "vm")]
             Place::Vm { memory, .. } => Ok(memory.upload(name, bytes).0),
             Place::Cuda { gpu, buffers, .. } => {
                 let buffer = cuda::Buffer::poisoned(gpu, bytes.len())?;
@@ -110,6 +123,7 @@ impl Session {
         self.scratch(call)?;
         let workspaces = &self.workspaces.1;
         match &mut self.place {
+            #[cfg(feature = "vm")]
             Place::Vm { memory, settings, loaded } => loaded.launch(memory, *settings, call, workspaces),
             Place::Cuda { gpu, loaded, .. } => {
                 // SAFETY: the stream is the GPU's own. Buffers of the session outlive the launch, which is waited for
@@ -125,8 +139,10 @@ impl Session {
     }
 
     /// What of these outputs no launch wrote, where the virtual machine ran with the full checks.
+    #[cfg_attr(not(feature = "vm"), expect(unused_variables, reason = "what the virtual machine alone asks for"))]
     pub fn unwritten(&self, outputs: impl IntoIterator<Item = u64>) -> Vec<Finding> {
         match &self.place {
+            #[cfg(feature = "vm")]
             Place::Vm { memory, .. } => outputs.into_iter().filter_map(|at| memory.unwritten(Address(at))).collect(),
             Place::Cuda { .. } => Vec::new(),
         }
@@ -146,6 +162,7 @@ impl Session {
             }
         }
         match &mut self.place {
+            #[cfg(feature = "vm")]
             Place::Vm { loaded, .. } => *loaded = vm::Loaded::new(artifact)?,
             Place::Cuda { gpu, loaded, .. } => *loaded = cuda::Loaded::new(gpu, artifact)?,
         }
@@ -191,6 +208,7 @@ impl Session {
     /// A failing driver call.
     pub fn read(&self, address: u64) -> Result<Vec<u8>, DeviceError> {
         match &self.place {
+            #[cfg(feature = "vm")]
             Place::Vm { memory, .. } => Ok(memory.read(Address(address)).to_vec()),
             Place::Cuda { buffers, .. } => match buffers.iter().find(|buffer| buffer.address() == address) {
                 Some(buffer) => buffer.read(),

@@ -2,7 +2,7 @@
 
 use super::DeviceError;
 use crate::artifact::Artifact;
-use crate::raw::{self, Arguments, Workspaces};
+use crate::raw::{self, Arguments, Value, Workspaces};
 use gdn2_codegen::kernel::Kernel;
 use gdn2_vm::{Check, Landing, Launch, Limits, Memory, Module, Report};
 
@@ -55,13 +55,14 @@ impl Loaded {
         let limits =
             Limits { shared_per_block: row.shared_per_block, threads_per_block: row.threads_per_block, sm: row.sm };
         let mut reports = Vec::with_capacity(self.kernel.launches.len());
-        raw::launches(&self.kernel, call, workspaces, |_, launch, blocks, args| {
+        raw::launches(&self.kernel, call, workspaces, |_, launch, blocks, values| {
+            let args: Vec<gdn2_vm::Value> = values.iter().map(|value| (*value).into()).collect();
             let launch = Launch {
                 entry: &launch.entry,
                 grid: [blocks, 1, 1],
                 block: [launch.block, 1, 1],
                 shared_bytes: launch.shared_bytes,
-                args,
+                args: &args,
                 limits,
                 check: settings.check,
                 landing: settings.landing,
@@ -74,5 +75,16 @@ impl Loaded {
             Ok::<_, DeviceError>(())
         })?;
         Ok(reports)
+    }
+}
+
+impl From<Value> for gdn2_vm::Value {
+    fn from(value: Value) -> gdn2_vm::Value {
+        match value {
+            Value::Pointer(address) => gdn2_vm::Value::Pointer(address),
+            Value::I64(number) => gdn2_vm::Value::I64(number),
+            Value::I32(number) => gdn2_vm::Value::I32(number),
+            Value::F32(number) => gdn2_vm::Value::F32(number),
+        }
     }
 }

@@ -3,7 +3,6 @@
 use super::kernels::{self, Steps, at, named_at, note, offset_tables, upload};
 use super::{Engine, Outcome, Run, RunError, array};
 use crate::artifact::Artifact;
-use crate::device::Device;
 use crate::device::session::Session;
 use crate::problem::{Problem, named_shape};
 use crate::storage;
@@ -58,15 +57,10 @@ pub fn forward_for_backward(
     problem: &Problem<'_>,
 ) -> Result<(Outcome, Kept), RunError> {
     let keeping = training.and_then(|training| training.forward.as_ref());
-    let mut session = match (run.device, keeping) {
-        (Device::Vm(settings), Some(kernel)) => Session::vm(*settings, kernel)?,
-        (Device::Cuda(gpu), Some(kernel)) => Session::cuda(gpu, kernel)?,
-        _ => {
-            return Ok((
-                super::execute(&Run { pass: Pass::Forward, ..run.clone() }, inference, problem)?,
-                Kept::default(),
-            ));
-        }
+    let session = keeping.map(|kernel| Session::on(run.device, kernel)).transpose()?.flatten();
+    let Some(mut session) = session else {
+        let run = Run { pass: Pass::Forward, ..run.clone() };
+        return Ok((super::execute(&run, inference, problem)?, Kept::default()));
     };
     let outcome = kernels::run(&mut session, problem, run)?;
     Ok((outcome, Kept(session.kept()?)))
@@ -98,16 +92,10 @@ pub fn gradients_from(
     if problem.case().initial_slots.is_some() || problem.case().final_slots.is_some() {
         return Err(RunError::Slots);
     }
-    let (Some(Training { forward, backward }), Device::Vm(_) | Device::Cuda(_)) = (training, run.device) else {
-        return defined(problem);
-    };
+    let Some(Training { forward, backward }) = training else { return defined(problem) };
     let forward = forward.as_ref().filter(|_| kept.is_none());
     let first = forward.unwrap_or(backward);
-    let mut session = match run.device {
-        Device::Vm(settings) => Session::vm(*settings, first)?,
-        Device::Cuda(gpu) => Session::cuda(gpu, first)?,
-        Device::Cpu(_) => return defined(problem),
-    };
+    let Some(mut session) = Session::on(run.device, first)? else { return defined(problem) };
     let steps = Steps::new(problem, None);
     let mut call = upload(&mut session, problem, &steps)?;
     let encoded = |pool: Vec<f32>| storage::encode(pool.into_iter(), Dtype::F32);

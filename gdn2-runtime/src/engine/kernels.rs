@@ -3,6 +3,7 @@
 
 use super::{Outcome, Run, RunError, array};
 use crate::device::session::Session;
+use crate::device::{Finding, Report};
 use crate::problem::{Problem, has_channels};
 use crate::raw::{Arguments, View};
 use crate::storage;
@@ -10,7 +11,6 @@ use gdn2_codegen::abi::Tensor;
 use gdn2_codegen::kernel::Pass;
 use gdn2_dsl::prologue::NamedTensor;
 use gdn2_dsl::{Dims, Dtype};
-use gdn2_vm::{Finding, Report};
 use std::collections::BTreeMap;
 
 /// The tensors with a row per token that a forward call reads.
@@ -61,6 +61,7 @@ pub(super) fn run(session: &mut Session, problem: &Problem<'_>, run: &Run<'_>) -
 }
 
 /// Adds what only the whole run shows to the report of its last launch.
+#[cfg(feature = "vm")]
 pub(super) fn note(reports: &mut Vec<Report>, findings: Vec<Finding>) {
     match reports.last_mut() {
         Some(last) => last.findings.extend(findings),
@@ -68,6 +69,10 @@ pub(super) fn note(reports: &mut Vec<Report>, findings: Vec<Finding>) {
         None => reports.push(Report { findings, ..Report::default() }),
     }
 }
+
+/// Nobody reports.
+#[cfg(not(feature = "vm"))]
+pub(super) fn note(_: &mut Vec<Report>, _: Vec<Finding>) {}
 
 impl Steps {
     /// One launch for everything, or launches of `per_launch` tokens of every sequence.

@@ -6,9 +6,12 @@ mod kernels;
 pub use backward::{Kept, Training, forward_for_backward, gradients, gradients_from};
 
 use crate::artifact::{Artifact, Compiler};
+#[cfg(feature = "cpu")]
 use crate::cpu;
+#[cfg(feature = "cpu")]
+use crate::device::Precision;
 use crate::device::session::Session;
-use crate::device::{Device, DeviceError, Precision};
+use crate::device::{Device, DeviceError, Report};
 use crate::nvrtc::NvrtcError;
 use crate::problem::Problem;
 use crate::tensors::{Array, Case, CaseError};
@@ -17,7 +20,6 @@ use gdn2_codegen::arch::Arch;
 use gdn2_codegen::kernel::{Illegal, Pass};
 use gdn2_codegen::schedule::{Schedule, ScheduleError};
 use gdn2_dsl::{Dtype, InputError, Rule};
-use gdn2_vm::Report;
 use std::collections::BTreeMap;
 
 /// What to run.
@@ -140,15 +142,15 @@ impl Engine {
     pub fn run(&self, run: &Run<'_>, case: &Case) -> Result<Outcome, RunError> {
         let problem = Problem::new(run.rule, case)?;
         if run.pass == Pass::Backward {
-            let training = match run.device {
-                Device::Cpu(_) => None,
-                Device::Vm(_) | Device::Cuda(_) => Some(self.training(run)?),
+            let training = match run.device.takes_kernels() {
+                true => Some(self.training(run)?),
+                false => None,
             };
             return gradients(run, training.as_ref(), &problem);
         }
-        let artifact = match run.device {
-            Device::Cpu(_) => None,
-            Device::Vm(_) | Device::Cuda(_) => Some(self.artifact(run)?),
+        let artifact = match run.device.takes_kernels() {
+            true => Some(self.artifact(run)?),
+            false => None,
         };
         execute(run, artifact.as_ref(), &problem)
     }
@@ -162,15 +164,18 @@ pub fn execute(run: &Run<'_>, artifact: Option<&Artifact>, problem: &Problem<'_>
     if !matches!(run.pass, Pass::Forward | Pass::Decode) {
         return Err(RunError::Pass(run.pass));
     }
-    match (run.device, artifact) {
-        (Device::Cpu(precision), _) => native(problem, *precision, run.final_state),
-        (Device::Vm(settings), Some(kernel)) => kernels::run(&mut Session::vm(*settings, kernel)?, problem, run),
-        (Device::Cuda(gpu), Some(kernel)) => kernels::run(&mut Session::cuda(gpu, kernel)?, problem, run),
-        (Device::Vm(_) | Device::Cuda(_), None) => Err(RunError::Pass(run.pass)),
+    #[cfg(feature = "cpu")]
+    if let Device::Cpu(precision) = run.device {
+        return native(problem, *precision, run.final_state);
+    }
+    match artifact.map(|kernel| Session::on(run.device, kernel)).transpose()?.flatten() {
+        Some(mut session) => kernels::run(&mut session, problem, run),
+        None => Err(RunError::Pass(run.pass)),
     }
 }
 
 /// The native implementation: f32, or the definition in f64.
+#[cfg(feature = "cpu")]
 fn native(problem: &Problem<'_>, precision: Precision, final_state: bool) -> Result<Outcome, RunError> {
     let cpu::Outputs { o, final_state: state } = match precision {
         Precision::Single => cpu::forward(problem)?,

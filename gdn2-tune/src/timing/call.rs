@@ -127,7 +127,7 @@ pub(super) fn launches(kernel: &Kernel, call: &Arguments, lengths: &[u32]) -> Re
                 grid: [blocks, 1, 1],
                 block: [launch.block, 1, 1],
                 dynamic_shared: launch.shared_bytes,
-                arguments: values.iter().map(argument).collect(),
+                arguments: values.iter().map(|value| argument(&(*value).into())).collect(),
                 memory: memory.clone(),
                 ..Launch::default()
             },

@@ -27,6 +27,10 @@ fn micro_asks_what_the_explanations_answer_differently() {
     // One chain is slower if the chain is slow, two accumulators in turns if the pipe is.
     let ratio = |question: &str| clocks(question, "in_a_chain") / clocks(question, "on_the_pipe");
     assert!(ratio("chain of 16") > 1.2 && ratio("chain of 16 on two accumulators") < 0.9, "{printed:#}");
+    // A thread that asks for a row at a time is behind one that asks for tiles.
+    let copies = printed["copies"].as_array().unwrap();
+    let [lanes, rows, tiles] = [0, 1, 2].map(|at| copies[at]["predicted"].as_f64().unwrap());
+    assert!(copies.iter().all(|row| row["arrived"].is_null()) && rows > 4.0 * tiles && lanes > 0.0, "{copies:?}");
 }
 
 /// Linear attention of one chunk of 16 tokens, 16 key and 16 value channels, in one warp: all of it fits on paper.

@@ -18,16 +18,21 @@ echo '{"kind": "row", "rule": "gdn", "contestant": "gdn2", "status": "rehearsed"
 echo '{"kind": "row", "rule": "gdn", "contestant": "fla", "status": "refused", "reason": "no a|b"}' >> "$2"
 "#;
 
+/// Stands in for the process that calls the Python package on PyTorch's tensors.
+const PYTORCH: &str = r#"echo '{"check": "package", "status": "passed", "found": "gdn2 0.1.0"}' >> "$2""#;
+
 fn rehearse(folder: &Path, peers: &str, minutes: &str) -> Output {
     let rules = folder.join("rules");
     std::fs::create_dir_all(&rules).unwrap();
     std::fs::write(rules.join("gdn.gdn2"), GDN).unwrap();
     std::fs::write(folder.join("peers.sh"), peers).unwrap();
+    std::fs::write(folder.join("pytorch.sh"), PYTORCH).unwrap();
     let path = |name: &str| folder.join(name).to_str().unwrap().to_owned();
     let case = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/cases/gdn_d16_empty.safetensors");
     let mut command = Command::new(env!("CARGO_BIN_EXE_gdn2"));
     command.args(["hardware-check", "--device", "vm", "--minutes", minutes, "--python", "/bin/sh", "--cases", case]);
     command.args(["--out", &path("out"), "--rules", &path("rules"), "--peers", &path("peers.sh")]);
+    command.args(["--pytorch", &path("pytorch.sh")]);
     command.output().unwrap()
 }
 
@@ -46,7 +51,7 @@ fn a_rehearsal_goes_through_every_part_and_measures_nothing() {
     assert!(report["gpu"].is_null());
     let parts = report["parts"].as_array().unwrap();
     let names: Vec<&str> = parts.iter().map(|part| part["name"].as_str().unwrap()).collect();
-    assert_eq!(names, ["micro", "conformance", "correctness", "peers", "tuning", "calibration"]);
+    assert_eq!(names, ["micro", "conformance", "correctness", "pytorch", "peers", "tuning", "calibration"]);
     for part in parts {
         assert_eq!(part["good"], true, "{part:#}");
         assert!(!part["rows"].as_array().unwrap().is_empty(), "{part:#}");
@@ -55,7 +60,7 @@ fn a_rehearsal_goes_through_every_part_and_measures_nothing() {
     assert_eq!(correctness["complaints"].as_array().unwrap().len(), 0, "{correctness:#}");
     let checked: u64 = correctness["rows"].as_array().unwrap().iter().filter_map(|row| row["passed"].as_u64()).sum();
     assert!(checked > 40, "{checked} tensors");
-    for name in ["report.md", "correctness.jsonl", "peers.jsonl", "tuning.jsonl", "kept.tar"] {
+    for name in ["report.md", "correctness.jsonl", "pytorch.jsonl", "peers.jsonl", "tuning.jsonl", "kept.tar"] {
         assert!(folder.path().join("out").join(name).metadata().unwrap().len() > 0, "{name}");
     }
     let page = std::fs::read_to_string(folder.path().join("out/report.md")).unwrap();
@@ -178,9 +183,26 @@ fn a_part_that_fails_costs_itself() {
     assert_eq!(output.status.code(), Some(1));
     let report = report(folder.path());
     let parts = report["parts"].as_array().unwrap();
-    assert_eq!(parts.len(), 6);
+    assert_eq!(parts.len(), 7);
     let peers = parts.iter().find(|part| part["name"] == "peers").unwrap();
     assert_eq!(peers["good"], false);
     let complaint = peers["complaints"][0].as_str().unwrap();
     assert!(complaint.contains('7') && complaint.contains("out of luck"), "{complaint}");
+}
+
+#[test]
+fn a_machine_without_python_leaves_its_parts_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let args = ["hardware-check", "--device", "vm", "--minutes", "0.1", "--python", "no-such-python", "--out", "out"];
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_gdn2"));
+    command.current_dir(folder.path()).args(args).args(["--rules", &format!("{root}/rules")]);
+    command.args(["--peers", &format!("{root}/benchmarks/peers.py"), "--pytorch", "no-such-script.py"]);
+    command.output().unwrap();
+    let report = report(folder.path());
+    for (name, missing) in [("peers", "no-such-python"), ("pytorch", "no-such-script.py")] {
+        let part = report["parts"].as_array().unwrap().iter().find(|part| part["name"] == name).unwrap();
+        assert_eq!(part["good"], true, "{part:#}");
+        assert_eq!(part["summary"], format!("left out: {missing} is not there"));
+    }
 }

@@ -30,12 +30,12 @@ use crate::{Verdict, terminal, write};
 
 /// Check, compare and tune everything on a GPU, in the minutes one has it
 ///
-/// In order of worth: what the clock must know of matrix units (`gdn2 micro`); the virtual machine's opcodes against the hardware; every shipped rule, pass and path against
-/// float64, each twice; the peers that can be imported, side by side; tuning; the clock's constants refitted. A
-/// part gets a share of the minutes, and what it leaves over goes to the next. --device vm rehearses all of it: the same
+/// In order of worth: what the clock must know of the hardware (`gdn2 micro`); the virtual machine's opcodes against it;
+/// every shipped rule, pass and path against float64, each twice; the Python package on PyTorch's tensors; the peers that
+/// can be imported, side by side, decode among them; tuning; the clock's constants refitted. A part gets a share of the minutes, and what it leaves over goes to the next. --device vm rehearses all of it: the same
 /// steps and files, marked as a rehearsal, and no time in them.
 ///
-/// DIR gets report.md and report.json, correctness.jsonl, peers.jsonl, tuning.jsonl and kept.tar, the one file to attach to
+/// DIR gets report.md and report.json, correctness.jsonl, pytorch.jsonl, peers.jsonl, tuning.jsonl and kept.tar, the one file to attach to
 /// an issue: fixtures, tuning records and model constants, which `gdn2 records import` checks and merges.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
@@ -60,10 +60,13 @@ pub struct Args {
     /// The process that calls the peers
     #[arg(long, default_value = "benchmarks/peers.py", value_name = "SCRIPT.py")]
     peers: PathBuf,
-    /// Our C library, for that process
+    /// The process that calls the Python package on PyTorch's tensors
+    #[arg(long, default_value = "benchmarks/in_pytorch.py", value_name = "SCRIPT.py")]
+    pytorch: PathBuf,
+    /// Our C library, for those processes
     #[arg(long, default_value = "target/release/libgdn2_c.so", value_name = "LIBRARY")]
     library: PathBuf,
-    /// Python that runs it
+    /// Python that runs them
     #[arg(long, default_value = "python3", value_name = "PROGRAM")]
     python: PathBuf,
     /// Settles the random inputs
@@ -100,8 +103,9 @@ impl Args {
         // Parts in order of worth, each with the share of all minutes after which it must be over.
         self.part(&setting, &mut findings, "micro", 0.08, micro)?;
         self.part(&setting, &mut findings, "conformance", 0.16, conformance)?;
-        self.part(&setting, &mut findings, "correctness", 0.40, correctness::part)?;
-        self.part(&setting, &mut findings, "peers", 0.72, peers::part)?;
+        self.part(&setting, &mut findings, "correctness", 0.36, correctness::part)?;
+        self.part(&setting, &mut findings, "pytorch", 0.46, peers::pytorch)?;
+        self.part(&setting, &mut findings, "peers", 0.73, peers::part)?;
         self.part(&setting, &mut findings, "tuning", 0.90, tuning::part)?;
         self.part(&setting, &mut findings, "calibration", 0.97, tuning::calibration)?;
         write::stdout(page::summary(&findings).as_bytes())?;
@@ -130,7 +134,6 @@ impl Args {
     }
 }
 
-/// The opcode kernels; what the hardware gave becomes fixtures.
 /// What the clock's explanations disagree about. On a GPU without Hopper's products there is nothing to ask.
 fn micro(setting: &Setting<'_>, clock: Clock) -> Result<Part, CliError> {
     if let Device::Cuda(gpu) = setting.args.device.parse()?
@@ -150,6 +153,7 @@ fn micro(setting: &Setting<'_>, clock: Clock) -> Result<Part, CliError> {
     }
 }
 
+/// The opcode kernels; what the hardware gave becomes fixtures.
 fn conformance(setting: &Setting<'_>, clock: Clock) -> Result<Part, CliError> {
     let fixtures = setting.kept.folder("gdn2-vm/fixtures")?;
     let step = Step::gdn2("conformance", ["conformance", "--json"])?

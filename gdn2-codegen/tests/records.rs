@@ -154,7 +154,7 @@ fn few_heads_are_divided_where_no_record_says_how() {
         // On wgmma with 132 multiprocessors, on mma.sync with 108.
         for (extents, wanted) in [
             (extents(1, 8192), [8, 6]),
-            (extents(1, 2048), [5, 6]),
+            (extents(1, 2048), [4, 4]),
             (extents(1, 1024), [1, 1]),
             (extents(1, 0), [1, 1]),
             (extents(0, 0), [1, 1]),

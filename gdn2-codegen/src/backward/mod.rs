@@ -18,8 +18,7 @@ pub(crate) use print::view;
 use crate::abi::{Arg, Condition, Extent, Factor, Param, Tensor, Workspace};
 use crate::arch::Arch;
 use crate::chunk::numbers::{WARP_ROWS, check_numbers, states};
-use crate::forward::Division;
-use crate::forward::numbers::{MAPS, MOST, STARTS, composes};
+use crate::forward::numbers::{MAPS, STARTS, composes};
 use crate::forward::{self, mma::shared_map, segments, wgmma};
 use crate::kernel::{Illegal, Kernel, Launch, LaunchRole};
 use crate::params::Params;
@@ -99,16 +98,6 @@ pub(crate) fn complete(rule: &Rule, arch: Arch, given: &Overrides) -> Backward {
     let last = (matrices.last(), gradients.last());
     let refused = || all.iter().find(|numbers| (Some(&numbers.matrix), Some(&numbers.gradients)) == last);
     legal.or_else(refused).copied().unwrap_or_else(|| with(Matrix::Mma, 64, 1, 1, (Matrix::Mma, tiles)))
-}
-
-/// The ways to divide the scan of a sequence among blocks where a schedule leaves it whole, that one first.
-pub(crate) fn divisions(rule: &Rule, numbers: Backward, arch: Arch) -> Vec<Division> {
-    let plan = plan::plan(rule, Pass::Backward);
-    let most = if numbers.segments == 1 { MOST } else { 1 };
-    let divided = (2..=most).map(|segments| Backward { segments, ..numbers });
-    let legal = divided.filter(|numbers| check(rule, &plan, *numbers, arch).is_ok());
-    let all = [numbers].into_iter().chain(legal);
-    all.map(|numbers| Division::new(rule, &plan, numbers.scan(), Schedule::Backward(numbers), arch)).collect()
 }
 
 /// Fixes every number of the backward pass.
@@ -245,7 +234,7 @@ fn suffix(role: LaunchRole) -> &'static str {
     }
 }
 
-fn check(rule: &Rule, plan: &Plan, numbers: Backward, arch: Arch) -> Result<(), Illegal> {
+pub(crate) fn check(rule: &Rule, plan: &Plan, numbers: Backward, arch: Arch) -> Result<(), Illegal> {
     let limits = arch.limits();
     match numbers.matrix {
         Matrix::Mma if numbers.segments > 1 => {

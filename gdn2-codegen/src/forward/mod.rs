@@ -13,7 +13,6 @@ mod print_wgmma;
 pub(crate) mod segments;
 pub(crate) mod wgmma;
 
-pub(crate) use numbers::Division;
 pub(crate) use print_mma::view as view_mma;
 pub(crate) use print_segments::join as view_join;
 pub(crate) use print_wgmma::view as view_wgmma;
@@ -82,16 +81,6 @@ fn complete_with(rule: &Rule, plan: &Plan, arch: Arch, given: &Overrides, matrix
         }
     }
     last
-}
-
-/// The ways to divide a sequence among blocks where a schedule leaves it whole, that one first.
-pub(crate) fn divisions(rule: &Rule, numbers: Forward, arch: Arch) -> Vec<Division> {
-    let plan = plan::plan(rule, Pass::Forward);
-    let most = if numbers.segments == 1 { numbers::MOST } else { 1 };
-    let divided = (2..=most).map(|segments| Forward { segments, ..numbers });
-    let legal = divided.filter(|numbers| check(rule, &plan, *numbers, arch).is_ok());
-    let all = [numbers].into_iter().chain(legal);
-    all.map(|numbers| Division::new(rule, &plan, numbers, Schedule::Forward(numbers), arch)).collect()
 }
 
 /// Fixes every number of the forward pass.

@@ -1,24 +1,30 @@
 //! Which schedule a call gets: the record of its bucket, the nearest bucket's, the one that wins most often on this
 //! GPU, the built-in one, in this order, and why.
 //!
-//! What a record says of the grid holds for calls of about its size alone. Further away than one doubling a call gets
-//! the record's kernel, and as many segments as its own waves ask for.
+//! What a record says of the grid holds for calls of its own bucket alone. Others get the record's kernel in the grid that
+//! their own waves ask for: segments of a sequence, slices of values.
 
 use crate::abi::Extents;
 use crate::arch::Arch;
-use crate::backward;
 use crate::bind::bind;
-use crate::forward::{Division, declined_wgmma, divisions};
+use crate::forward::declined_wgmma;
 use crate::kernel::Illegal;
 use crate::pass::Pass;
+use crate::records::division::{Division, divisions};
 use crate::records::record::{Bucket, Record, Records, rule_fingerprint, source_fingerprint};
 use crate::schedule::space::{fingerprint, space};
 use crate::schedule::{Schedule, ScheduleError};
 use gdn2_dsl::Rule;
+use std::cmp::Reverse;
 use std::fmt;
 
-/// Doublings of heads and tokens, added up, over which a record's grid numbers carry.
+/// Doublings of heads and tokens, added up, over which a call keeps a record's grid unless another is clearly faster.
 pub const REACH: u32 = 1;
+
+/// The part of a time, in percent, that another grid must come down to: beside a record's kernel, and beside a kernel that
+/// nothing is known of on this GPU.
+const BESIDE_RECORD: u64 = 90;
+const UNRECORDED: u64 = 75;
 
 /// A call in search of a schedule.
 #[derive(Clone, Copy, Debug)]
@@ -42,14 +48,14 @@ pub enum Step {
     Exact(Bucket),
     /// A record of this rule and pass in the nearest bucket that has one, not more than [`REACH`] away.
     Nearest(Bucket),
-    /// The kernel of the nearest record, which is further away: segments are those that this call's waves ask for.
+    /// The kernel of the nearest record in the grid that this call's waves ask for.
     Kernel {
         /// The record's bucket.
         of: Bucket,
         /// How far away it is.
         doublings: u32,
     },
-    /// The kernel that wins most records of this pass on this GPU, in segments as this call's waves ask for.
+    /// The kernel that wins most records of this pass on this GPU, in the grid that this call's waves ask for.
     Common {
         /// Records it wins.
         wins: usize,
@@ -92,35 +98,43 @@ struct Usable {
     shortlist: Vec<Schedule>,
 }
 
+impl Usable {
+    /// How far a record is from a call; of two as far, that of more tokens is nearer: chunks that are long for a call cost it
+    /// less than short ones.
+    fn distance(&self, wanted: Bucket) -> (u32, Reverse<u64>) {
+        (self.bucket.distance(wanted), Reverse(self.bucket.tokens))
+    }
+
+    /// The schedule of a call that is so many doublings away.
+    fn divided(&self, extents: Option<Extents>, doublings: u32) -> Schedule {
+        self.kernel.divided(extents, (doublings <= REACH).then_some(self.schedule), BESIDE_RECORD)
+    }
+}
+
 /// A schedule but for what belongs to a call's own grid.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Kernel {
     /// The schedule that leaves sequences whole.
     whole: Schedule,
-    /// The schedule of a scan whole and in segments.
+    /// Its grids, whole sequences first.
     divisions: Vec<Division>,
 }
 
 impl Kernel {
     fn of(rule: &Rule, pass: Pass, schedule: Schedule, arch: Arch) -> Kernel {
         let whole = schedule.whole();
-        // The forward pass of a training step is divided as its backward pass is.
-        let divisions = match (pass, whole) {
-            (Pass::Forward, Schedule::Forward(numbers)) => divisions(rule, numbers, arch),
-            (Pass::Backward, Schedule::Backward(numbers)) => backward::divisions(rule, numbers, arch),
-            _ => Vec::new(),
-        };
-        Kernel { whole, divisions }
+        Kernel { whole, divisions: divisions(rule, pass, whole, arch) }
     }
 
-    /// The kernel in as many segments as a call's few heads leave room for, the fewest where more gain nothing. Whole
-    /// where that saves less than a quarter: waves are an estimate.
-    fn divided(&self, extents: Option<Extents>) -> Schedule {
-        let (Some(extents), Some(whole)) = (extents, self.divisions.first()) else { return self.whole };
-        let time = |division: &Division| division.chunk_times(extents);
+    /// The kernel in the grid in which a call's waves are shortest, the first such; but as it is where that saves too little,
+    /// for waves are an estimate. `own` is that grid, and without it the one that leaves sequences whole.
+    fn divided(&self, extents: Option<Extents>, own: Option<Schedule>, percent: u64) -> Schedule {
+        let (Some(extents), Some(whole)) = (extents, self.divisions.first()) else { return own.unwrap_or(self.whole) };
+        let time = |division: &Division| division.time(extents);
+        let held = self.divisions.iter().find(|division| Some(division.schedule) == own).unwrap_or(whole);
         let fastest = self.divisions.iter().min_by_key(|division| time(division)).unwrap_or(whole);
-        let saves = time(fastest).saturating_mul(4) <= time(whole).saturating_mul(3);
-        if saves { fastest.schedule } else { whole.schedule }
+        let saves = time(fastest).saturating_mul(100) <= time(held).saturating_mul(percent);
+        if saves { fastest.schedule } else { own.unwrap_or(held.schedule) }
     }
 
     fn schedules(&self) -> impl Iterator<Item = Schedule> {
@@ -139,21 +153,24 @@ impl Index {
                 None => self.unrecorded(extents),
             };
         };
-        let Some(record) = self.usable.iter().min_by_key(|record| record.bucket.distance(wanted)) else {
+        let Some(record) = self.usable.iter().min_by_key(|record| record.distance(wanted)) else {
             return self.unrecorded(extents);
         };
+        let of = record.bucket;
         match record.bucket.distance(wanted) {
-            0 => (record.schedule, Step::Exact(record.bucket)),
-            1..=REACH => (record.schedule, Step::Nearest(record.bucket)),
-            doublings => (record.kernel.divided(extents), Step::Kernel { of: record.bucket, doublings }),
+            0 => (record.schedule, Step::Exact(of)),
+            doublings => match record.divided(extents, doublings) {
+                schedule if doublings <= REACH && schedule == record.schedule => (schedule, Step::Nearest(of)),
+                schedule => (schedule, Step::Kernel { of, doublings }),
+            },
         }
     }
 
     /// The schedule for a call that the rule has no record for.
     fn unrecorded(&self, extents: Option<Extents>) -> (Schedule, Step) {
         match &self.common {
-            Some((kernel, wins)) => (kernel.divided(extents), Step::Common { wins: *wins }),
-            None => (self.built_in.divided(extents), Step::BuiltIn),
+            Some((kernel, wins)) => (kernel.divided(extents, None, UNRECORDED), Step::Common { wins: *wins }),
+            None => (self.built_in.divided(extents, None, UNRECORDED), Step::BuiltIn),
         }
     }
 
@@ -176,10 +193,10 @@ impl Index {
     pub fn neighbours(&self, extents: Extents) -> Vec<Schedule> {
         let wanted = Bucket::of(extents);
         let mut records: Vec<&Usable> = self.usable.iter().collect();
-        records.sort_by_key(|record| record.bucket.distance(wanted));
+        records.sort_by_key(|record| record.distance(wanted));
         let mut all: Vec<Schedule> = Vec::new();
         for record in records {
-            let winner = [record.schedule, record.kernel.divided(Some(extents))];
+            let winner = [record.schedule, record.divided(Some(extents), record.bucket.distance(wanted))];
             for schedule in winner.into_iter().chain(record.shortlist.iter().copied()) {
                 if !all.contains(&schedule) {
                     all.push(schedule);
@@ -294,9 +311,10 @@ impl fmt::Display for Step {
             Step::Exact(bucket) => write!(f, "record for {bucket}"),
             Step::Nearest(bucket) => write!(f, "nearest record, {bucket}"),
             Step::Kernel { of, doublings } => {
+                let plural = if *doublings == 1 { "" } else { "s" };
                 write!(
                     f,
-                    "kernel of the nearest record, {of}, {doublings} doublings away; segments by this call's waves"
+                    "kernel of the nearest record, {of}, {doublings} doubling{plural} away; grid by this call's waves"
                 )
             }
             Step::Common { wins } => write!(f, "wins {wins} records of other rules on this GPU"),

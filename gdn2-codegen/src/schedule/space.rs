@@ -8,10 +8,12 @@ use crate::schedule::{Backward, Decode, Forward, Matrix, Scan, Schedule, Schedul
 use gdn2_dsl::Rule;
 
 const CHUNKS: [u32; 4] = [16, 32, 64, 128];
-const SPLITS: [u32; 4] = [1, 2, 4, 8];
+/// Values of `value_split`.
+pub(crate) const SPLITS: [u32; 4] = [1, 2, 4, 8];
 const WARPS: [u32; 8] = [1, 2, 3, 4, 6, 8, 12, 16];
 const STAGES: [u32; 2] = [1, 2];
-const SEGMENTS: [u32; 8] = [1, 2, 3, 4, 6, 8, 12, 16];
+/// Values of `segments`, 1 first.
+pub(crate) const SEGMENTS: [u32; 8] = [1, 2, 3, 4, 6, 8, 12, 16];
 
 /// The candidates for a pass, the built-in schedule first.
 pub fn space(rule: &Rule, pass: Pass, arch: Arch) -> Result<Vec<Schedule>, ScheduleError> {

@@ -5,10 +5,10 @@ use std::path::Path;
 
 use gdn2_codegen::abi::Extents;
 use gdn2_codegen::arch::Arch;
-use gdn2_codegen::gpu::GPUS;
+use gdn2_codegen::gpu::{GPUS, gpu_of_file};
 use gdn2_codegen::kernel::Pass;
 use gdn2_codegen::lookup::{Choice, Question};
-use gdn2_codegen::record::{Records, gpu_of_file, shipped};
+use gdn2_codegen::record::{Records, shipped};
 use gdn2_dsl::Rule;
 use gdn2_runtime::files::{self, Limit};
 

@@ -87,6 +87,14 @@ pub const fn standing(arch: Arch) -> Known {
     }
 }
 
+/// The GPU that a file in a folder of records is for, by the file's name: `GPU.json`.
+pub fn gpu_of_file(name: &str) -> Option<&str> {
+    let gpu = name.strip_suffix(".json")?;
+    // The named shapes lie in the same folder of this project.
+    let plain = gpu.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
+    (plain && !gpu.is_empty() && gpu != "shapes").then_some(gpu)
+}
+
 impl Known {
     /// Whether a device is this GPU: its very name, as many multiprocessors, clock and bandwidth about the same.
     fn is(&self, device: &Identity) -> bool {

@@ -126,6 +126,7 @@ impl Launch {
 impl Kernel {
     /// Everything a caller needs to launch the compiled kernel, as JSON: parameters in signature order, grid and
     /// workspace formulas, block and shared bytes of each launch.
+    #[cfg(feature = "json")]
     pub fn abi_json(&self) -> serde_json::Value {
         serde_json::json!({
             "rule": self.rule.name, "pass": self.pass, "arch": self.arch, "schedule": self.schedule,
@@ -155,6 +156,7 @@ impl Kernel {
     }
 
     /// What the kernel takes of the GPU, as JSON: threads, the shared-memory map, workspaces.
+    #[cfg(feature = "json")]
     pub fn resources_json(&self) -> serde_json::Value {
         serde_json::json!({
             "rule": self.rule.name, "pass": self.pass, "arch": self.arch, "schedule": self.schedule,

@@ -43,7 +43,9 @@ mod torch_ref;
 pub use bind::{bind, takes};
 pub use plan::plan;
 pub use print::part;
-pub use records::{committed, lookup, record};
+pub use records::committed;
+#[cfg(feature = "json")]
+pub use records::{lookup, record};
 pub use render::render;
 pub use schedule::space;
 pub use shared::Region;

@@ -2,11 +2,11 @@
 
 use crate::pass::Pass;
 use crate::plan::{Fold, plan};
+use crate::print::template::fields;
 use crate::print::template::fill;
 use gdn2_dsl::formula::{Dialect, Formula, Function, Leaf};
 use gdn2_dsl::prologue::{Axis, GateOf, LEAST_DECAY, NORM_EPSILON};
 use gdn2_dsl::{Prologue, Rule, StateLayout};
-use serde_json::json;
 
 const TEMPLATE: &str = include_str!("../templates/torch_ref.py.hbs");
 
@@ -40,12 +40,12 @@ pub fn torch_ref(rule: &Rule) -> String {
         StateLayout::Vk => ("[N,HV,V,K]", ".transpose(1, 2)"),
     };
     let lines: Vec<String> = rule.to_string().lines().map(in_docstring).collect();
-    let view = json!({
+    let view = fields! {
         "name": function_name(&rule.name), "rule": lines, "inputs": inputs.join(", "),
         "shapes": shapes, "state": state, "transpose": transpose,
         "prologue": prologue(&rule.prologue, is_channel),
         "steps": steps(plan.decay, plan.erase, plan.write, plan.tied),
-    });
+    };
     fill(TEMPLATE, &view)
 }
 

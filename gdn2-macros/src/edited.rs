@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use gdn2_codegen::committed::StampedPtx;
-use gdn2_codegen::kernel::{Kernel, Pass};
+use gdn2_codegen::kernel::Pass;
 use gdn2_codegen::named::{LARGEST_TEXT, NamedKernel, Word};
 use gdn2_dsl::{KernelText, Rule};
 use proc_macro2::{Span, TokenStream};
@@ -24,11 +24,11 @@ pub(crate) struct Edited {
 
 impl Edited {
     /// The texts that fit the rule, and compile errors for the others, on the words that they are about.
-    pub(crate) fn of(rule: &Rule, texts: &[KernelText], kernels: &[Kernel]) -> (Vec<Edited>, TokenStream) {
+    pub(crate) fn of(rule: &Rule, texts: &[KernelText], passes: &[Pass]) -> (Vec<Edited>, TokenStream) {
         let (mut all, mut refused) = (Vec::<Edited>::new(), TokenStream::new());
         for text in texts {
             match Edited::new(rule, text) {
-                Ok(edited) if kernels.iter().all(|kernel| kernel.pass != edited.pass()) => {
+                Ok(edited) if !passes.contains(&edited.pass()) => {
                     let message = format!("rule `{}` has no {} pass here: none fits any GPU", rule.name, edited.pass());
                     refused.extend(compile_error(text.pass_span, &message));
                 }

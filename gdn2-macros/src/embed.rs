@@ -1,15 +1,15 @@
-//! What a module carries of its kernels: for each pass the CUDA source in its fallback schedule, the PTX that was
-//! committed for the very text that is generated now, and machine code in the schedules of tuning records.
+//! What a module carries of its kernels: which passes there are, PTX and machine code that was compiled ahead for them, and
+//! the texts that the program names itself. Whether a file belongs to the text that is generated now is seen when it is
+//! loaded: expansion generates nothing.
 
 use std::path::{Path, PathBuf};
 
 use gdn2_codegen::arch::Arch;
-use gdn2_codegen::committed::{ARCHES, Committed, StampedPtx, stem, tuned_stem};
-use gdn2_codegen::gpu::GPUS;
+use gdn2_codegen::bind;
+use gdn2_codegen::committed::{ARCHES, StampedPtx, stem};
+use gdn2_codegen::gpu::gpu_of_file;
 use gdn2_codegen::kernel::{Kernel, Pass};
-use gdn2_codegen::record::{Record, Records, gpu_of_file, rule_fingerprint, shipped};
 use gdn2_codegen::schedule::Schedule;
-use gdn2_codegen::{bind, render};
 use gdn2_dsl::Rule;
 use proc_macro2::{Ident, Span, TokenStream};
 use quote::{format_ident, quote_spanned};
@@ -17,63 +17,55 @@ use quote::{format_ident, quote_spanned};
 use crate::edited::Edited;
 use crate::input::compile_error;
 
-/// Limits the fallback schedule is chosen within, most demanding first: what fits 99 KB of shared memory runs on every
-/// architecture; head dims that cannot get what the next larger GPU has.
-const FALLBACK: [Arch; 3] = [Arch::Sm86, Arch::Sm80, Arch::Sm90a];
+/// Architectures that a rule's passes are held against, most demanding first: what fits 99 KB of shared memory runs on every
+/// one; head dims that do not fit there may fit what the next larger GPU has.
+const LIMITS: [Arch; 3] = [Arch::Sm86, Arch::Sm80, Arch::Sm90a];
 
-/// The kernels of a rule in their fallback schedules: inference, and training where a backward kernel fits any GPU.
-/// The error is the compile error that says why inference has none.
-pub(crate) fn kernels(rule: &Rule, name: &Ident) -> Result<Vec<Kernel>, TokenStream> {
-    let needed = |pass: Pass| {
-        fallback(rule, pass).map_err(|reason| {
+/// The passes of a rule: inference, and training where a backward kernel fits any GPU. The error is the compile error that
+/// says why inference has none.
+pub(crate) fn passes(rule: &Rule, name: &Ident) -> Result<Vec<Pass>, TokenStream> {
+    for pass in [Pass::Forward, Pass::Decode] {
+        fitting(rule, pass).map_err(|reason| {
             let message = format!("no {pass} kernel can be generated for rule `{}`: {reason}", rule.name);
             compile_error(name.span(), &message)
-        })
-    };
-    let mut kernels = [Pass::Forward, Pass::Decode].into_iter().map(needed).collect::<Result<Vec<_>, _>>()?;
-    if let Ok(backward) = fallback(rule, Pass::Backward) {
+        })?;
+    }
+    let mut passes = vec![Pass::Forward, Pass::Decode];
+    if let Ok(backward) = fitting(rule, Pass::Backward) {
         let keeping = backward.keeping_forward().map(|schedule| {
             let pass = Pass::ForwardForBackward;
             let schedule = Schedule::from_overrides(rule, pass, backward.arch, &schedule).ok()?;
             bind(rule, pass, schedule, backward.arch).ok()
         });
         match keeping {
-            None => kernels.push(backward),
-            Some(Some(forward)) => kernels.extend([forward, backward]),
+            None => passes.push(Pass::Backward),
+            Some(Some(_)) => passes.extend([Pass::ForwardForBackward, Pass::Backward]),
             Some(None) => {}
         }
     }
-    Ok(kernels)
+    Ok(passes)
 }
 
-/// The entry of a kernel in the module's table.
-pub(crate) fn entry(kernel: &Kernel, tuned: &[Record], edited: &[Edited], span: Span) -> TokenStream {
-    let pass = format_ident!("{}", format!("{:?}", kernel.pass));
-    let (schedule, text) = (kernel.schedule.to_string(), render(kernel).text);
-    let ptx = ARCHES.into_iter().filter_map(|arch| {
-        let path = committed_ptx(&kernel.rule, kernel.pass, arch)?;
-        let arch = format_ident!("{}", format!("{arch:?}"));
-        Some(quote_spanned! { span=> (__gdn2::Arch::#arch, ::core::include_str!(#path)) })
+/// The entry of a pass in the module's table.
+pub(crate) fn entry(rule: &Rule, pass: Pass, edited: &[Edited], span: Span) -> TokenStream {
+    let variant = |name: String| format_ident!("{name}");
+    let ptx = ARCHES.into_iter().flat_map(|arch| {
+        let name = variant(format!("{arch:?}"));
+        let files = committed_ptx(rule, pass, arch).into_iter();
+        files.map(move |path| quote_spanned! { span=> (__gdn2::Arch::#name, ::core::include_str!(#path)) })
     });
-    let mut winners: Vec<(Arch, Schedule)> = Vec::new();
-    for record in tuned.iter().filter(|record| record.pass == kernel.pass) {
-        let winner = (record.provenance.arch, record.winner.schedule);
-        if !winners.contains(&winner) {
-            winners.push(winner);
-        }
-    }
-    let cubins = winners.into_iter().filter_map(|(arch, schedule)| {
-        let name = format!("{}.cubin", tuned_stem(&kernel.rule, kernel.pass, arch, schedule));
-        let path = committed_files(&name).next()?.into_os_string().into_string().ok()?;
-        let (arch, schedule) = (format_ident!("{}", format!("{arch:?}")), schedule.to_string());
-        Some(quote_spanned! { span=> (__gdn2::Arch::#arch, #schedule, ::core::include_bytes!(#path)) })
+    let cubins = Arch::ALL.into_iter().flat_map(|arch| {
+        let name = variant(format!("{arch:?}"));
+        let files = committed_cubins(rule, pass, arch).into_iter();
+        files.map(move |(stem, path)| {
+            quote_spanned! { span=> (__gdn2::Arch::#name, #stem, ::core::include_bytes!(#path)) }
+        })
     });
-    let edited = edited.iter().filter(|edited| edited.pass() == kernel.pass).map(|edited| edited.entry(span));
+    let edited = edited.iter().filter(|edited| edited.pass() == pass).map(|edited| edited.entry(span));
+    let pass = variant(format!("{pass:?}"));
     quote_spanned! { span=>
         __gdn2::Embedded {
             pass: __gdn2::Pass::#pass,
-            schedule: #schedule,
-            cuda: #text,
             ptx: &[#(#ptx),*],
             cubins: &[#(#cubins),*],
             edited: &[#(#edited),*],
@@ -82,13 +74,13 @@ pub(crate) fn entry(kernel: &Kernel, tuned: &[Record], edited: &[Edited], span: 
 }
 
 /// The user's tuning records, file by file: `tuning/GPU.json` beside the crate's Cargo.toml, of whatever GPU.
-fn users_records() -> Vec<(String, String, Vec<u8>)> {
+fn users_records() -> Vec<(String, String)> {
     let Ok(folder) = std::env::var("CARGO_MANIFEST_DIR") else { return Vec::new() };
     let entries = std::fs::read_dir(Path::new(&folder).join("tuning")).into_iter().flatten().flatten();
     let file = |path: PathBuf| {
         let gpu = gpu_of_file(path.file_name()?.to_str()?)?.to_owned();
-        let file = std::fs::read(path.is_file().then_some(&path)?).ok()?;
-        Some((gpu, path.into_os_string().into_string().ok()?, file))
+        let path = path.is_file().then_some(path)?;
+        Some((gpu, path.into_os_string().into_string().ok()?))
     };
     let mut files: Vec<_> = entries.filter_map(|entry| file(entry.path())).collect();
     // A folder lists its files in any order; the expansion is the same every time.
@@ -96,48 +88,63 @@ fn users_records() -> Vec<(String, String, Vec<u8>)> {
     files
 }
 
-/// The records of a rule, the project's and the user's, and the entries of the user's files in the module's table.
-pub(crate) fn records(rule: &Rule, span: Span) -> (Vec<Record>, TokenStream) {
-    let own = users_records();
-    let users = own.iter().map(|(_, _, file)| Records::parse(file).0);
-    let fingerprint = rule_fingerprint(rule);
-    let all: Vec<Record> = users
-        .chain(GPUS.iter().map(|(gpu, _)| shipped(gpu)))
-        .flat_map(|records| {
-            let of_rule = records.iter().filter(|record| record.provenance.rule == fingerprint);
-            of_rule.cloned().collect::<Vec<Record>>()
-        })
-        .collect();
-    let files = own.iter().map(|(gpu, path, _)| {
+/// The entries of the user's record files in the module's table.
+pub(crate) fn records(span: Span) -> TokenStream {
+    let files = users_records().into_iter().map(|(gpu, path)| {
         quote_spanned! { span=> __gdn2::Tuning { gpu: #gpu, records: ::core::include_bytes!(#path) } }
     });
-    (all, quote_spanned! { span=> &[#(#files),*] })
+    quote_spanned! { span=> &[#(#files),*] }
 }
 
-/// Files of a name among the committed kernels, the user's own before the project's.
-pub(crate) fn committed_files(name: &str) -> impl Iterator<Item = PathBuf> {
+/// Folders of committed kernels, the user's own before the project's.
+fn folders() -> impl Iterator<Item = PathBuf> {
     let users = std::env::var("CARGO_MANIFEST_DIR").ok();
     let folders = users.into_iter().chain([env!("CARGO_MANIFEST_DIR").to_owned()]);
-    folders.map(move |folder| Path::new(&folder).join("kernels").join(name)).filter(|path| path.is_file())
+    folders.map(|folder| Path::new(&folder).join("kernels"))
 }
 
-/// The path of the committed PTX of a pass. What was compiled from another text than is generated now is left alone:
-/// `gdn2 prepare --check` tells of it.
-fn committed_ptx(rule: &Rule, pass: Pass, arch: Arch) -> Option<String> {
-    let name = format!("{}.ptx", stem(rule, pass, arch));
-    let mut current = None;
-    let path = committed_files(&name).find(|path| {
-        let text = std::fs::read_to_string(path).unwrap_or_default();
-        let current = current.get_or_insert_with(|| Committed::new(rule, pass, arch).ok());
-        StampedPtx::read(&text).zip(current.as_ref()).is_some_and(|(stamped, now)| stamped.source == now.source.hash)
-    })?;
-    path.into_os_string().into_string().ok()
+/// Files of a name among the committed kernels, the user's own first.
+pub(crate) fn committed_files(name: &str) -> impl Iterator<Item = PathBuf> {
+    folders().map(move |folder| folder.join(name)).filter(|path| path.is_file())
+}
+
+/// The paths of the committed PTX of a pass: files that are as they were stamped, one for each text that they are of.
+fn committed_ptx(rule: &Rule, pass: Pass, arch: Arch) -> Vec<String> {
+    let mut found: Vec<(String, String)> = Vec::new();
+    for path in committed_files(&format!("{}.ptx", stem(rule, pass, arch))) {
+        let text = std::fs::read_to_string(&path).unwrap_or_default();
+        let source = StampedPtx::read(&text).map(|stamped| stamped.source.to_owned());
+        if let (Some(source), Ok(path)) = (source, path.into_os_string().into_string())
+            && found.iter().all(|(other, _)| *other != source)
+        {
+            found.push((source, path));
+        }
+    }
+    found.into_iter().map(|(_, path)| path).collect()
+}
+
+/// Machine code of a pass in tuned schedules: file names without extension, with their paths.
+fn committed_cubins(rule: &Rule, pass: Pass, arch: Arch) -> Vec<(String, String)> {
+    let first = format!("{}_", stem(rule, pass, arch));
+    let mut found: Vec<(String, String)> = Vec::new();
+    for entry in folders().flat_map(|folder| std::fs::read_dir(folder).into_iter().flatten().flatten()) {
+        let name = entry.file_name();
+        let stem = name.to_str().and_then(|name| name.strip_suffix(".cubin"));
+        let Some(stem) = stem.filter(|stem| stem.starts_with(&first) && found.iter().all(|(other, _)| other != stem))
+        else {
+            continue;
+        };
+        found.extend(entry.path().into_os_string().into_string().ok().map(|path| (stem.to_owned(), path)));
+    }
+    // A folder lists its files in any order; the expansion is the same every time.
+    found.sort();
+    found
 }
 
 /// The pass in its default schedule on the most demanding architecture that can hold it.
-fn fallback(rule: &Rule, pass: Pass) -> Result<Kernel, String> {
+fn fitting(rule: &Rule, pass: Pass) -> Result<Kernel, String> {
     let mut refusal = String::new();
-    for arch in FALLBACK {
+    for arch in LIMITS {
         let schedule = Schedule::default_for(rule, pass, arch).map_err(|error| error.to_string())?;
         match bind(rule, pass, schedule, arch) {
             Ok(kernel) => return Ok(kernel),

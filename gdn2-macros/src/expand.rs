@@ -8,7 +8,7 @@ use syn::{Path, Visibility};
 
 use crate::calls::{candle, decode, forward};
 use crate::edited::Edited;
-use crate::embed::{entry, kernels, records};
+use crate::embed::{entry, passes, records};
 use crate::fields::{token_tensors, variant};
 use crate::training::training;
 
@@ -37,18 +37,18 @@ pub(crate) fn module(from: &Module<'_>) -> TokenStream {
     let tensors = token_tensors(rule);
     let doc = module_doc(rule, from_file);
     let description = describe(rule, span);
-    let (kernels, refusal) = match kernels(rule, name) {
-        Ok(kernels) => (kernels, None),
+    let (passes, refusal) = match passes(rule, name) {
+        Ok(passes) => (passes, None),
         // Where the rule itself has mistakes, what does not fit it is not news.
         Err(refusal) => (Vec::new(), wants_kernels.then_some(refusal)),
     };
-    let (tuned, tuning) = records(rule, span);
+    let tuning = records(span);
     let (edited, refused) = match wants_kernels {
-        true => Edited::of(rule, texts, &kernels),
+        true => Edited::of(rule, texts, &passes),
         false => Default::default(),
     };
-    let embedded = kernels.iter().filter(|_| wants_kernels).map(|kernel| entry(kernel, &tuned, &edited, span));
-    let trainable = kernels.iter().any(|kernel| kernel.pass == Pass::Backward);
+    let embedded = passes.iter().filter(|_| wants_kernels).map(|pass| entry(rule, *pass, &edited, span));
+    let trainable = passes.contains(&Pass::Backward);
     let training = trainable.then(|| training(rule, &tensors, span));
     let forward = forward(rule, &tensors, span);
     let decode = decode(rule, &tensors, span);
@@ -75,7 +75,8 @@ pub(crate) fn module(from: &Module<'_>) -> TokenStream {
                 #description
             }
 
-            /// Loads the kernels on a device; what is not embedded in compiled form is compiled now, once, and cached.
+            /// Loads the kernels on a device; what is not embedded in compiled form is generated and compiled now, once, and
+            /// cached.
             ///
             /// # Errors
             /// A device that the kernels do not fit, a compiler that is needed and missing.

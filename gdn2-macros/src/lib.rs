@@ -31,3 +31,27 @@ pub fn include_rule(tokens: TokenStream) -> TokenStream {
         Err(error) => error.into_compile_error().into(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+    use std::time::{Duration, Instant};
+
+    /// Also where nothing is optimised, as macros are built for a program in development. The quickest of ten: others may be
+    /// at work on the machine.
+    #[test]
+    fn a_rule_expands_in_under_50_milliseconds() {
+        for rule in ["gdn", "kda", "gdn2_layer"] {
+            let call = format!("\"../rules/{rule}.gdn2\"");
+            let expand = || {
+                let started = Instant::now();
+                let module = syn::parse_str::<crate::input::FromFile>(&call).unwrap().expand().to_string();
+                assert!(module.contains("include_str"), "{rule} has no kernels");
+                started.elapsed()
+            };
+            let quickest = (0..10).map(|_| expand()).min().unwrap();
+            println!("{rule}: {quickest:?}");
+            assert!(quickest < Duration::from_millis(50), "{rule}: {quickest:?}");
+        }
+    }
+}

@@ -33,11 +33,11 @@ impl Artifact {
     /// A kernel with the PTX that was compiled earlier from its text.
     pub fn from_ptx(kernel: Kernel, ptx: String) -> Artifact {
         let source = gdn2_codegen::render(&kernel);
-        Artifact::from_edited(kernel, source, ptx)
+        Artifact::from_ptx_of(kernel, source, ptx)
     }
 
     /// A kernel with the PTX that was compiled earlier from a text that stands for its own.
-    pub fn from_edited(kernel: Kernel, source: CudaSource, ptx: String) -> Artifact {
+    pub fn from_ptx_of(kernel: Kernel, source: CudaSource, ptx: String) -> Artifact {
         Artifact { kernel, source, ptx, cubin: None, resources: Vec::new(), log: String::new(), compiler: None }
     }
 

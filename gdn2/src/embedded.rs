@@ -3,7 +3,7 @@
 use std::fmt;
 
 use gdn2_codegen::arch::Arch;
-use gdn2_codegen::committed::{StampedCubin, StampedPtx};
+use gdn2_codegen::committed::{StampedCubin, StampedPtx, tuned_stem};
 use gdn2_codegen::kernel::{CudaSource, Pass};
 use gdn2_codegen::lookup::Step;
 use gdn2_codegen::schedule::{Schedule, ScheduleError};
@@ -17,13 +17,9 @@ use gdn2_runtime::nvrtc::NvrtcError;
 pub struct Embedded {
     /// The pass.
     pub pass: Pass,
-    /// The fallback schedule, which fits every architecture that can hold the rule's head dims.
-    pub schedule: &'static str,
-    /// CUDA text of the pass in that schedule.
-    pub cuda: &'static str,
-    /// PTX compiled ahead, by architecture, each in the built-in schedule of its architecture.
+    /// Files of PTX compiled ahead, by architecture, each in the built-in schedule of its architecture.
     pub ptx: &'static [(Arch, &'static str)],
-    /// Files of machine code compiled ahead in tuned schedules, by architecture and schedule.
+    /// Files of machine code compiled ahead in tuned schedules, by architecture, with their names.
     pub cubins: &'static [(Arch, &'static str, &'static [u8])],
     /// Texts that the program names for its kernels.
     pub edited: &'static [EditedKernel],
@@ -63,8 +59,6 @@ pub enum Origin {
     EmbeddedPtx,
     /// PTX that was compiled ahead of time for an older architecture and embedded, since no compiler is here.
     OlderPtx,
-    /// The embedded CUDA text in its fallback schedule, compiled by NVRTC when it was first loaded.
-    EmbeddedSource,
     /// Generated and compiled when it was loaded.
     Generated,
     /// The built-in kernel in the place of a tuned one, which needs a compiler that is not here.
@@ -106,7 +100,6 @@ impl fmt::Display for Explanation {
             Some(Origin::EmbeddedCubin) => "embedded machine code of a tuned schedule",
             Some(Origin::EmbeddedPtx) => "embedded PTX of this architecture",
             Some(Origin::OlderPtx) => "embedded PTX of an older architecture: no compiler was found",
-            Some(Origin::EmbeddedSource) => "embedded CUDA, compiled here: no PTX of this architecture is embedded",
             Some(Origin::Generated) => "generated and compiled here",
             Some(Origin::WithoutCompiler) => "the built-in kernel: the tuned one needs a compiler, none was found",
             None => "not ready yet: warmup makes it so",
@@ -130,10 +123,10 @@ impl Embedded {
         if let Some(ready) = self.compiled(rule, arch, arch)? {
             return Ok((ready, Origin::EmbeddedPtx));
         }
-        let schedule = Schedule::from_overrides(rule, self.pass, arch, self.schedule)?;
+        let schedule = Schedule::default_for(rule, self.pass, arch)?;
         let kernel = gdn2_codegen::bind(rule, self.pass, schedule, arch)?;
-        match compiler.compile_source(kernel, CudaSource::new(self.cuda.to_owned())) {
-            Ok(artifact) => Ok((artifact, Origin::EmbeddedSource)),
+        match compiler.compile(kernel) {
+            Ok(artifact) => Ok((artifact, Origin::Generated)),
             Err(missing @ NvrtcError::Missing { .. }) => {
                 let older = self.compiled(rule, OLDEST, arch).ok().flatten();
                 older.map(|artifact| (artifact, Origin::OlderPtx)).ok_or(missing.into())
@@ -144,8 +137,8 @@ impl Embedded {
 
     /// The pass in a tuned schedule, where machine code of exactly the text that is generated now is embedded.
     pub(crate) fn tuned(&self, rule: &Rule, arch: Arch, schedule: Schedule) -> Result<Option<Artifact>, RunError> {
-        let named = schedule.to_string();
-        let files = self.cubins.iter().filter(|(of, text, _)| *of == arch && *text == named);
+        let named = tuned_stem(rule, self.pass, arch, schedule);
+        let files = self.cubins.iter().filter(|(of, name, _)| *of == arch && *name == named);
         let Some(file) = files.filter_map(|(_, _, file)| StampedCubin::read(file)).next() else { return Ok(None) };
         let kernel = gdn2_codegen::bind(rule, self.pass, schedule, arch)?;
         let artifact = Artifact::from_cubin(kernel, file.cubin.to_vec(), file.compiler.parse().ok());
@@ -176,19 +169,24 @@ impl Embedded {
         let ptx = edited.ptx.and_then(StampedPtx::read).filter(|stamped| stamped.source == source.hash);
         Ok(Some(match ptx {
             Some(stamped) => {
-                (Artifact::from_edited(kernel, source, stamped.ptx.to_owned()), Origin::EditedPtx { file })
+                (Artifact::from_ptx_of(kernel, source, stamped.ptx.to_owned()), Origin::EditedPtx { file })
             }
             None => (compiler.compile_text(kernel, source)?, Origin::EditedSource { file }),
         }))
     }
 
-    /// The PTX made for one architecture, to run on another.
+    /// The PTX made for one architecture, to run on another, where it was compiled from the text that is generated now.
     fn compiled(&self, rule: &Rule, made_for: Arch, arch: Arch) -> Result<Option<Artifact>, RunError> {
-        let Some((_, ptx)) = self.ptx.iter().find(|(compiled_for, _)| *compiled_for == made_for) else {
+        let files = self.ptx.iter().filter(|(compiled_for, _)| *compiled_for == made_for);
+        let stamped: Vec<StampedPtx<'_>> = files.filter_map(|(_, file)| StampedPtx::read(file)).collect();
+        if stamped.is_empty() {
             return Ok(None);
-        };
+        }
         let schedule = Schedule::default_for(rule, self.pass, made_for)?;
-        let kernel = gdn2_codegen::bind(rule, self.pass, schedule, arch)?;
-        Ok(Some(Artifact::from_ptx(kernel, (*ptx).to_owned())))
+        let kernel = gdn2_codegen::bind(rule, self.pass, schedule, made_for)?;
+        let source = gdn2_codegen::render(&kernel);
+        let Some(own) = stamped.into_iter().find(|stamped| stamped.source == source.hash) else { return Ok(None) };
+        let kernel = if made_for == arch { kernel } else { gdn2_codegen::bind(rule, self.pass, schedule, arch)? };
+        Ok(Some(Artifact::from_ptx_of(kernel, source, own.ptx.to_owned())))
     }
 }

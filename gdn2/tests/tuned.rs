@@ -70,10 +70,8 @@ fn embedded(rule: &Rule, tuned: &str) -> &'static [Embedded] {
         let cubin: &'static [u8] = kernel.cubin_file(b"machine code", "13.0").leak();
         Embedded {
             pass,
-            schedule: built_in.kernel.schedule.to_string().leak(),
-            cuda: built_in.source.text.leak(),
-            ptx: vec![(ARCH, &*String::from("ptx").leak())].leak(),
-            cubins: vec![(ARCH, &*text.to_string().leak(), cubin)].leak(),
+            ptx: vec![(ARCH, &*built_in.ptx_file("ptx", "13.0").leak())].leak(),
+            cubins: vec![(ARCH, &*kernel.stem.leak(), cubin)].leak(),
             edited: &[],
         }
     };
@@ -214,13 +212,9 @@ fn a_record_in_segments_is_for_calls_with_scratch_memory() {
     let rule = rule("rule mine { decay: none; erase: scalar; write: none; key_dim: 32; value_dim: 64; dtype: bf16; }");
     let segments = "chunk=64,value_split=1,warps=4,stages=2,matrix=wgmma,segments=4";
     let mut records = Records::default();
-    records.insert(record(&rule, Pass::Forward, (HV as u64, T as u64), segments));
+    records.insert(record(&rule, Pass::Forward, (HV as u64, 512), segments));
     let tuning = Tuning { gpu: "h200", records: records.to_text().unwrap().leak().as_bytes() };
-    let entry = |pass| {
-        let built_in = Committed::new(&rule, pass, ARCH).unwrap();
-        let (schedule, cuda) = (built_in.kernel.schedule.to_string().leak(), built_in.source.text.leak());
-        Embedded { pass, schedule, cuda, ptx: &[], cubins: &[], edited: &[] }
-    };
+    let entry = |pass| Embedded { pass, ptx: &[], cubins: &[], edited: &[] };
     let embedded = [Pass::Forward, Pass::Decode].map(entry).to_vec().leak();
     let (machine, counts) = (Machine::default(), Counting::new());
     let gpu = Arc::new(Hopper(machine.clone(), counts.clone()));

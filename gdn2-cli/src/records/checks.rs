@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use gdn2_codegen::arch::Arch;
-use gdn2_codegen::gpu::{GPUS, KNOWN};
-use gdn2_codegen::record::{Basis, Record, Records, gpu_of_file, rule_fingerprint, source_fingerprint};
+use gdn2_codegen::gpu::{GPUS, KNOWN, gpu_of_file};
+use gdn2_codegen::record::{Basis, Record, Records, rule_fingerprint, source_fingerprint};
 use gdn2_dsl::Rule;
 use gdn2_tune::model::Constants;
 use safetensors::SafeTensors;

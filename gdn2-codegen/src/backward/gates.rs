@@ -7,12 +7,12 @@ use crate::kernel::{Kernel, Launch};
 use crate::params::Params;
 use crate::plan::{Fold, Plan};
 use crate::print::signature::{extend, named_rows, params, regions, rows, shared_name, type_name};
+use crate::print::template::{View, fields};
 use crate::schedule::{Backward, Matrix};
 use crate::shared::{Region, shared_bytes};
 use gdn2_dsl::formula::Leaf;
 use gdn2_dsl::prologue::{Axis, GateOf};
 use gdn2_dsl::{Dtype, Rule};
-use serde_json::{Value, json};
 
 const GATES: &str = include_str!("../../templates/backward/gates.cu.hbs");
 const PARAMS: &str = include_str!("../../templates/backward/params.cu.hbs");
@@ -171,8 +171,8 @@ fn meaning(region: &str) -> &'static str {
     }
 }
 
-fn common(kernel: &Kernel, chunk: u32, launch: &Launch) -> Value {
-    json!({
+fn common(kernel: &Kernel, chunk: u32, launch: &Launch) -> View {
+    fields! {
         "entry": launch.entry, "rule": kernel.rule.name, "arch": kernel.arch.target(),
         "schedule": kernel.schedule.to_string(),
         "grid": format!("(total_tokens / {chunk} + sequences) * value_heads"),
@@ -180,19 +180,19 @@ fn common(kernel: &Kernel, chunk: u32, launch: &Launch) -> Value {
         "warps": THREADS / 32, "threads": THREADS,
         "shared_bytes": launch.shared_bytes, "shared_alignment": launch.shared_alignment,
         "regions": regions(launch, meaning), "params": params(kernel, launch),
-    })
+    }
 }
 
 /// The template and the view of the launch over chunks.
-pub(super) fn gate_view(kernel: &Kernel, numbers: Backward, launch: &Launch) -> (&'static str, Value) {
+pub(super) fn gate_view(kernel: &Kernel, numbers: Backward, launch: &Launch) -> (&'static str, View) {
     let chunk = numbers.scan.chunk;
     let pulls = Pulls { kernel, gradients: numbers.gradients };
-    let more = json!({ "formulas": gradient_functions(&kernel.rule, &kernel.plan), "lines": pulls.lines() });
+    let more = fields! { "formulas": gradient_functions(&kernel.rule, &kernel.plan), "lines": pulls.lines() };
     (GATES, extend(common(kernel, chunk, launch), more))
 }
 
 /// The template and the view of the launch that adds up.
-pub(super) fn sum_view(kernel: &Kernel, chunk: u32, launch: &Launch) -> (&'static str, Value) {
+pub(super) fn sum_view(kernel: &Kernel, chunk: u32, launch: &Launch) -> (&'static str, View) {
     let rule = &kernel.rule;
     let params = rule.prologue.params().iter().enumerate();
     let lines: Vec<String> = params
@@ -205,7 +205,7 @@ pub(super) fn sum_view(kernel: &Kernel, chunk: u32, launch: &Launch) -> (&'stati
             )
         })
         .collect();
-    (PARAMS, extend(common(kernel, chunk, launch), json!({ "lines": lines })))
+    (PARAMS, extend(common(kernel, chunk, launch), fields! { "lines": lines }))
 }
 
 /// The body of the launch over chunks.

@@ -11,18 +11,18 @@ use crate::print::regions::region_meaning;
 use crate::print::signature::{
     describe, describe_write, extend, params, regions, rows, shared_name, storage, type_name,
 };
+use crate::print::template::{View, fields};
 use crate::schedule::{Backward, Forward, Matrix, Scan};
 use crate::shared::Region;
 use gdn2_dsl::prologue::GateOf;
 use gdn2_dsl::{Dtype, StateLayout};
-use serde_json::{Value, json};
 
 const STATES: &str = include_str!("../../templates/backward/states.cu.hbs");
 const GRADIENTS: &str = include_str!("../../templates/backward/gradients.cu.hbs");
 const HEADS: &str = include_str!("../../templates/backward/heads.cu.hbs");
 
 /// The template and the view of one launch.
-pub(crate) fn view(kernel: &Kernel, numbers: Backward, launch: &Launch) -> (&'static str, Value) {
+pub(crate) fn view(kernel: &Kernel, numbers: Backward, launch: &Launch) -> (&'static str, View) {
     match launch.role {
         LaunchRole::RecomputedStates => {
             let whole = Forward { scan: numbers.scan, matrix: Matrix::Mma, segments: 1 };
@@ -43,8 +43,8 @@ pub(crate) fn view(kernel: &Kernel, numbers: Backward, launch: &Launch) -> (&'st
 }
 
 /// What every launch prints of itself.
-pub(super) fn common(kernel: &Kernel, scan: Scan, launch: &Launch) -> Value {
-    json!({
+pub(super) fn common(kernel: &Kernel, scan: Scan, launch: &Launch) -> View {
+    fields! {
         "entry": launch.entry, "rule": kernel.rule.name, "arch": kernel.arch.target(),
         "schedule": kernel.schedule.to_string(),
         "decay": describe(kernel.plan.decay), "erase": describe(kernel.plan.erase),
@@ -54,7 +54,7 @@ pub(super) fn common(kernel: &Kernel, scan: Scan, launch: &Launch) -> Value {
         "shared_bytes": launch.shared_bytes, "shared_alignment": launch.shared_alignment,
         "decay_threads": decay_threads(&kernel.rule, scan),
         "regions": regions(launch, meaning), "params": params(kernel, launch),
-    })
+    }
 }
 
 fn meaning(region: &str) -> &'static str {
@@ -80,7 +80,7 @@ fn row(tensor: Tensor, suffix: &str) -> String {
     format!("{}{suffix};", rows(tensor))
 }
 
-fn states(kernel: &Kernel, numbers: Backward, launch: &Launch) -> Value {
+fn states(kernel: &Kernel, numbers: Backward, launch: &Launch) -> View {
     let kernel = &Kernel { plan: scan_plan(&kernel.plan), ..kernel.clone() };
     let text = Text { kernel, scan: numbers.scan };
     let plan = &kernel.plan;
@@ -115,13 +115,13 @@ fn states(kernel: &Kernel, numbers: Backward, launch: &Launch) -> Value {
         Fold::Row | Fold::Operand => format!("const Reverse reverse{{{}}};", text.left_tile()),
     }];
     let mut aliases = text.aliases();
-    aliases.retain(|alias| !["Write", "Writes"].iter().any(|name| alias["name"] == *name));
+    aliases.retain(|alias| !["Write", "Writes"].iter().any(|name| alias.text("name").is_ok_and(|own| own == *name)));
     let reverse = match plan.erase {
         Fold::Absent | Fold::Pair => "KeepAll".to_owned(),
         Fold::Row | Fold::Operand => format!("ReverseResidual<{}, {}>", text.residual(), shared_name("m")),
     };
-    aliases.push(json!({ "name": "Reverse", "type": reverse }));
-    let more = json!({
+    aliases.push(fields! { "name": "Reverse", "type": reverse });
+    let more = fields! {
         "grid": format!("sequences * value_heads * {}", numbers.scan.value_split),
         "stages": numbers.scan.stages, "value_split": numbers.scan.value_split,
         "value_tiles": block_tiles(&kernel.rule, text.scan),
@@ -133,11 +133,11 @@ fn states(kernel: &Kernel, numbers: Backward, launch: &Launch) -> Value {
         "prologue": prologue, "chunk_tiles": text.chunk_tiles(), "next_copies": next_copies,
         "calls": text.in_place(format!("copy_wait<{tiles_pending}>();"), "work.length - first", last, next),
         "values_pending": numbers.scan.stages - 1, "grad_slice": "SMEM_DO",
-    });
+    };
     extend(common(kernel, text.scan, launch), more)
 }
 
-fn gradients(kernel: &Kernel, numbers: Backward, launch: &Launch) -> Value {
+fn gradients(kernel: &Kernel, numbers: Backward, launch: &Launch) -> View {
     let kernel = &Kernel { plan: kernel.plan.with_wide_gates(), ..kernel.clone() };
     let text = Text { kernel, scan: gradient_numbers(numbers) };
     let plan = &kernel.plan;
@@ -195,7 +195,7 @@ fn gradients(kernel: &Kernel, numbers: Backward, launch: &Launch) -> Value {
     }));
     let policies = Policies { text: &text, left };
     let slices = Slices::new(&kernel.rule, numbers);
-    let more = json!({
+    let more = fields! {
         "slices": slices.count, "slice_groups": slices.groups,
         "grid": format!("(total_tokens / {} + sequences) * value_heads", numbers.scan.chunk),
         "value_tiles": numbers.value_tiles,
@@ -210,7 +210,7 @@ fn gradients(kernel: &Kernel, numbers: Backward, launch: &Launch) -> Value {
         "sum_pairs": policies.sum_pairs(),
         "state_terms": policies.state_terms(), "finish": policies.finish(), "store": policies.store(),
         "write": policies.write(slices.count),
-    });
+    };
     extend(common(kernel, text.scan, launch), more)
 }
 
@@ -231,12 +231,14 @@ struct Policies<'a> {
 }
 
 impl Policies<'_> {
-    fn aliases(&self) -> Vec<Value> {
+    fn aliases(&self) -> Vec<View> {
         let plan = &self.text.kernel.plan;
         let mut aliases = self.text.aliases();
-        aliases.retain(|alias| !["Write", "Writes", "Carry"].iter().any(|name| alias["name"] == *name));
+        aliases.retain(|alias| {
+            !["Write", "Writes", "Carry"].iter().any(|name| alias.text("name").is_ok_and(|own| own == *name))
+        });
         if plan.decay == Fold::Operand {
-            aliases.push(json!({ "name": "Pair", "type": "NoPairDecay" }));
+            aliases.push(fields! { "name": "Pair", "type": "NoPairDecay" });
         }
         let (erased, pair_erase, key_left) = match plan.erase {
             Fold::Absent | Fold::Pair => {
@@ -281,7 +283,7 @@ impl Policies<'_> {
             ("PairTotals", pair_totals.to_owned()),
             ("WriteGate", write),
         ];
-        aliases.extend(named.into_iter().map(|(name, ty)| json!({ "name": name, "type": ty })));
+        aliases.extend(named.into_iter().map(|(name, ty)| fields! { "name": name, "type": ty }));
         aliases
     }
 
@@ -395,7 +397,7 @@ impl Policies<'_> {
     }
 }
 
-fn heads(kernel: &Kernel, launch: &Launch) -> Value {
+fn heads(kernel: &Kernel, launch: &Launch) -> View {
     debug_assert_ne!(kernel.rule.dtype, Dtype::F32);
     let normalised = super::normalised(&kernel.rule);
     let sum = |tensor: Tensor| {
@@ -412,9 +414,9 @@ fn heads(kernel: &Kernel, launch: &Launch) -> Value {
         vec![call, "          token, key_head, group, value_heads);".to_owned()]
     };
     let sums = [sum(Tensor::Q), sum(Tensor::K)].concat();
-    json!({
+    fields! {
         "entry": launch.entry, "rule": kernel.rule.name, "grid": "total_tokens * key_heads",
         "key": kernel.rule.key_dim, "threads": launch.block, "element": type_name(kernel.rule.dtype),
         "params": params(kernel, launch), "sums": sums,
-    })
+    }
 }

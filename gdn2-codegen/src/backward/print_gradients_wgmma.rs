@@ -9,16 +9,16 @@ use crate::kernel::{Kernel, Launch};
 use crate::plan::Fold;
 use crate::print::regions::region_meaning;
 use crate::print::signature::{extend, regions, rows, type_name};
+use crate::print::template::{View, fields};
 use crate::print::wgmma::{Left, copied_rows, gate_choices, product};
 use crate::schedule::Backward;
 use gdn2_dsl::prologue::GateOf;
-use serde_json::{Value, json};
 
 const TEMPLATE: &str = include_str!("../../templates/backward/gradients_wgmma.cu.hbs");
 const CHANNELS: &str = include_str!("../../templates/backward/gradients_channels_wgmma.cu.hbs");
 
 /// The template and its view.
-pub(super) fn view(kernel: &Kernel, numbers: Backward, launch: &Launch) -> (&'static str, Value) {
+pub(super) fn view(kernel: &Kernel, numbers: Backward, launch: &Launch) -> (&'static str, View) {
     if by_channel(&kernel.plan) {
         let kernel = &Kernel { plan: channel_plan(&kernel.plan), ..kernel.clone() };
         let text = Text { kernel, chunk: numbers.scan.chunk };
@@ -36,7 +36,7 @@ pub(super) fn view(kernel: &Kernel, numbers: Backward, launch: &Launch) -> (&'st
     let decays = |lines: &[&str]| where_there(plan.decay, lines);
     let mut store_pairs = vec![format!("if (group == 0) {}", store("buffer.p()", "pairs"))];
     store_pairs.extend(erased(&[&format!("if (group == 1) {}", store("buffer.m()", "pairs"))]));
-    let more = json!({
+    let more = fields! {
         "grid": format!("(total_tokens / {chunk} + sequences) * value_heads"),
         "products": products, "element": type_name(kernel.rule.dtype), "storages": text.computing().gate_types(),
         "choices": text.choices(), "formulas": text.computing().functions(), "computed": text.computed_files(),
@@ -57,7 +57,7 @@ pub(super) fn view(kernel: &Kernel, numbers: Backward, launch: &Launch) -> (&'st
             "store_tail(Cfg::SMEM_DECAY_TAIL, tail);",
         ]),
         "key_rows": text.key_rows(), "gradient_rows": text.gradient_rows(), "write": text.write(),
-    });
+    };
     (TEMPLATE, extend(common(kernel, gradient_numbers(numbers), launch), more))
 }
 
@@ -129,7 +129,7 @@ impl Text<'_> {
     }
 
     /// The view where every channel decays at its own rate.
-    fn channels(&self, launch: &Launch, numbers: Backward) -> Value {
+    fn channels(&self, launch: &Launch, numbers: Backward) -> View {
         let Kernel { plan, rule, .. } = self.kernel;
         let chunk = numbers.scan.chunk;
         let later = (1..chunk / 16).map(|blocks| product(blocks * 16, rule.dtype, Left::Registers));
@@ -154,7 +154,7 @@ impl Text<'_> {
         let gradients = gradients.into_iter().filter(|_| !write_keys.is_empty()).chain(self.gate_rows(gates));
         let fixed = [self.fixed(), self.erase_rows()].concat();
         let prepare = [self.normalise(), self.compute_erases()].concat();
-        json!({
+        fields! {
             "to_dw": self.to_dw(), "formulas": self.computing().functions(), "computed": self.computed_files(),
             "fixed": fixed, "decays": self.compute_decays(),
             "prepare": self.prepare(prepare),
@@ -167,7 +167,7 @@ impl Text<'_> {
             "copies": copies.collect::<Vec<_>>(), "vectors": self.vectors(), "value_rows": self.value_rows(),
             "gradient_rows": gradients.collect::<Vec<_>>(),
             "write": self.write(),
-        })
+        }
     }
 
     fn rows(&self, tensor: Tensor, there: bool) -> String {

@@ -6,10 +6,10 @@ use crate::kernel::Kernel;
 use crate::pass::Pass;
 use crate::plan::{Fold, Stage};
 use crate::print::signature::{shared_name, type_name};
+use crate::print::template::{View, fields};
 use crate::schedule::Scan;
 use gdn2_dsl::Dtype;
 use gdn2_dsl::prologue::GateOf;
-use serde_json::{Value, json};
 
 pub(crate) struct Text<'a> {
     pub(crate) kernel: &'a Kernel,
@@ -47,7 +47,7 @@ pub(crate) struct Own {
 
 impl Text<'_> {
     /// Element types and factors, under the names the kernel uses.
-    pub(crate) fn aliases(&self) -> Vec<Value> {
+    pub(crate) fn aliases(&self) -> Vec<View> {
         let plan = &self.kernel.plan;
         let each = |vector: &str| format!("Each<{}>", shared_name(vector));
         let one = || "One".to_owned();
@@ -71,7 +71,7 @@ impl Text<'_> {
         };
         let mut aliases = self.factor_aliases();
         aliases.extend([("Write", write), ("Writes", writes), ("Into", into), ("Out", out), ("Carry", carry)]);
-        aliases.into_iter().map(|(name, ty)| json!({ "name": name, "type": ty })).collect()
+        aliases.into_iter().map(|(name, ty)| fields! { "name": name, "type": ty }).collect()
     }
 
     /// The types the stages up to the state use.

@@ -6,14 +6,14 @@ use crate::abi::Tensor;
 use crate::kernel::{Kernel, Launch};
 use crate::plan::{Fold, Plan, Stage};
 use crate::print::signature::{describe, describe_write, params, regions, rows, storage, type_name};
+use crate::print::template::{View, fields};
 use crate::schedule::Decode;
 use gdn2_dsl::StateLayout;
-use serde_json::{Value, json};
 
 const TEMPLATE: &str = include_str!("../../templates/decode/decode.cu.hbs");
 
 /// The template and its view.
-pub(crate) fn view(kernel: &Kernel, numbers: Decode, launch: &Launch) -> (&'static str, Value) {
+pub(crate) fn view(kernel: &Kernel, numbers: Decode, launch: &Launch) -> (&'static str, View) {
     let (rule, plan) = (&kernel.rule, &kernel.plan);
     let division = Division::new(rule, numbers);
     let Lanes { key_lanes, value_lanes, tile_keys, tile_values } = division.lanes;
@@ -23,7 +23,7 @@ pub(crate) fn view(kernel: &Kernel, numbers: Decode, launch: &Launch) -> (&'stat
     };
     let tensors = inputs(plan);
     let computing = Computing { kernel };
-    let view = json!({
+    let view = fields! {
         "entry": launch.entry, "rule": rule.name, "arch": kernel.arch.target(),
         "schedule": kernel.schedule.to_string(),
         "decay": describe(plan.decay), "erase": describe(plan.erase), "write": describe_write(plan),
@@ -48,7 +48,7 @@ pub(crate) fn view(kernel: &Kernel, numbers: Decode, launch: &Launch) -> (&'stat
         "inputs": computing.inputs(),
         "params": params(kernel, launch),
         "rows": tensors.iter().chain([&Tensor::O]).map(|&tensor| format!("{};", rows(tensor))).chain(computing.rows()).collect::<Vec<_>>(),
-    });
+    };
     (TEMPLATE, view)
 }
 

@@ -10,14 +10,14 @@ use crate::kernel::{Kernel, Launch};
 use crate::pass::Pass;
 use crate::print::regions::region_meaning;
 use crate::print::signature::{describe, describe_write, extend, params, regions};
+use crate::print::template::{View, fields};
 use crate::schedule::{Forward, Scan};
 use gdn2_dsl::StateLayout;
-use serde_json::{Value, json};
 
 const TEMPLATE: &str = include_str!("../../templates/forward/mma.cu.hbs");
 
 /// The template and its view.
-pub(crate) fn view(kernel: &Kernel, numbers: Forward, launch: &Launch) -> (&'static str, Value) {
+pub(crate) fn view(kernel: &Kernel, numbers: Forward, launch: &Launch) -> (&'static str, View) {
     let role = Role::of(launch, numbers);
     let scan = if role == Role::Maps { map_scan(&kernel.rule, &kernel.plan, numbers) } else { numbers.scan };
     let whole = kernel;
@@ -29,7 +29,7 @@ pub(crate) fn view(kernel: &Kernel, numbers: Forward, launch: &Launch) -> (&'sta
         StateLayout::Kv => (value, 1),
         StateLayout::Vk => (1, key),
     };
-    let view = json!({
+    let view = fields! {
         "entry": launch.entry, "rule": kernel.rule.name, "arch": kernel.arch.target(),
         "schedule": kernel.schedule.to_string(),
         "decay": describe(kernel.plan.decay), "erase": describe(kernel.plan.erase),
@@ -51,15 +51,15 @@ pub(crate) fn view(kernel: &Kernel, numbers: Forward, launch: &Launch) -> (&'sta
         "token_gates": text.token_gates(), "prologue": text.prologue(), "chunk_tiles": text.chunk_tiles(),
         "calls": text.in_place(text.tiles_wait(), "exist", text.forward_last(), text.fetches(Some("(first + CHUNK)"), "exist - CHUNK")),
         "values_wait": text.values_wait(), "values_read": text.values_read(), "keep": text.keep(), "advance": text.advance(),
-    });
-    let own = json!({
+    };
+    let own = fields! {
         "formulas": text.functions(),
         "title": role.title(Pass::Forward), "serves": serves(role, whole, numbers), "slices": role.slices(whole, numbers),
         "find": role.find(numbers.matrix), "begin": text.begin(role, numbers), "compose": compose(role, whole, numbers),
         "finish": text.finish(role, numbers),
         "open": text.scope(role, &format!("namespace {}_parts {{", launch.entry)),
         "close": text.scope(role, &format!("}}  // namespace {}_parts", launch.entry)),
-    });
+    };
     (TEMPLATE, extend(view, own))
 }
 

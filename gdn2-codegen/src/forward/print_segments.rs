@@ -6,8 +6,8 @@ use crate::kernel::{Kernel, Launch, LaunchRole};
 use crate::pass::Pass;
 use crate::plan::Fold;
 use crate::print::signature::{describe, describe_write, params, regions};
+use crate::print::template::{View, fields};
 use crate::schedule::{Forward, Matrix, Scan};
-use serde_json::{Value, json};
 
 const JOIN: &str = include_str!("../../templates/forward/join.cu.hbs");
 
@@ -46,17 +46,17 @@ impl Role {
     }
 
     /// What the template of wgmma prints otherwise for each.
-    pub(crate) fn view(self, kernel: &Kernel, numbers: Forward, launch: &Launch) -> Value {
+    pub(crate) fn view(self, kernel: &Kernel, numbers: Forward, launch: &Launch) -> View {
         // Where a pass has several launches, each is a world of its own.
         let alone = kernel.launches.len() == 1;
         let scope = |line: String| if alone { Vec::new() } else { vec![line] };
-        json!({
+        fields! {
             "title": self.title(kernel.pass), "serves": self.serves(kernel, numbers), "slices": self.slices(kernel, numbers),
             "open": scope(format!("namespace {}_parts {{", launch.entry)),
             "close": scope(format!("\n}}  // namespace {}_parts", launch.entry)),
             "find": self.find(numbers.matrix), "begin": self.begin(kernel.pass, numbers),
             "finish": self.finish(kernel.pass, numbers),
-        })
+        }
     }
 
     /// What of the pass the launch does. A map keeps no states.
@@ -191,14 +191,14 @@ impl Role {
 }
 
 /// The template and the view of the joining launch.
-pub(crate) fn join(kernel: &Kernel, numbers: Forward, launch: &Launch) -> (&'static str, Value) {
+pub(crate) fn join(kernel: &Kernel, numbers: Forward, launch: &Launch) -> (&'static str, View) {
     let (rule, plan) = (&kernel.rule, &kernel.plan);
     let join = match plan.erase {
         Fold::Absent => "join_decay",
         Fold::Pair | Fold::Row | Fold::Operand => "join_matrix",
     };
     let split = rule.value_dim / JOIN_ROWS;
-    let view = json!({
+    let view = fields! {
         "entry": launch.entry, "rule": rule.name, "arch": kernel.arch.target(),
         "schedule": kernel.schedule.to_string(),
         "decay": describe(plan.decay), "erase": describe(plan.erase), "write": describe_write(plan),
@@ -212,6 +212,6 @@ pub(crate) fn join(kernel: &Kernel, numbers: Forward, launch: &Launch) -> (&'sta
             _ => "S as it enters a segment",
         }),
         "params": params(kernel, launch),
-    });
+    };
     (JOIN, view)
 }

@@ -11,15 +11,15 @@ use crate::pass::Pass;
 use crate::plan::Fold;
 use crate::print::regions::region_meaning;
 use crate::print::signature::{describe, describe_write, extend, params, regions, type_name};
+use crate::print::template::{View, fields};
 use crate::print::wgmma::{Left, copied_rows, gate_choices, product};
 use crate::schedule::{Forward, Scan};
 use gdn2_dsl::StateLayout;
-use serde_json::{Value, json};
 
 const TEMPLATE: &str = include_str!("../../templates/forward/wgmma.cu.hbs");
 
 /// The template and its view.
-pub(crate) fn view(kernel: &Kernel, numbers: Forward, launch: &Launch) -> (&'static str, Value) {
+pub(crate) fn view(kernel: &Kernel, numbers: Forward, launch: &Launch) -> (&'static str, View) {
     let role = Role::of(launch, numbers);
     let own = role.kernel(kernel);
     let scan = numbers.scan;
@@ -38,7 +38,7 @@ pub(crate) fn view(kernel: &Kernel, numbers: Forward, launch: &Launch) -> (&'sta
     let dealt = registers(&kernel.plan, scan, own.arch);
     let dealt = |of: fn(&Registers) -> u32| dealt.as_ref().map_or(0, of);
     let factor_change = if dealt(|r| r.factors) < dealt(|r| r.launch) { "dec" } else { "inc" };
-    let view = json!({
+    let view = fields! {
         "entry": launch.entry, "rule": rule.name, "arch": own.arch.target(), "schedule": own.schedule.to_string(),
         "decay": describe(plan.decay), "erase": describe(plan.erase), "write": describe_write(plan),
         "key": rule.key_dim, "value": rule.value_dim, "values": scan.warps * WARP_ROWS,
@@ -55,7 +55,7 @@ pub(crate) fn view(kernel: &Kernel, numbers: Forward, launch: &Launch) -> (&'sta
         "formula": if back { REVERSE } else { RECURRENCE },
         "streamed": if back { "dO" } else { "the values" }, "state": if back { "dS" } else { "S" },
         "scan": if back { "backward/wgmma/reverse" } else { "forward/wgmma/advance" },
-    });
+    };
     (TEMPLATE, extend(view, role.view(kernel, numbers, launch)))
 }
 

@@ -4,9 +4,9 @@
 use crate::abi::{Arg, Param, Tensor};
 use crate::kernel::{Kernel, Launch};
 use crate::plan::{Fold, Plan};
+use crate::print::template::{View, fields};
 use crate::shared::Region;
 use gdn2_dsl::{Dtype, Write};
-use serde_json::{Value, json};
 
 /// A dtype's name in the device code.
 pub(crate) fn type_name(dtype: Dtype) -> &'static str {
@@ -32,8 +32,8 @@ pub(crate) fn describe_write(plan: &Plan) -> &'static str {
 }
 
 /// A view with more fields.
-pub(crate) fn extend(mut view: Value, more: Value) -> Value {
-    if let (Value::Object(view), Value::Object(more)) = (&mut view, more) {
+pub(crate) fn extend(mut view: View, more: View) -> View {
+    if let (View::Fields(view), View::Fields(more)) = (&mut view, more) {
         view.extend(more);
     }
     view
@@ -45,12 +45,12 @@ pub(crate) fn shared_name(region: &str) -> String {
 }
 
 /// A launch's shared memory as offsets with their meaning.
-pub(crate) fn regions(launch: &Launch, meaning: impl Fn(&str) -> &'static str) -> Vec<Value> {
+pub(crate) fn regions(launch: &Launch, meaning: impl Fn(&str) -> &'static str) -> Vec<View> {
     let region = |region: &Region| {
-        json!({
+        fields! {
             "name": shared_name(&region.name), "offset": region.offset,
             "what": format!("{}, {} bytes", meaning(&region.name), region.bytes),
-        })
+        }
     };
     launch.shared.iter().map(region).collect()
 }

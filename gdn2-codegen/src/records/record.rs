@@ -25,14 +25,6 @@ pub fn shipped(gpu: &str) -> Records {
     SHIPPED.iter().find(|(name, _)| *name == gpu).map(|(_, text)| Records::parse(text).0).unwrap_or_default()
 }
 
-/// The GPU that a file in a folder of records is for, by the file's name: `GPU.json`.
-pub fn gpu_of_file(name: &str) -> Option<&str> {
-    let gpu = name.strip_suffix(".json")?;
-    // The named shapes lie in the same folder of this project.
-    let plain = gpu.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
-    (plain && !gpu.is_empty() && gpu != "shapes").then_some(gpu)
-}
-
 /// Calls that share a record: blocks of work side by side and steps one after another, each rounded up to a power
 /// of two. Head dims and dtypes belong to the rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -20,7 +20,7 @@ use gdn2_tune::search::{End, Strategy, search};
 use std::path::{Path, PathBuf};
 
 const SEEDS: u64 = 20;
-const RULES: [&str; 1] = ["gdn"];
+const RULES: [&str; 2] = ["gdn", "deltanet"];
 const GPU: &str = "h200";
 
 /// Every legal candidate of a call with its time.

@@ -61,6 +61,11 @@ fn rule() -> Rule {
     parse_file(RULE).unwrap().remove(0)
 }
 
+/// What a run prints as JSON. Progress comes after it, from standard error.
+fn json(text: &str) -> serde_json::Value {
+    serde_json::Deserializer::from_str(text).into_iter().next().unwrap().unwrap()
+}
+
 #[test]
 fn a_sweep_leaves_a_record_that_run_and_emit_pick_up() {
     let bench = Bench::new();
@@ -298,10 +303,6 @@ fn a_crate_is_tuned_by_one_command() {
     assert!(said.starts_with("2 calls on h200") && said.matches("record for heads=").count() == 2, "{said}");
 
     // The same for other programs.
-    let json = |text: &str| -> serde_json::Value {
-        // Progress comes after it, from standard error.
-        serde_json::Deserializer::from_str(text).into_iter().next().unwrap().unwrap()
-    };
     let check = json(&tune(&["--check", "--records=first", "--json"]));
     assert_eq!((check["calls"].as_array().unwrap().len(), check["stale"].as_array().unwrap().len()), (4, 0), "{check}");
     assert!(check["calls"][0]["from"].as_str().unwrap().starts_with("record for heads="), "{check}");
@@ -347,6 +348,42 @@ fn a_crate_is_tuned_by_one_command() {
     assert!(said.contains("src has no rule"), "{said}");
     let said = bench.says(false, &["tune", "src/lib.rs#theirs", "--target=h200", "--shape=B=1,T=1,H=1"]);
     assert!(said.contains("no rule `theirs`"), "{said}");
+}
+
+/// Of two calls with as much work the one that programs make three times as often gets three quarters of the budget, and
+/// its turn first.
+#[test]
+fn the_budget_goes_by_how_often_programs_make_a_call() {
+    let bench = Bench::new();
+    for (folder, often, seldom) in
+        [("a", "B=2,T=1,H=4,HV=4", "B=4,T=1,H=2,HV=2"), ("b", "B=4,T=1,H=2,HV=2", "B=2,T=1,H=4,HV=4")]
+    {
+        // Two programs made the one call, one the other.
+        let seen = format!("gdn decode {often} 10\ngdn decode {seldom} 10\ngdn decode {often} 20\n");
+        std::fs::write(bench.path("seen.txt"), seen).unwrap();
+        let limits = ["--device=vm", "--candidates=1", "--budget=80s", "--records", folder];
+        let said = bench.says(true, &[&["tune", "gdn.gdn2", "--seen=seen.txt", "--target=h200"], &limits[..]].concat());
+        let (first, second) =
+            (said.find(&format!("gdn decode {often}: 60 s\n")), said.find(&format!("gdn decode {seldom}: ")));
+        assert!(first.is_some() && first < second, "{said}");
+    }
+}
+
+#[test]
+fn what_a_search_for_one_call_came_to_is_there_as_json() {
+    let bench = Bench::new();
+    let found = json(&bench.tune(&["--device=vm", "--json"]));
+    let [call] = found["calls"].as_array().unwrap().as_slice() else { panic!("{found}") };
+    assert_eq!((&found["gpu"], &found["times"], &call["rule"]), (&"h200".into(), &"counted".into(), &"gdn".into()));
+    assert_eq!(found["written"], call["written"], "{found}");
+    assert_eq!(found["written"] == true, bench.path("tuning/h200.json").exists(), "{found}");
+    let report = &found["report"];
+    let candidates = report["candidates"].as_array().unwrap();
+    assert_eq!((report["legal"].as_u64(), candidates.len()), (Some(5), 5), "{report}");
+    let micros = |candidate: &serde_json::Value| candidate["micros"].as_f64().unwrap();
+    let winner = candidates.iter().find(|candidate| candidate["schedule"] == report["winner"]).unwrap();
+    assert!(candidates.iter().all(|candidate| micros(candidate) >= micros(winner)), "{report}");
+    assert!(call["after_micros"].as_f64().unwrap() <= call["before_micros"].as_f64().unwrap(), "{found}");
 }
 
 #[test]

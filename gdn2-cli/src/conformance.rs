@@ -82,9 +82,11 @@ impl Args {
         for kernel in chosen {
             if let Device::Cuda(gpu) = &device {
                 let sm = gpu.arch().limits().sm;
-                // What needs 9.0 is compiled for sm_90a, which no other GPU runs.
-                if sm < kernel.sm || kernel.sm == 90 && sm != 90 {
-                    rows.push(Row::new(kernel, "skipped", format!("needs sm_{}, the GPU is sm_{sm}", kernel.sm)));
+                if !kernel.runs_on(sm) {
+                    let (least, most) = (kernel.sm, kernel.until);
+                    let range =
+                        if most == u32::MAX { format!("sm_{least}") } else { format!("sm_{least} to sm_{most}") };
+                    rows.push(Row::new(kernel, "skipped", format!("needs {range}, the GPU is sm_{sm}")));
                     continue;
                 }
             }

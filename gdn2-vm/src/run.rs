@@ -77,6 +77,7 @@ impl Ready<'_> {
             dynamic_shared: self.launch.shared_bytes,
             late: landing == Landing::Late,
             level: Level::detect(),
+            sm: self.launch.limits.sm,
             instructions: self.launch.instructions,
         };
         blocks::<O>(&grid, shared, &shuffled(self.launch.grid, order))

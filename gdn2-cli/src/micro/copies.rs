@@ -49,6 +49,7 @@ pub fn answer(asked: &Asked<'_>, number: usize, route: &'static str) -> Result<R
         name: route.to_owned(),
         ptx: compiled.ptx.clone(),
         sm: 90,
+        until: 90,
         threads: THREADS,
         inputs: vec![turns.to_le_bytes().to_vec(), vec![0; BYTES]],
         maps: maps.clone(),

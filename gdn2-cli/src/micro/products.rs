@@ -91,6 +91,7 @@ impl Question {
             name: self.name.to_owned(),
             ptx: compiled.ptx.clone(),
             sm: 90,
+            until: 90,
             threads: self.threads(),
             inputs: vec![turns.to_le_bytes().to_vec()],
             maps: Vec::new(),

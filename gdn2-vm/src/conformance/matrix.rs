@@ -1,10 +1,12 @@
-//! `mma.sync` fragments and sums: small integers, exact in any order, and random values within the sum's bound.
+//! `mma.sync` fragments and sums: small integers, exact in any order, and numbers of all sizes, whose sums depend on the
+//! architecture.
 //!
 //! Fragment layouts: PTX ISA, "Matrix fragments for mma.m16n8k16" and "for mma.m16n8k8" (tf32).
 
 use super::convert::{BF16, F16, Format};
 use super::edges::Stream;
 use super::ptx::{header, words};
+use super::sums::{Sums, element};
 use super::{Expected, Kernel};
 
 /// One shape: K, elements packed per register, and how an element is rounded to bits and read back.
@@ -15,6 +17,18 @@ struct Shape {
     per_word: usize,
     round: fn(f64) -> u32,
     value: fn(u32) -> f64,
+    /// Smallest exponent of the format; factors of sizes up to 2^±reach are drawn.
+    lowest: i32,
+    reach: i32,
+}
+
+/// What is drawn, and the architectures whose sums are expected.
+#[derive(Clone, Copy)]
+enum Drawn {
+    Integers,
+    /// Ampere and Ada: half of the longer rows at once.
+    Early,
+    Late,
 }
 
 fn halves(format: Format, bits: u32) -> f64 {
@@ -29,6 +43,8 @@ const SHAPES: [Shape; 4] = [
         per_word: 2,
         round: |x| BF16.round(x),
         value: |b| halves(BF16, b),
+        lowest: -126,
+        reach: 70,
     },
     Shape {
         name: "mma.m16n8k16.f16",
@@ -37,6 +53,8 @@ const SHAPES: [Shape; 4] = [
         per_word: 2,
         round: |x| F16.round(x),
         value: |b| halves(F16, b),
+        lowest: -14,
+        reach: 16,
     },
     Shape {
         name: "mma.m16n8k8.bf16",
@@ -45,6 +63,8 @@ const SHAPES: [Shape; 4] = [
         per_word: 2,
         round: |x| BF16.round(x),
         value: |b| halves(BF16, b),
+        lowest: -126,
+        reach: 70,
     },
     Shape {
         name: "mma.m16n8k8.tf32",
@@ -53,6 +73,8 @@ const SHAPES: [Shape; 4] = [
         per_word: 1,
         round: |x| (x as f32).to_bits() & !0x1fff,
         value: |b| f64::from(f32::from_bits(b)),
+        lowest: -126,
+        reach: 70,
     },
 ];
 
@@ -67,15 +89,27 @@ impl Shape {
         (lane % 4 * self.per_word + r * 4 * self.per_word, lane / 4)
     }
 
-    fn kernel(&self, integers: bool) -> Kernel {
+    fn kernel(&self, drawn: Drawn) -> Kernel {
         let mut stream = Stream(31 + self.k as u64);
-        let mut draw = |limit: u64| {
-            let raw = stream.next();
-            if integers { (raw % limit) as f64 - (limit / 2) as f64 } else { (raw >> 11) as f64 / 2f64.powi(52) - 1.0 }
+        let mut draw = |line: usize, at: usize, limit: u64, reach: i32| match drawn {
+            Drawn::Integers => (stream.next() % limit) as f64 - (limit / 2) as f64,
+            _ => element(&mut stream, line, at, reach),
         };
-        let a: Vec<u32> = (0..16 * self.k).map(|_| (self.round)(draw(17))).collect();
-        let b: Vec<u32> = (0..self.k * 8).map(|_| (self.round)(draw(17))).collect();
-        let c: Vec<f32> = (0..16 * 8).map(|_| draw(101) as f32).collect();
+        let mut a: Vec<u32> = (0..16 * self.k).map(|i| (self.round)(draw(i / self.k, i, 17, self.reach))).collect();
+        let b: Vec<u32> = (0..self.k * 8).map(|i| (self.round)(draw(i % 8, i / 8, 17, self.reach))).collect();
+        let c: Vec<f32> = (0..16 * 8).map(|i| draw(i / 8 + i, i, 101, (2 * self.reach).min(100)) as f32).collect();
+        if !matches!(drawn, Drawn::Integers) {
+            // A row of infinity, and one of infinity and its negative.
+            a[14 * self.k] = (self.round)(f64::INFINITY);
+            a[15 * self.k] = (self.round)(f64::INFINITY);
+            a[15 * self.k + 1] = (self.round)(f64::NEG_INFINITY);
+        }
+        let sums = |early: bool| Sums {
+            group: if early { 8 / (3 - self.per_word) } else { self.k },
+            bits: if early { 24 } else { 25 },
+            kept: 23,
+            lowest: self.lowest,
+        };
         let pack = |elements: &[u32], at: &dyn Fn(usize) -> usize| {
             (0..self.per_word).fold(0u32, |acc, e| acc | elements[at(e)] << (16 * e))
         };
@@ -94,27 +128,32 @@ impl Shape {
             left.chain(right).collect::<Vec<_>>()
         };
         let place = |lane: usize, r: usize| (lane / 4 + r / 2 * 8, lane % 4 * 2 + r % 2);
-        let (mut input, mut exact, mut bound) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut input, mut expected) = (Vec::new(), Vec::new());
         for lane in 0..32 {
             input.extend(registers(lane));
             for r in 0..4 {
                 let (row, column) = place(lane, r);
                 let start = c[row * 8 + column];
                 input.push(start.to_bits());
-                let products = (0..self.k).map(|k| (self.value)(a[row * self.k + k]) * (self.value)(b[k * 8 + column]));
-                let (sum, size) = products.fold((0.0, 0.0), |(sum, size): (f64, f64), p| (sum + p, size + p.abs()));
-                exact.push(sum + f64::from(start));
-                bound.push(self.k as f64 * 2f64.powi(-23) * (size + f64::from(start).abs()));
+                let factors = |k: usize| ((self.value)(a[row * self.k + k]), (self.value)(b[k * 8 + column]));
+                let products: Vec<(f64, f64)> = (0..self.k).map(factors).collect();
+                expected.push(match drawn {
+                    Drawn::Integers => {
+                        let sum = products.iter().fold(f64::from(start), |sum, (a, b)| sum + a * b);
+                        (sum as f32).to_bits()
+                    }
+                    Drawn::Early => sums(true).of(&products, start.into()),
+                    Drawn::Late => sums(false).of(&products, start.into()),
+                });
             }
         }
-        let expected = if integers {
-            Expected::Words(exact.iter().map(|x| (*x as f32).to_bits()).collect())
-        } else {
-            Expected::Sums { exact, bound }
+        let (kind, sm, until) = match drawn {
+            Drawn::Integers => ("integers", 80, u32::MAX),
+            Drawn::Early => ("sums.ampere", 80, 89),
+            Drawn::Late => ("sums.hopper", 90, u32::MAX),
         };
-        let kind = if integers { "integers" } else { "random" };
         let name = format!("{}.{kind}", self.name);
-        Kernel::new(name, 80, self.ptx(counts), vec![words(&input)], expected)
+        Kernel { until, ..Kernel::new(name, sm, self.ptx(counts), vec![words(&input)], Expected::Words(expected)) }
     }
 
     fn ptx(&self, (left, right): (usize, usize)) -> String {
@@ -139,5 +178,6 @@ impl Shape {
 }
 
 pub(super) fn kernels() -> Vec<Kernel> {
-    SHAPES.iter().flat_map(|shape| [shape.kernel(true), shape.kernel(false)]).collect()
+    let each = [Drawn::Integers, Drawn::Early, Drawn::Late];
+    SHAPES.iter().flat_map(|shape| each.map(|drawn| shape.kernel(drawn))).collect()
 }

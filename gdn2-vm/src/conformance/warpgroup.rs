@@ -1,5 +1,5 @@
-//! `wgmma`: both sources of A, both majors, the four swizzles, several N, seven factor types; small integers exactly,
-//! random values within the sum's bound. The factors arrive as images of shared memory, laid out here.
+//! `wgmma`: both sources of A, both majors, the four swizzles, several N, seven factor types; small integers,
+//! and numbers of all sizes, to the bit. The factors arrive as images of shared memory, laid out here.
 //!
 //! Layouts: PTX ISA, "Shared Memory Matrix Layout" and "Strides" of wgmma.mma_async; registers: "Register Fragments".
 
@@ -7,6 +7,7 @@ use super::convert::{BF16, F16};
 use super::edges::Stream;
 use super::ptx::{header, words};
 use super::small::{E4M3, E5M2};
+use super::sums::{Sums, element};
 use super::{Expected, Kernel};
 use std::fmt::Write;
 
@@ -72,6 +73,16 @@ impl Factor {
 
     fn depth(self) -> usize {
         32 / self.bytes()
+    }
+
+    fn sums(self) -> Sums {
+        let (bits, lowest) = match self {
+            Factor::E4m3 => (13, -6),
+            Factor::E5m2 => (13, -14),
+            Factor::F16 => (25, -14),
+            _ => (25, -126),
+        };
+        Sums { group: 32, bits, kept: bits.min(23), lowest }
     }
 
     fn bits(self, value: f64) -> u32 {
@@ -159,7 +170,7 @@ impl Product {
         let [a, b] = self.across.map(major);
         let a = if self.registers { "registers" } else { a };
         let swizzle = [0, 128, 64, 32][self.swizzle];
-        let kind = if self.integers { "integers" } else { "random" };
+        let kind = if self.integers { "integers" } else { "sums" };
         let sign = if self.negate { ".negated" } else { "" };
         let k = self.factor.depth();
         format!("wgmma.m64n{}k{k}.{}.{a}.{b}.swizzle{swizzle}{sign}.{kind}", self.n, self.factor.name())
@@ -168,31 +179,31 @@ impl Product {
     fn kernel(&self) -> Kernel {
         let (n, depth, factor) = (self.n, self.factor.depth(), self.factor);
         let mut stream = Stream(41 + n as u64);
-        let mut draw = |limit: u64| {
-            let raw = stream.next();
+        let reach = -factor.sums().lowest.max(-70);
+        let mut draw = |line: usize, at: usize, limit: u64, reach: i32| {
             if self.integers {
-                (raw % limit) as f64 - (limit / 2) as f64
+                (stream.next() % limit) as f64 - (limit / 2) as f64
             } else {
-                (raw >> 11) as f64 / 2f64.powi(52) - 1.0
+                element(&mut stream, line, at, reach)
             }
         };
-        let a: Vec<u32> = (0..64 * depth).map(|_| factor.bits(draw(17))).collect();
-        let b: Vec<u32> = (0..n * depth).map(|_| factor.bits(draw(17))).collect();
-        let c: Vec<f32> = (0..64 * n).map(|_| draw(101) as f32).collect();
-        let (mut exact, mut bound) = (Vec::new(), Vec::new());
-        for (i, start) in c.iter().enumerate() {
-            let products = (0..depth).map(|k| factor.value(a[i / n * depth + k]) * factor.value(b[i % n * depth + k]));
-            let (sum, size) = products.fold((0.0, 0.0), |(sum, size): (f64, f64), p| (sum + p, size + p.abs()));
-            let start = f64::from(*start);
-            exact.push(start + if self.negate { -sum } else { sum });
-            bound.push(depth as f64 * 2f64.powi(-23) * (size + start.abs()));
-        }
+        let a: Vec<u32> = (0..64 * depth).map(|i| factor.bits(draw(i / depth, i, 17, reach))).collect();
+        let b: Vec<u32> = (0..n * depth).map(|i| factor.bits(draw(i / depth, i, 17, reach))).collect();
+        let c: Vec<f32> = (0..64 * n).map(|i| draw(i / n + i, i, 101, (2 * reach).min(100)) as f32).collect();
         let sum = |x: f64| if factor.integer() { x as i32 as u32 } else { (x as f32).to_bits() };
-        let expected = if self.integers {
-            Expected::Words(exact.iter().map(|x| sum(*x)).collect())
-        } else {
-            Expected::Sums { exact, bound }
-        };
+        let sums = c.iter().enumerate().map(|(i, start)| {
+            let sign = if self.negate { -1.0 } else { 1.0 };
+            let value = |bits: u32| factor.value(bits);
+            let factors = |k: usize| (sign * value(a[i / n * depth + k]), value(b[i % n * depth + k]));
+            let products: Vec<(f64, f64)> = (0..depth).map(factors).collect();
+            let start = f64::from(*start);
+            if self.integers {
+                sum(products.iter().fold(start, |sum, (a, b)| sum + a * b))
+            } else {
+                factor.sums().of(&products, start)
+            }
+        });
+        let expected = Expected::Words(sums.collect());
         let tiles = [Tile::new(self, 0), Tile::new(self, 1)];
         let per = 4 / factor.bytes();
         let packed = |part: &[u32]| part.iter().rev().fold(0, |word, v| word << (32 / per % 32) | v);
@@ -278,7 +289,7 @@ pub(super) fn kernels() -> Vec<Kernel> {
     }
     all.extend([8, 24, 96, 128, 256].map(|n| Product { n, ..PLAIN }));
     all.extend([8, 128, 256].map(|n| Product { n, registers: true, factor: Factor::F16, ..PLAIN }));
-    for factor in [Factor::Bf16, Factor::F16, Factor::Tf32] {
+    for factor in [Factor::Bf16, Factor::F16, Factor::Tf32, Factor::E4m3, Factor::E5m2] {
         all.push(Product { factor, integers: false, n: 32, ..PLAIN });
     }
     for factor in [Factor::E4m3, Factor::E5m2, Factor::S8, Factor::U8] {

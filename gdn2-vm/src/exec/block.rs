@@ -31,6 +31,8 @@ pub(crate) struct Grid<'a> {
     /// Asynchronous copies land at the wait.
     pub(crate) late: bool,
     pub(crate) level: Level,
+    /// Compute capability of the GPU that is stood in for, times ten.
+    pub(crate) sm: u32,
     /// Warp instructions after which a block counts as never ending.
     pub(crate) instructions: u64,
 }

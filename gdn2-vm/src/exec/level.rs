@@ -1,6 +1,7 @@
 //! Code compiled three times and chosen at run time by what the processor has: baseline, AVX2 with FMA, AVX-512.
 
 use crate::exec::alu;
+use crate::exec::fused::{self, Unit};
 use crate::exec::lanes::{Regs, Wide, Word};
 use crate::exec::mma;
 use crate::isa::inst::{Alu, Factor};
@@ -71,18 +72,13 @@ by_level! {
 }
 
 by_level! {
-    /// The 16 x 8 product of two fragments of 16-bit factors, depth 8 or 16, plus c, as a fragment.
-    mma_halves(factor: Factor, a: &[&Word], b: &[&Word], c: &[Word; 4]) -> [Word; 4] = mma::halves
+    /// The 16 x 8 product of two fragments, of the depth that b's words hold, plus c, as a fragment.
+    mma(unit: &Unit, factor: Factor, a: &[&Word], b: &[&Word], c: &[Word; 4]) -> [Word; 4] = mma::product
 }
 
 by_level! {
-    /// The 16 x 8 product of two fragments of tf32 factors, depth 4 or 8, plus c, as a fragment.
-    mma_tf32(a: &[&Word], b: &[&Word], c: &[Word; 4]) -> [Word; 4] = mma::tf32
-}
-
-by_level! {
-    /// out[i][j] = sum over k of a[i][k] * b[k][j], 16 rows and `n` columns (a multiple of 8).
-    dot(a: &[[f32; 16]; 16], depth: usize, b: &[f32], n: usize, out: &mut [f32]) = mma::dot
+    /// See [`fused::add`].
+    add(unit: &Unit, a: &[f32], depth: usize, b: &[f32], n: usize, sums: &mut [f32]) = fused::add
 }
 
 /// What a warp's addresses span.

@@ -3,9 +3,9 @@
 use crate::exec::access::aligned;
 use crate::exec::access::{Request, addresses};
 use crate::exec::block::Block;
+use crate::exec::fused::{Unit, pair};
 use crate::exec::lanes::Word;
-use crate::exec::level::{self, Level};
-use crate::exec::mma::pair;
+use crate::exec::level;
 use crate::exec::observe::{Agent, Kind, Observer};
 use crate::exec::tiles;
 use crate::exec::warp::Warp;
@@ -19,29 +19,36 @@ impl<O: Observer> Block<'_, O> {
         match op {
             Matrix::Mma { factor, d, a, b, c, .. } => {
                 let c = c.map(|c| w.regs.r[c as usize]);
-                let out = product(self.grid.level, w, *factor, a, b, &c);
+                let out = self.fragments(w, *factor, Type::F32, a, b, &c);
                 for (d, v) in d.iter().zip(out) {
                     w.regs.r[*d as usize] = v;
                 }
             }
             Matrix::MmaF16 { d, a, b, c, .. } => {
-                // Sums of halves: the words hold a pair each, rounded once more at the end.
+                // Sums of halves: the words hold a pair each.
                 let pairs = c.map(|c| w.regs.r[c as usize].map(|v| pair(Factor::F16, v).map(f32::to_bits)));
                 let c: [Word; 4] = std::array::from_fn(|i| pairs[i / 2].map(|v| v[i % 2]));
-                let out = product(self.grid.level, w, Factor::F16, a, b, &c);
+                let out = self.fragments(w, Factor::F16, Type::F16, a, b, &c);
                 let half = |v: u32| to_half(f64::from(f32::from_bits(v)), Type::F16, Round::Nearest);
                 for (i, d) in d.iter().enumerate() {
                     w.regs.r[*d as usize] =
                         std::array::from_fn(|l| half(out[2 * i][l]) | half(out[2 * i + 1][l]) << 16);
                 }
             }
-            Matrix::Tiled(t) => tiles::product(&mut w.regs, t),
+            Matrix::Tiled(t) => tiles::product(&mut w.regs, t, self.grid.sm),
             Matrix::Transpose { d, a } => {
                 let v = transpose(&w.regs.r[*a as usize]);
                 w.regs.r[*d as usize] = v;
             }
         }
         Ok(())
+    }
+
+    fn fragments(&self, w: &Warp, factor: Factor, sum: Type, a: &[Slot], b: &[Slot], c: &[Word; 4]) -> [Word; 4] {
+        let word = |s: &[Slot], i: usize| &w.regs.r[s[i.min(s.len() - 1)] as usize];
+        let (wa, wb) = ([word(a, 0), word(a, 1), word(a, 2), word(a, 3)], [word(b, 0), word(b, 1)]);
+        let unit = Unit::warp(self.grid.sm, [factor.ty(); 2], sum);
+        level::mma(self.grid.level, &unit, factor, &wa[..a.len()], &wb[..b.len()], c)
     }
 
     /// The row addresses of lanes 8i..8i+7 serve matrix i.
@@ -101,16 +108,6 @@ impl<O: Observer> Block<'_, O> {
             }
         }
         Ok(())
-    }
-}
-
-fn product(level: Level, w: &Warp, factor: Factor, a: &[Slot], b: &[Slot], c: &[Word; 4]) -> [Word; 4] {
-    let word = |s: &[Slot], i: usize| &w.regs.r[s[i.min(s.len() - 1)] as usize];
-    let (wa, wb) = ([word(a, 0), word(a, 1), word(a, 2), word(a, 3)], [word(b, 0), word(b, 1)]);
-    if factor == Factor::Tf32 {
-        level::mma_tf32(level, &wa[..a.len()], &wb[..b.len()], c)
-    } else {
-        level::mma_halves(level, factor, &wa[..a.len()], &wb[..b.len()], c)
     }
 }
 

@@ -10,6 +10,7 @@ pub(crate) mod collective;
 pub(crate) mod count;
 pub(crate) mod float;
 pub(crate) mod footprint;
+pub(crate) mod fused;
 pub(crate) mod lanes;
 pub(crate) mod level;
 pub(crate) mod matrix;

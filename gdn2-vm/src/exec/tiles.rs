@@ -4,13 +4,14 @@
 use crate::exec::access::aligned;
 use crate::exec::access::{Request, addresses};
 use crate::exec::block::Block;
+use crate::exec::fused::{self, Unit};
 use crate::exec::lanes::{Regs, Word, lanes, put};
 use crate::exec::observe::{Agent, Kind, Observer};
 use crate::exec::warp::Warp;
 use crate::isa::inst::Order;
 use crate::isa::inst::{Fragment, Part, Round, Slot, Tiled};
 use crate::num::float8;
-use crate::num::{NAN32, Type, from_half, to_half};
+use crate::num::{Type, from_half, to_half};
 use crate::report::trap::{Exec, Fault, fail};
 
 /// Bits of an element in a register or in memory.
@@ -74,8 +75,8 @@ pub(crate) fn factor(words: &[&Word], lines: usize, depth: usize, ty: Type) -> V
     all
 }
 
-/// Runs one product; the sums of products of each element are taken in order of k, the addend joins last.
-pub(crate) fn product(g: &mut Regs, t: &Tiled) {
+/// Runs one product on compute capability `sm` / 10.
+pub(crate) fn product(g: &mut Regs, t: &Tiled, sm: u32) {
     let (m, n, k) = (usize::from(t.m), usize::from(t.n), usize::from(t.k));
     if t.sum == Type::F64 {
         return doubles(g, t, m, k);
@@ -84,10 +85,7 @@ pub(crate) fn product(g: &mut Regs, t: &Tiled) {
         factor(&slots.iter().map(|s| &g.r[*s as usize]).collect::<Vec<_>>(), lines, k, ty)
     };
     let (a, b) = (of(&t.a, m, t.factors[0]), of(&t.b, n, t.factors[1]));
-    let dot = |row: usize, column: usize| {
-        let products = a[row * k..][..k].iter().zip(&b[column * k..][..k]);
-        products.fold(0.0, |sum, (a, b)| sum + if t.differing { (a - b).abs() } else { a * b })
-    };
+    let unit = Unit::warp(sm, t.factors, t.sum);
     // Packed sums of halves share a register, so all are made before any is written.
     let mut out = vec![[0u32; 32]; t.d.len()];
     for (r, out) in out.iter_mut().enumerate() {
@@ -97,7 +95,8 @@ pub(crate) fn product(g: &mut Regs, t: &Tiled) {
                 let at = r * per_register(t.sum) + e;
                 let from = per_register(t.start);
                 let start = g.r[t.c[at / from] as usize][lane] >> (16 * (at % from));
-                *out |= sum(t, start, dot(row, column)) << (16 * e);
+                let factors = (&a[row * k..][..k], &b[column * k..][..k]);
+                *out |= sum(t, &unit, factors, start) << (16 * e);
             }
         }
     }
@@ -106,20 +105,17 @@ pub(crate) fn product(g: &mut Regs, t: &Tiled) {
     }
 }
 
-/// The addend and a sum of products as one element of the result.
-fn sum(t: &Tiled, start: u32, products: f32) -> u32 {
+/// One element of the result: a row times a column, and the addend.
+fn sum(t: &Tiled, unit: &Unit, (row, column): (&[f32], &[f32]), start: u32) -> u32 {
     if t.sum == Type::S32 {
-        // No sum of 32 products of bytes, 64 of four bits or 256 of bits leaves what f32 holds exactly.
-        let (start, products) = (start as i32, products as i32);
+        let term = |(a, b): (&f32, &f32)| if t.differing { (a - b).abs() as i32 } else { (a * b) as i32 };
+        let (start, products) = (start as i32, row.iter().zip(column).map(term).sum());
         return (if t.saturate { start.saturating_add(products) } else { start.wrapping_add(products) }) as u32;
     }
     let start = if t.start == Type::F16 { from_half(start & 0xffff, Type::F16) } else { f32::from_bits(start) };
-    let sum = start + products;
-    match t.sum {
-        Type::F16 => to_half(f64::from(sum), Type::F16, Round::Nearest),
-        _ if sum.is_nan() => NAN32,
-        _ => sum.to_bits(),
-    }
+    let parts = row.chunks(unit.group).zip(column.chunks(unit.group));
+    let sum = parts.fold(start, |sum, (a, b)| fused::one(unit, a.iter().copied().zip(b.iter().copied()), sum));
+    if t.sum == Type::F16 { to_half(f64::from(sum), Type::F16, Round::Nearest) } else { sum.to_bits() }
 }
 
 /// Doubles: a chain of fused multiply-adds in order of k.

@@ -2,9 +2,10 @@
 
 use crate::exec::access::aligned;
 use crate::exec::block::Block;
+use crate::exec::fused::{DEPTH, ROWS, Unit, pair};
 use crate::exec::lanes::Word;
 use crate::exec::level;
-use crate::exec::mma::{pair, rows};
+use crate::exec::mma::rows;
 use crate::exec::observe::{Access, Agent, Kind, Observer, Sync};
 use crate::exec::tiles;
 use crate::exec::warp::Warp;
@@ -12,7 +13,7 @@ use crate::isa::hopper::{Async, FactorA, Factors, Wgmma};
 use crate::isa::inst::Space;
 use crate::isa::inst::{Factor, Order, Round, Slot};
 use crate::memory::tensor_map::Swizzle;
-use crate::num::{NAN32, Type, to_half};
+use crate::num::{Type, to_half};
 use crate::report::trap::{Exec, Fault, fail};
 
 /// A matrix descriptor, decoded.
@@ -85,61 +86,88 @@ impl<O: Observer> Block<'_, O> {
         match m.factors {
             Factors::Same(Factor::Tf32) => {
                 let value = |v| [pair(Factor::Tf32, v)[0]];
-                self.product_of::<1, 1>(w, m, [&value, &value], |a| [rows(Factor::Tf32, a)])
+                self.product_of(w, m, [&value, &value], |a| rows(Factor::Tf32, a, 8))
             }
             Factors::Same(factor) => {
                 let values = |v| pair(factor, v);
-                self.product_of::<2, 1>(w, m, [&values, &values], |a| [rows(factor, a)])
+                self.product_of(w, m, [&values, &values], |a| rows(factor, a, 16))
             }
             Factors::Bytes(a, b) => {
                 let values = [a, b].map(|ty| move |v: u32| std::array::from_fn(|i| tiles::value(v >> (8 * i), ty)));
-                self.product_of::<4, 2>(w, m, [&values[0], &values[1]], |words| {
-                    let flat = tiles::factor(words, 16, 32, a);
-                    std::array::from_fn(|half| {
-                        std::array::from_fn(|row| std::array::from_fn(|k| flat[row * 32 + half * 16 + k]))
-                    })
+                self.product_of::<4>(w, m, [&values[0], &values[1]], |words| {
+                    let flat = tiles::factor(words, ROWS, DEPTH, a);
+                    std::array::from_fn(|i| flat[i])
                 })
             }
         }
     }
 
-    /// The product of factors with V values to a word; `PARTS` is how often 16 goes into its depth.
-    fn product_of<const V: usize, const PARTS: usize>(
+    /// The product of factors with V values to a word.
+    fn product_of<const V: usize>(
         &mut self,
         w: &mut Warp,
         m: &Wgmma,
         unpack: [&impl Fn(u32) -> [f32; V]; 2],
-        of_registers: impl Fn(&[&Word]) -> [[[f32; 16]; 16]; PARTS],
+        of_registers: impl Fn(&[&Word]) -> [f32; ROWS * DEPTH],
     ) -> Exec<()> {
         let (n, k) = (m.n as usize, usize::from(m.k));
         let mut a = match &m.a {
             FactorA::Registers(r) => of_registers(&r.iter().map(|s| &w.regs.r[*s as usize]).collect::<Vec<_>>()),
             FactorA::Shared { descriptor, mn_major } => {
                 let tile = Tile::decode(uniform(w, *descriptor)?, *mn_major);
-                let mut a = [[[0.0; 16]; 16]; PARTS];
+                let mut a = [0.0; ROWS * DEPTH];
                 // Each warp of the group owns 16 of the 64 rows.
                 let first = w.id % 4 * 16;
-                self.read(tile, unpack[0], first, 16, k, Agent::WgmmaA, |row, k, v| a[k / 16][row][k % 16] = v)?;
+                self.read(tile, unpack[0], first, 16, k, Agent::WgmmaA, |row, at, v| a[row * k + at] = v)?;
                 a
             }
         };
         if m.negate {
-            for v in a.as_flattened_mut().as_flattened_mut() {
+            for v in &mut a {
                 *v = -*v;
             }
         }
         let tile = Tile::decode(uniform(w, m.b)?, m.b_mn_major);
-        let mut b = [[0.0; 16 * 256]; PARTS];
-        self.read(tile, unpack[1], 0, m.n, k, Agent::WgmmaB, |col, k, v| b[k / 16][k % 16 * n + col] = v)?;
-        let mut out = [0.0; 16 * 256];
-        let depth = k / PARTS;
-        level::dot(self.grid.level, &a[0], depth, &b[0][..depth * n], n, &mut out[..16 * n]);
-        for (a, b) in a.iter().zip(&b).skip(1) {
-            let mut more = [0.0; 16 * 256];
-            level::dot(self.grid.level, a, depth, &b[..depth * n], n, &mut more[..16 * n]);
-            out.iter_mut().zip(more).for_each(|(out, more)| *out += more);
+        let mut b = [0.0; DEPTH * 256];
+        self.read(tile, unpack[1], 0, m.n, k, Agent::WgmmaB, |column, at, v| b[at * n + column] = v)?;
+        let p = w.regs.p[m.scale_d.0 as usize] ^ m.scale_d.1;
+        if p != 0 && p != u32::MAX {
+            return fail(Fault::Wgmma("scale-d differs between lanes".to_owned()));
         }
-        accumulate(w, m, &out)
+        let (a, b, keep) = (&a[..ROWS * k], &b[..k * n], p != 0);
+        if m.sum == Type::S32 {
+            integers(w, m, a, b, keep);
+            return Ok(());
+        }
+        let mut sums = [0.0; ROWS * 256];
+        let per = if m.sum == Type::F16 { 2 } else { 1 };
+        if keep {
+            for (i, d) in m.d.iter().enumerate() {
+                for (lane, v) in w.regs.r[*d as usize].iter().enumerate() {
+                    let values = if per == 2 { pair(Factor::F16, *v) } else { [f32::from_bits(*v), 0.0] };
+                    for (e, v) in values.into_iter().enumerate().take(per) {
+                        let (row, column) = place(i * per + e, lane);
+                        sums[row * n + column] = v;
+                    }
+                }
+            }
+        }
+        let types = match m.factors {
+            Factors::Same(factor) => [factor.ty(); 2],
+            Factors::Bytes(a, b) => [a, b],
+        };
+        level::add(self.grid.level, &Unit::warpgroup(types, m.sum), a, k, b, n, &mut sums[..ROWS * n]);
+        for (i, d) in m.d.iter().enumerate() {
+            for (lane, d) in w.regs.r[*d as usize].iter_mut().enumerate() {
+                let of = |e: usize| {
+                    let (row, column) = place(i * per + e, lane);
+                    sums[row * n + column]
+                };
+                let half = |v: f32| to_half(f64::from(v), Type::F16, Round::Nearest);
+                *d = if per == 2 { half(of(0)) | half(of(1)) << 16 } else { of(0).to_bits() };
+            }
+        }
+        Ok(())
     }
 
     /// Hands on every element of lines `first` .. `first + count` of a factor, depth `k`.
@@ -206,38 +234,23 @@ impl<O: Observer> Block<'_, O> {
     }
 }
 
-/// Adds a warp's 16 rows of products to its sums, or starts them.
-fn accumulate(w: &mut Warp, m: &Wgmma, out: &[f32]) -> Exec<()> {
-    let n = m.n as usize;
-    let p = w.regs.p[m.scale_d.0 as usize] ^ m.scale_d.1;
-    if p != 0 && p != u32::MAX {
-        return fail(Fault::Wgmma("scale-d differs between lanes".to_owned()));
-    }
-    let keep = p != 0;
+/// Row and column of a lane's i-th sum: four for each 8 columns, (g, 2t), (g, 2t + 1), (g + 8, 2t), (g + 8, 2t + 1).
+fn place(i: usize, lane: usize) -> (usize, usize) {
+    (lane / 4 + i / 2 % 2 * 8, i / 4 * 8 + lane % 4 * 2 + i % 2)
+}
+
+/// Adds products of bytes to a warp's 16 rows of sums, or starts them.
+fn integers(w: &mut Warp, m: &Wgmma, a: &[f32], b: &[f32], keep: bool) {
+    let (n, k) = (m.n as usize, usize::from(m.k));
     for (i, d) in m.d.iter().enumerate() {
-        let to = &mut w.regs.r[*d as usize];
-        for (lane, v) in to.iter_mut().enumerate() {
-            let (g, t) = (lane / 4, lane % 4);
-            if m.sum == Type::F16 {
-                let at = (g + i % 2 * 8) * n + i / 2 * 8 + 2 * t;
-                let c = if keep { pair(Factor::F16, *v) } else { [0.0; 2] };
-                let half = |v: f32| to_half(f64::from(v), Type::F16, Round::Nearest);
-                *v = half(out[at] + c[0]) | half(out[at + 1] + c[1]) << 16;
-                continue;
-            }
-            // Four words for each 8 columns: (g, 2t), (g, 2t+1), (g+8, 2t), (g+8, 2t+1).
-            let at = (g + i / 2 % 2 * 8) * n + i / 4 * 8 + 2 * t + i % 2;
-            if m.sum == Type::S32 {
-                // No sum of 32 products of bytes leaves what f32 holds exactly.
-                let (start, products) = (if keep { *v as i32 } else { 0 }, out[at] as i32);
-                *v = (if m.saturate { start.saturating_add(products) } else { start.wrapping_add(products) }) as u32;
-            } else {
-                let sum = out[at] + if keep { f32::from_bits(*v) } else { 0.0 };
-                *v = if sum.is_nan() { NAN32 } else { sum.to_bits() };
-            }
+        for (lane, d) in w.regs.r[*d as usize].iter_mut().enumerate() {
+            let (row, column) = place(i, lane);
+            let factors = a[row * k..][..k].iter().zip(b[column..].iter().step_by(n));
+            let products = factors.map(|(a, b)| (a * b) as i32).sum();
+            let start = if keep { *d as i32 } else { 0 };
+            *d = (if m.saturate { start.saturating_add(products) } else { start.wrapping_add(products) }) as u32;
         }
     }
-    Ok(())
 }
 
 /// A descriptor: the same in every lane.

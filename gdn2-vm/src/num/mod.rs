@@ -157,7 +157,7 @@ fn format(ty: Type) -> Format {
 }
 
 /// 2^e for any e a float of ours needs.
-fn exp2i(e: i32) -> f64 {
+pub(crate) fn exp2i(e: i32) -> f64 {
     f64::from_bits(((e + 1023) as u64) << 52)
 }
 

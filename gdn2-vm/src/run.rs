@@ -170,7 +170,7 @@ fn difference(first: &Memory, second: &Memory, again: &Result<Report, Trap>) -> 
     Some(format!("byte {byte} of buffer `{}` came out differently", a.name))
 }
 
-/// What a run of all blocks gives.
+/// What a run of blocks gives.
 struct Pass<O> {
     /// Warp instructions.
     ended: Result<u64, Trap>,
@@ -178,38 +178,53 @@ struct Pass<O> {
     printed: String,
 }
 
+impl<O: Observer> Pass<O> {
+    const NOTHING: Self = Pass { ended: Ok(0), observer: None, printed: String::new() };
+
+    /// The blocks after those that are in, unless one of these trapped.
+    fn join(&mut self, next: Self) {
+        let Ok(all) = self.ended else { return };
+        match (&mut self.observer, next.observer) {
+            (Some(all), Some(more)) => all.merge(more),
+            (all, more) => *all = more.or(all.take()),
+        }
+        self.printed.push_str(&next.printed);
+        self.ended = next.ended.map(|more| all + more);
+    }
+}
+
+/// Parts of a grid that each thread takes, one after another: what is known of a part's blocks is one observer's, so
+/// memory does not grow with the grid.
+const PARTS: usize = 16;
+
 /// Runs all blocks; the observers are merged in launch order, up to the first that trapped.
 fn blocks<O: Observer>(grid: &Grid<'_>, launch: &O::Launch, order: &[usize]) -> Pass<O> {
     let [gx, gy, _] = grid.grid.map(|n| n as usize);
     // Once a block has trapped, the later ones need not run.
     let failed = AtomicUsize::new(usize::MAX);
-    let results: Vec<_> = order
-        .par_iter()
+    let each = order.len().div_ceil(rayon::current_num_threads() * PARTS).max(1);
+    let parts: Vec<_> = order
+        .par_chunks(each)
         .enumerate()
-        .map_init(Scratch::default, |scratch, (at, &i)| {
-            if at > failed.load(Ordering::Relaxed) {
-                return None;
+        .map_init(Scratch::default, |scratch, (part, blocks)| {
+            let mut whole = Pass::<O>::NOTHING;
+            for (at, &i) in (part * each..).zip(blocks) {
+                if at > failed.load(Ordering::Relaxed) {
+                    break;
+                }
+                let index = [i % gx, i / gx % gy, i / gx / gy].map(|n| n as u32);
+                let (ended, observer, printed) = block::run::<O>(grid, launch, index, scratch);
+                if ended.is_err() {
+                    failed.fetch_min(at, Ordering::Relaxed);
+                }
+                whole.join(Pass { ended, observer: Some(observer), printed });
             }
-            let index = [i % gx, i / gx % gy, i / gx / gy].map(|n| n as u32);
-            let r = block::run::<O>(grid, launch, index, scratch);
-            if r.0.is_err() {
-                failed.fetch_min(at, Ordering::Relaxed);
-            }
-            Some(r)
+            whole
         })
         .collect();
-    let mut whole: Pass<O> = Pass { ended: Ok(0), observer: None, printed: String::new() };
-    for (ended, observer, printed) in results.into_iter().flatten() {
-        match &mut whole.observer {
-            Some(all) => all.merge(observer),
-            None => whole.observer = Some(observer),
-        }
-        whole.printed.push_str(&printed);
-        let failed = ended.is_err();
-        whole.ended = whole.ended.and_then(|all| Ok(all + ended?));
-        if failed {
-            break;
-        }
+    let mut whole = Pass::NOTHING;
+    for part in parts {
+        whole.join(part);
     }
     whole
 }

@@ -295,6 +295,16 @@ impl Observer for Full {
         }
     }
 
+    fn leave(&mut self) {
+        self.races = Races::new(0, 0);
+        self.warps = Vec::new();
+        self.bars = Vec::new();
+        self.flags = HashMap::new();
+        self.mbars = Mbars::default();
+        self.held = Vec::new();
+        self.known = Known::default();
+    }
+
     fn merge(&mut self, other: Self) {
         self.left_out += other.left_out;
         for (key, raw) in other.found {

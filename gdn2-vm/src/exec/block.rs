@@ -114,6 +114,7 @@ pub(crate) fn run<O: Observer>(
     if result.is_ok() {
         block.observer.end(&block.mbars);
     }
+    block.observer.leave();
     let steps = warps.iter().map(|w| w.clock).sum();
     scratch.warps = warps;
     scratch.shared = block.shared;

@@ -167,6 +167,8 @@ pub(crate) trait Observer: Send + Sized {
     fn sync(&mut self, _at: At, _mask: u32, _sync: Sync) {}
     /// The block's threads have left, and these mbarriers as they are.
     fn end(&mut self, _mbars: &[Mbar]) {}
+    /// The block is over: what only its run needs is let go.
+    fn leave(&mut self) {}
     /// A block's findings join those of the blocks before it.
     fn merge(&mut self, other: Self);
 }

@@ -56,6 +56,14 @@ fn refused(ptx: &str) -> LoadError {
 }
 
 #[test]
+fn a_move_of_vectors_reads_all_before_it_writes() {
+    let body = "mov.u32 %r1, 1; mov.u32 %r2, 2; mov.u32 %r3, 3; mov.u32 %r4, 4;\n\
+                mov.v4.b32 {%r4, %r1, %r2, %r3}, {%r3, %r4, %r1, %r2};\n\
+                st.global.v4.b32 [%rd1], {%r1, %r2, %r3, %r4};";
+    assert_eq!(words("", body, 2), [4 | 1 << 32, 2 | 3 << 32]);
+}
+
+#[test]
 fn white_space_is_all_alike() {
     let body = ".visible .entry k(.param .u64 out) { .reg .b64 %rd<3>; ld.param.u64 %rd1, [out]; mov.b64 %rd2, 7; \
                 st.global.b64 [%rd1], %rd2; ret; }";

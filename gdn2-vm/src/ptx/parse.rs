@@ -497,14 +497,14 @@ impl<'a> Parser<'a> {
         let text = &self.text[first.start..self.tokens[self.at - 1].end];
         let statement = Statement { guard, opcode, apart, operands, scope, line: first.line, loc, text };
         // A move of vectors is a move of each element.
-        if let Some(ty) = ["mov.v2", "mov.v4"].iter().find_map(|v| opcode.strip_prefix(v))
+        if let Some(ty) = ["mov.v2", "mov.v4", "mov.v8"].iter().find_map(|v| opcode.strip_prefix(v))
             && let [Operand::Vector(to), Operand::Vector(from)] = &statement.operands[..]
             && to.len() == from.len()
         {
             let apart: Vec<&str> =
                 [ty].into_iter().filter(|ty| !ty.is_empty()).chain(statement.apart.clone()).collect();
-            for (d, a) in to.iter().zip(from) {
-                let operands = vec![d.clone(), a.clone()];
+            for (d, a) in in_turn(e, to, from) {
+                let operands = vec![d, a];
                 e.statements.push(Statement { opcode: "mov", apart: apart.clone(), operands, ..statement.clone() });
             }
             return Ok(());
@@ -512,4 +512,25 @@ impl<'a> Parser<'a> {
         e.statements.push(statement);
         Ok(())
     }
+}
+
+/// Moves of elements, one after another, that do what one move of all does: where an element is read after it was
+/// written, all go through registers of their own.
+fn in_turn<'a>(e: &mut EntryText<'a>, to: &[Operand<'a>], from: &[Operand<'a>]) -> Vec<(Operand<'a>, Operand<'a>)> {
+    let overlap = from.iter().enumerate().any(|(i, read)| to[..i].contains(read));
+    let pairs = || to.iter().cloned().zip(from.iter().cloned());
+    if !overlap {
+        return pairs().collect();
+    }
+    let (mut first, mut then) = (Vec::new(), Vec::new());
+    for (d, a) in pairs() {
+        let Operand::Reg(Reg { class, .. }) = d else { continue };
+        let count = &mut e.counts[class.file()];
+        let own = Operand::Reg(Reg { class, index: *count });
+        *count += 1;
+        first.push((own.clone(), a));
+        then.push((d, own));
+    }
+    first.append(&mut then);
+    first
 }

@@ -169,6 +169,9 @@ fn registers_come_as_vectors() {
                 st.global.v2.b32 [%rd1], v; mov.b32 %r3, v.y; st.global.b32 [%rd1+8], %r3; ld.global.v4.f32 w, [%rd1];\n\
                 st.global.f32 [%rd1+16], w.y;";
     assert_eq!(words("", body, 3), [4 << 32 | 3, 4, 4]);
+    let body = ".reg .v2.b32 v<3>; mov.u32 %r1, 3; mov.u32 %r2, 4; mov.v2.b32 v1, {%r1, %r2}; mov.v2.b32 v2, {%r2, %r1};\n\
+                st.global.v2.b32 [%rd1], v2; st.global.v2.b32 [%rd1+8], v1; mov.b32 %r3, v2.x; st.global.b32 [%rd1+16], %r3;";
+    assert_eq!(words("", body, 3), [3 << 32 | 4, 4 << 32 | 3, 4]);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use crate::ptx::inline;
 use crate::ptx::lex::{Kind, Token, lex};
 use crate::ptx::link::link;
 use crate::ptx::text::{
-    Class, EntryText, Formal, Operand, Reg, Scope, Statement, Store, Text, Variable, declare, lookup,
+    Class, EntryText, Formal, Operand, Reg, Scope, Statement, Store, Text, Variable, Vectors, declare, lookup,
 };
 
 pub(super) struct Parser<'a> {
@@ -450,17 +450,14 @@ impl<'a> Parser<'a> {
             } else {
                 0
             };
-            let all = n + u64::from(e.counts[class.file()]);
+            let all = n * u64::from(vector.max(1)) + u64::from(e.counts[class.file()]);
             if n > MOST_REGISTERS || all > MOST_REGISTERS {
                 return self.fail(format!("{all} registers of a kind in one kernel: at most {MOST_REGISTERS}"));
             }
             if vector > 0 {
-                if n > 0 {
-                    return self.fail("numbered vectors of registers: declare them one by one");
-                }
-                let index = e.counts[class.file()];
-                e.counts[class.file()] += vector;
-                e.scopes[scope].vectors.insert(name, (class, index, vector));
+                let (index, count) = (e.counts[class.file()], n as u32);
+                e.counts[class.file()] += vector * count.max(1);
+                e.scopes[scope].vectors.insert(name, Vectors { class, index, width: vector, count });
             } else {
                 declare(e, scope, name, class, n as u32);
             }

@@ -107,8 +107,8 @@ pub(crate) struct Initial<'a> {
 pub(crate) struct Scope<'a> {
     pub(crate) parent: usize,
     pub(crate) names: HashMap<&'a str, (Class, u32, u32)>,
-    /// Vectors of registers: class, first and number.
-    pub(crate) vectors: HashMap<&'a str, (Class, u32, u32)>,
+    /// Vectors of registers.
+    pub(crate) vectors: HashMap<&'a str, Vectors>,
     pub(crate) labels: HashMap<&'a str, usize>,
     /// Labels of a `.branchtargets`, by its own.
     pub(crate) targets: HashMap<&'a str, Vec<&'a str>>,
@@ -207,15 +207,31 @@ pub(crate) fn lookup(scopes: &[Scope<'_>], mut scope: usize, name: &str) -> Opti
 
 /// The registers of a vector, seen from `scope`.
 pub(crate) fn vector(scopes: &[Scope<'_>], mut scope: usize, name: &str) -> Option<Vec<Reg>> {
+    let prefix = name.trim_end_matches(|c: char| c.is_ascii_digit());
     loop {
-        if let Some(&(class, index, n)) = scopes[scope].vectors.get(name) {
-            return Some((index..index + n).map(|index| Reg { class, index }).collect());
+        let all = &scopes[scope].vectors;
+        let numbered = || {
+            let of = all.get(prefix)?;
+            Some((of, name[prefix.len()..].parse::<u32>().ok().filter(|i| *i < of.count)?))
+        };
+        if let Some((of, i)) = all.get(name).filter(|of| of.count == 0).map(|of| (of, 0)).or_else(numbered) {
+            let index = of.index + i * of.width;
+            return Some((index..index + of.width).map(|index| Reg { class: of.class, index }).collect());
         }
         if scope == 0 {
             return None;
         }
         scope = scopes[scope].parent;
     }
+}
+
+/// Vectors of registers under one name: one, or `count` numbered ones.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Vectors {
+    pub(crate) class: Class,
+    pub(crate) index: u32,
+    pub(crate) width: u32,
+    pub(crate) count: u32,
 }
 
 /// The statement a label stands for, seen from `scope`.

@@ -137,7 +137,7 @@ fn faults_of_records_are_noticed() {
     assert!(useless.contains("without it its calls get"), "{useless}");
 }
 
-/// Without a record: 16 heads fill a GPU in segments, 128 do alone; short sequences are not worth two more launches.
+/// Without a record: 16 heads fill a GPU in segments, 128 do alone; two more launches must pay.
 #[test]
 fn few_heads_are_divided_where_no_record_says_how() {
     let records = Records::default();
@@ -154,8 +154,9 @@ fn few_heads_are_divided_where_no_record_says_how() {
         // On wgmma with 132 multiprocessors, on mma.sync with 108.
         for (extents, wanted) in [
             (extents(1, 8192), [8, 6]),
-            (extents(1, 2048), [4, 4]),
-            (extents(1, 1024), [1, 1]),
+            // Where each channel decays at its own rate, chunks take twice as long and what divides them costs less beside them.
+            (extents(1, 2048), [if name == "gdn" { 5 } else { 8 }, 6]),
+            (extents(1, 1024), [if name == "gdn" { 1 } else { 8 }, 6]),
             (extents(1, 0), [1, 1]),
             (extents(0, 0), [1, 1]),
             (extents(4, 8192), [1, 1]),

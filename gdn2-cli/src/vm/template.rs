@@ -177,6 +177,10 @@ fn declared(text: &str, entry: &str) -> Option<Vec<Declared>> {
         if list.trim().is_empty() {
             return Some(Vec::new());
         }
+        // Which parameters there are is the preprocessor's to say: the PTX knows.
+        if list.contains('#') {
+            return None;
+        }
         split(list).into_iter().map(parameter).collect()
     })
 }
@@ -253,6 +257,7 @@ mod tests {
         assert_eq!(found, expected.map(|(name, pointer)| (name.to_owned(), pointer)));
         assert_eq!(names(text, "gemm_other"), Some(Vec::new()));
         assert_eq!(names(text, "nowhere"), None);
+        assert_eq!(names("__global__ void k(int a\n#if N\n, float b\n#endif\n) {}", "k"), None);
         // Whatever the text, it is read to an end.
         for broken in
             ["gemm(", "__global__ gemm(a", "/*", "__global__ gemm(,)", "//", "__global__ gemm(int (*f)(int), int)"]

@@ -8,12 +8,12 @@ use crate::forward;
 use crate::forward::numbers::{JOIN_ROWS, composes, first_blocks};
 use crate::gpu::standing;
 use crate::pass::Pass;
-use crate::plan::{self, Plan};
-use crate::schedule::space::{SEGMENTS, SPLITS};
+use crate::plan::{self, Fold, Plan};
+use crate::schedule::space::SPLITS;
 use crate::schedule::{Backward, Forward, Matrix, Scan, Schedule};
 use gdn2_dsl::Rule;
 
-/// What a call takes in hundredths of the time in which a block that serves all values takes one chunk: what begins and ends a
+/// What a call takes in hundredths of the time in which a block that serves all values takes one chunk of GDN: what begins and ends a
 /// kernel, two launches more, a third that joins maps, and in it a map for each wave of its blocks. Rounded from what the clock
 /// says of GDN's forward pass on an H200 (`gdn2-tune/tests/times`), where such a chunk takes 3.05 microseconds.
 const WHOLE: u64 = 170;
@@ -25,20 +25,25 @@ const MAPS: u64 = 75;
 /// What a block does for a chunk whatever values it serves; the rest is shared among the blocks of a head. Two blocks take 0.80
 /// to 0.84 of the time of one, of GDN and of KDA.
 const FACTORS: u64 = 60;
+/// A chunk of one decay for all channels and of one for each, where a block serves all values, in hundredths of GDN's on an
+/// H200: GDN's and KDA's take 3.05 and 6.6 microseconds there, and 9.1 and 16.3 on an A100's mma.sync.
+const ON_WGMMA: [u64; 2] = [100, 215];
+const ON_MMA: [u64; 2] = [300, 535];
 
 /// The grids of a kernel that leaves sequences whole, its own first: segments of a sequence, and slices of values on wgmma,
-/// where a block has a multiprocessor to itself. The forward pass of a training step is divided as its backward pass is.
-pub(crate) fn divisions(rule: &Rule, pass: Pass, schedule: Schedule, arch: Arch) -> Vec<Division> {
+/// where a block has a multiprocessor to itself. `counts` are those of segments, 1 first. The forward pass of a training step is
+/// divided as its backward pass is.
+pub(crate) fn divisions(rule: &Rule, pass: Pass, schedule: Schedule, arch: Arch, counts: &[u32]) -> Vec<Division> {
     let plan = plan::plan(rule, pass);
     let division = |scan: Forward, own: Schedule| Division::new(rule, &plan, scan, own, arch);
     match (pass, schedule) {
         (Pass::Forward, Schedule::Forward(whole)) => {
             let legal = |scan: &Forward| *scan == whole || forward::check(rule, &plan, *scan, arch).is_ok();
-            let all = grids(whole).into_iter().filter(legal);
+            let all = grids(whole, counts).into_iter().filter(legal);
             all.map(|scan| division(scan, Schedule::Forward(scan))).collect()
         }
         (Pass::Backward, Schedule::Backward(whole)) => {
-            let all = SEGMENTS.map(|segments| Backward { segments, ..whole }).into_iter();
+            let all = counts.iter().map(|segments| Backward { segments: *segments, ..whole });
             let legal = |own: &Backward| *own == whole || backward::check(rule, &plan, *own, arch).is_ok();
             all.filter(legal).map(|own| division(own.scan(), Schedule::Backward(own))).collect()
         }
@@ -46,14 +51,14 @@ pub(crate) fn divisions(rule: &Rule, pass: Pass, schedule: Schedule, arch: Arch)
     }
 }
 
-fn grids(whole: Forward) -> Vec<Forward> {
+fn grids(whole: Forward, counts: &[u32]) -> Vec<Forward> {
     let Scan { value_split, warps, .. } = whole.scan;
     let others = SPLITS.into_iter().filter(|split| {
         *split != value_split && whole.matrix == Matrix::Wgmma && (warps * value_split).is_multiple_of(*split)
     });
     let of = |split: u32| {
         let scan = Scan { value_split: split, warps: warps * value_split / split, ..whole.scan };
-        SEGMENTS.map(|segments| Forward { scan, segments, ..whole })
+        counts.iter().map(move |segments| Forward { scan, segments: *segments, ..whole })
     };
     [value_split].into_iter().chain(others).flat_map(of).collect()
 }
@@ -65,7 +70,7 @@ pub(crate) struct Division {
     pub(crate) schedule: Schedule,
     chunk: u32,
     segments: u32,
-    /// A block's time for a chunk, in hundredths of that of a block that serves all values.
+    /// A block's time for a chunk, in hundredths of that of GDN's block that serves all values.
     share: u64,
     /// Blocks of a sequence and head: of the launch that makes the maps, of the one that joins them, of the one that writes
     /// outputs.
@@ -78,12 +83,14 @@ pub(crate) struct Division {
 impl Division {
     fn new(rule: &Rule, plan: &Plan, numbers: Forward, schedule: Schedule, arch: Arch) -> Division {
         let Forward { scan: Scan { chunk, value_split, .. }, segments, .. } = numbers;
+        let [scalar, channels] = if numbers.matrix == Matrix::Wgmma { ON_WGMMA } else { ON_MMA };
+        let chunk_time = if plan.decay == Fold::Operand { channels } else { scalar };
         let first = if segments > 1 { first_blocks(rule, plan, numbers) } else { 0 };
         Division {
             schedule,
             chunk,
             segments,
-            share: FACTORS + (100 - FACTORS) / u64::from(value_split.max(1)),
+            share: chunk_time * (FACTORS + (100 - FACTORS) / u64::from(value_split.max(1))) / 100,
             blocks: [first, rule.value_dim / JOIN_ROWS, value_split * segments],
             multiprocessors: u64::from(standing(arch).multiprocessors),
         }

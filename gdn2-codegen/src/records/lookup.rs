@@ -12,7 +12,7 @@ use crate::kernel::Illegal;
 use crate::pass::Pass;
 use crate::records::division::{Division, divisions};
 use crate::records::record::{Bucket, Record, Records, rule_fingerprint, source_fingerprint};
-use crate::schedule::space::{fingerprint, space};
+use crate::schedule::space::{SEGMENTS, fingerprint, space};
 use crate::schedule::{Schedule, ScheduleError};
 use gdn2_dsl::Rule;
 use std::cmp::Reverse;
@@ -121,9 +121,9 @@ struct Kernel {
 }
 
 impl Kernel {
-    fn of(rule: &Rule, pass: Pass, schedule: Schedule, arch: Arch) -> Kernel {
+    fn of(rule: &Rule, pass: Pass, schedule: Schedule, arch: Arch, counts: &[u32]) -> Kernel {
         let whole = schedule.whole();
-        Kernel { whole, divisions: divisions(rule, pass, whole, arch) }
+        Kernel { whole, divisions: divisions(rule, pass, whole, arch, counts) }
     }
 
     /// The kernel in the grid in which a call's waves are shortest, the first such; but as it is where that saves too little,
@@ -238,7 +238,11 @@ impl Records {
             false => fingerprint(&space(question.rule, question.pass, question.arch)?),
         };
         let (mut usable, mut refused) = (Vec::new(), Vec::new());
-        let kernel = |schedule| Kernel::of(question.rule, question.pass, schedule, question.arch);
+        let of = |schedule, counts: &[u32]| Kernel::of(question.rule, question.pass, schedule, question.arch, counts);
+        // A record's kernel comes in the counts that its search had among its candidates, any other in those between as well:
+        // 7 segments of 12 heads fill a wave that neither 6 nor 8 do. Beyond 8, more counts gain nothing.
+        let kernel = |schedule| of(schedule, &SEGMENTS);
+        let unrecorded = |schedule| of(schedule, &[1, 2, 3, 4, 5, 6, 7, 8, 12, 16]);
         for record in own {
             match mismatch(record, question, &candidates) {
                 None => {
@@ -249,8 +253,8 @@ impl Records {
                 Some(why) => refused.push((record.bucket, why)),
             }
         }
-        let common = self.common(question).map(|(schedule, wins)| (kernel(schedule), wins));
-        Ok(Index { usable, common, built_in: kernel(built_in), refused })
+        let common = self.common(question).map(|(schedule, wins)| (unrecorded(schedule), wins));
+        Ok(Index { usable, common, built_in: unrecorded(built_in), refused })
     }
 
     /// The kernel with the most wins among those legal for the question's rule, unless the built-in ones win as often: a

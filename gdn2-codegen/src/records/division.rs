@@ -26,7 +26,8 @@ const MAPS: u64 = 75;
 /// to 0.84 of the time of one, of GDN and of KDA.
 const FACTORS: u64 = 60;
 /// A chunk of one decay for all channels and of one for each, where a block serves all values, in hundredths of GDN's on an
-/// H200: GDN's and KDA's take 3.05 and 6.6 microseconds there, and 9.1 and 16.3 on an A100's mma.sync.
+/// H200: GDN's and KDA's take 3.05 and 6.6 microseconds there, and 9.1 and 16.3 on an A100's mma.sync, where shorter chunks
+/// take less in proportion.
 const ON_WGMMA: [u64; 2] = [100, 215];
 const ON_MMA: [u64; 2] = [300, 535];
 
@@ -83,7 +84,10 @@ pub(crate) struct Division {
 impl Division {
     fn new(rule: &Rule, plan: &Plan, numbers: Forward, schedule: Schedule, arch: Arch) -> Division {
         let Forward { scan: Scan { chunk, value_split, .. }, segments, .. } = numbers;
-        let [scalar, channels] = if numbers.matrix == Matrix::Wgmma { ON_WGMMA } else { ON_MMA };
+        let [scalar, channels] = match numbers.matrix {
+            Matrix::Wgmma => ON_WGMMA,
+            Matrix::Mma => ON_MMA.map(|time| time * u64::from(chunk) / 64),
+        };
         let chunk_time = if plan.decay == Fold::Operand { channels } else { scalar };
         let first = if segments > 1 { first_blocks(rule, plan, numbers) } else { 0 };
         Division {

@@ -5,13 +5,12 @@
 Appends one JSON object a line for each check, as soon as it is known, and begins none when the minutes are over.
 """
 
-import argparse
 import os
 import pathlib
 import sys
 import time
 
-from contest.out import Deadline, Lines, one_line
+from contest.out import Deadline, Lines, asked, one_line
 from contest.rows import BARS, RULES, WRONG, Row, wrong
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -23,7 +22,7 @@ class Refused(Exception):
 
 
 def main():
-    given = arguments()
+    given = asked(__doc__).parse_args()
     deadline, lines = Deadline(given.minutes), Lines(given.out)
     os.environ["GDN2_LIBRARY"] = os.path.abspath(given.library)
     sys.path.insert(0, str(ROOT / "python"))
@@ -34,16 +33,6 @@ def main():
             line |= outcome(check, given)
             line["seconds"] = round(time.monotonic() - began, 2)
         lines.write(line)
-
-
-def arguments():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", required=True, help="file that lines are appended to")
-    parser.add_argument("--minutes", type=float, required=True, help="time for all of it")
-    parser.add_argument("--rules", required=True, help="folder of gdn.gdn2, kda.gdn2 and gdn2.gdn2")
-    parser.add_argument("--library", required=True, help="libgdn2_c.so")
-    parser.add_argument("--device", default="cuda:0", help="cuda:N, or cpu to rehearse")
-    return parser.parse_args()
 
 
 def outcome(check, given):

@@ -6,14 +6,13 @@ Appends one JSON object a line, each as soon as it is known, and ends by itself 
 says what is compared and how the lines read.
 """
 
-import argparse
 import collections
 import os
 import sys
 
 from contest import supervise
 from contest.contestants import ALL, BY_NAME
-from contest.out import Deadline, Lines, one_line
+from contest.out import Deadline, Lines, asked, one_line
 from contest.rows import BARS, WRONG, describe, minimum_bytes, rehearsal, rehearsed, rows, wrong
 
 TRY_SHARE = {1: 0.4, 2: 0.35}  # of the time that is left at the start of a stage, for trials
@@ -35,12 +34,7 @@ def main():
 
 
 def arguments():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", required=True, help="file that lines are appended to")
-    parser.add_argument("--minutes", type=float, required=True, help="time for all of it")
-    parser.add_argument("--rules", required=True, help="folder of gdn.gdn2, kda.gdn2 and gdn2.gdn2")
-    parser.add_argument("--library", required=True, help="libgdn2_c.so")
-    parser.add_argument("--device", default="cuda:0", help="cuda:N, or cpu to rehearse")
+    parser = asked(__doc__)
     parser.add_argument("--rehearse", action="store_true", help="tiny shapes, no times")
     return parser.parse_args()
 

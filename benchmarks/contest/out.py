@@ -1,8 +1,20 @@
-"""Result lines and the time that is left."""
+"""What a script of the hardware check is told, its result lines and the time that is left."""
 
+import argparse
 import json
 import math
 import time
+
+
+def asked(doc):
+    """A parser of what each such script is told, by the first line of its own description."""
+    parser = argparse.ArgumentParser(description=doc.splitlines()[0])
+    parser.add_argument("--out", required=True, help="file that lines are appended to")
+    parser.add_argument("--minutes", type=float, required=True, help="time for all of it")
+    parser.add_argument("--rules", required=True, help="folder of gdn.gdn2, kda.gdn2 and gdn2.gdn2")
+    parser.add_argument("--library", required=True, help="libgdn2_c.so")
+    parser.add_argument("--device", default="cuda:0", help="cuda:N, or cpu to rehearse")
+    return parser
 
 
 class Deadline:

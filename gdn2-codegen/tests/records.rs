@@ -4,6 +4,7 @@
 
 use gdn2_codegen::abi::Extents;
 use gdn2_codegen::arch::Arch;
+use gdn2_codegen::bind;
 use gdn2_codegen::gpu::GPUS;
 use gdn2_codegen::kernel::Pass;
 use gdn2_codegen::lookup::{Question, Step};
@@ -168,4 +169,47 @@ fn few_heads_are_divided_where_no_record_says_how() {
         }
         assert_eq!(segments(Arch::Sm90a, None), 1, "{name}");
     }
+}
+
+/// On every architecture and at every head dim, few heads and many, short sequences and long: what a call gets is legal.
+#[test]
+fn what_calls_get_without_a_record_is_legal_everywhere() {
+    let records = Records::default();
+    let calls: Vec<Extents> = [(1, 1), (1, 12), (4, 16), (64, 16)]
+        .into_iter()
+        .flat_map(|(sequences, heads)| {
+            [1, 100, 1000, 2048, 65536].map(|tokens| Extents {
+                sequences,
+                total_tokens: sequences * tokens,
+                key_heads: heads,
+                value_heads: heads,
+            })
+        })
+        .collect();
+    let mut divided = 0;
+    for (name, text) in RULES {
+        let shipped: Rule = parse_file(text).unwrap().remove(0);
+        for key_dim in (16..=256).step_by(16) {
+            for value_dim in [16, 80, 512] {
+                let rule = Rule { key_dim, value_dim, ..shipped.clone() };
+                for (arch, pass) in
+                    Arch::ALL.into_iter().flat_map(|arch| [(arch, Pass::Forward), (arch, Pass::Backward)])
+                {
+                    let question = Question { rule: &rule, pass, arch, extents: None, compiler: None };
+                    // Head dims that no kernel of an architecture has room for are refused before.
+                    let Ok(index) = records.index(&question) else { continue };
+                    if bind(&rule, pass, index.built_in(), arch).is_err() {
+                        continue;
+                    }
+                    for extents in &calls {
+                        let (schedule, _) = index.choose(Some(*extents));
+                        divided += usize::from(schedule.segments() > 1);
+                        let bound = bind(&rule, pass, schedule, arch);
+                        assert!(bound.is_ok(), "{name} {key_dim} x {value_dim} {pass:?} {arch} {schedule}: {bound:?}");
+                    }
+                }
+            }
+        }
+    }
+    assert!(divided > 1000, "{divided} calls are divided");
 }

@@ -8,7 +8,7 @@ mod correctness;
 mod findings;
 mod kept;
 mod page;
-mod peers;
+mod python;
 mod step;
 mod tuning;
 
@@ -104,8 +104,8 @@ impl Args {
         self.part(&setting, &mut findings, "micro", 0.08, micro)?;
         self.part(&setting, &mut findings, "conformance", 0.16, conformance)?;
         self.part(&setting, &mut findings, "correctness", 0.36, correctness::part)?;
-        self.part(&setting, &mut findings, "pytorch", 0.46, peers::pytorch)?;
-        self.part(&setting, &mut findings, "peers", 0.73, peers::part)?;
+        self.part(&setting, &mut findings, "pytorch", 0.46, python::pytorch)?;
+        self.part(&setting, &mut findings, "peers", 0.73, python::peers)?;
         self.part(&setting, &mut findings, "tuning", 0.90, tuning::part)?;
         self.part(&setting, &mut findings, "calibration", 0.97, tuning::calibration)?;
         write::stdout(page::summary(&findings).as_bytes())?;

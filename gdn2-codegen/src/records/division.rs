@@ -72,7 +72,7 @@ pub(crate) struct Division {
     chunk: u32,
     segments: u32,
     /// A block's time for a chunk, in hundredths of that of GDN's block that serves all values.
-    share: u64,
+    chunk_time: u64,
     /// Blocks of a sequence and head: of the launch that makes the maps, of the one that joins them, of the one that writes
     /// outputs.
     blocks: [u32; 3],
@@ -88,13 +88,13 @@ impl Division {
             Matrix::Wgmma => ON_WGMMA,
             Matrix::Mma => ON_MMA.map(|time| time * u64::from(chunk) / 64),
         };
-        let chunk_time = if plan.decay == Fold::Operand { channels } else { scalar };
+        let whole = if plan.decay == Fold::Operand { channels } else { scalar };
         let first = if segments > 1 { first_blocks(rule, plan, numbers) } else { 0 };
         Division {
             schedule,
             chunk,
             segments,
-            share: chunk_time * (FACTORS + (100 - FACTORS) / u64::from(value_split.max(1))) / 100,
+            chunk_time: whole * (FACTORS + (100 - FACTORS) / u64::from(value_split.max(1))) / 100,
             blocks: [first, rule.value_dim / JOIN_ROWS, value_split * segments],
             multiprocessors: u64::from(standing(arch).multiprocessors),
         }
@@ -111,7 +111,7 @@ impl Division {
         let launches = if self.segments > 1 { LAUNCHES } else { 0 };
         let maps = u64::from(self.segments.saturating_sub(2));
         let joined = if composes(self.segments) { JOIN + join.saturating_mul(maps * COMPOSITION) } else { 0 };
-        let scans = waves.saturating_mul(chunks).saturating_mul(self.share) / 100;
+        let scans = waves.saturating_mul(chunks).saturating_mul(self.chunk_time) / 100;
         WHOLE.saturating_add(scans).saturating_add(launches).saturating_add(joined)
     }
 }

@@ -26,6 +26,10 @@ pub const REACH: u32 = 1;
 const BESIDE_RECORD: u64 = 90;
 const UNRECORDED: u64 = 75;
 
+/// Segments of a kernel that no search chose. A record's comes in the counts that its search had among its candidates, this one
+/// in those between as well: 7 segments of 12 heads fill a wave of 132 blocks, maps included, that neither 6 nor 8 fill.
+const ALL: [u32; 10] = [1, 2, 3, 4, 5, 6, 7, 8, 12, 16];
+
 /// A call in search of a schedule.
 #[derive(Clone, Copy, Debug)]
 pub struct Question<'a> {
@@ -238,23 +242,25 @@ impl Records {
             false => fingerprint(&space(question.rule, question.pass, question.arch)?),
         };
         let (mut usable, mut refused) = (Vec::new(), Vec::new());
-        let of = |schedule, counts: &[u32]| Kernel::of(question.rule, question.pass, schedule, question.arch, counts);
-        // A record's kernel comes in the counts that its search had among its candidates, any other in those between as well:
-        // 7 segments of 12 heads fill a wave that neither 6 nor 8 do. Beyond 8, more counts gain nothing.
-        let kernel = |schedule| of(schedule, &SEGMENTS);
-        let unrecorded = |schedule| of(schedule, &[1, 2, 3, 4, 5, 6, 7, 8, 12, 16]);
+        let kernel =
+            |schedule, counts: &[u32]| Kernel::of(question.rule, question.pass, schedule, question.arch, counts);
         for record in own {
             match mismatch(record, question, &candidates) {
                 None => {
                     let schedule = record.winner.schedule;
                     let shortlist = record.shortlist.clone();
-                    usable.push(Usable { bucket: record.bucket, schedule, kernel: kernel(schedule), shortlist });
+                    usable.push(Usable {
+                        bucket: record.bucket,
+                        schedule,
+                        kernel: kernel(schedule, &SEGMENTS),
+                        shortlist,
+                    });
                 }
                 Some(why) => refused.push((record.bucket, why)),
             }
         }
-        let common = self.common(question).map(|(schedule, wins)| (unrecorded(schedule), wins));
-        Ok(Index { usable, common, built_in: unrecorded(built_in), refused })
+        let common = self.common(question).map(|(schedule, wins)| (kernel(schedule, &ALL), wins));
+        Ok(Index { usable, common, built_in: kernel(built_in, &ALL), refused })
     }
 
     /// The kernel with the most wins among those legal for the question's rule, unless the built-in ones win as often: a

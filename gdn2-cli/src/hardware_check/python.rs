@@ -56,25 +56,23 @@ fn told(setting: &Setting<'_>, clock: Clock, name: &str, script: &Path) -> Resul
     Ok(Told::Rows(ended, text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()))
 }
 
+/// How many rows have each status.
+fn counted(rows: &[Value], statuses: &[&str]) -> String {
+    let count = |status: &&str| rows.iter().filter(|row| row["status"] == **status).count();
+    statuses.iter().map(|status| format!("{} {status}", count(status))).collect::<Vec<_>>().join(", ")
+}
+
 /// Everybody's kernels, timed on one GPU.
-pub fn part(setting: &Setting<'_>, clock: Clock) -> Result<Part, CliError> {
+pub fn peers(setting: &Setting<'_>, clock: Clock) -> Result<Part, CliError> {
     let (ended, rows) = match told(setting, clock, "peers", &setting.args.peers)? {
         Told::Rows(ended, rows) => (ended, rows),
         Told::Nothing(part) => return Ok(part),
     };
-    let count = |status: &str| rows.iter().filter(|row| row["status"] == status).count();
     let ours = |row: &&Value| row["contestant"] == "gdn2" && row["status"] == "wrong";
     let wrong: Vec<String> = rows.iter().filter(ours).map(|row| format!("ours is wrong: {}", row["id"])).collect();
     let mut part = Part {
         good: ended.success && wrong.is_empty(),
-        summary: format!(
-            "{} timed, {} rehearsed, {} refused, {} wrong, {} not reached",
-            count("timed"),
-            count("rehearsed"),
-            count("refused"),
-            count("wrong"),
-            count("not reached")
-        ),
+        summary: counted(&rows, &["timed", "rehearsed", "refused", "wrong", "not reached"]),
         complaints: wrong,
         rows,
         ..Part::default()
@@ -91,7 +89,6 @@ pub fn pytorch(setting: &Setting<'_>, clock: Clock) -> Result<Part, CliError> {
         Told::Rows(ended, rows) => (ended, rows),
         Told::Nothing(part) => return Ok(part),
     };
-    let count = |status: &str| rows.iter().filter(|row| row["status"] == status).count();
     let failed = |row: &&Value| row["status"] == "failed";
     let complaint = |row: &Value| format!("{}: {}", row["check"].as_str().unwrap_or("?"), row["found"]);
     let mut complaints: Vec<String> = rows.iter().filter(failed).map(complaint).collect();
@@ -99,12 +96,6 @@ pub fn pytorch(setting: &Setting<'_>, clock: Clock) -> Result<Part, CliError> {
     if !ended.success {
         complaints.push(verdict(&ended));
     }
-    let summary = format!(
-        "{} passed, {} refused, {} failed, {} not reached",
-        count("passed"),
-        count("refused"),
-        count("failed"),
-        count("not reached")
-    );
+    let summary = counted(&rows, &["passed", "refused", "failed", "not reached"]);
     Ok(Part { good, summary, complaints, rows, ..Part::default() })
 }
